@@ -1,0 +1,182 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"pmm-callgoose/store/event"
+)
+
+// SocketName is the Unix socket in the data directory.
+const SocketName = "admin.sock"
+
+// ErrNoService says that nothing answers there.
+var ErrNoService = errors.New("no running service")
+
+// Client asks a running service. Safe concurrently.
+type Client struct {
+	base  string
+	token string
+	where string
+	http  http.Client
+}
+
+// NewSocketClient asks through the socket in the data directory.
+func NewSocketClient(dataDir string) *Client {
+	path := filepath.Join(dataDir, SocketName)
+	return &Client{base: "http://admin", where: path, http: http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			short, done, err := shortPath(path)
+			if err != nil {
+				return nil, err
+			}
+			defer done()
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", short)
+		},
+	}}}
+}
+
+// NewURLClient asks the service at base, with the operators' token.
+func NewURLClient(base, token string) (*Client, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, errors.New("--admin-url is not an http(s) URL such as http://127.0.0.1:4668")
+	}
+	return &Client{base: strings.TrimSuffix(base, "/"), token: token, where: u.Scheme + "://" + u.Host}, nil
+}
+
+// ListenSocket opens the socket in the data directory, for its owner only. The
+// caller holds the lock on the directory, so a socket that is there is stale.
+func ListenSocket(dataDir string) (net.Listener, error) {
+	path := filepath.Join(dataDir, SocketName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove the stale socket: %w", err)
+	}
+	short, done, err := shortPath(path)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	l, err := net.Listen("unix", short) //nolint:noctx // a local socket opens at once
+	if err != nil {
+		return nil, fmt.Errorf("open the operators' socket: %w", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // it may know a short name only
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("protect the operators' socket: %w", err)
+	}
+	return l, nil
+}
+
+// shortPath is another name for path that fits into the 108 bytes which the
+// kernel allows for a socket's name. It is good until done is called.
+func shortPath(path string) (short string, done func(), err error) {
+	if len(path) < 100 {
+		return path, func() {}, nil
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)), func() { _ = dir.Close() }, nil
+}
+
+// Status asks for the state of the service.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	return s, c.call(ctx, http.MethodGet, "/api/v1/status", nil, &s)
+}
+
+// Events lists events, newest first. The filters are those of ParseFilter.
+func (c *Client) Events(ctx context.Context, q url.Values) (list []*event.Record, err error) {
+	return list, c.call(ctx, http.MethodGet, "/api/v1/events", q, &list)
+}
+
+// Event asks for one event.
+func (c *Client) Event(ctx context.Context, id string) (*Detail, error) {
+	d := &Detail{Row: Row{Record: &event.Record{}}}
+	if err := c.call(ctx, http.MethodGet, "/api/v1/events/"+url.PathEscape(id), nil, d); err != nil {
+		return nil, err
+	}
+	// The row's own fields hide those of the record when it is read, too.
+	d.Record.Labels = d.Row.Labels
+	if d.Row.SettledAt != nil {
+		d.Record.SettledAt = *d.Row.SettledAt
+	}
+	return d, nil
+}
+
+// Tail calls fn with every event that comes in or changes, until ctx ends.
+func (c *Client) Tail(ctx context.Context, q url.Values, fn func(*event.Record) error) error {
+	resp, err := c.do(ctx, http.MethodGet, "/api/v1/events/tail", q, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	dec := json.NewDecoder(resp.Body)
+	for {
+		r := &event.Record{}
+		switch err := dec.Decode(r); {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("%w any more at %s", ErrNoService, c.where)
+		}
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) call(ctx context.Context, method, path string, q url.Values, into any) error {
+	resp, err := c.do(ctx, method, path, q, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+		return fmt.Errorf("read the answer of %s: %w", c.where, err)
+	}
+	return nil
+}
+
+func (c *Client) do(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path+"?"+q.Encode(), body)
+	if err != nil {
+		return nil, err
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if errors.Is(err, os.ErrPermission) {
+			return nil, fmt.Errorf("no permission to ask the service at %s: run this as its user", c.where)
+		}
+		return nil, fmt.Errorf("%w at %s", ErrNoService, c.where)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var answer struct{ Error string }
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if json.Unmarshal(text, &answer) != nil || answer.Error == "" {
+		answer.Error = "status " + strconv.Itoa(resp.StatusCode)
+	}
+	if resp.StatusCode == http.StatusNotFound && strings.Contains(answer.Error, ErrNotFound.Error()) {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, strings.TrimPrefix(path, "/api/v1/events/"))
+	}
+	return nil, errors.New(answer.Error)
+}

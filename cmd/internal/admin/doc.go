@@ -1,0 +1,19 @@
+// Package admin is the operators' side of a running service: a JSON API, and
+// the client that the commands use. The same handler serves the Unix socket in
+// the data directory (whoever may open it is trusted: mode 0600) and the TCP
+// address, where a token is asked for beyond loopback and the Host header is
+// checked, so that a web page cannot reach it through somebody's browser.
+//
+//	GET /healthz               the process is alive
+//	GET /readyz                a webhook would be answered with 202
+//	GET /api/v1/status         Status
+//	GET /api/v1/events         []event.Record, newest first
+//	GET /api/v1/events/{id}    Detail
+//	GET /api/v1/events/tail    event.Record, one JSON object a line, as they change
+//	POST /api/v1/replay        Plan: put events in line again, or only count (dry_run)
+//	GET /api/v1/replay/{id}    Job: how far it has come
+//	POST /api/v1/dead-letters/drop  forget dead letters
+//	GET /api/v1/export         Carried, one JSON object a line
+//	POST /api/v1/import        Imported: takes such lines
+//	GET /api/v1/config         effective settings, nothing secret in them
+package admin

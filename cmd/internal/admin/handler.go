@@ -1,0 +1,301 @@
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"pmm-callgoose/store/event"
+)
+
+// ErrNotFound is a Source's answer for an id that it does not know.
+var ErrNotFound = errors.New("no such event")
+
+// Source is what the handler shows.
+type Source interface {
+	Status(ctx context.Context) (Status, error)
+	// Ready says why a webhook would not be answered with 202, nil when it would.
+	Ready() error
+	Events(ctx context.Context, f event.Filter, limit int) ([]*event.Record, error)
+	Event(ctx context.Context, id string) (*Detail, error)
+	Settings() any
+}
+
+// Config is what New needs.
+type Config struct {
+	Source   Source
+	Replayer Replayer
+	Carrier  Carrier
+	// Token is asked for when it returns something. nil = never (Unix socket).
+	Token func() string
+	// Hosts are the names under which the TCP address may be called; empty = any.
+	Hosts  []string
+	Logger *slog.Logger
+}
+
+// DefaultLimit and MaxLimit bound one answer with events.
+const (
+	DefaultLimit = 100
+	MaxLimit     = 100_000
+)
+
+// New makes the handler. It is safe concurrently.
+func New(cfg Config) http.Handler {
+	h := handler{cfg}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusOK, map[string]string{"status": "alive"})
+	})
+	mux.HandleFunc("GET /readyz", h.ready)
+	mux.HandleFunc("GET /api/v1/status", h.status)
+	mux.HandleFunc("GET /api/v1/events", h.events)
+	mux.HandleFunc("GET /api/v1/events/tail", h.tail)
+	mux.HandleFunc("GET /api/v1/events/{id}", h.event)
+	mux.HandleFunc("GET /api/v1/config", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, cfg.Source.Settings()) })
+	mux.HandleFunc("POST /api/v1/replay", h.replay)
+	mux.HandleFunc("GET /api/v1/replay/{id}", h.replayJob)
+	mux.HandleFunc("POST /api/v1/dead-letters/drop", h.drop)
+	mux.HandleFunc("GET /api/v1/export", h.export)
+	mux.HandleFunc("POST /api/v1/import", h.doImport)
+	// A page of somebody else in the operator's browser must not send anything.
+	return http.NewCrossOriginProtection().Handler(h.guard(mux))
+}
+
+type handler struct{ Config }
+
+// guard checks the Host header against DNS rebinding, and the token. The two
+// health checks need no token: they say nothing but yes or no.
+func (h handler) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
+		if len(h.Hosts) > 0 && !h.knownHost(r.Host) {
+			fail(w, http.StatusForbidden, fmt.Errorf("unknown Host header; call this address by one of %s", strings.Join(h.Hosts, ", ")))
+			return
+		}
+		if h.Token != nil && r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
+			if want := h.Token(); want != "" && !bearer(r, want) {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="pmm-callgoose"`)
+				fail(w, http.StatusUnauthorized, errors.New("the operators' token is missing or wrong (Authorization: Bearer …, --admin-token-file)"))
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (h handler) knownHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.Trim(host, "[]")
+	for _, known := range h.Hosts {
+		if strings.EqualFold(host, known) {
+			return true
+		}
+	}
+	return false
+}
+
+func bearer(r *http.Request, want string) bool {
+	scheme, got, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
+	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+func reply(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v)
+}
+
+func fail(w http.ResponseWriter, code int, err error) {
+	reply(w, code, map[string]string{"error": err.Error()})
+}
+
+func (h handler) ready(w http.ResponseWriter, _ *http.Request) {
+	if err := h.Source.Ready(); err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	reply(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+func (h handler) status(w http.ResponseWriter, r *http.Request) {
+	s, err := h.Source.Status(r.Context())
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	reply(w, http.StatusOK, s)
+}
+
+func (h handler) events(w http.ResponseWriter, r *http.Request) {
+	f, limit, err := ParseFilter(r.URL.Query())
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	list, err := h.Source.Events(r.Context(), f, limit)
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	reply(w, http.StatusOK, NewRows(list))
+}
+
+func (h handler) event(w http.ResponseWriter, r *http.Request) {
+	d, err := h.Source.Event(r.Context(), r.PathValue("id"))
+	switch {
+	case errors.Is(err, ErrNotFound):
+		fail(w, http.StatusNotFound, err)
+	case err != nil:
+		fail(w, http.StatusServiceUnavailable, err)
+	default:
+		reply(w, http.StatusOK, d)
+	}
+}
+
+// tailEvery is how often the tail looks, tailWindow how far back.
+const (
+	tailEvery  = 300 * time.Millisecond
+	tailWindow = 1000
+)
+
+// tail writes a line for every event that came in, or whose outcome changed,
+// since the request began.
+func (h handler) tail(w http.ResponseWriter, r *http.Request) {
+	f, _, err := ParseFilter(r.URL.Query())
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetWriteDeadline(time.Time{})
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	type state struct {
+		outcome event.Outcome
+		tries   int
+	}
+	var seen map[string]state
+	tick := time.NewTicker(tailEvery)
+	defer tick.Stop()
+	for {
+		list, err := h.Source.Events(r.Context(), f, tailWindow)
+		if err != nil {
+			list = nil // between two openings of the store
+		}
+		next := make(map[string]state, len(list))
+		for _, rec := range slices.Backward(list) {
+
+			now := state{rec.Outcome, rec.Tries}
+			next[rec.ID] = now
+			if old, known := seen[rec.ID]; seen == nil || known && old == now {
+				continue
+			}
+			if enc.Encode(NewRow(rec)) != nil {
+				return
+			}
+		}
+		if err == nil {
+			seen = next
+		}
+		if control.Flush() != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// ParseFilter reads the filters of a query: since, until, status, outcome,
+// match (label=value, repeated), incident, id, limit. Times are RFC 3339, or a
+// duration such as 2h for "that long ago".
+func ParseFilter(q url.Values) (f event.Filter, limit int, err error) {
+	limit = DefaultLimit
+	for name, values := range q {
+		for _, v := range values {
+			if err := setFilter(&f, &limit, name, v); err != nil {
+				return f, limit, err
+			}
+		}
+	}
+	return f, limit, nil
+}
+
+func setFilter(f *event.Filter, limit *int, name, v string) (err error) {
+	switch name {
+	case "since":
+		f.Since, err = ParseTime(v, time.Now())
+	case "until":
+		f.Until, err = ParseTime(v, time.Now())
+	case "status":
+		f.Status = event.Status(v)
+		if f.Status != event.Firing && f.Status != event.Resolved {
+			err = fmt.Errorf("status %q is neither firing nor resolved", v)
+		}
+	case "outcome":
+		for o := range strings.SplitSeq(v, ",") {
+			if !known(event.Outcome(o)) {
+				return fmt.Errorf("outcome %q is not one of %v", o, event.Outcomes)
+			}
+			f.Outcomes = append(f.Outcomes, event.Outcome(o))
+		}
+	case "match":
+		k, val, ok := strings.Cut(v, "=")
+		if !ok || k == "" {
+			return fmt.Errorf("match %q is not label=value", v)
+		}
+		if f.Labels == nil {
+			f.Labels = map[string]string{}
+		}
+		f.Labels[k] = val
+	case "incident":
+		f.Incident = v
+	case "id":
+		f.IDs = append(f.IDs, v)
+	case "limit":
+		*limit, err = strconv.Atoi(v)
+		if err != nil || *limit < 1 || *limit > MaxLimit {
+			err = fmt.Errorf("limit %q is not a number from 1 to %d", v, MaxLimit)
+		}
+	default:
+		err = fmt.Errorf("unknown filter %q", name)
+	}
+	return err
+}
+
+func known(o event.Outcome) bool {
+	return slices.Contains(event.Outcomes, o)
+}
+
+// ParseTime reads RFC 3339, a date, or a duration before now.
+func ParseTime(v string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(v); err == nil {
+		return now.Add(-d.Abs()), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04", "2006-01-02 15:04", time.DateOnly} {
+		if t, err := time.Parse(layout, v); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("time %q is neither RFC 3339 (2026-01-31T03:00:00Z) nor a duration (2h)", v)
+}

@@ -1,0 +1,154 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"pmm-callgoose/store/event"
+)
+
+// ReplayRequest chooses stored events to be sent again.
+type ReplayRequest struct {
+	Filter event.Filter
+	Limit  int // the oldest so many, 0 = all
+	// IncludeClosed takes firing events too whose episode has closed since.
+	IncludeClosed bool
+	// Rate is how many events a second are put in line, 0 = at once.
+	Rate float64
+	// DryRun only counts.
+	DryRun bool
+}
+
+// Plan is what a replay would do, or does.
+type Plan struct {
+	Events    int `json:"events"`
+	Firing    int `json:"firing"`
+	Resolved  int `json:"resolved"`
+	Incidents int `json:"incidents"`
+	// Left out, and why.
+	Closed  int `json:"left_out_closed"`   // firing events whose episode has closed since
+	Waiting int `json:"left_out_queued"`   // in line already
+	NoEvent int `json:"left_out_no_event"` // suppressed or unusable alerts: nothing to send
+	Job     int `json:"job,omitempty"`     // 0 for a dry run
+}
+
+// Job is how far a replay has come.
+type Job struct {
+	ID       int                   `json:"id"`
+	Total    int                   `json:"total"`
+	InLine   int                   `json:"in_line"`  // put in line so far
+	Gone     int                   `json:"gone"`     // no longer stored
+	Settled  int                   `json:"settled"`  // of those in line
+	Outcomes map[event.Outcome]int `json:"outcomes"` // of the settled
+	Done     bool                  `json:"done"`
+	Error    string                `json:"error,omitempty"`
+}
+
+// Replayer puts stored events in line again.
+type Replayer interface {
+	Replay(ctx context.Context, r ReplayRequest) (Plan, error)
+	ReplayJob(id int) (Job, error)
+	// DropDeadLetters forgets dead letters and returns how many.
+	DropDeadLetters(ctx context.Context, f event.Filter) (int, error)
+}
+
+func (h handler) replay(w http.ResponseWriter, r *http.Request) {
+	req, err := ParseReplay(r.URL.Query())
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	plan, err := h.Replayer.Replay(r.Context(), req)
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	reply(w, http.StatusOK, plan)
+}
+
+func (h handler) replayJob(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.Atoi(r.PathValue("id"))
+	if err != nil {
+		fail(w, http.StatusBadRequest, errors.New("a replay's id is a number"))
+		return
+	}
+	job, err := h.Replayer.ReplayJob(id)
+	if err != nil {
+		fail(w, http.StatusNotFound, err)
+		return
+	}
+	reply(w, http.StatusOK, job)
+}
+
+func (h handler) drop(w http.ResponseWriter, r *http.Request) {
+	f, _, err := ParseFilter(r.URL.Query())
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	n, err := h.Replayer.DropDeadLetters(r.Context(), f)
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	reply(w, http.StatusOK, map[string]int{"dropped": n})
+}
+
+// ParseReplay reads the filters of ParseFilter, and include_closed, rate,
+// dry_run, all. Without any filter it demands "all".
+func ParseReplay(q url.Values) (r ReplayRequest, err error) {
+	rest := url.Values{}
+	chosen := q.Has("all")
+	for name, values := range q {
+		v := values[0]
+		switch name {
+		case "all":
+		case "include_closed":
+			r.IncludeClosed, err = strconv.ParseBool(v)
+		case "dry_run":
+			r.DryRun, err = strconv.ParseBool(v)
+		case "rate":
+			if r.Rate, err = strconv.ParseFloat(v, 64); err == nil && !(r.Rate >= 0) {
+				err = errors.New("negative")
+			}
+		default:
+			rest[name] = values
+			chosen = chosen || name != "limit"
+		}
+		if err != nil {
+			return r, fmt.Errorf("%s %q: %w", name, v, err)
+		}
+	}
+	if r.Filter, r.Limit, err = ParseFilter(rest); err != nil {
+		return r, err
+	}
+	if !rest.Has("limit") {
+		r.Limit = 0
+	}
+	if !chosen {
+		return r, errors.New("choose events by ID or by a filter, or say --all")
+	}
+	r.Filter.OldestFirst = true
+	return r, nil
+}
+
+// Replay asks for a replay, or for its plan.
+func (c *Client) Replay(ctx context.Context, q url.Values) (p Plan, err error) {
+	return p, c.call(ctx, http.MethodPost, "/api/v1/replay", q, &p)
+}
+
+// ReplayJob asks how far a replay has come.
+func (c *Client) ReplayJob(ctx context.Context, id int) (j Job, err error) {
+	return j, c.call(ctx, http.MethodGet, "/api/v1/replay/"+strconv.Itoa(id), nil, &j)
+}
+
+// DropDeadLetters forgets the dead letters chosen by the filters of ParseFilter.
+func (c *Client) DropDeadLetters(ctx context.Context, q url.Values) (int, error) {
+	var answer struct{ Dropped int }
+	err := c.call(ctx, http.MethodPost, "/api/v1/dead-letters/drop", q, &answer)
+	return answer.Dropped, err
+}

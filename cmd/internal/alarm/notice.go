@@ -1,0 +1,178 @@
+package alarm
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+)
+
+// The alarms.
+const (
+	Unreachable = "callgoose_unreachable"
+	Held        = "callgoose_held"
+	DeadLetters = "dead_letters"
+	StoreFull   = "store_full"
+)
+
+// Notice is what people are told: the standard input of the command, and the
+// body of the webhook.
+type Notice struct {
+	Alarm string `json:"alarm"`
+	// Over is true when the alarm has ended.
+	Over          bool      `json:"over"`
+	Since         time.Time `json:"since"`
+	LastedSeconds int64     `json:"lasted_seconds"`
+	// Count is how often this alarm was told of since it began, this one included
+	// unless it is over.
+	Count          int        `json:"count"`
+	Queued         int64      `json:"queued"`
+	OldestQueuedAt *time.Time `json:"oldest_queued_at"`
+	Dead           int64      `json:"dead"`
+	// NewDead is how many dead letters came since the notice before.
+	NewDead   int64     `json:"new_dead"`
+	Callgoose Callgoose `json:"callgoose"`
+	// Text is one sentence for a person. It holds no line break, double quote or
+	// backslash, so that a script may put it between quotes.
+	Text    string    `json:"text"`
+	Hint    string    `json:"hint"`
+	Host    string    `json:"host"`
+	Version string    `json:"version"`
+	At      time.Time `json:"at"`
+
+	// why is, for store_full, what is wrong; for the end of an outage,
+	// nothingWaits or the alarm that takes over.
+	why string
+}
+
+// Callgoose is the state of the receiving side.
+type Callgoose struct {
+	State     string     `json:"state"`
+	Since     *time.Time `json:"since"`
+	LastError string     `json:"last_error"`
+}
+
+const nothingWaits = "nothing waits"
+
+func newNotice(now, ended time.Time, name string, o *occasion, s admin.Status, why string, fresh int64, over bool) Notice {
+	n := Notice{
+		Alarm: name, Over: over, Since: o.since.UTC(), LastedSeconds: max(int64(ended.Sub(o.since)/time.Second), 0), Count: o.count,
+		Queued: s.Queued, OldestQueuedAt: s.OldestQueuedAt, Dead: s.Dead, NewDead: fresh,
+		Callgoose: Callgoose{s.Callgoose.State, s.Callgoose.Since, s.Callgoose.LastError},
+		At:        now.UTC(), why: why,
+	}
+	n.Text = n.sentence()
+	if !over {
+		n.Hint = hints[name]
+	}
+	return n
+}
+
+var hints = map[string]string{
+	Unreachable: "nothing accepted is lost: it goes out by itself, oldest first, once Callgoose answers. Until then look at the alerts in PMM. " +
+		"`pmm-callgoose doctor` checks the way to Callgoose: name, proxy, firewall, certificate.",
+	Held: "token or address is wrong: put a valid API token into the token file (it is read again by itself), or correct callgoose-url and restart; " +
+		"`pmm-callgoose doctor` says which. Nothing accepted is lost; until then look at the alerts in PMM.",
+	DeadLetters: "`pmm-callgoose dead-letters list` says why; then `dead-letters retry` or `dead-letters drop`. " +
+		"Look into PMM for what they said: Callgoose does not have them.",
+	StoreFull: "PMM's webhooks are answered with 503: look at the alerts in PMM. `pmm-callgoose status` shows the room; " +
+		"free disk space, raise max-store, or bring Callgoose back so that what waits can leave.",
+}
+
+// sentence is what a person reads at 3 a.m.
+func (n Notice) sentence() string {
+	lasted := span(time.Duration(n.LastedSeconds) * time.Second)
+	left := "nothing waits"
+	if n.Queued > 0 {
+		left = count(n.Queued, "alert waits", "alerts wait")
+	}
+	waits := left
+	if n.OldestQueuedAt != nil && n.Queued > 0 {
+		waits += ", the oldest for " + span(n.At.Sub(*n.OldestQueuedAt))
+	}
+	reason := ""
+	if n.Callgoose.LastError != "" {
+		reason = " (" + n.Callgoose.LastError + ")"
+	}
+	var text string
+	switch {
+	case n.Over && n.why == nothingWaits:
+		text = fmt.Sprintf("No alert waits for Callgoose any more, after %s; whether it answers again is known with the next alert (dead letters: %d).", lasted, n.Dead)
+	case n.Over && n.why == Held:
+		text = fmt.Sprintf("Callgoose can be reached again but refuses us%s: see the alarm %s; %s.", reason, Held, left)
+	case n.Over && n.why == Unreachable:
+		text = fmt.Sprintf("Callgoose no longer refuses us but cannot be reached%s: see the alarm %s; %s.", reason, Unreachable, left)
+	case n.Alarm == DeadLetters && n.Over:
+		text = fmt.Sprintf("The dead letters were dealt with after %s; %d from before are left.", lasted, n.Dead)
+	case n.Alarm == DeadLetters && n.NewDead > 0:
+		text = fmt.Sprintf("%s given up and will not reach Callgoose; %s in all.",
+			count(n.NewDead, "alert was", "alerts were"), count(n.Dead, "dead letter", "dead letters"))
+	case n.Alarm == DeadLetters:
+		text = fmt.Sprintf("%s nobody has dealt with for %s.", count(n.Dead, "dead letter that", "dead letters that"), lasted)
+	case n.Alarm == StoreFull && n.Over:
+		text = fmt.Sprintf("Alerts from PMM are accepted again, after %s; what PMM gave up sending meanwhile is only to be seen there.", lasted)
+	case n.Alarm == StoreFull:
+		why := n.why
+		if why == "" {
+			why = "the store is full or failing"
+		}
+		text = fmt.Sprintf("Alerts from PMM have been refused for %s: %s.", lasted, why)
+	case n.Over:
+		text = fmt.Sprintf("Callgoose takes alerts again, after %s; %s.", lasted, left)
+	case n.Alarm == Held:
+		text = fmt.Sprintf("Callgoose has refused us for %s%s: nobody is paged, %s.", lasted, reason, waits)
+	default:
+		text = fmt.Sprintf("Callgoose has not answered for %s%s: nobody is paged, %s.", lasted, reason, waits)
+	}
+	return plain(text)
+}
+
+func count(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// span is d in its two largest units.
+func span(d time.Duration) string {
+	s := int64(max(d, 0) / time.Second)
+	part := func(n int64, unit string) string { return count(n, unit, unit+"s") }
+	two := func(n int64, unit string, m int64, less string) string {
+		if m == 0 {
+			return part(n, unit)
+		}
+		return part(n, unit) + " " + part(m, less)
+	}
+	switch {
+	case s < 60:
+		return part(s, "second")
+	case s < 3600:
+		return part(s/60, "minute")
+	case s < 86400:
+		return two(s/3600, "hour", s/60%60, "minute")
+	}
+	return two(s/86400, "day", s/3600%24, "hour")
+}
+
+// plain makes text of others fit for an environment variable and for quotes.
+func plain(text string) string {
+	const limit = 800
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r == '"':
+			return '\''
+		case r == '\\':
+			return '/'
+		case r < ' ', r == 0x7f, r == '\uFFFD':
+			return ' '
+		}
+		return r
+	}, text)
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > limit {
+		text = strings.ToValidUTF8(text[:limit], "") + "…"
+	}
+	return text
+}

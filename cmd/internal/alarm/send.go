@@ -1,0 +1,178 @@
+package alarm
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	commandTimeout = 30 * time.Second
+	webhookTimeout = 10 * time.Second
+)
+
+// command tells people by running a shell command.
+type command struct {
+	line    string
+	timeout time.Duration
+}
+
+// send runs the command in a process group of its own, and kills what is left
+// of the group when the shell has ended, or its time, or ctx.
+func (c command) send(ctx context.Context, n Notice) error {
+	body, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("encode notice: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	said := &head{limit: 1 << 10}
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", c.line)
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(append(body, '\n')), said
+	cmd.Env = append(environ(os.Environ()),
+		"PMM_CALLGOOSE_ALARM="+n.Alarm, "PMM_CALLGOOSE_ALARM_OVER="+strconv.FormatBool(n.Over), "PMM_CALLGOOSE_ALARM_TEXT="+n.Text)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	kill := func() error {
+		if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+		return os.ErrProcessDone
+	}
+	cmd.Cancel = kill
+	// For a process that left the group and keeps our pipes open.
+	cmd.WaitDelay = time.Second
+	err = cmd.Run()
+	if cmd.Process != nil {
+		_ = kill()
+	}
+	switch {
+	case err == nil, errors.Is(err, exec.ErrWaitDelay):
+		return nil
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		err = fmt.Errorf("killed after %s", c.timeout)
+	}
+	if text := plain(string(said.b)); text != "" {
+		return fmt.Errorf("run command: %w: %s", err, text)
+	}
+	return fmt.Errorf("run command: %w", err)
+}
+
+// environ is the environment without what is ours and may hold a secret.
+func environ(all []string) []string {
+	keep := make([]string, 0, len(all)+3)
+	for _, kv := range all {
+		name, _, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, "PMM_CALLGOOSE_") && name != "CREDENTIALS_DIRECTORY" {
+			keep = append(keep, kv)
+		}
+	}
+	return keep
+}
+
+// head keeps the beginning of what is written to it.
+type head struct {
+	b     []byte
+	limit int
+}
+
+func (h *head) Write(p []byte) (int, error) {
+	h.b = append(h.b, p[:min(len(p), h.limit-len(h.b))]...)
+	return len(p), nil
+}
+
+// webhook tells people by posting to a URL.
+type webhook struct {
+	url     func() string
+	timeout time.Duration
+	http    http.Client
+}
+
+func newWebhook(url func() string, transport http.RoundTripper, timeout time.Duration) *webhook {
+	if transport == nil {
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.DisableKeepAlives = true // a notice is rare, and nothing may outlive Run
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		t.ForceAttemptHTTP2 = true
+		transport = t
+	}
+	return &webhook{url: url, timeout: timeout, http: http.Client{
+		Transport: transport,
+		// A followed redirect turns our POST into a GET, and carries the notice to
+		// an address nobody configured.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// send posts n once. Its error holds nothing of the URL beyond the host.
+func (h *webhook) send(ctx context.Context, n Notice) error {
+	body, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("encode notice: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url(), bytes.NewReader(body))
+	if err != nil {
+		return errors.New("call webhook: its URL is not valid") // the parser's error prints it
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "pmm-callgoose")
+	resp, err := h.http.Do(req)
+	if err != nil {
+		return errors.New("call webhook: " + cause(err))
+	}
+	defer func() { _ = resp.Body.Close() }()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // the status has said it all
+	switch code := resp.StatusCode; {
+	case code >= 200 && code <= 299:
+		return nil
+	case code >= 300 && code <= 399:
+		return fmt.Errorf("call webhook: answered %d: redirects are not followed", code)
+	default:
+		return fmt.Errorf("call webhook: answered %d %s", code, http.StatusText(code))
+	}
+}
+
+// cause names the failures we know in words of our own. Errors of the HTTP
+// client print the whole URL, those of a proxy its address with the password;
+// so what is not known here is not quoted.
+func cause(err error) string {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return "cannot resolve the host: " + dns.Err
+	}
+	if verify, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "TLS handshake failed: " + verify.Err.Error()
+	}
+	if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return "TLS handshake failed: " + record.Msg
+	}
+	if alert, ok := errors.AsType[tls.AlertError](err); ok {
+		return "TLS handshake failed: " + alert.Error()
+	}
+	at := ""
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "proxyconnect" {
+		at = " (at the proxy)"
+	}
+	if t, ok := errors.AsType[net.Error](err); ok && t.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time" + at
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno.Error() + at
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "the connection was closed without an answer" + at
+	}
+	return "the request failed" + at
+}

@@ -1,0 +1,279 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/alarm"
+	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/ingest"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue"
+)
+
+// Options are what a test or the demo sets and an operator does not.
+type Options struct {
+	Version string
+	Logger  *slog.Logger // nil = none
+	// Transport replaces the network towards Callgoose.
+	Transport http.RoundTripper
+	// NoSync switches fsync off. Only for tests in which nobody pulls the plug.
+	NoSync bool
+	// NoListen binds no address: Handler is called directly.
+	NoListen bool
+	// Ready is called once, with the addresses really bound.
+	Ready func(Addresses)
+}
+
+// Addresses are what is really bound; empty when it is off.
+type Addresses struct {
+	Webhooks string // URL for PMM
+	Admin    string // URL for operators
+}
+
+// App is one forwarder. Make it with New, run it once.
+type App struct {
+	cfg     *config.Config
+	opts    Options
+	log     *slog.Logger
+	handler *ingest.Handler
+	core    atomic.Pointer[core] // nil while the store is not open
+	problem atomic.Pointer[error]
+	started time.Time
+	jobs    jobs
+}
+
+// New makes an App. It touches neither disk nor network.
+func New(cfg *config.Config, opts Options) (*App, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &App{cfg: cfg, opts: opts, log: opts.Logger.With("component", "app"), started: time.Now()}
+	ask := func(s *config.Secret) func() string {
+		if !s.IsSet() {
+			return nil
+		}
+		return s.Reveal
+	}
+	var err error
+	a.handler, err = ingest.New(ingest.Config{
+		Publisher: a, Token: ask(cfg.IngestToken), Basic: ask(cfg.IngestBasicAuth), HMACSecret: ask(cfg.IngestHMACSecret),
+		HMACTimestampHeader: cfg.IngestHMACTimestampHeader, MaxBody: cfg.MaxBody, Logger: opts.Logger,
+	})
+	return a, err
+}
+
+// Handler is the intake.
+func (a *App) Handler() http.Handler { return a.handler }
+
+// refused is an error that says when to come again.
+type refused struct {
+	error
+	after time.Duration
+}
+
+func (r refused) RetryAfter() time.Duration { return r.after }
+func (r refused) Unwrap() error             { return r.error }
+
+// Publish implements ingest.Publisher.
+func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error) {
+	c := a.core.Load()
+	if c == nil {
+		return "", refused{a.whyClosed(), 5 * time.Second}
+	}
+	id, err := c.queue.PublishNotification(ctx, event.Notification(n))
+	if errors.Is(err, queue.ErrFull) {
+		err = refused{err, time.Minute}
+	}
+	return id, err
+}
+
+func (a *App) whyClosed() error {
+	if p := a.problem.Load(); p != nil {
+		return fmt.Errorf("the store is being reopened: %w", *p)
+	}
+	return errors.New("the store is not open yet")
+}
+
+// Reload reads all secrets again, and probes Callgoose at once: SIGHUP.
+func (a *App) Reload() {
+	for _, s := range a.cfg.Secrets() {
+		if changed, err := s.Reload(); err != nil {
+			a.log.Error("a secret cannot be read again, the old one stays", "err", err)
+		} else if changed {
+			a.log.Info("a secret was replaced")
+		}
+	}
+	if c := a.core.Load(); c != nil {
+		c.deliver.Kick()
+	}
+}
+
+// Run forwards until ctx ends. It returns nil after an orderly stop.
+func (a *App) Run(ctx context.Context) (err error) {
+	var cleanups []func()
+	defer func() {
+		for _, cleanup := range slices.Backward(cleanups) {
+			cleanup()
+		}
+	}()
+	later := func(fn func()) { cleanups = append(cleanups, fn) }
+
+	first, err := openCore(ctx, a.cfg, a.opts)
+	if err != nil {
+		return err
+	}
+	coreCtx, stopCore := context.WithCancelCause(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	later(func() { stopCore(errStopping); wg.Wait() })
+	a.core.Store(first)
+	wg.Go(func() { a.keep(coreCtx, first) })
+	about := alarm.New(alarm.Config{
+		Command: a.cfg.AlarmCommand, Webhook: a.cfg.AlarmWebhook.Reveal, After: a.cfg.AlarmAfter,
+		Status: a.Status, Version: a.opts.Version, Logger: a.opts.Logger,
+	})
+	wg.Go(func() { about.Run(coreCtx) })
+	a.jobs.start(coreCtx, &wg)
+
+	var addrs Addresses
+	if !a.opts.NoListen {
+		if addrs, err = a.listen(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
+			return err
+		}
+	}
+	if a.opts.Ready != nil {
+		a.opts.Ready(addrs)
+	}
+	<-ctx.Done()
+	a.log.Info("stopping: no new webhooks, attempts under way get 10s")
+	a.handler.Stop()
+	return nil
+}
+
+// keep runs the core, and opens it again when the store failed.
+func (a *App) keep(ctx context.Context, c *core) {
+	for {
+		err := c.run(ctx)
+		a.core.Store(nil)
+		c.close()
+		if ctx.Err() != nil {
+			return
+		}
+		for {
+			problem := err // its own variable: handlers read it while err changes
+			a.problem.Store(&problem)
+			a.log.Error("the store failed; opening it again", "err", err, "retry_in", reopenAfter)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(reopenAfter):
+			}
+			if c, err = openCore(ctx, a.cfg, a.opts); err == nil {
+				break
+			}
+		}
+		a.problem.Store(nil)
+		a.core.Store(c)
+		a.log.Info("the store is open again")
+	}
+}
+
+// listen binds the addresses and serves on them.
+func (a *App) listen(later func(func())) (addrs Addresses, err error) {
+	tlsConfig, err := ingest.TLSConfig(a.cfg.TLSCert, a.cfg.TLSKey, a.cfg.TLSClientCA)
+	if err != nil {
+		return addrs, err
+	}
+	l, err := net.Listen("tcp", a.cfg.Listen) //nolint:noctx // binds at once
+	if err != nil {
+		return addrs, fmt.Errorf("--listen: %w", err)
+	}
+	scheme := "http://"
+	srv := ingest.Server(a.handler, tlsConfig)
+	if tlsConfig != nil {
+		scheme = "https://"
+		a.serve(later, srv, nil, func() error { return srv.ServeTLS(l, "", "") })
+	} else {
+		a.serve(later, srv, nil, func() error { return srv.Serve(l) })
+	}
+	addrs.Webhooks = scheme + l.Addr().String() + "/v1/webhook"
+
+	sock, err := admin.ListenSocket(a.cfg.DataDir)
+	if err != nil {
+		return addrs, err
+	}
+	local := &http.Server{Handler: admin.New(admin.Config{Source: a, Replayer: a, Carrier: a, Logger: a.opts.Logger}), ReadHeaderTimeout: 5 * time.Second}
+	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
+
+	if a.cfg.AdminListen == "" {
+		return addrs, nil
+	}
+	al, err := net.Listen("tcp", a.cfg.AdminListen) //nolint:noctx // binds at once
+	if err != nil {
+		return addrs, fmt.Errorf("--admin-listen: %w", err)
+	}
+	cfg := admin.Config{Source: a, Replayer: a, Carrier: a, Logger: a.opts.Logger}
+	if a.cfg.AdminToken.IsSet() {
+		cfg.Token = a.cfg.AdminToken.Reveal
+	}
+	if ip := al.Addr().(*net.TCPAddr).IP; ip.IsLoopback() {
+		cfg.Hosts = []string{"localhost", "127.0.0.1", "::1"}
+		if !slices.Contains(cfg.Hosts, ip.String()) {
+			cfg.Hosts = append(cfg.Hosts, ip.String())
+		}
+	}
+	ops := &http.Server{Handler: admin.New(cfg), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 32 << 10}
+	a.serve(later, ops, endStreams(ops), func() error { return ops.Serve(al) })
+	addrs.Admin = "http://" + al.Addr().String()
+	return addrs, nil
+}
+
+// endStreams gives the server's requests a context that can be ended: an open
+// events tail must not hold up a stop.
+func endStreams(srv *http.Server) context.CancelFunc {
+	ctx, cancel := context.WithCancel(context.Background())
+	srv.BaseContext = func(net.Listener) context.Context { return ctx }
+	return cancel
+}
+
+// serve runs a server until the App stops: then its handlers may finish.
+// cancel, if any, ends those that would go on for ever.
+func (a *App) serve(later func(func()), srv *http.Server, cancel context.CancelFunc, run func() error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := run(); !errors.Is(err, http.ErrServerClosed) {
+			a.log.Error("a listener ended", "err", err)
+		}
+	}()
+	later(func() {
+		if cancel != nil {
+			cancel()
+		}
+		ctx, end := context.WithTimeout(context.Background(), 10*time.Second)
+		defer end()
+		if srv.Shutdown(ctx) != nil {
+			_ = srv.Close()
+		}
+		<-done
+	})
+}
+
+// Line is what serve prints once it is ready.
+func (a Addresses) Line() string {
+	parts := []string{"webhooks " + a.Webhooks}
+	if a.Admin != "" {
+		parts = append(parts, "operators "+a.Admin)
+	}
+	return "pmm-callgoose is ready: " + strings.Join(parts, ", ")
+}

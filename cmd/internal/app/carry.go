@@ -1,0 +1,78 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/ingest"
+	"pmm-callgoose/ingest/pmm"
+	"pmm-callgoose/store/event"
+)
+
+// Export implements admin.Carrier: the chosen events, or the notifications
+// that the chosen events came in, oldest first.
+func (a *App) Export(ctx context.Context, kind string, f event.Filter, line func(admin.Carried) error) error {
+	c := a.core.Load()
+	if c == nil {
+		return a.whyClosed()
+	}
+	var list []*event.Record
+	if err := c.ledger.Each(f, func(r *event.Record) bool {
+		r.Attempts = nil
+		list = append(list, r)
+		return ctx.Err() == nil
+	}); err != nil {
+		return err
+	}
+	last := ""
+	for _, r := range list {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if kind == admin.KindEvent {
+			d, err := a.Event(ctx, r.ID)
+			if errors.Is(err, admin.ErrNotFound) {
+				continue // retention was here in between
+			}
+			if err != nil {
+				return err
+			}
+			if err := line(admin.Carried{Kind: kind, ID: r.ID, Source: r.Source, ReceivedAt: r.ReceivedAt, Body: d.Sent, Record: r}); err != nil {
+				return err
+			}
+			continue
+		}
+		if r.Notification == last {
+			continue // records come in the order of their positions
+		}
+		last = r.Notification
+		notes, err := c.queue.Notifications(ctx, r.Pos.Seq)
+		if errors.Is(err, event.ErrGone) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		n := notes[r.Pos.Note]
+		if err := line(admin.Carried{Kind: kind, ID: last, Source: n.Source, ReceivedAt: n.ReceivedAt, Body: n.Body}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Import implements admin.Carrier.
+func (a *App) Import(ctx context.Context, c admin.Carried) (int, error) {
+	if !ingest.ValidSource(c.Source) || c.ReceivedAt.IsZero() || c.ReceivedAt.After(time.Now().Add(time.Hour)) {
+		return 0, fmt.Errorf("notification %s has no usable source or time of receipt", c.ID)
+	}
+	alerts, _, err := pmm.Check(c.Body)
+	if err != nil {
+		return 0, fmt.Errorf("notification %s: %w", c.ID, err)
+	}
+	_, err = a.Publish(ctx, ingest.Notification{Source: c.Source, ReceivedAt: c.ReceivedAt, Body: c.Body, Alerts: alerts})
+	return alerts, err
+}

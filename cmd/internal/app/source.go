@@ -1,0 +1,141 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker/callgoose"
+)
+
+// Ready implements admin.Source: would a webhook be answered with 202?
+func (a *App) Ready() error {
+	c := a.core.Load()
+	if c == nil {
+		return a.whyClosed()
+	}
+	return c.queue.Full()
+}
+
+// Settings implements admin.Source.
+func (a *App) Settings() any { return a.cfg.Effective() }
+
+// Status implements admin.Source.
+func (a *App) Status(context.Context) (admin.Status, error) {
+	s := admin.Status{Version: a.opts.Version, StartedAt: a.started.UTC(), SuppressedReason: map[string]int64{}}
+	s.Callgoose.State = event.Unknown
+	c := a.core.Load()
+	if c == nil {
+		s.Store.Problem = a.whyClosed().Error()
+		return s, nil
+	}
+	sum, view := c.ledger.Summary(), c.deliver.View()
+	n := sum.Counts
+	waiting := max(c.queue.Accepted()-c.splitter.Split(), 0)
+	if waiting == 0 && c.splitter.Behind() {
+		waiting = 1 // at least; they are from before the start
+	}
+	s.Queued, s.InFlight = n[string(event.Queued)]+waiting, view.InFlight
+	s.Delivered, s.Discarded, s.Dead = n[string(event.Delivered)], n[string(event.Discarded)], n[string(event.Dead)]
+	s.Suppressed, s.Collapsed = n[string(event.Suppressed)], n[string(event.Collapsed)]
+	s.Notifications, s.Alerts, s.Truncated, s.Damaged = n["notifications"], n["alerts"], n["truncated"], n["damaged"]
+	for k, v := range n {
+		if reason, ok := strings.CutPrefix(k, "suppressed:"); ok {
+			s.SuppressedReason[reason] = v
+		}
+	}
+	s.OldestQueuedAt = timeOrNil(view.Oldest)
+	s.Callgoose = admin.Callgoose{
+		State: view.Circuit.State, Since: timeOrNil(view.Circuit.Since), LastError: view.Circuit.LastError,
+		NextProbe: timeOrNil(view.NextProbe),
+	}
+	s.Store.UsedBytes, s.Store.MaxBytes, s.Store.FreeBytes = c.queue.Room()
+	s.Store.Accepting = true
+	if err := c.queue.Full(); err != nil {
+		s.Store.Accepting, s.Store.Problem = false, err.Error()
+	}
+	return s, nil
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// Events implements admin.Source.
+func (a *App) Events(_ context.Context, f event.Filter, limit int) (list []*event.Record, err error) {
+	c := a.core.Load()
+	if c == nil {
+		return nil, a.whyClosed()
+	}
+	err = c.ledger.Each(f, func(r *event.Record) bool {
+		list = append(list, r)
+		return len(list) < limit
+	})
+	return list, err
+}
+
+// Event implements admin.Source.
+func (a *App) Event(ctx context.Context, id string) (*admin.Detail, error) {
+	c := a.core.Load()
+	if c == nil {
+		return nil, a.whyClosed()
+	}
+	r, err := c.ledger.Find(id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, admin.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	d := &admin.Detail{Row: admin.NewRow(r)}
+	if r.Seq != 0 {
+		e, err := c.queue.Event(ctx, r.Seq)
+		switch {
+		case errors.Is(err, event.ErrGone):
+			d.Missing = "the event's body is no longer stored (--retention)"
+		case err != nil:
+			return nil, err
+		case e.Settled == event.Dead: // raw bytes that could not be used
+			d.Raw = asJSON(e.Body)
+			return d, nil
+		default:
+			d.Sent = e.Body
+			if by, err := time.ParseDuration(r.DelayedBy); err == nil && r.DelayedBy != "" {
+				if d.Sent, err = callgoose.Late(e.Body, by); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	notes, err := c.queue.Notifications(ctx, r.Pos.Seq)
+	switch {
+	case errors.Is(err, event.ErrGone):
+		d.Missing = "the notification is no longer stored (--retention)"
+	case err != nil:
+		return nil, err
+	case int(r.Pos.Note) < len(notes):
+		d.Raw = asJSON(notes[r.Pos.Note].Body)
+	}
+	return d, nil
+}
+
+// asJSON is raw as it can stand in a JSON answer: itself, or as a string.
+func asJSON(raw []byte) json.RawMessage {
+	if json.Valid(raw) {
+		return raw
+	}
+	quoted, err := json.Marshal(string(raw))
+	if err != nil {
+		return nil
+	}
+	return quoted
+}

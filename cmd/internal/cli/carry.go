@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+)
+
+func (p *program) exportCommand() *cli.Command {
+	return &cli.Command{
+		Name: "export", Usage: "write stored notifications (or events) as JSON lines to standard output",
+		Description: "The filters choose events; notifications are those that the chosen events came in.\n" +
+			"Notifications can be imported on another host, for example from a USB stick.",
+		Flags: clientFlags(append(choiceFlags(), &cli.StringFlag{Name: "kind", Value: admin.KindNotification, Usage: "notification or event"})...),
+		Action: func(c *cli.Context) error {
+			kind := c.String("kind")
+			if kind != admin.KindNotification && kind != admin.KindEvent {
+				return usagef("--kind: %q is neither %s nor %s", kind, admin.KindNotification, admin.KindEvent)
+			}
+			client, q, err := p.filtered(c)
+			if err != nil {
+				return err
+			}
+			q.Set("kind", kind)
+			return client.Export(c.Context, q, p.out)
+		},
+	}
+}
+
+func (p *program) importCommand() *cli.Command {
+	return &cli.Command{
+		Name: "import", Usage: "store exported notifications here, as if PMM had sent them", ArgsUsage: "FILE (- for standard input)",
+		Flags: clientFlags(),
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 1 {
+				return usagef("events import needs one FILE, or - for standard input")
+			}
+			in := os.Stdin
+			if name := c.Args().First(); name != "-" {
+				f, err := os.Open(name)
+				if err != nil {
+					return usageError{err}
+				}
+				defer func() { _ = f.Close() }()
+				in = f
+			}
+			client, err := p.client(c)
+			if err != nil {
+				return err
+			}
+			done, err := client.Import(c.Context, in)
+			if err != nil {
+				return err
+			}
+			if shown, err := p.json(c, done); !shown {
+				fmt.Fprintf(p.out, "%d notifications with %d alerts stored", done.Notifications, done.Alerts)
+				if done.Skipped > 0 {
+					fmt.Fprintf(p.out, ", %d lines of kind event left out", done.Skipped)
+				}
+				fmt.Fprintln(p.out)
+			} else if err != nil {
+				return err
+			}
+			switch {
+			case done.Error == "":
+				return nil
+			case done.Notifications > 0:
+				return partialError{fmt.Errorf("%s", done.Error)}
+			}
+			return fmt.Errorf("%s", done.Error)
+		},
+	}
+}

@@ -1,0 +1,269 @@
+// Package cli is the command line: one file a command. It turns flags into
+// configuration, answers into tables or JSON, and errors into exit codes.
+//
+//	0 done   1 the thing asked for failed   2 usage or configuration error
+//	3 no running service to talk to         4 part of it failed
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/store"
+)
+
+// The exit codes.
+const (
+	exitOK      = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitNoSuch  = 3
+	exitPartial = 4
+)
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// program is one run of the binary.
+type program struct {
+	environ []string
+	out     io.Writer
+	err     io.Writer
+}
+
+// Main runs the command line in args and returns the exit code. SIGINT and
+// SIGTERM end it in order.
+func Main(args, environ []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	p := &program{environ: environ, out: stdout, err: stderr}
+	app := p.app()
+	return p.report(app.RunContext(ctx, flagsFirst(app.Commands, args)))
+}
+
+// flagsFirst moves the flags of a command before its arguments: the library
+// stops looking for flags at the first argument, and "events show ID --output
+// json" is how people write it.
+func flagsFirst(commands []*cli.Command, args []string) []string {
+	var flags []cli.Flag
+	i := 1
+	for i < len(args) {
+		at := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(args[i]) })
+		if at < 0 {
+			break
+		}
+		flags, commands = commands[at].Flags, commands[at].Subcommands
+		i++
+	}
+	out, rest := slices.Clone(args[:min(i, len(args))]), []string(nil)
+	for ; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			rest = append(rest, args[i:]...)
+			break
+		}
+		if len(arg) < 2 || arg[0] != '-' {
+			rest = append(rest, arg)
+			continue
+		}
+		out = append(out, arg)
+		name := strings.TrimLeft(arg, "-")
+		at := slices.IndexFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+		if at < 0 || strings.Contains(arg, "=") {
+			continue
+		}
+		if _, isBool := flags[at].(*cli.BoolFlag); !isBool && i+1 < len(args) {
+			i++
+			out = append(out, args[i])
+		}
+	}
+	return append(out, rest...)
+}
+
+func (p *program) app() *cli.App {
+	usage := func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
+	app := &cli.App{
+		Name:  "pmm-callgoose",
+		Usage: "forward alerts of Percona Monitoring and Management to Callgoose, durably",
+		Description: "Every flag of serve has an environment variable, PMM_CALLGOOSE_ and its name,\n" +
+			"and a key in the YAML file named by --config. Flag over environment over file.",
+		Version:                build().Version,
+		HideVersion:            true, // the command does it
+		HideHelpCommand:        true,
+		Writer:                 p.out,
+		ErrWriter:              p.err,
+		OnUsageError:           usage,
+		ExitErrHandler:         func(*cli.Context, error) {},
+		CommandNotFound:        nil,
+		UseShortOptionHandling: false,
+		Commands: []*cli.Command{
+			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.replayCommand(), p.deadLettersCommand(), p.configCommand(), p.versionCommand(),
+		},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usagef("there is no command %q; see pmm-callgoose --help", c.Args().First())
+			}
+			return cli.ShowAppHelp(c)
+		},
+	}
+	var each func([]*cli.Command)
+	each = func(cs []*cli.Command) {
+		for _, c := range cs {
+			c.OnUsageError = usage
+			c.HideHelpCommand = true
+			if len(c.Subcommands) > 0 {
+				name := c.Name
+				c.Action = func(c *cli.Context) error {
+					if c.Args().Present() {
+						return usagef("there is no command \"%s %s\"; see pmm-callgoose %s --help", name, c.Args().First(), name)
+					}
+					return cli.ShowSubcommandHelp(c)
+				}
+			}
+			each(c.Subcommands)
+		}
+	}
+	each(app.Commands)
+	return app
+}
+
+// report prints the error, one line with the way out, and picks the exit code.
+func (p *program) report(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	var (
+		usage    usageError
+		problems config.Problems
+		partial  partialError
+	)
+	code, hint := exitFailed, ""
+	switch {
+	case errors.As(err, &problems):
+		code, hint = exitUsage, "pmm-callgoose config show prints what is in effect and where it came from"
+	case errors.As(err, &usage):
+		code = exitUsage
+	case errors.Is(err, store.ErrLocked):
+		code, hint = exitUsage, "stop the other one, or choose another --data-dir"
+	case errors.Is(err, admin.ErrNoService):
+		code, hint = exitNoSuch, "start it with pmm-callgoose serve, or name it with --data-dir or --admin-url"
+	case errors.As(err, &partial):
+		code = exitPartial
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintln(p.err, "pmm-callgoose:", clean(line))
+	}
+	if hint != "" {
+		fmt.Fprintln(p.err, "hint:", hint)
+	}
+	return code
+}
+
+// partialError: part of it failed.
+type partialError struct{ error }
+
+// configFlag names the YAML file.
+var configFlag = &cli.StringFlag{Name: "config", Usage: "YAML file with settings", TakesFile: true}
+
+// settingFlags are the flags of the named settings, of all when none is named.
+func settingFlags(names ...string) []cli.Flag {
+	flags := []cli.Flag{configFlag}
+	for _, o := range config.Options() {
+		if len(names) > 0 && !slices.Contains(names, o.Name) {
+			continue
+		}
+		usage := o.Usage
+		if o.Default != "" && o.Kind != config.KindBool {
+			usage += " (default: " + o.Default + ")"
+		}
+		if len(o.Values) > 0 {
+			usage = strings.Join(o.Values, "|") + ": " + usage
+		}
+		if o.Kind == config.KindBool {
+			flags = append(flags, &cli.BoolFlag{Name: o.Name, Usage: usage, Category: o.Group})
+			continue
+		}
+		flags = append(flags, &cli.StringFlag{Name: o.Name, Usage: usage, Category: o.Group, TakesFile: o.Kind == config.KindPath || o.Secret})
+	}
+	return flags
+}
+
+// load makes the configuration. Only the named settings are read; none = all.
+func (p *program) load(c *cli.Context, serve bool, only ...string) (*config.Config, error) {
+	in := config.Input{
+		Flags: map[string]string{}, Environ: p.environ, ConfigPath: c.String("config"), Serve: serve, Only: only,
+		KnownEnv: []string{config.EnvName("admin-url"), config.EnvName("output")},
+	}
+	for _, o := range config.Options() {
+		if !c.IsSet(o.Name) {
+			continue
+		}
+		if o.Kind == config.KindBool {
+			in.Flags[o.Name] = fmt.Sprint(c.Bool(o.Name))
+		} else {
+			in.Flags[o.Name] = c.String(o.Name)
+		}
+	}
+	cfg, warnings, err := config.Load(in)
+	for _, w := range warnings {
+		fmt.Fprintln(p.err, "warning:", w)
+	}
+	return cfg, err
+}
+
+// clientFlags are the flags of the commands that ask a running service.
+func clientFlags(more ...cli.Flag) []cli.Flag {
+	flags := append(settingFlags("data-dir", "admin-token-file"),
+		&cli.StringFlag{Name: "admin-url", Usage: "ask the service at this address instead of through the data directory", EnvVars: []string{config.EnvName("admin-url")}},
+		outputFlag())
+	return append(flags, more...)
+}
+
+// client finds the running service.
+func (p *program) client(c *cli.Context) (*admin.Client, error) {
+	only := []string{"data-dir"}
+	if c.String("admin-url") != "" {
+		only = append(only, "admin-token-file")
+	}
+	cfg, err := p.load(c, false, only...)
+	if err != nil {
+		return nil, err
+	}
+	if u := c.String("admin-url"); u != "" {
+		client, err := admin.NewURLClient(u, cfg.AdminToken.Reveal())
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return client, nil
+	}
+	return admin.NewSocketClient(cfg.DataDir), nil
+}
+
+func newLogger(cfg *config.Config, w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// noArgs refuses arguments where none are expected: a typing error must not be ignored.
+func noArgs(c *cli.Context) error {
+	if c.Args().Present() {
+		return usagef("%q is not expected; see pmm-callgoose %s --help", c.Args().First(), c.Command.Name)
+	}
+	return nil
+}

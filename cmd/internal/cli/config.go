@@ -1,0 +1,38 @@
+package cli
+
+import (
+	"cmp"
+
+	"github.com/urfave/cli/v2"
+)
+
+func (p *program) configCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "config",
+		Usage: "the configuration in effect",
+		Subcommands: []*cli.Command{{
+			Name: "show", Usage: "print every setting and where it came from, secrets redacted",
+			Flags: append(settingFlags(), outputFlag()),
+			Action: func(c *cli.Context) error {
+				if err := noArgs(c); err != nil {
+					return err
+				}
+				cfg, loadErr := p.load(c, false)
+				settings := cfg.Effective()
+				if done, err := p.json(c, settings); done {
+					return cmp.Or(loadErr, err)
+				}
+				var rows [][]string
+				for _, s := range settings {
+					from := s.From
+					if s.File != "" {
+						from += " (" + s.File + ")"
+					}
+					rows = append(rows, []string{s.Name, s.Value, from})
+				}
+				p.table([]string{"SETTING", "VALUE", "FROM"}, rows)
+				return loadErr
+			},
+		}},
+	}
+}

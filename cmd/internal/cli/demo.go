@@ -1,0 +1,405 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/ingest/pmm"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/testdata/webhook"
+	"pmm-callgoose/worker/callgoose/callgoosetest"
+)
+
+func (p *program) demoCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "demo",
+		Usage: "the whole story on this machine, no account needed: an outage, a kill -9, the recovery",
+		Flags: []cli.Flag{
+			outputFlag(),
+			&cli.BoolFlag{Name: "keep", Usage: "keep the service running at the end, until interrupted"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := noArgs(c); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context, 2*time.Minute)
+			defer cancel()
+			if c.Bool("keep") {
+				ctx = c.Context
+			}
+			return p.demo(ctx, c)
+		},
+	}
+}
+
+// demo is one telling of the story.
+type demo struct {
+	*program
+	ctx    context.Context //nolint:containedctx // lives as long as the story
+	say    io.Writer
+	dir    string
+	self   string
+	fake   *callgoosetest.Fake
+	server *callgoosetest.Server
+	token  string
+
+	serve  *exec.Cmd
+	url    string // of the intake
+	admin  string
+	status *admin.Client
+
+	want  []callgoosetest.Expect
+	state map[string]event.Status // by incident key: what Callgoose should have heard last
+	sent  int                     // alerts in accepted bodies
+}
+
+func (p *program) demo(ctx context.Context, c *cli.Context) (err error) {
+	d := &demo{program: p, ctx: ctx, say: p.out, token: "demo-" + rand.Text(), state: map[string]event.Status{}}
+	if c.String("output") == "json" {
+		d.say = io.Discard
+	}
+	if d.self, err = os.Executable(); err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	if d.dir, err = os.MkdirTemp("", "pmm-callgoose-demo-"); err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(d.dir) }()
+	defer d.stop()
+
+	started := time.Now()
+	if err := d.tell(); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	report := d.fake.Check(d.want)
+	if done, err := p.json(c, map[string]any{
+		"ok": report.OK() && len(d.fake.Open()) == 0, "alerts_sent": d.sent, "events_expected": len(d.want),
+		"report": report, "incidents": d.fake.Incidents(), "seconds": time.Since(started).Seconds(),
+	}); done && err != nil {
+		return err
+	}
+	d.step("The account")
+	d.line("%d alerts went in, %d of them were news; Callgoose holds %d events", d.sent, len(d.want), report.Events)
+	d.line("missing %d, doubled %d, out of order %d, changed %d, unexpected %d",
+		len(report.Missing), len(report.Doubled), len(report.OutOfOrder), len(report.Changed), len(report.Unexpected))
+	d.line("incidents opened %d, still open %d", len(d.fake.Incidents()), len(d.fake.Open()))
+	if !report.OK() || len(d.fake.Open()) != 0 {
+		return fmt.Errorf("what Callgoose holds is not what was sent:\n%s", report)
+	}
+	d.line("every alert arrived once and in order, in %s", time.Since(started).Round(100*time.Millisecond))
+	if c.Bool("keep") {
+		d.line("still running, data in %s; ask it with: pmm-callgoose status --data-dir %s", d.dir, d.dir)
+		d.line("operators' address %s; end with Ctrl-C", d.admin)
+		<-ctx.Done()
+	}
+	return nil
+}
+
+func (d *demo) step(format string, args ...any) {
+	fmt.Fprintf(d.say, "\n== %s\n", fmt.Sprintf(format, args...))
+}
+
+func (d *demo) line(format string, args ...any) {
+	fmt.Fprintf(d.say, "   %s\n", fmt.Sprintf(format, args...))
+}
+
+func (d *demo) tell() (err error) {
+	fmt.Fprintln(d.say, "pmm-callgoose demo: PMM, a firewall, and Callgoose, on this machine alone")
+
+	d.step("A fake Callgoose and the real forwarder start")
+	d.fake = callgoosetest.New(callgoosetest.Config{Tokens: []string{d.token}, Filters: callgoosetest.RecommendedFilters(), KeepBodies: true})
+	if d.server, err = d.fake.Start("127.0.0.1:0"); err != nil {
+		return err
+	}
+	d.line("Callgoose    %s, one incident for each alert (filters as in README.md)", d.server.URL())
+	if err := d.start(); err != nil {
+		return err
+	}
+
+	d.step("PMM sends one notification with five alerts in it")
+	five := file("grafana-firing-group-5.json")
+	if err := d.post("grafana-firing-group-5.json", five); err != nil {
+		return err
+	}
+	if err := d.settled(); err != nil {
+		return err
+	}
+	for _, i := range d.fake.Open() {
+		d.line("incident     %s", clean(i.Title))
+	}
+
+	d.step("The firewall closes: nothing gets through to Callgoose any more")
+	if err := d.server.Close(); err != nil {
+		return err
+	}
+	for _, name := range []string{"grafana-nodata.json", "alertmanager-mixed.json", "guide-firing.json"} {
+		if err := d.post(name, file(name)); err != nil {
+			return err
+		}
+	}
+	if err := d.post("the first five again, PMM's repeat", five); err != nil {
+		return err
+	}
+	for n := range 8 {
+		if err := d.post(fmt.Sprintf("a storm, notification %d of 8", n+1), others(five, n)); err != nil {
+			return err
+		}
+	}
+	if err := d.outage(); err != nil {
+		return err
+	}
+
+	d.step("kill -9: the forwarder dies in the middle of it, and starts again")
+	d.kill()
+	d.line("killed       process %d, without a warning", d.serve.Process.Pid)
+	if err := d.start(); err != nil {
+		return err
+	}
+	if err := d.post("recoveries of the first five", recoveries(five)); err != nil {
+		return err
+	}
+	if err := d.post("guide-resolved.json, trimmed by hand: no fingerprint, no instance", file("guide-resolved.json")); err != nil {
+		return err
+	}
+	if err := d.outage(); err != nil {
+		return err
+	}
+
+	d.step("The firewall opens")
+	if err := d.server.Reopen(); err != nil {
+		return err
+	}
+	opened := time.Now()
+	if err := d.settled(); err != nil {
+		return err
+	}
+	d.line("drained      %s after it opened", time.Since(opened).Round(10*time.Millisecond))
+	if err := d.show(); err != nil {
+		return err
+	}
+
+	d.step("Everything recovers")
+	for n := range 8 {
+		if err := d.post(fmt.Sprintf("recoveries of storm %d of 8", n+1), recoveries(others(five, n))); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"grafana-nodata.json", "alertmanager-mixed.json"} {
+		if err := d.post("recoveries of "+name, recoveries(file(name))); err != nil {
+			return err
+		}
+	}
+	return d.settled()
+}
+
+// start runs serve as a process of its own and reads its addresses.
+func (d *demo) start() error {
+	tokenFile := filepath.Join(d.dir, "callgoose-token")
+	if err := os.WriteFile(tokenFile, []byte(d.token+"\n"), 0o600); err != nil {
+		return err
+	}
+	// The path may be that of a test binary: it is told apart by its name.
+	d.serve = exec.CommandContext(d.ctx, d.self)
+	d.serve.Args = []string{
+		"pmm-callgoose", "serve", "--data-dir", filepath.Join(d.dir, "data"),
+		"--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--callgoose-url", d.server.URL(),
+		"--callgoose-token-file", tokenFile, "--retry-min", "200ms", "--retry-max", "1s", "--log-level", "error",
+	}
+	d.serve.Env = append(os.Environ(), "PMM_CALLGOOSE_CONFIG=")
+	d.serve.Stderr = d.program.err
+	out, err := d.serve.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := d.serve.Start(); err != nil {
+		return fmt.Errorf("start serve: %w", err)
+	}
+	first, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("serve ended before it was ready: %w", d.serve.Wait())
+	}
+	for part := range strings.FieldsSeq(strings.ReplaceAll(first, ",", " ")) {
+		switch {
+		case strings.HasSuffix(part, "/v1/webhook"):
+			d.url = part
+		case strings.HasPrefix(part, "http"):
+			d.admin = part
+		}
+	}
+	d.status = admin.NewSocketClient(filepath.Join(d.dir, "data"))
+	d.line("forwarder    process %d, ready after %s", d.serve.Process.Pid, time.Since(began).Round(time.Millisecond))
+	d.line("             PMM posts to %s", d.url)
+	return nil
+}
+
+func (d *demo) kill() {
+	_ = d.serve.Process.Kill()
+	_ = d.serve.Wait()
+}
+
+// stop ends what is still running.
+func (d *demo) stop() {
+	if d.serve != nil && d.serve.Process != nil && d.serve.ProcessState == nil {
+		_ = d.serve.Process.Signal(os.Interrupt)
+		done := time.AfterFunc(15*time.Second, func() { _ = d.serve.Process.Kill() })
+		_ = d.serve.Wait()
+		done.Stop()
+	}
+	if d.server != nil {
+		_ = d.server.Close()
+	}
+}
+
+// post is PMM sending a body. What Callgoose should hear of it is worked out
+// here by the plainest rule there is: an alert whose state changed.
+func (d *demo) post(name string, body []byte) error {
+	req, err := http.NewRequestWithContext(d.ctx, http.MethodPost, d.url, strings.NewReader(string(body)))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	began := time.Now()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusAccepted {
+		return fmt.Errorf("%s was answered %d: %s", name, resp.StatusCode, text)
+	}
+	n, err := pmm.Decode(body)
+	if err != nil {
+		return err
+	}
+	for _, a := range n.Alerts {
+		d.sent++
+		key := "pmm-" + a.Fingerprint
+		if a.Fingerprint == "" {
+			// The guide's trimmed recovery belongs to the guide's firing alert.
+			key = "pmm-18e04dbe104bb755"
+		}
+		now := event.Resolved
+		if a.Firing {
+			now = event.Firing
+		}
+		if d.state[key] != now {
+			d.state[key] = now
+			d.want = append(d.want, callgoosetest.Expect{IncidentKey: key, Status: string(now)})
+		}
+	}
+	d.line("PMM -> %d     %s (%d alerts, %s, on disk in %s)", resp.StatusCode, name, len(n.Alerts), size(int64(len(body))), time.Since(began).Round(100*time.Microsecond))
+	return nil
+}
+
+func (d *demo) waitFor(ok func(admin.Status) bool) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	var last admin.Status
+	for {
+		s, err := d.status.Status(d.ctx)
+		if err == nil && ok(s) {
+			return nil
+		}
+		if err == nil {
+			last = s
+		}
+		select {
+		case <-d.ctx.Done():
+			return errors.Join(context.Cause(d.ctx), fmt.Errorf("waited in vain; the last state was %+v", last))
+		case <-tick.C:
+		}
+	}
+}
+
+// outage waits until all that was accepted is split and stuck, and shows it.
+func (d *demo) outage() error {
+	if err := d.waitFor(func(s admin.Status) bool {
+		return s.Callgoose.State == event.Down && s.Alerts == int64(d.sent)
+	}); err != nil {
+		return err
+	}
+	return d.show()
+}
+
+func (d *demo) settled() error {
+	return d.waitFor(func(s admin.Status) bool { return s.Queued == 0 && s.InFlight == 0 })
+}
+
+// show prints the state in one line.
+func (d *demo) show() error {
+	s, err := d.status.Status(d.ctx)
+	if err != nil {
+		return err
+	}
+	side := s.Callgoose.State
+	if s.Callgoose.LastError != "" {
+		side += " (" + s.Callgoose.LastError + ")"
+	}
+	d.line("status       callgoose %s; %d events safe on disk, %d delivered, %d suppressed", side, s.Queued, s.Delivered, s.Suppressed)
+	return nil
+}
+
+func file(name string) []byte {
+	b, err := webhook.Files.ReadFile(name)
+	if err != nil {
+		panic(err) // it is compiled in
+	}
+	return b
+}
+
+// others is the group of five for five other servers.
+func others(body []byte, n int) []byte {
+	s := string(body)
+	for i := 5; i >= 1; i-- {
+		s = strings.ReplaceAll(s, fmt.Sprintf("mysql-%02d", i), fmt.Sprintf("mysql-%d%02d", n+1, i))
+	}
+	g, err := pmm.Decode(body)
+	if err != nil {
+		panic(err)
+	}
+	for _, a := range g.Alerts {
+		s = strings.ReplaceAll(s, a.Fingerprint, fmt.Sprintf("d%x%s", n, a.Fingerprint[2:]))
+	}
+	return []byte(s)
+}
+
+// recoveries is the body with every alert resolved now.
+func recoveries(body []byte) []byte {
+	var m map[string]json.RawMessage
+	var alerts []map[string]any
+	if err := errors.Join(json.Unmarshal(body, &m), json.Unmarshal(m["alerts"], &alerts)); err != nil {
+		panic(err)
+	}
+	for _, a := range alerts {
+		a["status"], a["endsAt"] = "resolved", time.Now().UTC()
+	}
+	var err error
+	m["status"] = json.RawMessage(`"resolved"`)
+	if m["alerts"], err = json.Marshal(alerts); err != nil {
+		panic(err)
+	}
+	out, err := json.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return out
+}

@@ -1,0 +1,230 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store/event"
+)
+
+// filterFlags are the filters of everything that chooses events.
+func filterFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "since", Usage: "received at or after: RFC 3339, or a duration (2h ago)"},
+		&cli.StringFlag{Name: "until", Usage: "received before: RFC 3339, or a duration"},
+		&cli.StringFlag{Name: "status", Usage: "firing or resolved"},
+		&cli.StringSliceFlag{Name: "outcome", Usage: "queued, delivered, discarded, dead, suppressed, collapsed; several with commas"},
+		&cli.StringSliceFlag{Name: "match", Usage: "label=value; may be repeated, all must match"},
+		&cli.StringFlag{Name: "incident", Usage: "incident key"},
+		&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many, newest first"},
+	}
+}
+
+// filters turns the flags into a query, and checks it before anybody is asked.
+func filters(c *cli.Context) (url.Values, error) {
+	q := url.Values{}
+	for _, name := range []string{"since", "until", "status", "incident"} {
+		if v := c.String(name); v != "" {
+			q.Set(name, v)
+		}
+	}
+	for _, name := range []string{"outcome", "match"} {
+		for _, v := range c.StringSlice(name) {
+			q.Add(name, v)
+		}
+	}
+	if n := c.Int("limit"); n != 0 || c.IsSet("limit") {
+		q.Set("limit", strconv.Itoa(n))
+	}
+	if _, _, err := admin.ParseFilter(q); err != nil {
+		return nil, usagef("--%w", err)
+	}
+	return q, nil
+}
+
+// filtered is how every command begins that takes filters and no arguments.
+func (p *program) filtered(c *cli.Context) (*admin.Client, url.Values, error) {
+	if err := noArgs(c); err != nil {
+		return nil, nil, err
+	}
+	q, err := filters(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := p.client(c)
+	return client, q, err
+}
+
+func (p *program) eventsCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "events",
+		Usage: "what came in, what became of it, every attempt",
+		Subcommands: []*cli.Command{
+			{
+				Name: "list", Usage: "list events, newest first", Flags: clientFlags(filterFlags()...),
+				Action: p.eventsList,
+			},
+			{
+				Name: "show", Usage: "show one event: every attempt, what was sent, what PMM sent", ArgsUsage: "ID",
+				Flags: clientFlags(), Action: p.eventsShow,
+			},
+			{
+				Name: "tail", Usage: "print events as they come in and as they are settled, until interrupted",
+				Flags: clientFlags(filterFlags()...), Action: p.eventsTail,
+			},
+			p.exportCommand(), p.importCommand(),
+		},
+	}
+}
+
+func (p *program) eventsList(c *cli.Context) error {
+	client, q, err := p.filtered(c)
+	if err != nil {
+		return err
+	}
+	list, err := client.Events(c.Context, q)
+	if err != nil {
+		return err
+	}
+	for _, r := range list {
+		r.Attempts = nil // events show has them
+	}
+	if done, err := p.json(c, admin.NewRows(list)); done {
+		return err
+	}
+	if len(list) == 0 {
+		fmt.Fprintln(p.out, "no events")
+		return nil
+	}
+	var rows [][]string
+	for _, r := range list {
+		rows = append(rows, eventRow(r))
+	}
+	p.table(eventHeading, rows)
+	if len(list) == c.Int("limit") {
+		fmt.Fprintf(p.err, "the newest %d; more with --limit, less with filters\n", len(list))
+	}
+	return nil
+}
+
+var eventHeading = []string{"RECEIVED", "ID", "STATUS", "OUTCOME", "TRIES", "ALERT", "WHERE", "INCIDENT", "LAST ERROR"}
+
+func eventRow(r *event.Record) []string {
+	note := r.LastError
+	if note == "" {
+		note = r.Reason
+	}
+	return []string{
+		stamp(r.ReceivedAt), r.ID, string(r.Status), string(r.Outcome), strconv.Itoa(r.Tries),
+		short(r.Alertname, 40), short(where(r.Labels), 40), r.Key, short(note, 80),
+	}
+}
+
+func describe(r *event.Record) string {
+	if r.Status == "" {
+		return "a member of the notification that cannot be used"
+	}
+	return r.Alertname + " at " + where(r.Labels) + " is " + string(r.Status)
+}
+
+// where is the place an alert speaks of, as PMM's own pages name it.
+func where(labels map[string]string) string {
+	for _, k := range []string{"service_name", "node_name", "instance"} {
+		if v := labels[k]; v != "" {
+			return v
+		}
+	}
+	return "-"
+}
+
+func (p *program) eventsShow(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return usagef("events show needs one ID; events list prints them")
+	}
+	client, err := p.client(c)
+	if err != nil {
+		return err
+	}
+	d, err := client.Event(c.Context, c.Args().First())
+	if err != nil {
+		return err
+	}
+	if done, err := p.json(c, d); done {
+		return err
+	}
+	rows := [][]string{
+		{"event", d.ID},
+		{"incident", d.Key},
+		{"alert", describe(d.Record)},
+		{"received", stamp(d.ReceivedAt) + " from " + d.Source + " in notification " + d.Notification},
+		{"outcome", strings.TrimSuffix(string(d.Outcome)+": "+d.Reason, ": ")},
+	}
+	if d.SettledAt != nil {
+		rows = append(rows, []string{"settled", stamp(*d.SettledAt)})
+	}
+	if d.CallgooseID != "" {
+		rows = append(rows, []string{"callgoose id", d.CallgooseID})
+	}
+	if d.DelayedBy != "" {
+		rows = append(rows, []string{"delayed by", d.DelayedBy})
+	}
+	p.table(nil, rows)
+	if len(d.Attempts) > 0 {
+		fmt.Fprintf(p.out, "\nattempts: %d", d.Tries)
+		if d.Tries > len(d.Attempts) {
+			fmt.Fprintf(p.out, ", of which the first and the latest %d are kept", len(d.Attempts)-1)
+		}
+		fmt.Fprintln(p.out)
+		rows = nil
+		for _, a := range d.Attempts {
+			code := "-"
+			if a.Status != 0 {
+				code = strconv.Itoa(a.Status)
+			}
+			rows = append(rows, []string{stamp(a.At), a.Duration.Round(10 * time.Microsecond).String(), code, a.Result, a.Effect + a.Error})
+		}
+		p.table([]string{"  AT", "TOOK", "HTTP", "RESULT", "ANSWER"}, indent(rows))
+	}
+	for _, part := range []struct {
+		name string
+		raw  json.RawMessage
+	}{{"sent to Callgoose", d.Sent}, {"as PMM sent it", d.Raw}} {
+		if len(part.raw) > 0 {
+			fmt.Fprintf(p.out, "\n%s:\n%s\n", part.name, clean(string(part.raw)))
+		}
+	}
+	if d.Missing != "" {
+		fmt.Fprintln(p.out, "\n"+d.Missing)
+	}
+	return nil
+}
+
+func indent(rows [][]string) [][]string {
+	for _, r := range rows {
+		r[0] = "  " + r[0]
+	}
+	return rows
+}
+
+func (p *program) eventsTail(c *cli.Context) error {
+	client, q, err := p.filtered(c)
+	if err != nil {
+		return err
+	}
+	return client.Tail(c.Context, q, func(r *event.Record) error {
+		if c.String("output") == "json" {
+			r.Attempts = nil
+			return json.NewEncoder(p.out).Encode(admin.NewRow(r))
+		}
+		_, err := fmt.Fprintf(p.out, "%s  %-8s  %-10s  %s  %s  %s  %s\n", stamp(r.ReceivedAt), clean(string(r.Status)), r.Outcome,
+			r.ID, clean(r.Alertname), clean(where(r.Labels)), clean(short(r.LastError+r.Reason, 100)))
+		return err
+	})
+}

@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/app"
+	"pmm-callgoose/store"
+)
+
+// offlineSettings are the settings of serve that a replay without a service needs.
+var offlineSettings = []string{
+	"callgoose-url", "callgoose-token-file", "callgoose-auth", "callgoose-from", "callgoose-ca", "allow-http",
+	"timeout", "concurrency", "retry-min", "retry-max", "retry-for", "late-after", "incident-by", "on-backlog", "resend-after",
+	"max-body",
+}
+
+func offlineFlags() []cli.Flag {
+	var flags []cli.Flag
+	for _, f := range settingFlags(offlineSettings...) {
+		if f != cli.Flag(configFlag) {
+			flags = append(flags, f)
+		}
+	}
+	return flags
+}
+
+// replayOffline is replay on a directory that no service holds.
+func (p *program) replayOffline(c *cli.Context) error {
+	q, err := choice(c, "")
+	if err != nil {
+		return err
+	}
+	req, err := admin.ParseReplay(q)
+	if err != nil {
+		return usageError{err}
+	}
+	req.IncludeClosed = c.Bool("include-closed")
+	cfg, err := p.load(c, false, append(slices.Clone(offlineSettings), "data-dir", "log-level", "log-format")...)
+	if err != nil {
+		return err
+	}
+	if !cfg.CallgooseToken.IsSet() {
+		return usagef("--callgoose-token-file is required with --callgoose-url")
+	}
+	cfg.Rate = c.Float64("rate")
+	if _, err := admin.NewSocketClient(cfg.DataDir).Status(c.Context); err == nil {
+		return fmt.Errorf("%w: a service is running on %s; leave --callgoose-url out", store.ErrLocked, cfg.DataDir)
+	}
+	o, err := app.OpenOffline(c.Context, cfg, req, nil, newLogger(cfg, p.err))
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	if c.String("output") != "json" {
+		p.showPlan(o.Plan)
+	}
+	if c.Bool("dry-run") || o.Plan.Events == 0 {
+		_, err := p.json(c, o.Plan)
+		return err
+	}
+	if err := p.confirm(c, fmt.Sprintf("send %d events to %s?", o.Plan.Events, cfg.CallgooseURL)); err != nil {
+		return err
+	}
+	job, err := o.Send(c.Context)
+	if err != nil {
+		return err
+	}
+	return p.judge(c, job)
+}

@@ -1,0 +1,270 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store/event"
+)
+
+// choiceFlags are the filters without a default limit: what is chosen here is
+// acted on.
+func choiceFlags(more ...cli.Flag) []cli.Flag {
+	var flags []cli.Flag
+	for _, f := range filterFlags() {
+		if f.Names()[0] != "limit" {
+			flags = append(flags, f)
+		}
+	}
+	return append(append(flags, &cli.IntFlag{Name: "limit", Usage: "the oldest so many (default: all)"}), more...)
+}
+
+func sendAgainFlags() []cli.Flag {
+	return choiceFlags(
+		&cli.BoolFlag{Name: "all", Usage: "everything that is stored"},
+		&cli.BoolFlag{Name: "include-closed", Usage: "also firing events whose episode has closed since"},
+		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be sent"},
+		&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
+		&cli.Float64Flag{Name: "rate", Usage: "events a second put in line (default: at once)"},
+	)
+}
+
+func (p *program) replayCommand() *cli.Command {
+	return &cli.Command{
+		Name: "replay", Usage: "send stored events again, chosen by ID or by filters", ArgsUsage: "[ID...]",
+		Description: "Through the running service; or, with --callgoose-url, on a data directory with no\n" +
+			"service running, for example one copied from a dead host: then waiting events are\n" +
+			"sent too, and nothing in the directory changes.",
+		Flags: append(clientFlags(sendAgainFlags()...), offlineFlags()...),
+		Action: func(c *cli.Context) error {
+			if c.IsSet("callgoose-url") {
+				return p.replayOffline(c)
+			}
+			return p.sendAgain(c, "")
+		},
+	}
+}
+
+func (p *program) deadLettersCommand() *cli.Command {
+	return &cli.Command{
+		Name: "dead-letters", Usage: "events given up, with the reason",
+		Subcommands: []*cli.Command{
+			{
+				Name: "list", Usage: "list them, newest first", Flags: clientFlags(filterFlags()...),
+				Action: func(c *cli.Context) error {
+					if err := c.Set("outcome", string(event.Dead)); err != nil {
+						return err
+					}
+					return p.eventsList(c)
+				},
+			},
+			{
+				Name: "retry", Usage: "put them in line again", ArgsUsage: "[ID...]", Flags: clientFlags(sendAgainFlags()...),
+				Action: func(c *cli.Context) error { return p.sendAgain(c, event.Dead) },
+			},
+			{
+				Name: "drop", Usage: "forget them", ArgsUsage: "[ID...]",
+				Flags:  clientFlags(choiceFlags(&cli.BoolFlag{Name: "all", Usage: "all dead letters"}, &cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"})...),
+				Action: p.dropDeadLetters,
+			},
+		},
+	}
+}
+
+// choice turns flags and IDs into a query.
+func choice(c *cli.Context, only event.Outcome) (url.Values, error) {
+	q, err := filters(c)
+	if err != nil {
+		return nil, err
+	}
+	if !c.IsSet("limit") {
+		q.Del("limit")
+	}
+	if c.Bool("all") {
+		q.Set("all", "1")
+	}
+	for _, id := range c.Args().Slice() {
+		q.Add("id", id)
+	}
+	if _, err := admin.ParseReplay(q); err != nil {
+		return nil, usageError{err}
+	}
+	if only != "" {
+		q.Set("outcome", string(only))
+	}
+	return q, nil
+}
+
+// sendAgain is replay, and dead-letters retry.
+func (p *program) sendAgain(c *cli.Context, only event.Outcome) error {
+	q, err := choice(c, only)
+	if err != nil {
+		return err
+	}
+	if c.Bool("include-closed") {
+		q.Set("include_closed", "true")
+	}
+	client, err := p.client(c)
+	if err != nil {
+		return err
+	}
+	q.Set("dry_run", "true")
+	plan, err := client.Replay(c.Context, q)
+	if err != nil {
+		return err
+	}
+	asJSON := c.String("output") == "json"
+	if !asJSON {
+		p.showPlan(plan)
+	}
+	if c.Bool("dry-run") || plan.Events == 0 {
+		_, err := p.json(c, plan)
+		return err
+	}
+	if err := p.confirm(c, fmt.Sprintf("send %d events again?", plan.Events)); err != nil {
+		return err
+	}
+	q.Del("dry_run")
+	q.Set("rate", strconv.FormatFloat(c.Float64("rate"), 'f', -1, 64))
+	if plan, err = client.Replay(c.Context, q); err != nil {
+		return err
+	}
+	job, err := p.watch(c.Context, client, plan.Job)
+	if err != nil {
+		return err
+	}
+	return p.judge(c, job)
+}
+
+// judge prints what a replay came to, and makes the exit code of it.
+func (p *program) judge(c *cli.Context, job admin.Job) error {
+	if done, err := p.json(c, job); done && err != nil {
+		return err
+	} else if !done {
+		p.showJob(job)
+	}
+	bad := job.Total - job.Outcomes[event.Delivered] - job.Outcomes[event.Collapsed]
+	switch {
+	case bad == 0 && job.Error == "":
+		return nil
+	case bad == job.Total:
+		return fmt.Errorf("none of %d events was delivered %s", job.Total, job.Error)
+	}
+	return partialError{fmt.Errorf("%d of %d events were not delivered %s", bad, job.Total, job.Error)}
+}
+
+func (p *program) showPlan(plan admin.Plan) {
+	fmt.Fprintf(p.out, "%d events: %d firing, %d resolved, of %d incidents\n", plan.Events, plan.Firing, plan.Resolved, plan.Incidents)
+	for _, left := range []struct {
+		n   int
+		why string
+	}{
+		{plan.Closed, "firing events whose episode has closed since (--include-closed takes them)"},
+		{plan.Waiting, "events that are in line already"},
+		{plan.NoEvent, "alerts that never were events (suppressed or unusable)"},
+	} {
+		if left.n > 0 {
+			fmt.Fprintf(p.out, "left out: %d %s\n", left.n, left.why)
+		}
+	}
+}
+
+func (p *program) showJob(j admin.Job) {
+	var parts []string
+	for _, o := range slices.Sorted(maps.Keys(j.Outcomes)) {
+		parts = append(parts, fmt.Sprintf("%d %s", j.Outcomes[o], o))
+	}
+	if j.Gone > 0 {
+		parts = append(parts, fmt.Sprintf("%d no longer stored or in line already", j.Gone))
+	}
+	fmt.Fprintf(p.out, "%d events: %s\n", j.Total, strings.Join(parts, ", "))
+}
+
+// watch follows a replay to its end. Interrupted, it leaves the events in line.
+func (p *program) watch(ctx context.Context, client *admin.Client, id int) (admin.Job, error) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	bar := isTerminal(p.err)
+	for {
+		job, err := client.ReplayJob(ctx, id)
+		if err == nil && bar {
+			const width = 30
+			full := width * job.Settled / max(job.Total, 1)
+			fmt.Fprintf(p.err, "\r[%s%s] %d of %d settled ", strings.Repeat("#", full), strings.Repeat("-", width-full), job.Settled, job.Total)
+		}
+		if err != nil || job.Done {
+			if bar {
+				fmt.Fprintln(p.err)
+			}
+			if ctx.Err() == nil {
+				return job, err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return job, errors.New("interrupted: what is in line still goes out; events list shows it")
+		case <-tick.C:
+		}
+	}
+}
+
+// confirm asks on a terminal; without one --yes is required.
+func (p *program) confirm(c *cli.Context, question string) error {
+	if c.Bool("yes") {
+		return nil
+	}
+	if !isTerminal(os.Stdin) {
+		return usagef("there is no terminal to ask on: say --yes, or look first with --dry-run")
+	}
+	fmt.Fprintf(p.err, "%s [y/N] ", question)
+	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
+		return errors.New("not confirmed, nothing was done")
+	}
+	return nil
+}
+
+func isTerminal(f any) bool {
+	file, ok := f.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && file.Name() != os.DevNull
+}
+
+func (p *program) dropDeadLetters(c *cli.Context) error {
+	q, err := choice(c, event.Dead)
+	if err != nil {
+		return err
+	}
+	client, err := p.client(c)
+	if err != nil {
+		return err
+	}
+	if err := p.confirm(c, "forget these dead letters for good?"); err != nil {
+		return err
+	}
+	q.Del("all")
+	n, err := client.DropDeadLetters(c.Context, q)
+	if err != nil {
+		return err
+	}
+	if done, err := p.json(c, map[string]int{"dropped": n}); done {
+		return err
+	}
+	fmt.Fprintf(p.out, "%d dead letters dropped\n", n)
+	return nil
+}

@@ -1,0 +1,58 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/app"
+)
+
+func (p *program) serveCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "run the forwarder until SIGTERM or SIGINT; SIGHUP reads the secrets again",
+		Flags: settingFlags(),
+		Action: func(c *cli.Context) error {
+			if err := noArgs(c); err != nil {
+				return err
+			}
+			return p.serve(c)
+		},
+	}
+}
+
+func (p *program) serve(c *cli.Context) error {
+	cfg, err := p.load(c, true)
+	if err != nil {
+		return err
+	}
+	log := newLogger(cfg, p.err)
+	a, err := app.New(cfg, app.Options{
+		Version: build().Version, Logger: log,
+		Ready: func(addrs app.Addresses) { fmt.Fprintln(p.out, addrs.Line()) },
+	})
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(c.Context)
+	defer stop()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hup:
+				a.Reload()
+			}
+		}
+	}()
+	return a.Run(ctx)
+}

@@ -1,0 +1,95 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store/event"
+)
+
+func (p *program) statusCommand() *cli.Command {
+	return &cli.Command{
+		Name: "status", Usage: "what waits, what became of the rest, and the state of Callgoose's side",
+		Flags: clientFlags(),
+		Action: func(c *cli.Context) error {
+			if err := noArgs(c); err != nil {
+				return err
+			}
+			client, err := p.client(c)
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(c.Context)
+			if err != nil {
+				return err
+			}
+			if done, err := p.json(c, s); done {
+				return err
+			}
+			p.showStatus(s, time.Now())
+			return nil
+		},
+	}
+}
+
+func (p *program) showStatus(s admin.Status, now time.Time) {
+	side := s.Callgoose.State
+	if s.Callgoose.Since != nil {
+		side += fmt.Sprintf(" for %s (since %s)", ago(*s.Callgoose.Since, now), stamp(*s.Callgoose.Since))
+	}
+	rows := [][]string{{"callgoose", side}}
+	if s.Callgoose.LastError != "" {
+		rows = append(rows, []string{"", "last error: " + s.Callgoose.LastError})
+	}
+	if s.Callgoose.State != event.Up && s.Callgoose.NextProbe != nil && s.Queued > 0 {
+		rows = append(rows, []string{"", fmt.Sprintf("next probe in %s", max(s.Callgoose.NextProbe.Sub(now), 0).Round(time.Second))})
+	}
+	waiting := fmt.Sprintf("%d, %d in flight", s.Queued, s.InFlight)
+	if s.OldestQueuedAt != nil {
+		waiting += fmt.Sprintf(", the oldest for %s", ago(*s.OldestQueuedAt, now))
+	}
+	var why []string
+	for _, reason := range slices.Sorted(maps.Keys(s.SuppressedReason)) {
+		why = append(why, fmt.Sprintf("%s %d", reason, s.SuppressedReason[reason]))
+	}
+	suppressed := fmt.Sprint(s.Suppressed)
+	if len(why) > 0 {
+		suppressed += " (" + strings.Join(why, ", ") + ")"
+	}
+	store := fmt.Sprintf("%s of %s used", size(s.Store.UsedBytes), size(s.Store.MaxBytes))
+	if s.Store.FreeBytes >= 0 {
+		store += fmt.Sprintf(", %s free on disk", size(s.Store.FreeBytes))
+	}
+	if !s.Store.Accepting {
+		store = "NOT ACCEPTING webhooks: " + s.Store.Problem
+	}
+	rows = append(rows,
+		[]string{"queued", waiting},
+		[]string{"delivered", fmt.Sprint(s.Delivered)},
+		[]string{"discarded", fmt.Sprint(s.Discarded) + hint(s.Discarded > 0, "no filter of Callgoose matched: events list --outcome discarded")},
+		[]string{"dead", fmt.Sprint(s.Dead) + hint(s.Dead > 0, "events list --outcome dead says why")},
+		[]string{"suppressed", suppressed},
+		[]string{"collapsed", fmt.Sprint(s.Collapsed)},
+		[]string{"received", fmt.Sprintf("%d notifications, %d alerts", s.Notifications, s.Alerts) +
+			hint(s.Truncated > 0, fmt.Sprintf("PMM cut off %d alerts: set maxAlerts to 0 in its contact point", s.Truncated))},
+		[]string{"store", store},
+	)
+	if s.Damaged > 0 {
+		rows = append(rows, []string{"damaged", fmt.Sprintf("%d stored messages could not be read; see the log", s.Damaged)})
+	}
+	rows = append(rows, []string{"version", s.Version})
+	p.table(nil, rows)
+}
+
+func hint(show bool, text string) string {
+	if !show {
+		return ""
+	}
+	return "  (" + text + ")"
+}

@@ -1,0 +1,163 @@
+package config
+
+import (
+	"net"
+	"net/url"
+	"strings"
+)
+
+// callgooseURL takes token= and from= out of the URL, so that from here on it
+// can be printed.
+func (l *loader) callgooseURL() {
+	const name = "callgoose-url"
+	c := l.c
+	raw := c.CallgooseURL
+	c.CallgooseURL = ""
+	if raw == "" {
+		return
+	}
+	// None of the errors below quotes the URL, nor what url.Parse says, which does.
+	u, err := url.Parse(raw)
+	switch {
+	case strings.Contains(raw, "#"):
+		l.reject(name, "holds a #; inside a token it is written %%23")
+		return
+	case err != nil, u.Scheme != "https" && u.Scheme != "http", u.Hostname() == "":
+		l.reject(name, "is not a URL of the form https://host/path")
+		return
+	case u.User != nil:
+		l.reject(name, "holds a user name, which Callgoose does not use; the token goes into callgoose-token-file")
+		return
+	}
+	var token, from string
+	var rest []string
+	for part := range strings.SplitSeq(u.RawQuery, "&") {
+		key, value, _ := strings.Cut(part, "=")
+		key, err1 := url.QueryUnescape(key)
+		value, err2 := url.QueryUnescape(value)
+		switch key = strings.ToLower(key); {
+		case err1 != nil, err2 != nil:
+			l.reject(name, "has a query with a bad %% escape")
+			return
+		case key == "token" && token != "", key == "from" && from != "":
+			l.reject(name, "holds %s= twice", key)
+			return
+		case key == "token":
+			token = value
+		case key == "from":
+			from = value
+		case part != "":
+			rest = append(rest, part)
+		}
+	}
+	u.RawQuery, u.ForceQuery = strings.Join(rest, "&"), false
+	c.CallgooseURL = u.String()
+	l.setting(name).Value = c.CallgooseURL
+
+	if from != "" && l.setting("callgoose-from").From == fromDefault {
+		c.CallgooseFrom = from
+		*l.setting("callgoose-from") = Setting{Name: "callgoose-from", Value: from, From: fromURL}
+	}
+	if token == "" {
+		return
+	}
+	o, _ := find("callgoose-token-file")
+	s := l.setting(o.Name)
+	if err := o.checkSecret(token); err != nil {
+		l.problem(l.where(name), "token=: %v", err)
+		s.Value = invalid
+		return
+	}
+	if s.Value != "" {
+		l.problem(l.where(name), "holds token= while there is another token (%s); keep one of them", s.From)
+		return
+	}
+	c.CallgooseToken = NewSecret(token)
+	s.Value, s.From = redacted, fromURL
+	if l.setting(name).From == fromFlag {
+		l.warn(l.where(name), "a token on the command line can be seen by everyone on this machine; use callgoose-token-file with callgoose-auth query")
+	}
+	if auth := l.setting("callgoose-auth"); auth.From == fromDefault {
+		c.CallgooseAuth = "query"
+		auth.Value, auth.From = "query", fromURL
+	}
+}
+
+// maxBody is what fits, with its envelope, into the 64 MiB that a NATS server
+// lets one client have pending.
+const maxBody = 63 << 20
+
+// check compares the options with each other.
+func (l *loader) check() {
+	c := l.c
+	if beyondLoopback(c.Listen) && !c.AllowUnauthenticated &&
+		!l.given("ingest-token-file") && !l.given("ingest-basic-auth-file") && !l.given("ingest-hmac-secret-file") {
+		l.wrong("listen", "%s can be reached from other machines and nobody is asked who they are; "+
+			"set ingest-token-file (or ingest-basic-auth-file, ingest-hmac-secret-file), listen on 127.0.0.1, or set allow-unauthenticated", quote(c.Listen))
+	}
+	if beyondLoopback(c.AdminListen) && !l.given("admin-token-file") {
+		l.wrong("admin-listen", "%s can be reached from other machines; set admin-token-file, listen on 127.0.0.1, or set it off", quote(c.AdminListen))
+	}
+	if c.AdminListen == c.Listen && !strings.HasSuffix(c.Listen, ":0") {
+		l.wrong("admin-listen", "is the address of listen; each needs its own")
+	}
+	if c.TLSCert != "" && c.TLSKey == "" {
+		l.wrong("tls-cert", "needs tls-key")
+	}
+	if c.TLSKey != "" && c.TLSCert == "" {
+		l.wrong("tls-key", "needs tls-cert")
+	}
+	if c.TLSClientCA != "" && (c.TLSCert == "" || c.TLSKey == "") {
+		l.wrong("tls-client-ca", "needs tls-cert and tls-key")
+	}
+	if h := c.IngestHMACTimestampHeader; h != "" && !l.given("ingest-hmac-secret-file") {
+		l.wrong("ingest-hmac-timestamp-header", "needs ingest-hmac-secret-file")
+	} else if !isHeader(h) {
+		l.wrong("ingest-hmac-timestamp-header", "%s is not the name of a header", quote(h))
+	}
+	if c.MaxBody > maxBody {
+		l.wrong("max-body", "is more than 63MiB")
+	}
+	if c.MaxStore < c.MaxBody {
+		l.wrong("max-store", "is less than max-body")
+	}
+	if c.RetryMin > c.RetryMax {
+		l.wrong("retry-min", "is longer than retry-max")
+	}
+	if c.Concurrency < 1 || c.Concurrency > 1024 {
+		l.wrong("concurrency", "%d is not between 1 and 1024", c.Concurrency)
+	}
+	for part := range strings.SplitSeq(c.NATSURL.Reveal(), ",") {
+		if err := URL(strings.TrimSpace(part)).check("nats", "tls", "ws", "wss"); err != nil && c.NATSURL != "" {
+			l.wrong("nats-url", "%v", err)
+			break
+		}
+	}
+	if err := c.AlarmWebhook.check("https", "http"); err != nil && c.AlarmWebhook != "" {
+		l.wrong("alarm-webhook", "%v", err)
+	}
+	if u, err := url.Parse(c.CallgooseURL); err == nil && u.Scheme == "http" && !loopback(u.Hostname()) && !c.AllowHTTP {
+		l.wrong("callgoose-url", "is plain http, which shows the token to everyone on the way; use https, or set allow-http")
+	}
+	if !l.in.Serve {
+		return
+	}
+	if !l.given("callgoose-url") {
+		l.wrong("callgoose-url", "is needed: the endpoint of your Callgoose organisation, https://…/v1/process")
+	}
+	if !l.given("callgoose-token-file") {
+		l.wrong("callgoose-token-file", "is needed: a file with the API token of Callgoose")
+	}
+}
+
+// beyondLoopback tells whether other machines can reach a listener.
+func beyondLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err == nil && !loopback(host)
+}
+
+func isHeader(name string) bool {
+	return !strings.ContainsFunc(name, func(r rune) bool {
+		return !strings.ContainsRune("!#$%&'*+-.^_`|~", r) && (r < '0' || r > '9') && (r|0x20 < 'a' || r|0x20 > 'z')
+	})
+}

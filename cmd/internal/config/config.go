@@ -1,0 +1,86 @@
+package config
+
+import (
+	"log/slog"
+	"slices"
+	"time"
+)
+
+// Config is what the process runs with. Each field is the option of the same
+// name; the table in option.go says what it means and what its default is.
+// Secrets are never nil after Load; one that is not set reveals "".
+type Config struct {
+	Listen                    string
+	IngestToken               *Secret
+	IngestBasicAuth           *Secret // user:password
+	IngestHMACSecret          *Secret
+	IngestHMACTimestampHeader string
+	AllowUnauthenticated      bool
+	TLSCert                   string
+	TLSKey                    string
+	TLSClientCA               string
+	MaxBody                   int64
+
+	CallgooseURL   string // without token= and from=, which moved to the fields below
+	CallgooseToken *Secret
+	CallgooseAuth  string // bearer, query
+	CallgooseFrom  string
+	CallgooseCA    string
+	AllowHTTP      bool
+
+	IncidentBy  string        // alert, alertname
+	ResendAfter time.Duration // 0 = never
+	OnBacklog   string        // deliver, collapse
+	LateAfter   time.Duration
+	RetryMin    time.Duration
+	RetryMax    time.Duration
+	RetryFor    time.Duration
+	Concurrency int
+	Rate        float64 // events a second, 0 = unlimited
+	Timeout     time.Duration
+
+	DataDir   string
+	Retention time.Duration
+	MaxStore  int64
+	MinFree   int64
+	NATSURL   URL // empty = embedded
+
+	AdminListen  string // empty = none
+	AdminToken   *Secret
+	AlarmCommand string
+	AlarmWebhook URL
+	AlarmAfter   time.Duration
+	ExpectEvery  time.Duration // 0 = expect nothing
+	LogFormat    string        // text, json
+	LogLevel     slog.Level
+
+	settings map[string]*Setting // by option name; values fit to be printed
+}
+
+// Setting is one row of the effective configuration, with nothing secret in it.
+type Setting struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+	// From is flag, environment, credential, callgoose-url, default, or the
+	// place in the file as path:line.
+	From string `json:"from"`
+	// File is where a secret was read from.
+	File string `json:"file,omitempty"`
+}
+
+// Effective lists the settings in table order.
+func (c *Config) Effective() []Setting {
+	var out []Setting
+	for _, o := range table {
+		if s := c.settings[o.Name]; s != nil {
+			out = append(out, *s)
+		}
+	}
+	return out
+}
+
+// Secrets lists every secret, for a reload of all of them.
+func (c *Config) Secrets() []*Secret {
+	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.AdminToken}
+	return slices.DeleteFunc(all, func(s *Secret) bool { return !s.IsSet() })
+}

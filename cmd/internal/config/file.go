@@ -1,0 +1,137 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// entry is the value of one key of the file.
+type entry struct {
+	text  string
+	place string // path:line
+}
+
+func (l *loader) readFile(path string) {
+	if path == "" {
+		return
+	}
+	const most = 1 << 20
+	var b []byte
+	f, err := os.Open(path)
+	if err == nil {
+		defer f.Close()
+		b, err = io.ReadAll(io.LimitReader(f, most+1))
+	}
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pe.Err
+	}
+	switch {
+	case err != nil:
+		l.problem(path, "cannot be read: %v", err)
+	case len(b) > most:
+		l.problem(path, "is too large for a configuration file")
+	default:
+		var problems Problems
+		l.file, problems = parseFile(path, b)
+		l.problems = append(l.problems, problems...)
+	}
+}
+
+var yamlError = regexp.MustCompile(`(?s)^yaml: (?:line (\d+): )?(.*)$`)
+
+// parseFile reads the keys of the file without reading anything into their
+// values: the table does that, so file, environment and flags cannot differ.
+func parseFile(path string, data []byte) (map[string]entry, Problems) {
+	var problems Problems
+	problem := func(where, format string, args ...any) {
+		problems = append(problems, Problem{where, fmt.Sprintf(format, args...)})
+	}
+	syntax := func(err error) {
+		where, text := path, err.Error()
+		if m := yamlError.FindStringSubmatch(text); m != nil {
+			text = m[2]
+			if m[1] != "" {
+				where += ":" + m[1]
+			}
+		}
+		problem(where, "%s", strings.Join(strings.Fields(text), " "))
+	}
+
+	var doc, second yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		syntax(err)
+		return nil, problems
+	}
+	if err := dec.Decode(&second); err == nil {
+		problem(fmt.Sprintf("%s:%d", path, second.Line), "a second document is not read; take the --- out")
+	} else if !errors.Is(err, io.EOF) {
+		syntax(err)
+	}
+	if len(doc.Content) == 0 || doc.Content[0].ShortTag() == "!!null" {
+		return nil, problems
+	}
+	root := doc.Content[0]
+	if root.Kind != yaml.MappingNode {
+		problem(fmt.Sprintf("%s:%d", path, root.Line), "lines of the form key: value are expected")
+		return nil, problems
+	}
+
+	values := make(map[string]entry)
+	lines := make(map[string]int) // where each key was seen first
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		key, value := root.Content[i], root.Content[i+1]
+		place := fmt.Sprintf("%s:%d", path, key.Line)
+		where := place + ": " + plain(key.Value)
+		o, known := find(key.Value)
+		switch first := lines[key.Value]; {
+		case key.Kind != yaml.ScalarNode:
+			problem(place, "a key is a single word")
+			continue
+		case first != 0:
+			problem(where, "is set twice, first on line %d", first)
+			continue
+		case !known:
+			problem(where, "%s", unknownKey(key.Value))
+		case value.Kind != yaml.ScalarNode:
+			problem(where, "takes one %s, not a list, a mapping or an alias", o.Kind)
+		case value.ShortTag() == "!!null":
+			problem(where, "has no value")
+		default:
+			values[key.Value] = entry{value.Value, place}
+		}
+		lines[key.Value] = key.Line
+	}
+	return values, problems
+}
+
+func unknownKey(key string) string {
+	var names []string
+	for _, o := range table {
+		if o.Secret && strings.ReplaceAll(key, "_", "-") == o.Credential() {
+			return "a secret does not belong here; put it in a file of its own and name that with " + o.Name
+		}
+		names = append(names, o.Name)
+	}
+	return "unknown key" + suggest(key, names)
+}
+
+var plainKey = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,60}$`)
+
+// plain quotes a key that would spoil the line it is printed on.
+func plain(key string) string {
+	if plainKey.MatchString(key) {
+		return key
+	}
+	return quote(key)
+}

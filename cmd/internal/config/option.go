@@ -1,0 +1,251 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// EnvPrefix begins the name of every environment variable of ours.
+const EnvPrefix = "PMM_CALLGOOSE_"
+
+// EnvName is the environment variable of a flag.
+func EnvName(flag string) string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// Kind is the type of an option's value, and its placeholder in help texts.
+type Kind string
+
+// The kinds of options.
+const (
+	KindText     Kind = "text"
+	KindEnum     Kind = "word" // one of Option.Values
+	KindBool     Kind = "bool"
+	KindInt      Kind = "number"
+	KindRate     Kind = "events/s"
+	KindDuration Kind = "duration"
+	KindSize     Kind = "size"
+	KindAddress  Kind = "host:port"
+	KindURL      Kind = "url"
+	KindPath     Kind = "path"
+	KindSecret   Kind = "file" // names the file that holds a secret
+)
+
+// Option is one row of the table.
+type Option struct {
+	Name    string // the flag without dashes; also the YAML key
+	Group   string
+	Kind    Kind
+	Default string // as a user would write it
+	Usage   string
+	Values  []string // for KindEnum
+	Off     string   // the word that stands for zero, if zero is allowed
+	Env     string
+	Secret  bool
+
+	field func(*Config) any // the pointer that the value goes to
+}
+
+// Credential is the name of a secret without "-file": its file in
+// $CREDENTIALS_DIRECTORY, and, through EnvName, its environment variable.
+// It is empty for options that are no secret.
+func (o Option) Credential() string {
+	if !o.Secret {
+		return ""
+	}
+	return strings.TrimSuffix(o.Name, "-file")
+}
+
+// setting is the name under which Effective shows the option.
+func (o Option) setting() string {
+	if o.Secret {
+		return o.Credential()
+	}
+	return o.Name
+}
+
+// Options returns the table in documentation order.
+func Options() []Option { return slices.Clone(table) }
+
+var table = group("Intake from PMM",
+	Option{
+		Name: "listen", Kind: KindAddress, Default: "127.0.0.1:4667", field: func(c *Config) any { return &c.Listen },
+		Usage: "address for webhooks; beyond loopback it needs one of the ingest secrets",
+	},
+	Option{
+		Name: "ingest-token-file", Kind: KindSecret, field: func(c *Config) any { return &c.IngestToken },
+		Usage: "file with the bearer token that PMM must send",
+	},
+	Option{
+		Name: "ingest-basic-auth-file", Kind: KindSecret, field: func(c *Config) any { return &c.IngestBasicAuth },
+		Usage: "file with the user:password that PMM must send",
+	},
+	Option{
+		Name: "ingest-hmac-secret-file", Kind: KindSecret, field: func(c *Config) any { return &c.IngestHMACSecret },
+		Usage: "file with the secret of Grafana's HMAC signature (PMM 3.2 and later)",
+	},
+	Option{
+		Name: "ingest-hmac-timestamp-header", Kind: KindText, field: func(c *Config) any { return &c.IngestHMACTimestampHeader },
+		Usage: "header with the signed time, if one is set in the contact point",
+	},
+	Option{
+		Name: "allow-unauthenticated", Kind: KindBool, Default: "false", field: func(c *Config) any { return &c.AllowUnauthenticated },
+		Usage: "accept webhooks from anyone who can reach --listen",
+	},
+	Option{
+		Name: "tls-cert", Kind: KindPath, field: func(c *Config) any { return &c.TLSCert },
+		Usage: "certificate chain (PEM) to serve webhooks over HTTPS",
+	},
+	Option{
+		Name: "tls-key", Kind: KindPath, field: func(c *Config) any { return &c.TLSKey },
+		Usage: "private key (PEM) of --tls-cert",
+	},
+	Option{
+		Name: "tls-client-ca", Kind: KindPath, field: func(c *Config) any { return &c.TLSClientCA },
+		Usage: "accept only clients with a certificate from these authorities (PEM)",
+	},
+	Option{
+		Name: "max-body", Kind: KindSize, Default: "10MiB", field: func(c *Config) any { return &c.MaxBody },
+		Usage: "largest webhook body accepted, at most 63MiB",
+	},
+).group("Callgoose",
+	Option{
+		Name: "callgoose-url", Kind: KindURL, field: func(c *Config) any { return &c.CallgooseURL },
+		Usage: "endpoint that events are sent to; from= and token= inside it are understood",
+	},
+	Option{
+		Name: "callgoose-token-file", Kind: KindSecret, field: func(c *Config) any { return &c.CallgooseToken },
+		Usage: "file with the API token",
+	},
+	Option{
+		Name: "callgoose-auth", Kind: KindEnum, Values: []string{"bearer", "query"}, Default: "bearer", field: func(c *Config) any { return &c.CallgooseAuth },
+		Usage: "send the token as a header or as token= in the URL; a URL that holds token= means query",
+	},
+	Option{
+		Name: "callgoose-from", Kind: KindText, Default: "PerconaPMM", field: func(c *Config) any { return &c.CallgooseFrom },
+		Usage: "the from= that selects the API filter",
+	},
+	Option{
+		Name: "callgoose-ca", Kind: KindPath, field: func(c *Config) any { return &c.CallgooseCA },
+		Usage: "trust these authorities (PEM) besides the system's",
+	},
+	Option{
+		Name: "allow-http", Kind: KindBool, Default: "false", field: func(c *Config) any { return &c.AllowHTTP },
+		Usage: "allow a plain http:// URL beyond loopback; the token can then be read on the way",
+	},
+).group("Delivery",
+	Option{
+		Name: "incident-by", Kind: KindEnum, Values: []string{"alert", "alertname"}, Default: "alert", field: func(c *Config) any { return &c.IncidentBy },
+		Usage: "one incident for each alert, or for each alert name",
+	},
+	Option{
+		Name: "resend-after", Kind: KindDuration, Default: "off", Off: "off", field: func(c *Config) any { return &c.ResendAfter },
+		Usage: "send a repeat of a firing alert again after this long",
+	},
+	Option{
+		Name: "on-backlog", Kind: KindEnum, Values: []string{"deliver", "collapse"}, Default: "deliver", field: func(c *Config) any { return &c.OnBacklog },
+		Usage: "after an outage, deliver or collapse what fired and resolved during it",
+	},
+	Option{
+		Name: "late-after", Kind: KindDuration, Default: "5m", field: func(c *Config) any { return &c.LateAfter },
+		Usage: "an event delivered later than this says so",
+	},
+	Option{
+		Name: "retry-min", Kind: KindDuration, Default: "1s", field: func(c *Config) any { return &c.RetryMin },
+		Usage: "shortest wait between attempts",
+	},
+	Option{
+		Name: "retry-max", Kind: KindDuration, Default: "1m", field: func(c *Config) any { return &c.RetryMax },
+		Usage: "longest wait between attempts",
+	},
+	Option{
+		Name: "retry-for", Kind: KindDuration, Default: "72h", field: func(c *Config) any { return &c.RetryFor },
+		Usage: "an event older than this becomes a dead letter",
+	},
+	Option{
+		Name: "concurrency", Kind: KindInt, Default: "16", field: func(c *Config) any { return &c.Concurrency },
+		Usage: "requests to Callgoose at the same time, 1 to 1024",
+	},
+	Option{
+		Name: "rate", Kind: KindRate, Default: "unlimited", Off: "unlimited", field: func(c *Config) any { return &c.Rate },
+		Usage: "most events a second to Callgoose",
+	},
+	Option{
+		Name: "timeout", Kind: KindDuration, Default: "15s", field: func(c *Config) any { return &c.Timeout },
+		Usage: "longest time for one request to Callgoose",
+	},
+).group("Storage",
+	Option{
+		Name: "data-dir", Kind: KindPath, Default: "$STATE_DIRECTORY, else /var/lib/pmm-callgoose for root, else $XDG_STATE_HOME/pmm-callgoose", field: func(c *Config) any { return &c.DataDir },
+		Usage: "directory that holds everything",
+	},
+	Option{
+		Name: "retention", Kind: KindDuration, Default: "720h", field: func(c *Config) any { return &c.Retention },
+		Usage: "how long settled events are kept for replay",
+	},
+	Option{
+		Name: "max-store", Kind: KindSize, Default: "2GiB", field: func(c *Config) any { return &c.MaxStore },
+		Usage: "how much may be stored; settled events give way first",
+	},
+	Option{
+		Name: "min-free", Kind: KindSize, Default: "256MiB", Off: "off", field: func(c *Config) any { return &c.MinFree },
+		Usage: "accept nothing new when less disk space than this is free",
+	},
+	Option{
+		Name: "nats-url", Kind: KindURL, field: func(c *Config) any { return &c.NATSURL },
+		Usage: "external NATS JetStream, several separated by commas; embedded when absent",
+	},
+).group("Operation",
+	Option{
+		Name: "admin-listen", Kind: KindAddress, Default: "127.0.0.1:4668", Off: "off", field: func(c *Config) any { return &c.AdminListen },
+		Usage: "address for operators: JSON API and health checks",
+	},
+	Option{
+		Name: "admin-token-file", Kind: KindSecret, field: func(c *Config) any { return &c.AdminToken },
+		Usage: "file with the operators' token; needed beyond loopback",
+	},
+	Option{
+		Name: "alarm-command", Kind: KindText, field: func(c *Config) any { return &c.AlarmCommand },
+		Usage: "command run, with the facts as JSON on its input, when Callgoose is down or held for --alarm-after with events waiting, when dead letters appear, when the store is full, and when it is over; keep secrets out of it",
+	},
+	Option{
+		Name: "alarm-webhook", Kind: KindURL, field: func(c *Config) any { return &c.AlarmWebhook },
+		Usage: "URL called on the same occasion",
+	},
+	Option{
+		Name: "alarm-after", Kind: KindDuration, Default: "5m", field: func(c *Config) any { return &c.AlarmAfter },
+		Usage: "how long before the alarm is raised",
+	},
+	Option{
+		Name: "expect-every", Kind: KindDuration, Default: "off", Off: "off", field: func(c *Config) any { return &c.ExpectEvery },
+		Usage: "raise the alarm too when PMM has sent nothing for this long",
+	},
+	Option{
+		Name: "log-format", Kind: KindEnum, Values: []string{"text", "json"}, Default: "text", field: func(c *Config) any { return &c.LogFormat },
+		Usage: "how log lines are written",
+	},
+	Option{
+		Name: "log-level", Kind: KindEnum, Values: []string{"debug", "info", "warn", "error"}, Default: "info", field: func(c *Config) any { return &c.LogLevel },
+		Usage: "the least severe line that is logged",
+	},
+)
+
+type options []Option
+
+func group(name string, opts ...Option) options { return options(nil).group(name, opts...) }
+
+func (all options) group(name string, opts ...Option) options {
+	for _, o := range opts {
+		o.Group, o.Env, o.Secret = name, EnvName(o.Name), o.Kind == KindSecret
+		all = append(all, o)
+	}
+	return all
+}
+
+func find(name string) (Option, bool) {
+	i := slices.IndexFunc(table, func(o Option) bool { return o.Name == name })
+	if i < 0 {
+		return Option{}, false
+	}
+	return table[i], true
+}

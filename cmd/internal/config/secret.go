@@ -1,0 +1,141 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"sync/atomic"
+)
+
+const redacted = "[redacted]"
+
+// Secret holds a secret and knows where it came from. Printed, logged or
+// encoded in any way it shows [redacted], or nothing when it is not set. A nil
+// Secret is one that is not set. All methods may be used concurrently.
+type Secret struct {
+	// Behind a pointer, so that not even a walk by reflection prints it.
+	value atomic.Pointer[string]
+	file  string // what Reload reads; empty if there is no file
+	check func(string) error
+}
+
+// NewSecret returns a secret that came from no file.
+func NewSecret(value string) *Secret {
+	s := &Secret{}
+	s.value.Store(&value)
+	return s
+}
+
+// readSecret reads the secret that the option names, from file.
+func readSecret(o Option, file string) (*Secret, error) {
+	s := &Secret{file: file, check: o.checkSecret}
+	_, err := s.Reload()
+	return s, err
+}
+
+// Reveal returns the secret itself, to be used and not to be printed.
+func (s *Secret) Reveal() string {
+	if s == nil {
+		return ""
+	}
+	if v := s.value.Load(); v != nil {
+		return *v
+	}
+	return ""
+}
+
+// IsSet tells whether there is a secret.
+func (s *Secret) IsSet() bool { return s.Reveal() != "" }
+
+// Reload reads the file again and tells whether the secret changed. On an error
+// the old secret stays. A secret that came from elsewhere never changes.
+func (s *Secret) Reload() (changed bool, err error) {
+	if s == nil || s.file == "" {
+		return false, nil
+	}
+	v, err := readSecretFile(s.file)
+	if err == nil && s.check != nil {
+		err = s.check(v)
+	}
+	if err != nil {
+		return false, err
+	}
+	old := s.value.Swap(&v)
+	return old == nil || *old != v, nil
+}
+
+// readSecretFile does not name the file in its errors: people do put the token
+// itself where its file should be named.
+func readSecretFile(path string) (string, error) {
+	const most = 64 << 10
+	var b []byte
+	f, err := os.Open(path)
+	if err == nil {
+		defer f.Close()
+		b, err = io.ReadAll(io.LimitReader(f, most+1))
+	}
+	if err != nil {
+		if pe, ok := errors.AsType[*fs.PathError](err); ok {
+			err = pe.Err
+		}
+		return "", fmt.Errorf("the file it names cannot be read: %w", err)
+	}
+	if len(b) > most {
+		return "", errors.New("the file it names is too large for a secret")
+	}
+	if b = trimNewline(b); len(b) == 0 {
+		return "", errors.New("the file it names is empty")
+	}
+	return string(b), nil
+}
+
+func trimNewline(b []byte) []byte {
+	return bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+}
+
+// checkSecret refuses what could not be sent in a header. The HMAC secret is
+// not sent, but it too was typed into a form.
+func (o Option) checkSecret(v string) error {
+	if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return errors.New("the secret holds a control character, perhaps a second line")
+	}
+	if o.Name == "ingest-basic-auth-file" {
+		if user, password, _ := strings.Cut(v, ":"); user == "" || password == "" {
+			return errors.New("the secret is not user:password")
+		}
+	}
+	return nil
+}
+
+// exposed tells whether people other than the owner may read the file.
+func exposed(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode().IsRegular() && fi.Mode().Perm()&0o044 != 0
+}
+
+func (s *Secret) String() string {
+	if s.IsSet() {
+		return redacted
+	}
+	return ""
+}
+
+// Format covers every verb of fmt, %#v and %d as well.
+func (s *Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
+
+// GoString is what %#v prints.
+func (s *Secret) GoString() string { return s.String() }
+
+// LogValue is what slog logs.
+func (s *Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText is what YAML holds.
+func (s *Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// MarshalJSON is what JSON holds.
+func (s *Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + s.String() + `"`), nil }

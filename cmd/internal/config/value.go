@@ -1,0 +1,240 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// set parses text into the option's field. Its errors are for a place that
+// already names the option, and quote no value that may hold a secret.
+func (o Option) set(c *Config, text string) (err error) {
+	off := o.Off != "" && strings.EqualFold(text, o.Off)
+	switch p := o.field(c).(type) {
+	case *string:
+		*p = text
+		switch {
+		case o.Kind == KindAddress && off:
+			*p = ""
+		case o.Kind == KindAddress:
+			err = checkAddress(text)
+		case o.Kind == KindEnum:
+			err = o.checkEnum(text)
+		}
+	case *slog.Level:
+		if err = o.checkEnum(text); err == nil {
+			err = p.UnmarshalText([]byte(text))
+		}
+	case *bool:
+		*p, err = parseBool(text)
+	case *int:
+		if *p, err = strconv.Atoi(text); err != nil {
+			err = fmt.Errorf("%s is not a whole number", quote(text))
+		}
+	case *float64:
+		*p = 0
+		if !off {
+			*p, err = parseRate(text)
+		}
+	case *time.Duration:
+		*p = 0
+		if off {
+			break
+		}
+		if *p, err = ParseDuration(text); err == nil && *p == 0 && o.Off == "" {
+			err = errors.New("must be longer than zero")
+		}
+	case *int64:
+		*p = 0
+		if off {
+			break
+		}
+		if *p, err = ParseSize(text); err == nil && *p == 0 && o.Off == "" {
+			err = errors.New("must be larger than zero")
+		}
+	case *URL:
+		*p = URL(text)
+	default:
+		panic("config: no parser for the field of " + o.Name)
+	}
+	return err
+}
+
+func (o Option) checkEnum(text string) error {
+	if slices.Contains(o.Values, text) {
+		return nil
+	}
+	return fmt.Errorf("%s is not one of %s", quote(text), strings.Join(o.Values, ", "))
+}
+
+// show is the text of a value as it may be printed.
+func (o Option) show(c *Config, text string) string {
+	if u, ok := o.field(c).(*URL); ok {
+		return u.String()
+	}
+	if o.Kind == KindURL {
+		return redacted // until callgooseURL has taken the token out
+	}
+	return text
+}
+
+// ParseDuration reads a Go duration that may begin with days: 90s, 30d, 1d12h.
+func ParseDuration(text string) (time.Duration, error) {
+	bad := fmt.Errorf("%s is not a duration such as 90s, 5m, 72h or 30d", quote(text))
+	days, rest, found := strings.Cut(text, "d")
+	if !found {
+		days, rest = "0", text
+	}
+	if days == "" || strings.Trim(days, "0123456789.") != "" || strings.ContainsAny(rest, "+-") {
+		return 0, bad
+	}
+	n, err := strconv.ParseFloat(days, 64)
+	if err != nil {
+		return 0, bad
+	}
+	var d time.Duration
+	if rest != "" || !found {
+		if d, err = time.ParseDuration(rest); err != nil {
+			return 0, bad
+		}
+	}
+	n *= float64(24 * time.Hour)
+	if n+float64(d) >= math.MaxInt64 {
+		return 0, fmt.Errorf("%s is too long", quote(text))
+	}
+	return time.Duration(n) + d, nil
+}
+
+// ParseSize reads a number of bytes: 2GiB, 256MiB, 1.5KiB, 4096.
+func ParseSize(text string) (int64, error) {
+	number := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+	unit := strings.TrimSpace(text[len(number):])
+	shift := slices.Index([]string{"", "KiB", "MiB", "GiB", "TiB"}, unit)
+	if unit == "B" {
+		shift = 0
+	}
+	if number == "" || strings.Trim(number, "0123456789.") != "" {
+		return 0, fmt.Errorf("%s is not a size such as 256MiB or 2GiB", quote(text))
+	}
+	if shift < 0 {
+		return 0, fmt.Errorf("%s has an unknown unit; use KiB, MiB, GiB, TiB or plain bytes", quote(text))
+	}
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s is not a size such as 256MiB or 2GiB", quote(text))
+	}
+	if n = math.Ldexp(n, 10*shift); n >= math.MaxInt64 {
+		return 0, fmt.Errorf("%s is too large", quote(text))
+	}
+	return int64(n), nil
+}
+
+func parseRate(text string) (float64, error) {
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(n >= 0) || math.IsInf(n, 0) {
+		return 0, fmt.Errorf("%s is not a number of events a second, nor unlimited", quote(text))
+	}
+	return n, nil
+}
+
+func parseBool(text string) (bool, error) {
+	switch strings.ToLower(text) {
+	case "true", "yes", "on", "1":
+		return true, nil
+	case "false", "no", "off", "0":
+		return false, nil
+	}
+	return false, fmt.Errorf("%s is neither true nor false", quote(text))
+}
+
+func checkAddress(text string) error {
+	_, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return fmt.Errorf("%s is not an address such as 127.0.0.1:4667 or :4667", quote(text))
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%s is not a port from 0 to 65535", quote(port))
+	} else if strconv.FormatUint(n, 10) != port {
+		return fmt.Errorf("write port %s as %d", quote(port), n)
+	}
+	return nil
+}
+
+// loopback tells whether only this machine can reach host. A name other than
+// localhost may resolve to anything, so it does not count.
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// URL is a URL that may hold a secret: a password, a token in the query, a path
+// nobody should guess. Printing it shows scheme and host only.
+type URL string
+
+// Reveal returns the whole URL, to be used and not to be printed.
+func (u URL) Reveal() string { return string(u) }
+
+func (u URL) String() string {
+	if u == "" {
+		return ""
+	}
+	parts := strings.Split(string(u), ",") // NATS takes several
+	for i, part := range parts {
+		p, err := url.Parse(strings.TrimSpace(part))
+		if err != nil || p.Host == "" {
+			parts[i] = redacted
+			continue
+		}
+		shown := p.Scheme + "://"
+		if p.User != nil {
+			shown += redacted + "@"
+		}
+		shown += p.Host
+		if strings.Trim(p.Path, "/") != "" || p.RawQuery != "" || p.Fragment != "" {
+			shown += "/" + redacted
+		}
+		parts[i] = shown
+	}
+	return strings.Join(parts, ",")
+}
+
+// Format covers every verb of fmt, %#v and %d as well.
+func (u URL) Format(f fmt.State, _ rune) { fmt.Fprint(f, u.String()) }
+
+// GoString is what %#v prints.
+func (u URL) GoString() string { return u.String() }
+
+// LogValue is what slog logs.
+func (u URL) LogValue() slog.Value { return slog.StringValue(u.String()) }
+
+// MarshalText is what JSON and YAML hold.
+func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
+func (u URL) check(schemes ...string) error {
+	p, err := url.Parse(string(u))
+	// The error is not passed on: it quotes pieces of the URL.
+	if err != nil || p.Hostname() == "" || !slices.Contains(schemes, p.Scheme) {
+		return fmt.Errorf("is not a URL with a host and one of the schemes %s", strings.Join(schemes, ", "))
+	}
+	return nil
+}
+
+// quote makes text from outside fit for one line of a report.
+func quote(text string) string {
+	const most = 60
+	if r := []rune(text); len(r) > most {
+		text = string(r[:most]) + "…"
+	}
+	return strconv.Quote(text)
+}

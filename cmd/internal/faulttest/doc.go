@@ -1,0 +1,22 @@
+// Package faulttest breaks real processes: it has tests and nothing else.
+//
+// Each test runs the command line of this repository as a process of its own
+// (the test binary under another name), with a fake Callgoose in the process of
+// the test, and remembers every alert that was answered 202. Whatever was done
+// to the process in between, at the end each of them has arrived, in the order
+// of its incident key, and no incident is left open.
+//
+//	kill_test.go     kill -9 at random moments, also while starting; the ledger deleted
+//	freeze_test.go   SIGSTOP and SIGCONT
+//	network_test.go  a Callgoose that hangs, resets, loses replies, refuses the token
+//	am_test.go       a real Alertmanager sends
+//	sync_test.go     strace: the block is synced before the 202 is written
+//	power_test.go    the file system is shut down under the running process
+//
+// What a machine lacks is skipped with the reason. Every random choice comes
+// from a seed that is printed; these variables repeat or lengthen a run:
+//
+//	PMM_CALLGOOSE_FAULT_SEED     the seed (default: a new one)
+//	PMM_CALLGOOSE_FAULT_CYCLES   how many kills (default 5)
+//	PMM_CALLGOOSE_FAULT_CUTS     how many power cuts (default 3)
+package faulttest

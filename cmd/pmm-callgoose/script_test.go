@@ -1,0 +1,389 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"pmm-callgoose/testdata/webhook"
+	"pmm-callgoose/worker/callgoose/callgoosetest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"pmm-callgoose": main})
+}
+
+// TestScript tells the stories of testdata/script. Besides what package
+// testscript offers, they are written with
+//
+//	fake accept | refuse | fail MODE [RETRY-AFTER] | discard | token T | count N | open N | in-order N
+//	serve start [FLAG...] | stop | kill     a real process; $URL and $ADMIN are where it listens
+//	post [-sign SECRET] [-user U:P] CODE FILE [HEADER...]
+//	flow REGEXP FILE              post a state of the alert Flow every 50 ms until the file matches
+//	exit CODE COMMAND...          it must end with that code
+//	until REGEXP COMMAND...       again and again until its output matches
+//	json PATH VALUE | PATH has KEY...    on the latest standard output
+//	holds-no TEXT DIR...          no file below holds it
+//
+// The token of the fake stands in the file token; PMM_CALLGOOSE_DATA_DIR is
+// $WORK/data. The bodies of testdata/webhook are in $WORK/webhook.
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("..", "..", "testdata", "script"),
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               setup,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"fake": fakeCmd, "serve": serveCmd, "post": postCmd, "flow": flowCmd, "exit": exitCmd,
+			"until": untilCmd, "json": jsonCmd, "holds-no": holdsNoCmd,
+		},
+	})
+}
+
+// patience is how long anything may take that a script waits for.
+const patience = 20 * time.Second
+
+const token = "cg-s3cr3t-0f-the-scr1pt"
+
+// story is what belongs to one script: it is run by one goroutine.
+type story struct {
+	fake   *callgoosetest.Fake
+	server *callgoosetest.Server
+	env    []string
+	serve  *exec.Cmd
+	log    *os.File // of all runs of serve; read by scripts as serve.log
+}
+
+type storyKey struct{}
+
+func of(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*story) }
+
+func setup(env *testscript.Env) error {
+	s := &story{fake: callgoosetest.New(callgoosetest.Config{Tokens: []string{token}, KeepBodies: true})}
+	var err error
+	if s.server, err = s.fake.Start("127.0.0.1:0"); err != nil {
+		return err
+	}
+	env.Setenv("CALLGOOSE", s.server.URL())
+	env.Setenv("TOKEN", token)
+	env.Setenv("PMM_CALLGOOSE_DATA_DIR", filepath.Join(env.WorkDir, "data"))
+	if err := os.WriteFile(filepath.Join(env.WorkDir, "token"), []byte(token+"\n"), 0o600); err != nil {
+		return err
+	}
+	if err := os.CopyFS(filepath.Join(env.WorkDir, "webhook"), webhook.Files); err != nil {
+		return err
+	}
+	if s.log, err = os.Create(filepath.Join(env.WorkDir, "serve.log")); err != nil {
+		return err
+	}
+	s.env = env.Vars
+	env.Values[storyKey{}] = s
+	env.Defer(func() {
+		s.kill()
+		_ = s.server.Close()
+		_ = s.log.Close()
+	})
+	return nil
+}
+
+func (s *story) kill() {
+	if s.serve != nil {
+		_ = s.serve.Process.Kill()
+		_ = s.serve.Wait()
+		s.serve = nil
+	}
+}
+
+func fakeCmd(ts *testscript.TestScript, neg bool, args []string) {
+	s := of(ts)
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: fake accept|refuse|fail|discard|token|count|open|in-order")
+	}
+	verb, args := args[0], args[1:]
+	switch verb {
+	case "accept":
+		s.fake.Fail(callgoosetest.Failure{})
+		if err := s.server.Reopen(); err != nil && !strings.Contains(err.Error(), "already") {
+			ts.Fatalf("fake accept: %v", err)
+		}
+		s.fake.SetFilters(callgoosetest.RecommendedFilters())
+	case "refuse":
+		ts.Check(s.server.Close())
+	case "fail":
+		f, err := callgoosetest.ParseFailure(args[0])
+		ts.Check(err)
+		if len(args) > 1 {
+			f.RetryAfter = args[1]
+		}
+		s.fake.Fail(f)
+	case "discard": // the only filter is one that nothing passes
+		s.fake.SetFilters([]callgoosetest.Filter{{Trigger: callgoosetest.Trigger{
+			Urgency: "high", Pairs: []callgoosetest.Pair{{Key: `"status"`, Items: []string{"never"}}},
+			MapWith: `"incident_key"`, TitleFrom: `"title"`, DescriptionFrom: `"description"`,
+		}}})
+	case "token":
+		s.fake.SetTokens(args...)
+	case "count":
+		poll(ts, args[0], "events accepted", func() int { return s.fake.Stats().Events })
+	case "open":
+		poll(ts, args[0], "incidents open", func() int { return len(s.fake.Open()) })
+	case "in-order": // so many events, each accepted once, in the order of their incident
+		poll(ts, args[0], "events accepted", func() int { return s.fake.Stats().Accepted })
+		last := map[string]string{}
+		for _, r := range s.fake.Received() {
+			if !r.Accepted() {
+				continue
+			}
+			if last[r.IncidentKey] == r.Status {
+				ts.Fatalf("incident %s: %s twice on end", r.IncidentKey, r.Status)
+			}
+			last[r.IncidentKey] = r.Status
+		}
+	default:
+		ts.Fatalf("fake %s: no such thing", verb)
+	}
+}
+
+func poll(ts *testscript.TestScript, want, what string, get func() int) {
+	n, err := strconv.Atoi(want)
+	ts.Check(err)
+	got := get()
+	for end := time.Now().Add(patience); got != n && time.Now().Before(end); got = get() {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if got != n {
+		ts.Fatalf("%d %s, not %d", got, what, n)
+	}
+}
+
+var ready = regexp.MustCompile(`^pmm-callgoose is ready: webhooks (\S+), operators (\S+)\n$`)
+
+func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
+	s := of(ts)
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: serve start|stop|kill")
+	}
+	switch args[0] {
+	case "start":
+		if s.serve != nil {
+			ts.Fatalf("serve is already running")
+		}
+		all := append([]string{
+			"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--callgoose-url", ts.Getenv("CALLGOOSE"),
+			"--callgoose-token-file", ts.MkAbs("token"), "--retry-min", "20ms", "--retry-max", "100ms",
+		}, args[1:]...)
+		cmd := exec.Command("pmm-callgoose", all...)
+		cmd.Env, cmd.Stderr, cmd.Dir = s.env, s.log, ts.MkAbs(".")
+		out, err := cmd.StdoutPipe()
+		ts.Check(err)
+		ts.Check(cmd.Start())
+		s.serve = cmd
+		line, err := bufio.NewReader(out).ReadString('\n')
+		m := ready.FindStringSubmatch(line)
+		if err != nil || m == nil {
+			s.kill()
+			ts.Fatalf("serve printed %q (%v) and logged:\n%s", line, err, ts.ReadFile("serve.log"))
+		}
+		ts.Setenv("URL", m[1])
+		ts.Setenv("ADMIN", m[2])
+	case "stop":
+		ts.Check(s.serve.Process.Signal(syscall.SIGTERM))
+		err := s.serve.Wait()
+		s.serve = nil
+		if err != nil {
+			ts.Fatalf("serve ended with %v, log:\n%s", err, ts.ReadFile("serve.log"))
+		}
+	case "kill":
+		s.kill()
+	default:
+		ts.Fatalf("serve %s: no such thing", args[0])
+	}
+}
+
+func postCmd(ts *testscript.TestScript, neg bool, args []string) {
+	var secret, user string
+	for len(args) > 1 && (args[0] == "-sign" || args[0] == "-user") {
+		if args[0] == "-sign" {
+			secret = args[1]
+		} else {
+			user = args[1]
+		}
+		args = args[2:]
+	}
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: post [-sign SECRET] [-user USER:PASSWORD] CODE FILE [HEADER: VALUE...]")
+	}
+	body := ts.ReadFile(args[1])
+	req, err := http.NewRequest(http.MethodPost, ts.Getenv("URL"), strings.NewReader(body))
+	ts.Check(err)
+	req.Header.Set("Content-Type", "application/json")
+	for _, h := range args[2:] {
+		k, v, _ := strings.Cut(h, ": ")
+		req.Header.Set(k, v)
+	}
+	if name, password, ok := strings.Cut(user, ":"); ok {
+		req.SetBasicAuth(name, password)
+	}
+	if secret != "" { // as Grafana signs
+		at := strconv.FormatInt(time.Now().Unix(), 10)
+		mac := hmac.New(sha256.New, []byte(secret))
+		fmt.Fprintf(mac, "%s:%s", at, body)
+		req.Header.Set("X-Grafana-Alerting-Timestamp", at)
+		req.Header.Set("X-Grafana-Alerting-Signature", hex.EncodeToString(mac.Sum(nil)))
+	}
+	resp, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	fmt.Fprintf(ts.Stdout(), "%s", answer)
+	if strconv.Itoa(resp.StatusCode) != args[0] {
+		ts.Fatalf("answered %d, not %s: %s", resp.StatusCode, args[0], answer)
+	}
+}
+
+// flowCmd is for readers of which nobody can say when they began to listen.
+func flowCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: flow REGEXP FILE")
+	}
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	start := time.Now()
+	for n := 0; time.Since(start) < patience; n++ {
+		status := []string{"firing", "resolved"}[n/3%2]
+		body := fmt.Sprintf(`{"alerts":[{"status":%q,"labels":{"alertname":"Flow","instance":"flow-%04d"},"startsAt":%q}]}`,
+			status, n%3, start.Add(time.Duration(n/6)*time.Hour).Format(time.RFC3339))
+		resp, err := http.Post(ts.Getenv("URL"), "application/json", strings.NewReader(body))
+		ts.Check(err)
+		ts.Check(resp.Body.Close())
+		if b, err := os.ReadFile(ts.MkAbs(args[1])); err == nil && re.Match(b) {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	ts.Fatalf("%s has no match for %s:\n%s", args[1], args[0], ts.ReadFile(args[1]))
+}
+
+func exitCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exit CODE COMMAND...")
+	}
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		ee, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		code = ee.ExitCode()
+	}
+	if strconv.Itoa(code) != args[0] {
+		ts.Fatalf("exit code %d, not %s", code, args[0])
+	}
+}
+
+func untilCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP COMMAND...")
+	}
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	s := of(ts)
+	var out []byte
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		cmd := exec.Command(args[1], args[2:]...)
+		cmd.Env, cmd.Dir = s.env, ts.MkAbs(".")
+		out, err = cmd.Output()
+		if err == nil && re.Match(out) {
+			_, _ = ts.Stdout().Write(out)
+			return
+		}
+	}
+	ts.Fatalf("%v; the last output was\n%s", err, out)
+}
+
+// jsonCmd looks into the standard output before it. A path is made of names
+// and indexes, for example 0.labels.severity or callgoose.state; "." is all.
+func jsonCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: json PATH VALUE, json PATH has KEY...")
+	}
+	dec := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout")))
+	dec.UseNumber()
+	var doc any
+	ts.Check(dec.Decode(&doc))
+	for part := range strings.SplitSeq(strings.Trim(args[0], "."), ".") {
+		switch v := doc.(type) {
+		case map[string]any:
+			if part != "" {
+				doc = v[part]
+			}
+		case []any:
+			if part == "length" {
+				doc = len(v)
+				continue
+			}
+			i, err := strconv.Atoi(part)
+			if err != nil || i >= len(v) {
+				ts.Fatalf("there is no %s in a list of %d", part, len(v))
+			}
+			doc = v[i]
+		default:
+			ts.Fatalf("there is no %s in %v", part, v)
+		}
+	}
+	if args[1] == "has" {
+		object, _ := doc.(map[string]any)
+		for _, key := range args[2:] {
+			if _, ok := object[key]; ok == neg {
+				ts.Fatalf("key %s: there is %v", key, ok)
+			}
+		}
+		return
+	}
+	if got := fmt.Sprint(doc); (got == args[1]) == neg {
+		ts.Fatalf("%s is %s", args[0], got)
+	}
+}
+
+func holdsNoCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: holds-no TEXT DIR...")
+	}
+	files := 0
+	for _, dir := range args[1:] {
+		ts.Check(filepath.WalkDir(ts.MkAbs(dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			files++
+			b, err := os.ReadFile(path)
+			if err == nil && bytes.Contains(b, []byte(args[0])) {
+				err = fmt.Errorf("%s holds %q", path, args[0])
+			}
+			return err
+		}))
+	}
+	if files == 0 {
+		ts.Fatalf("there is no file at all in %v", args[1:])
+	}
+}

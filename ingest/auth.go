@@ -1,0 +1,164 @@
+package ingest
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// maxSkew is how far a signed time may be off, and so how long a captured
+	// request can be sent again. Deduplication makes that harmless.
+	maxSkew = 5 * time.Minute
+
+	usualTimestampHeader = "X-Grafana-Alerting-Timestamp"
+)
+
+// guard decides who may send. Its methods return "" or what to tell the sender,
+// and never repeat what the sender said, which may be half a credential.
+type guard struct {
+	token, basic, secret func() string
+	signatureHeader      string
+	timestampHeader      string
+	timestampRequired    bool
+	challenges           []string // for WWW-Authenticate
+	schemes              string   // for people
+}
+
+func newGuard(c Config) guard {
+	g := guard{
+		token: c.Token, basic: c.Basic, secret: c.HMACSecret,
+		signatureHeader:   c.HMACHeader,
+		timestampHeader:   c.HMACTimestampHeader,
+		timestampRequired: c.HMACTimestampHeader != "",
+	}
+	if !g.timestampRequired {
+		g.timestampHeader = usualTimestampHeader
+	}
+	var schemes []string
+	if g.token != nil {
+		schemes = append(schemes, "Bearer")
+	}
+	if g.basic != nil {
+		schemes = append(schemes, "Basic")
+	}
+	g.schemes = strings.Join(schemes, " or ")
+	if g.secret != nil {
+		schemes = append(schemes, "HMAC-SHA256")
+	}
+	for _, s := range schemes {
+		g.challenges = append(g.challenges, s+` realm="pmm-callgoose"`)
+	}
+	return g
+}
+
+// header checks all that can be checked before the body is read.
+func (g *guard) header(h http.Header, now time.Time) string {
+	if g.token != nil || g.basic != nil {
+		if reason := g.authorization(h.Get("Authorization")); reason != "" {
+			return reason
+		}
+	}
+	if g.secret == nil {
+		return ""
+	}
+	if h.Get(g.signatureHeader) == "" {
+		return fmt.Sprintf("no %s header: switch on HMAC signature in the contact point", g.signatureHeader)
+	}
+	return g.timestamp(h.Get(g.timestampHeader), now)
+}
+
+func (g *guard) authorization(value string) string {
+	if value == "" {
+		return "no Authorization header, expected scheme " + g.schemes
+	}
+	scheme, credentials, _ := strings.Cut(value, " ")
+	credentials = strings.TrimSpace(credentials)
+	switch {
+	case g.token != nil && strings.EqualFold(scheme, "Bearer"):
+		return matches(credentials, g.token(), "the Bearer token is not ours")
+	case g.basic != nil && strings.EqualFold(scheme, "Basic"):
+		pair, err := base64.StdEncoding.DecodeString(credentials)
+		if err != nil {
+			return "the Basic credentials are not base64"
+		}
+		return matches(string(pair), g.basic(), "the Basic user or password is not ours")
+	}
+	return fmt.Sprintf("Authorization header has %s, expected %s", describe(scheme), g.schemes)
+}
+
+// matches compares in a time that depends on neither content nor length.
+func matches(got, want, reason string) string {
+	if want == "" {
+		return "our own secret is empty or unreadable, so nobody is let in"
+	}
+	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
+	if subtle.ConstantTimeCompare(a[:], b[:]) == 1 {
+		return ""
+	}
+	return reason
+}
+
+// describe names a well-known scheme. Anything else may be a token that was
+// entered without one.
+func describe(scheme string) string {
+	for _, known := range []string{"Bearer", "Basic", "Digest", "Token", "ApiKey", "Api-Key", "OAuth", "GenieKey", "Negotiate"} {
+		if strings.EqualFold(scheme, known) {
+			return "scheme " + known
+		}
+	}
+	return "no scheme known to us"
+}
+
+// timestamp checks a signed time. Only digits will do: the body begins with none
+// of them, so a signature over "time:body" can never pass as one over a body, nor
+// one over a body as one over "time:body". Neither dropping nor adding the header
+// revives a captured request.
+func (g *guard) timestamp(value string, now time.Time) string {
+	if value == "" {
+		if g.timestampRequired {
+			return fmt.Sprintf("no %s header: name it as timestamp header in the contact point", g.timestampHeader)
+		}
+		return ""
+	}
+	seconds, err := strconv.ParseUint(value, 10, 40)
+	if err != nil {
+		return fmt.Sprintf("header %s does not hold Unix seconds", g.timestampHeader)
+	}
+	if skew := now.Sub(time.Unix(int64(seconds), 0)).Abs(); skew > maxSkew {
+		return fmt.Sprintf("header %s is %s off our clock, allowed are %s",
+			g.timestampHeader, skew.Round(time.Second), maxSkew)
+	}
+	return ""
+}
+
+// signature checks the body against its signature, after header let it pass.
+func (g *guard) signature(h http.Header, body []byte) string {
+	if g.secret == nil {
+		return ""
+	}
+	secret := g.secret()
+	if secret == "" {
+		return "our own HMAC secret is empty or unreadable, so nobody is let in"
+	}
+	mac := hmac.New(sha256.New, []byte(secret))
+	signed := "the body"
+	if ts := h.Get(g.timestampHeader); ts != "" {
+		mac.Write([]byte(ts + ":"))
+		signed = "timestamp and body"
+	}
+	mac.Write(body)
+	got, err := hex.DecodeString(h.Get(g.signatureHeader))
+	if err != nil || !hmac.Equal(got, mac.Sum(nil)) {
+		return fmt.Sprintf("header %s is not our signature over %s: compare the secret and the timestamp header's name",
+			g.signatureHeader, signed)
+	}
+	return ""
+}

@@ -1,0 +1,35 @@
+// Package pmm holds all we know about Percona Monitoring and Management as a
+// sender: what its webhook bodies look like and how far they may stray.
+//
+//	body ──survey──▶ top-level members ──▶ Envelope
+//	                   └─ "alerts" ──each──▶ member ──fault──┬─▶ Alerts
+//	                                                         └─▶ Unusable
+//
+// It promises that [Decode] never fails on a body [Check] let through, never
+// panics, and keeps every byte of a member, usable or not. It starts no
+// goroutines and touches neither disk nor network.
+//
+// # Versions
+//
+//   - PMM 2.31 to 3.x, bodies of Grafana 9.1 to 12.4: "version" is "1".
+//   - PMM before 2.31 and any Alertmanager 0.21 to 0.34: "version" is "4".
+//   - The samples of the Callgoose guide: no version, fingerprint or startsAt.
+//
+// # Quirks, and where each was seen
+//
+//   - "values" is null for NoData, Error and test alerts, because NaN is not
+//     JSON (grafana/grafana:pkg/services/ngalert/state/compat.go). Members that
+//     do not concern us are therefore kept, never decoded.
+//   - The end of a firing alert is 0001-01-01T00:00:00Z, a Go zero time
+//     (grafana/alerting:templates/template_data.go). Year 1 is "no time".
+//   - Grafana's fingerprint covers labels it does not show, such as
+//     __alert_rule_uid__, so the one sent always wins over [Fingerprint].
+//   - Resolved alerts can return with startsAt == endsAt (grafana/grafana PR
+//     88938; testdata/webhook/grafana-resend-resolved-startsAt-changed.json).
+//   - The Test button sends one firing alert, never its end; only the group key
+//     tells (grafana/alerting:notify/test_receivers.go). See [Alert.Test].
+//   - maxAlerts cuts alerts off after they were logged as sent, so those are
+//     lost; truncatedAlerts is the only trace (grafana/alerting truncateAlerts).
+//   - From Grafana 12.0 the body may be any template's output, JSON or not.
+//     Numbers and booleans among labels then count as their text.
+package pmm

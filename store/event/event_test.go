@@ -1,0 +1,193 @@
+package event
+
+import (
+	"bytes"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// inOrder are positions in order of arrival.
+var inOrder = []Position{
+	{},
+	{0, 0, 1},
+	{0, 0, math.MaxUint32},
+	{0, 1, 0},
+	{0, math.MaxUint32, 0},
+	{1, 0, 0},
+	{1, 0, 255},
+	{1, 0, 256},
+	{1, 255, 9},
+	{1, 256, 0},
+	{255, math.MaxUint32, math.MaxUint32},
+	{256, 0, 0},
+	{1 << 32, 0, 0},
+	{math.MaxUint64, math.MaxUint32, math.MaxUint32},
+}
+
+func TestPositionsSortByArrival(t *testing.T) {
+	for i, a := range inOrder {
+		for j, b := range inOrder {
+			want := 0
+			if i < j {
+				want = -1
+			} else if i > j {
+				want = 1
+			}
+			if got := a.Compare(b); got != want {
+				t.Errorf("%v.Compare(%v) = %d, want %d", a, b, got, want)
+			}
+			if got := bytes.Compare(a.Bytes(), b.Bytes()); got != want {
+				t.Errorf("the keys of %v and %v compare as %d, want %d", a, b, got, want)
+			}
+		}
+	}
+}
+
+func TestPositionRoundTrips(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	all := slices.Clone(inOrder)
+	for range 1000 {
+		all = append(all, Position{r.Uint64(), r.Uint32(), r.Uint32()})
+	}
+	for _, p := range all {
+		b := p.Bytes()
+		if len(b) != 16 {
+			t.Fatalf("the key of %v has %d bytes", p, len(b))
+		}
+		if got := PositionFrom(b); got != p {
+			t.Errorf("%v came back as %v", p, got)
+		}
+		seq, note, err := ParseNotificationID(p.NotificationID())
+		if err != nil || seq != p.Seq || note != p.Note {
+			t.Errorf("%s came back as %d, %d, %v", p.NotificationID(), seq, note, err)
+		}
+	}
+	// Golden: keys of the ledger. Changing them is a migration.
+	got := Position{0x0102030405060708, 0x090a0b0c, 0x0d0e0f10}.Bytes()
+	if want := []byte("\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10"); !bytes.Equal(got, want) {
+		t.Errorf("key % x, want % x", got, want)
+	}
+}
+
+func TestKeyOfAnotherLengthIsTheZeroPosition(t *testing.T) {
+	for _, n := range []int{0, 1, 15, 17, 32} {
+		if got := PositionFrom(bytes.Repeat([]byte{7}, n)); got != (Position{}) {
+			t.Errorf("%d bytes: %v", n, got)
+		}
+	}
+}
+
+func TestNotificationIDs(t *testing.T) {
+	if got, want := NotificationID(1042, 3), "n1042.3"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	for _, bad := range []string{
+		"", "n", "n.", "n1", "n1.", "n.1", "1.2", "N1.2", "nn1.2", "n1.2.3", "n-1.2", "n+1.2", "n1.-2", "n1.2 ", " n1.2",
+		"n1_0.2", "n0x1.2", "n18446744073709551616.0", "n1.4294967296", "n1,2", "62aa110960031c02cbcd",
+	} {
+		if seq, note, err := ParseNotificationID(bad); err == nil {
+			t.Errorf("%q was read as %d, %d", bad, seq, note)
+		}
+	}
+}
+
+func TestAddAttemptKeepsTheFirstAndTheLatest(t *testing.T) {
+	var r Record
+	const total = KeepAttempts + 100
+	for i := 1; i <= total; i++ {
+		r.AddAttempt(Attempt{Status: i, Error: "try " + strconv.Itoa(i)})
+		if r.Tries != i || len(r.Attempts) != min(i, KeepAttempts) {
+			t.Fatalf("after %d: %d tries, %d kept", i, r.Tries, len(r.Attempts))
+		}
+		if r.Attempts[0].Status != 1 {
+			t.Fatalf("after %d: the first is gone", i)
+		}
+		if r.LastError != "try "+strconv.Itoa(i) {
+			t.Fatalf("after %d: last error %q", i, r.LastError)
+		}
+		for j, a := range r.Attempts[1:] {
+			if want := i - len(r.Attempts) + 2 + j; a.Status != want {
+				t.Fatalf("after %d: place %d holds %d, want %d", i, j+1, a.Status, want)
+			}
+		}
+	}
+}
+
+func TestAddAttemptRemembersCallgoosesIDAndTheLatestError(t *testing.T) {
+	var r Record
+	r.AddAttempt(Attempt{Error: "no answer in time"})
+	r.AddAttempt(Attempt{ID: "c1"})
+	if r.CallgooseID != "c1" || r.LastError != "" {
+		t.Errorf("after success: id %q, last error %q", r.CallgooseID, r.LastError)
+	}
+	r.AddAttempt(Attempt{Error: "again"})
+	if r.CallgooseID != "c1" || r.LastError != "again" {
+		t.Errorf("after a later failure: id %q, last error %q", r.CallgooseID, r.LastError)
+	}
+}
+
+func TestNewRecordIsQueuedUnlessSettledBefore(t *testing.T) {
+	e := full()
+	e.Settled, e.Reason = "", ""
+	r := NewRecord(e, 9)
+	if r.Outcome != Queued || r.Seq != 9 || !r.SettledAt.IsZero() || r.ID != e.ID || r.Key != e.Key || r.Pos != e.Pos ||
+		r.Notification != "n1099511627776.3" {
+		t.Errorf("%+v", r)
+	}
+	e.Settled, e.Reason = Dead, "cannot be used"
+	if r := NewRecord(e, 9); r.Outcome != Dead || r.Reason != "cannot be used" || !r.SettledAt.Equal(e.ReceivedAt) {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestOutcomesListsEachOnce(t *testing.T) {
+	want := []Outcome{"queued", "delivered", "discarded", "dead", "suppressed", "collapsed"}
+	if !slices.Equal(Outcomes, want) {
+		t.Errorf("%v, want %v", Outcomes, want)
+	}
+}
+
+func TestFilter(t *testing.T) {
+	at := time.Date(2025, 11, 26, 9, 12, 0, 0, time.UTC)
+	r := &Record{
+		ID: "a", Key: "pmm-1", Status: Firing, ReceivedAt: at, Pos: Position{5, 1, 0}, Outcome: Dead,
+		Labels: map[string]string{"alertname": "MySQL Down", "empty": ""},
+	}
+	for _, c := range []struct {
+		name string
+		f    Filter
+		want bool
+	}{
+		{"the zero value chooses all", Filter{}, true},
+		{"since is inclusive", Filter{Since: at}, true},
+		{"since later", Filter{Since: at.Add(1)}, false},
+		{"until is exclusive", Filter{Until: at}, false},
+		{"until later", Filter{Until: at.Add(1)}, true},
+		{"status", Filter{Status: Firing}, true},
+		{"another status", Filter{Status: Resolved}, false},
+		{"one of the outcomes", Filter{Outcomes: []Outcome{Queued, Dead}}, true},
+		{"none of the outcomes", Filter{Outcomes: []Outcome{Queued}}, false},
+		{"label", Filter{Labels: map[string]string{"alertname": "MySQL Down"}}, true},
+		{"another value", Filter{Labels: map[string]string{"alertname": "MySQL"}}, false},
+		{"an empty label that is there", Filter{Labels: map[string]string{"empty": ""}}, true},
+		{"an empty label that is not there", Filter{Labels: map[string]string{"gone": ""}}, false},
+		{"every label must match", Filter{Labels: map[string]string{"alertname": "MySQL Down", "x": "y"}}, false},
+		{"incident", Filter{Incident: "pmm-1"}, true},
+		{"another incident", Filter{Incident: "pmm-2"}, false},
+		{"id", Filter{IDs: []string{"b", "a"}}, true},
+		{"another id", Filter{IDs: []string{"b"}}, false},
+		{"after what came before", Filter{After: Position{5, 0, 9}}, true},
+		{"after itself", Filter{After: Position{5, 1, 0}}, false},
+		{"all conditions must hold", Filter{Status: Firing, Outcomes: []Outcome{Dead}, IDs: []string{"b"}}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := c.f.Match(r); got != c.want {
+				t.Errorf("Match = %v, want %v", got, c.want)
+			}
+		})
+	}
+}

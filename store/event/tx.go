@@ -1,0 +1,65 @@
+package event
+
+import (
+	"iter"
+	"time"
+)
+
+// Tx is one transaction on the ledger. It stands here, not with its callers,
+// because it is the argument of functions handed from worker to store, which
+// do not know each other. A Tx is good until its function returns, and for one
+// goroutine. Nothing of it is durable before the transaction's caller is told
+// that it was committed.
+type Tx interface {
+	// Progress is how far the splitter has come in both streams.
+	Progress() Progress
+	SetProgress(Progress)
+
+	// Episode is the state of an incident key, nil when it was never seen.
+	Episode(key string) (*Episode, error)
+	PutEpisode(*Episode) error
+	// OpenEpisodes yields the open episodes of a source and an alert name; an
+	// empty one means all.
+	OpenEpisodes(source, alertname string) iter.Seq[*Episode]
+
+	// Record reads the record that came in at pos, at receivedAt; nil when it is
+	// gone (or was never written).
+	Record(receivedAt time.Time, pos Position) (*Record, error)
+	// PutRecord writes r and keeps the counts by outcome.
+	PutRecord(r *Record) error
+
+	// Each calls fn with every record chosen, newest first unless asked otherwise,
+	// until fn returns false.
+	Each(f Filter, fn func(*Record) bool) error
+	// Find reads the record with this id; nil when there is none.
+	Find(id string) (*Record, error)
+
+	// Settled yields the messages of the events stream that are settled above the
+	// floor, and Floor is the end of those settled without a gap.
+	Settled() iter.Seq[uint64]
+	Floor() uint64
+	// Settle marks the message at seq as settled.
+	Settle(seq uint64) error
+	// SetFloor says that everything up to seq is settled; single marks below it go.
+	SetFloor(seq uint64) error
+
+	// DropDays removes the records of whole days that end before the time given,
+	// but for days with an event that is still queued, and the records of open
+	// episodes. It returns the days.
+	DropDays(before time.Time) ([]string, error)
+	// DropRecord forgets one record.
+	DropRecord(r *Record) error
+
+	// Count adds n to a named counter that survives restarts.
+	Count(name string, n int64)
+	Circuit() Circuit
+	SetCircuit(Circuit)
+}
+
+// Progress is how far the splitter has come.
+type Progress struct {
+	// At is the last place in NOTIFICATIONS that is decided on.
+	At Position `json:"at"`
+	// Applied is the last sequence of EVENTS that the ledger knows.
+	Applied uint64 `json:"applied"`
+}

@@ -1,0 +1,282 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"pmm-callgoose/store/event"
+)
+
+// Errors a caller must branch on.
+var (
+	// ErrLocked: another process holds the data directory.
+	ErrLocked = errors.New("another pmm-callgoose is using this data directory")
+	// ErrNotFound: there is no such record.
+	ErrNotFound = errors.New("not found")
+	// ErrFailed: a commit failed, or the store is closed.
+	ErrFailed = errors.New("the ledger is not available")
+)
+
+// format is the version of the file. A newer one is refused.
+const format = 1
+
+// FileName is the ledger's file in the data directory.
+const FileName = "ledger.db"
+
+var (
+	bucketMeta     = []byte("meta")
+	bucketEpisodes = []byte("episodes")
+	bucketOpen     = []byte("open")
+	bucketSettled  = []byte("settled")
+	keyFormat      = []byte("format")
+	keyState       = []byte("state")
+)
+
+// Store is an open ledger. All methods are safe concurrently.
+type Store struct {
+	db     *bbolt.DB
+	ops    chan *op
+	stop   chan struct{}
+	ended  chan struct{} // closed when commit has ended
+	wg     sync.WaitGroup
+	once   sync.Once
+	failed chan error
+
+	// writing is held while a transaction writes; it guards state.
+	writing sync.Mutex
+	state   state
+}
+
+// state is what the meta bucket holds under "state": small, and written with
+// every commit that changed it.
+type state struct {
+	Progress event.Progress   `json:"progress"`
+	Floor    uint64           `json:"floor"`
+	Circuit  event.Circuit    `json:"circuit"`
+	Counts   map[string]int64 `json:"counts"`
+}
+
+func (s state) clone() state {
+	c := s
+	c.Counts = make(map[string]int64, len(s.Counts))
+	maps.Copy(c.Counts, s.Counts)
+	return c
+}
+
+type op struct {
+	fn   func(event.Tx) error
+	done chan error
+}
+
+// Config says where the ledger lives.
+type Config struct {
+	Dir string // data directory; made when it is not there
+	// NoSync switches fsync off. Only for tests in which nobody pulls the plug.
+	NoSync bool
+}
+
+// Open locks and opens the ledger in its directory, and makes it when it is not there.
+// fresh says that it was made: the worker then rebuilds it from the streams.
+func Open(cfg Config) (s *Store, fresh bool, err error) {
+	dir := cfg.Dir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, false, fmt.Errorf("make the data directory: %w", err)
+	}
+	path := filepath.Join(dir, FileName)
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout: time.Second, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true, NoSync: cfg.NoSync,
+	})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, false, fmt.Errorf("%w: %s", ErrLocked, dir)
+	case err != nil:
+		return nil, false, fmt.Errorf("open %s: %w", path, err)
+	}
+	s = &Store{db: db, ops: make(chan *op, 1024), stop: make(chan struct{}), ended: make(chan struct{}), failed: make(chan error, 1)}
+	if fresh, err = s.init(); err != nil {
+		_ = db.Close()
+		return nil, false, fmt.Errorf("open %s: %w", path, err)
+	}
+	s.wg.Go(s.commit)
+	return s, fresh, nil
+}
+
+func (s *Store) init() (fresh bool, err error) {
+	err = s.db.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		fresh = meta == nil
+		for _, name := range [][]byte{bucketMeta, bucketEpisodes, bucketOpen, bucketSettled} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		if fresh {
+			return tx.Bucket(bucketMeta).Put(keyFormat, binary.AppendUvarint(nil, format))
+		}
+		if v, n := binary.Uvarint(meta.Get(keyFormat)); n <= 0 || v > format {
+			return fmt.Errorf("format %d: %w", v, event.ErrNewer)
+		}
+		if b := meta.Get(keyState); b != nil {
+			return json.Unmarshal(b, &s.state)
+		}
+		return nil
+	})
+	if s.state.Counts == nil {
+		s.state.Counts = map[string]int64{}
+	}
+	return fresh, err
+}
+
+// Close waits for the writes under way and closes the file. Safe to call twice.
+func (s *Store) Close() (err error) {
+	s.once.Do(func() {
+		close(s.stop)
+		s.wg.Wait()
+		err = s.db.Close()
+	})
+	return err
+}
+
+// Failed yields the error of a commit that failed.
+func (s *Store) Failed() <-chan error { return s.failed }
+
+// Do runs fn in a write transaction and returns when it is durable. Calls that
+// come while a commit is under way share the next one. An error of fn undoes
+// the whole group, so fn returns one only when the store itself is broken.
+func (s *Store) Do(ctx context.Context, fn func(event.Tx) error) error {
+	o := &op{fn: fn, done: make(chan error, 1)}
+	select {
+	case s.ops <- o:
+	case <-s.stop:
+		return ErrFailed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case err := <-o.done:
+		return err
+	case <-s.ended:
+	}
+	select {
+	case err := <-o.done:
+		return err
+	default: // it came too late to be looked at
+		return ErrFailed
+	}
+}
+
+// maxGroup bounds the writes of one commit.
+const maxGroup = 1024
+
+func (s *Store) commit() {
+	defer close(s.ended)
+	group := make([]*op, 0, maxGroup)
+	for {
+		group = group[:0]
+		select {
+		case o := <-s.ops:
+			group = append(group, o)
+		case <-s.stop:
+			return
+		}
+	gather:
+		for len(group) < maxGroup {
+			select {
+			case o := <-s.ops:
+				group = append(group, o)
+			default:
+				break gather
+			}
+		}
+		err := s.Alone(func(tx event.Tx) error {
+			for _, o := range group {
+				if err := o.fn(tx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		for _, o := range group {
+			o.done <- err
+		}
+	}
+}
+
+// Alone runs fn in a write transaction of its own, durable when it returns nil.
+// The splitter publishes to the events stream inside: if that fails, nothing
+// here has happened either; if we die between the publish and the commit, the
+// next start finds the events in the stream and applies them.
+func (s *Store) Alone(fn func(event.Tx) error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	fnFailed := false
+	var next state
+	err := s.db.Update(func(btx *bbolt.Tx) error {
+		t := &tx{tx: btx, state: s.state.clone()}
+		if err := fn(t); err != nil {
+			fnFailed = true
+			return err
+		}
+		next = t.state
+		if !t.dirty {
+			return nil
+		}
+		b, err := json.Marshal(next)
+		if err != nil {
+			return err
+		}
+		return btx.Bucket(bucketMeta).Put(keyState, b)
+	})
+	if err == nil {
+		s.state = next
+		return nil
+	}
+	if !fnFailed {
+		err = fmt.Errorf("%w: commit: %w", ErrFailed, err)
+		select {
+		case s.failed <- err:
+		default:
+		}
+	}
+	return err
+}
+
+// View runs fn in a read transaction, beside writes.
+func (s *Store) View(fn func(event.Tx) error) error {
+	return s.db.View(func(btx *bbolt.Tx) error {
+		t := &tx{tx: btx}
+		if b := btx.Bucket(bucketMeta).Get(keyState); b != nil {
+			if err := json.Unmarshal(b, &t.state); err != nil {
+				return err
+			}
+		}
+		return fn(t)
+	})
+}
+
+// Summary is the small state shown to operators.
+type Summary struct {
+	Progress event.Progress
+	Floor    uint64
+	Circuit  event.Circuit
+	Counts   map[string]int64
+}
+
+// Summary reads the small state.
+func (s *Store) Summary() Summary {
+	s.writing.Lock()
+	c := s.state.clone()
+	s.writing.Unlock()
+	return Summary(c)
+}

@@ -1,0 +1,502 @@
+package callgoosetest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"maps"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// SecondTrigger says what a trigger does while an incident of its value is open.
+type SecondTrigger int
+
+// Callgoose does not say which of these it is.
+const (
+	SecondIgnored   SecondTrigger = iota // 200, all flags false
+	SecondDuplicate                      // answered as a duplicate
+	SecondIncident                       // opens another incident
+)
+
+// DuplicateKey says what makes a request a duplicate inside the window.
+type DuplicateKey int
+
+// Callgoose does not say which of these it is.
+const (
+	ByPayload DuplicateKey = iota // the same bytes
+	ByMapped                      // the same mapped value, for triggers and resolves apart
+)
+
+// Config is a Callgoose service. The zero value is an open one with the
+// recommended filters.
+type Config struct {
+	Tokens  []string // accepted as bearer or as the parameter "token"; none = no token needed
+	Strict  bool     // refuse a request with both forms; otherwise the header counts
+	Filters []Filter // nil = RecommendedFilters
+
+	// DuplicateWindow starts with the first of a series; 0 = nothing is a duplicate.
+	DuplicateWindow time.Duration
+	DuplicateBy     DuplicateKey
+	DuplicateStatus int // 0 = 200; 201, 202
+	SecondTrigger   SecondTrigger
+	ResolveOne      bool // a resolve closes the oldest incident of its value, not all
+	UnmatchedStatus int  // of a resolve that finds nothing open: 0 = 200; 202
+	Maintenance     bool // answer 202 and do nothing
+
+	// KeepBodies keeps every request with its body. Without it no body is kept, and
+	// only the latest 10,000 requests and closed incidents; Check still sees all.
+	KeepBodies bool
+	// Observe is called after each request, from its goroutine.
+	Observe func(Request)
+}
+
+// kept is how many requests and closed incidents remain without KeepBodies.
+const kept = 10_000
+
+// How says what became of a request's answer.
+type How string
+
+// A request that was Lost was processed, one that was Cut was not.
+const (
+	Answered How = "answered"
+	Lost     How = "lost"
+	Cut      How = "cut"
+)
+
+// Request is one request as received.
+type Request struct {
+	Time        time.Time `json:"time"`
+	Method      string    `json:"method"`
+	Path        string    `json:"path"`
+	From        string    `json:"from"`
+	Auth        string    `json:"auth"` // bearer, query, both, none
+	ContentType string    `json:"content_type"`
+	IncidentKey string    `json:"incident_key"`
+	EventID     string    `json:"event_id"`
+	Status      string    `json:"status"` // of the event
+	Body        []byte    `json:"body,omitempty"`
+	How         How       `json:"how"`
+	HTTPStatus  int       `json:"http_status"` // answered, or meant to be; 0 = none
+	Effect      string    `json:"effect"`      // created, resolved, duplicate, none, discarded; "" = not processed
+	CallID      string    `json:"call_id,omitempty"`
+}
+
+// Accepted says that the answer was a 2xx, whether or not it arrived.
+func (r Request) Accepted() bool { return r.HTTPStatus/100 == 2 }
+
+// Incident is what an operator of Callgoose would see.
+type Incident struct {
+	ID          string    `json:"id"`
+	Mapped      string    `json:"mapped"` // "" = no request can close it
+	Title       string    `json:"title"`
+	Description string    `json:"description"`
+	Urgency     string    `json:"urgency"`
+	OpenedAt    time.Time `json:"opened_at"`
+	OpenedBy    string    `json:"opened_by"` // call id
+	ClosedAt    time.Time `json:"closed_at,omitzero"`
+	ClosedBy    string    `json:"closed_by,omitempty"` // call id, or "operator"
+}
+
+// Stats are totals since the start or the last Reset.
+type Stats struct {
+	Requests int `json:"requests"`
+	Accepted int `json:"accepted"` // 2xx, with repeats
+	Events   int `json:"events"`   // different events accepted
+	Open     int `json:"open"`     // incidents
+}
+
+// Fake is a Callgoose service behind a process endpoint. Safe concurrently.
+type Fake struct {
+	cfg  Config
+	seed maphash.Seed
+
+	mu        sync.Mutex // guards all below
+	tokens    []string
+	filters   []Filter
+	maintain  bool
+	standing  Failure
+	script    []Failure
+	changed   chan struct{} // closed by Fail and Reset
+	stats     Stats
+	calls     int
+	requests  []*Request
+	incidents []*Incident
+	incidentN int
+	open      map[string][]*Incident // by mapped value, oldest first
+	seen      map[string]bool        // duplicate keys inside the window
+	seenOrder []sighting
+	events    map[string]*history
+}
+
+type sighting struct {
+	key string
+	at  time.Time
+}
+
+// New makes a fake. It panics when a filter breaks the limits of Callgoose.
+func New(cfg Config) *Fake {
+	if cfg.Filters == nil {
+		cfg.Filters = RecommendedFilters()
+	}
+	if cfg.DuplicateStatus == 0 {
+		cfg.DuplicateStatus = http.StatusOK
+	}
+	if cfg.UnmatchedStatus == 0 {
+		cfg.UnmatchedStatus = http.StatusOK
+	}
+	f := &Fake{cfg: cfg, seed: maphash.MakeSeed(), tokens: cfg.Tokens, maintain: cfg.Maintenance, changed: make(chan struct{})}
+	f.SetFilters(cfg.Filters)
+	f.Reset()
+	return f
+}
+
+// Reset forgets requests and incidents and stops failing; settings stay.
+func (f *Fake) Reset() {
+	f.Fail(Failure{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stats, f.requests, f.incidents, f.seenOrder = Stats{}, nil, nil, nil
+	f.open, f.seen, f.events = map[string][]*Incident{}, map[string]bool{}, map[string]*history{}
+}
+
+// SetTokens replaces the accepted tokens; none = no token needed.
+func (f *Fake) SetTokens(tokens ...string) { f.mu.Lock(); f.tokens = tokens; f.mu.Unlock() }
+
+// SetMaintenance switches maintenance.
+func (f *Fake) SetMaintenance(on bool) { f.mu.Lock(); f.maintain = on; f.mu.Unlock() }
+
+// SetFilters replaces the filters. It panics when one breaks the limits of Callgoose.
+func (f *Fake) SetFilters(filters []Filter) {
+	if err := validate(filters); err != nil {
+		panic("callgoosetest: " + err.Error())
+	}
+	f.mu.Lock()
+	f.filters = filters
+	f.mu.Unlock()
+}
+
+// Received returns the requests in order of arrival.
+func (f *Fake) Received() []Request {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return values(f.requests)
+}
+
+// Incidents returns the incidents in order of creation.
+func (f *Fake) Incidents() []Incident {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return values(f.incidents)
+}
+
+func values[T any](pointers []*T) []T {
+	list := make([]T, len(pointers))
+	for i, p := range pointers {
+		list[i] = *p
+	}
+	return list
+}
+
+// Open returns the open incidents in order of creation.
+func (f *Fake) Open() []Incident {
+	return slices.DeleteFunc(f.Incidents(), func(i Incident) bool { return i.ClosedBy != "" })
+}
+
+// Stats returns the totals.
+func (f *Fake) Stats() Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stats
+}
+
+// CloseByHand closes an open incident as an operator would.
+func (f *Fake) CloseByHand(id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, i := range f.incidents {
+		if i.ID == id && i.ClosedBy == "" {
+			f.closeIncident(i, "operator")
+			return true
+		}
+	}
+	return false
+}
+
+// ServeHTTP receives one request.
+func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/_fake/") {
+		f.control(w, r)
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body)) // for hooks
+	doc := decode(body)
+	rec, hist := f.receive(r, body, doc, err == nil)
+	defer func() {
+		if f.cfg.Observe != nil {
+			f.mu.Lock()
+			seen := *rec
+			f.mu.Unlock()
+			f.cfg.Observe(seen)
+		}
+	}()
+	if err != nil { // the client left, or never was HTTP
+		cut(w, false)
+		return
+	}
+	failure, ok := f.nextFailure(r.Context())
+	if !ok {
+		cut(w, false)
+		return
+	}
+	resp := failure.response(r, body)
+	f.mu.Lock()
+	switch {
+	case resp != nil:
+		rec.HTTPStatus = resp.code()
+	case failure.Mode != Reset:
+		resp = f.process(rec, r, body, doc)
+	}
+	if rec.Accepted() {
+		f.stats.Accepted++
+		f.accept(rec, hist)
+	}
+	if resp != nil {
+		rec.How = Lost // until the answer goes out
+	}
+	f.mu.Unlock()
+	present := wait(r.Context(), failure.Delay)
+	if !present || failure.Mode == Reset || failure.Mode == LoseReply {
+		cut(w, failure.Mode == Reset)
+		return
+	}
+	f.mu.Lock()
+	rec.How = Answered // first, so that whoever has the answer can see this
+	hist.answered(rec)
+	f.mu.Unlock()
+	maps.Copy(w.Header(), resp.Header)
+	w.WriteHeader(resp.code())
+	_, _ = w.Write(resp.Body)
+}
+
+func (r *Response) code() int {
+	if r.Status == 0 {
+		return http.StatusOK
+	}
+	return r.Status
+}
+
+// receive records a request; until it is processed it counts as Cut.
+func (f *Fake) receive(r *http.Request, body []byte, doc any, complete bool) (*Request, *history) {
+	q := r.URL.Query()
+	rec := &Request{
+		Time: time.Now(), Method: r.Method, Path: r.URL.Path, From: q.Get("from"),
+		ContentType: r.Header.Get("Content-Type"), How: Cut,
+		IncidentKey: Path(`"incident_key"`).value(doc), EventID: Path(`"event_id"`).value(doc), Status: Path(`"status"`).value(doc),
+	}
+	switch header, query := r.Header.Get("Authorization") != "", q.Has("token"); {
+	case header && query:
+		rec.Auth = "both"
+	case header:
+		rec.Auth = "bearer"
+	case query:
+		rec.Auth = "query"
+	default:
+		rec.Auth = "none"
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stats.Requests++
+	f.requests = append(f.requests, rec)
+	if f.cfg.KeepBodies {
+		rec.Body = body
+	} else if len(f.requests) >= 2*kept {
+		f.requests = slices.Clone(f.requests[len(f.requests)-kept:])
+	}
+	if !complete {
+		return rec, &history{}
+	}
+	return rec, f.note(rec, maphash.Bytes(f.seed, body))
+}
+
+// process does what Callgoose does with a request; f.mu is held.
+func (f *Fake) process(rec *Request, r *http.Request, body []byte, doc any) *Response {
+	resp := &Response{}
+	switch {
+	case !strings.HasSuffix(r.URL.Path, "/process"):
+		resp = reply(http.StatusNotFound, nil, map[string]string{"error": "not found"})
+	case r.Method != http.MethodPost:
+		resp = reply(http.StatusMethodNotAllowed, http.Header{"Allow": {"POST"}}, map[string]string{"error": "method not allowed"})
+	case !f.authorised(rec, r):
+		resp = reply(http.StatusUnauthorized, nil, map[string]string{"error": "unauthorized"})
+	default:
+		f.calls++
+		rec.CallID = fmt.Sprintf("call-%06d", f.calls)
+		answer := answer{ID: rec.CallID}
+		status := http.StatusAccepted
+		rec.Effect = "discarded"
+		if textual(r) && !f.maintain {
+			status, rec.Effect = f.filter(&answer, rec, body, doc)
+		}
+		resp = reply(status, nil, answer)
+	}
+	rec.HTTPStatus = resp.Status
+	return resp
+}
+
+// answer is the documented body.
+type answer struct {
+	ID        string `json:"id"`
+	Triggered struct {
+		Created   bool `json:"created"`
+		Duplicate bool `json:"duplicate"`
+	} `json:"triggered"`
+	Resolved struct {
+		Resolved  bool `json:"resolved"`
+		Duplicate bool `json:"duplicate"`
+	} `json:"resolved"`
+}
+
+func reply(status int, h http.Header, v any) *Response {
+	if h == nil {
+		h = http.Header{}
+	}
+	h.Set("Content-Type", "application/json")
+	text, _ := json.Marshal(v) // strings and booleans
+	return &Response{Status: status, Header: h, Body: append(text, '\n')}
+}
+
+func (f *Fake) authorised(rec *Request, r *http.Request) bool {
+	if rec.Auth == "both" && f.cfg.Strict {
+		return false
+	}
+	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if rec.Auth == "query" {
+		token, bearer = r.URL.Query().Get("token"), true
+	}
+	return len(f.tokens) == 0 || bearer && slices.Contains(f.tokens, token)
+}
+
+// textual says whether Callgoose reads the payload at all.
+func textual(r *http.Request) bool {
+	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return err == nil && r.Header.Get("Content-Encoding") == "" &&
+		(strings.HasPrefix(t, "text/") || strings.HasSuffix(t, "json") || strings.HasSuffix(t, "xml"))
+}
+
+// filter applies the first resolve and the first trigger that pass, in this order:
+// a request that passes both closes what was open, then opens a new incident.
+func (f *Fake) filter(a *answer, rec *Request, body []byte, doc any) (status int, effect string) {
+	status, effect = http.StatusAccepted, "discarded"
+	if i := slices.IndexFunc(f.filters, func(f Filter) bool { return f.Resolve.passes(doc) }); i >= 0 {
+		mapped := f.filters[i].Resolve.MapWith.value(doc)
+		status, effect = f.cfg.UnmatchedStatus, "none"
+		if f.repeated("resolve", mapped, body) {
+			a.Resolved.Duplicate = true
+		} else {
+			for n := len(f.open[mapped]); n > 0; n-- {
+				a.Resolved.Resolved = true
+				f.closeIncident(f.open[mapped][0], rec.CallID)
+				if f.cfg.ResolveOne {
+					break
+				}
+			}
+		}
+	}
+	if i := slices.IndexFunc(f.filters, func(f Filter) bool { return f.Trigger.passes(doc) }); i >= 0 {
+		t := f.filters[i].Trigger
+		mapped := t.MapWith.value(doc)
+		status, effect = http.StatusOK, "none"
+		switch {
+		case f.repeated("trigger", mapped, body):
+			a.Triggered.Duplicate = true
+		case len(f.open[mapped]) > 0 && f.cfg.SecondTrigger != SecondIncident:
+			a.Triggered.Duplicate = f.cfg.SecondTrigger == SecondDuplicate
+		default:
+			a.Triggered.Created = true
+			f.openIncident(t, mapped, rec, body, doc)
+		}
+	}
+	switch {
+	case a.Triggered.Created:
+		return http.StatusCreated, "created"
+	case a.Resolved.Resolved:
+		return http.StatusOK, "resolved"
+	case a.Triggered.Duplicate || a.Resolved.Duplicate:
+		return f.cfg.DuplicateStatus, "duplicate"
+	}
+	return status, effect
+}
+
+// repeated says whether the like was seen inside the window, and remembers it.
+func (f *Fake) repeated(part, mapped string, body []byte) bool {
+	key := part + " " + mapped
+	if f.cfg.DuplicateBy == ByPayload {
+		sum := sha256.Sum256(body)
+		key = part + string(sum[:])
+	} else if mapped == "" {
+		return false
+	}
+	now := time.Now()
+	for len(f.seenOrder) > 0 && now.Sub(f.seenOrder[0].at) >= f.cfg.DuplicateWindow {
+		delete(f.seen, f.seenOrder[0].key)
+		f.seenOrder = f.seenOrder[1:]
+	}
+	if f.cfg.DuplicateWindow == 0 || f.seen[key] {
+		return f.seen[key]
+	}
+	f.seen[key] = true
+	f.seenOrder = append(f.seenOrder, sighting{key, now})
+	return false
+}
+
+func (f *Fake) openIncident(t Trigger, mapped string, rec *Request, body []byte, doc any) {
+	title, description := t.TitleFrom.value(doc), t.DescriptionFrom.value(doc)
+	switch {
+	case title == "" && rec.From == "":
+		title = "New incident"
+	case title == "":
+		title = "New incident from " + rec.From
+	case rec.From != "":
+		title = rec.From + " - " + title
+	}
+	if description == "" {
+		description = string(body)
+	}
+	f.incidentN++
+	i := &Incident{
+		ID: fmt.Sprintf("incident-%06d", f.incidentN), Mapped: mapped, Title: title, Description: description,
+		Urgency: t.Urgency, OpenedAt: time.Now(), OpenedBy: rec.CallID,
+	}
+	f.stats.Open++
+	if mapped != "" {
+		f.open[mapped] = append(f.open[mapped], i)
+	}
+	f.incidents = append(f.incidents, i)
+	if closed := len(f.incidents) - f.stats.Open; closed >= 2*kept && !f.cfg.KeepBodies {
+		f.incidents = slices.DeleteFunc(f.incidents, func(i *Incident) bool {
+			drop := i.ClosedBy != "" && closed > kept
+			if drop {
+				closed--
+			}
+			return drop
+		})
+	}
+}
+
+func (f *Fake) closeIncident(i *Incident, by string) {
+	i.ClosedAt, i.ClosedBy = time.Now(), by
+	f.stats.Open--
+	f.open[i.Mapped] = slices.DeleteFunc(f.open[i.Mapped], func(o *Incident) bool { return o == i })
+	if len(f.open[i.Mapped]) == 0 {
+		delete(f.open, i.Mapped)
+	}
+}

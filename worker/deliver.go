@@ -1,0 +1,789 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker/callgoose"
+)
+
+// Source hands out the events that wait, in order. Ack says that one is
+// settled; it may be lost, the ledger knows better.
+type Source interface {
+	Next() (event.Delivery, error)
+	Ack(seq uint64)
+	Close()
+}
+
+// Bodies reads an event again whose body was not kept in memory.
+type Bodies interface {
+	Event(ctx context.Context, seq uint64) (*event.Event, error)
+}
+
+// Sender makes one request. Its error is a *callgoose.Error.
+type Sender interface {
+	Send(ctx context.Context, body []byte) (callgoose.Reply, error)
+}
+
+// DeliverConfig are the rules of delivery.
+type DeliverConfig struct {
+	RetryMin, RetryMax time.Duration // 0 = 1s, 1m
+	RetryFor           time.Duration // 0 = 72h; older events become dead letters
+	Concurrency        int           // 0 = 16
+	Rate               float64       // events a second, 0 = unlimited
+	LateAfter          time.Duration // 0 = never say so
+	Collapse           bool          // settle what fired and resolved while nothing could be sent
+	// Grace is how long attempts under way may go on at a stop. 0 = 10s.
+	Grace time.Duration
+	// Refresh reads the token again and reports whether it changed. May be nil.
+	Refresh func() bool
+	Logger  *slog.Logger
+}
+
+// Deliverer brings events to Callgoose. See the package comment.
+type Deliverer struct {
+	cfg    DeliverConfig
+	source Source
+	bodies Bodies
+	ledger Ledger
+	sender Sender
+	log    *slog.Logger
+	limit  *rate.Limiter
+	slots  chan struct{} // one for each request under way
+
+	// Owned by Run.
+	w       *lanes
+	circuit *circuit
+	flying  int
+	settled map[uint64]bool // known as settled when we started
+	floor   uint64          // everything up to it is settled
+	saved   uint64          // the floor in the ledger
+	savedAt time.Time
+	looked  time.Time // when the token was last looked for
+	highest uint64    // newest sequence pulled
+	pulling bool      // at least one was pulled
+	results chan result
+	probed  map[string]bool // lanes probed in this outage, so that every one gets its turn
+
+	kick   chan struct{}
+	save   chan event.Circuit
+	view   atomic.Pointer[View]
+	allSet atomic.Bool // circuit is up: attempts that are not probes may go out
+}
+
+// View is what operators see of the deliverer.
+type View struct {
+	InFlight  int
+	Window    int
+	Oldest    time.Time // when the oldest waiting event was put in line
+	Circuit   event.Circuit
+	NextProbe time.Time
+}
+
+// The bounds of the window: how much of the backlog is in memory. Beyond
+// windowReady runnable lanes nothing more is pulled; a lane that is stuck may
+// fill the rest without stopping the others.
+const (
+	windowItems = 60_000
+	windowReady = 1_024
+	windowDown  = 8_192
+	windowBytes = 24 << 20
+)
+
+// result is the end of an attempt.
+type result struct {
+	lane    *lane
+	probe   bool
+	verdict verdict
+	text    string
+	skipped bool // nothing was sent: the circuit opened first
+	err     error
+}
+
+// NewDeliverer makes a deliverer; Run starts it.
+func NewDeliverer(cfg DeliverConfig, source Source, bodies Bodies, ledger Ledger, sender Sender) *Deliverer {
+	cfg.RetryMin = cmp.Or(cfg.RetryMin, time.Second)
+	cfg.RetryMax = cmp.Or(cfg.RetryMax, time.Minute)
+	cfg.RetryFor = cmp.Or(cfg.RetryFor, 72*time.Hour)
+	cfg.Grace = cmp.Or(cfg.Grace, 10*time.Second)
+	cfg.Concurrency = cmp.Or(cfg.Concurrency, 16)
+	limit := rate.NewLimiter(rate.Inf, 1)
+	if cfg.Rate > 0 {
+		limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(1, int(cfg.Rate/10)))
+	}
+	d := &Deliverer{
+		cfg: cfg, source: source, bodies: bodies, ledger: ledger, sender: sender,
+		log: cfg.Logger.With("component", "delivery"), limit: limit,
+		slots: make(chan struct{}, cfg.Concurrency), w: newLanes(),
+		settled: map[uint64]bool{}, probed: map[string]bool{},
+		results: make(chan result, 4*cfg.Concurrency),
+		kick:    make(chan struct{}, 1), save: make(chan event.Circuit, 16),
+	}
+	d.view.Store(&View{Circuit: event.Circuit{State: event.Unknown}})
+	return d
+}
+
+// View is the newest picture. Safe concurrently.
+func (d *Deliverer) View() View { return *d.view.Load() }
+
+// Kick probes at once: the token or the world may have changed. Safe concurrently.
+func (d *Deliverer) Kick() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run delivers until ctx ends; then attempts under way get their grace. It
+// returns an error when the ledger or the stream failed.
+func (d *Deliverer) Run(ctx context.Context) error {
+	if err := d.ledger.View(func(tx event.Tx) error {
+		d.floor, d.saved = tx.Floor(), tx.Floor()
+		for seq := range tx.Settled() {
+			d.settled[seq] = true
+		}
+		d.circuit = newCircuit(tx.Circuit(), d.cfg.RetryMin, d.cfg.RetryMax)
+		return nil
+	}); err != nil {
+		return err
+	}
+	d.highest = d.floor
+	d.allSet.Store(d.circuit.State == event.Up)
+	d.publishView()
+
+	attempts, stopAttempts := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopAttempts(nil)
+	pulled := make(chan event.Delivery)
+	stopped := make(chan struct{})
+	pullErr := make(chan error, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { pullErr <- d.pull(pulled, stopped) })
+	wg.Go(d.saveCircuit)
+	defer wg.Wait()
+	defer close(d.save)
+	defer d.source.Close()
+	defer close(stopped)
+
+	err := d.loop(ctx, attempts, pulled, pullErr)
+	// Orderly end: what is under way gets its grace, then it is cut off and
+	// costs nothing.
+	grace := time.AfterFunc(d.cfg.Grace, func() { stopAttempts(callgoose.ErrInterrupted) })
+	defer grace.Stop()
+	if err != nil {
+		stopAttempts(callgoose.ErrInterrupted)
+	}
+	for d.flying > 0 {
+		if e := d.finish(ctx, <-d.results); e != nil && err == nil {
+			err = e
+			stopAttempts(callgoose.ErrInterrupted)
+		}
+	}
+	if err == nil {
+		err = d.saveFloor(context.WithoutCancel(ctx))
+	}
+	return err
+}
+
+// pull reads ahead by one message: the loop takes it when the window has room.
+func (d *Deliverer) pull(out chan<- event.Delivery, stopped <-chan struct{}) error {
+	for {
+		m, err := d.source.Next()
+		if err != nil {
+			return err
+		}
+		select {
+		case out <- m:
+		case <-stopped:
+			return nil
+		}
+	}
+}
+
+func (d *Deliverer) saveCircuit() {
+	for c := range d.save {
+		if err := d.ledger.Do(context.Background(), func(tx event.Tx) error {
+			tx.SetCircuit(c)
+			return nil
+		}); err != nil {
+			d.log.Warn("cannot save the state of callgoose's side", "err", err)
+		}
+	}
+}
+
+func (d *Deliverer) loop(ctx, attempts context.Context, pulled <-chan event.Delivery, pullErr <-chan error) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		now := time.Now()
+		d.w.wake(now)
+		d.refresh(ctx, now)
+		if err := d.expire(ctx, now); err != nil {
+			return err
+		}
+		if err := d.start(attempts, now); err != nil {
+			return err
+		}
+		d.publishView()
+		timer.Reset(d.sleep(time.Now()))
+		in := pulled
+		if !d.wantMore() {
+			in = nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-pullErr:
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		case m := <-in:
+			if err := d.admit(ctx, m); err != nil {
+				return err
+			}
+			// Take what is there before looking around again.
+			for n := 0; n < 256 && d.wantMore(); n++ {
+				select {
+				case m := <-pulled:
+					if err := d.admit(ctx, m); err != nil {
+						return err
+					}
+					continue
+				default:
+				}
+				break
+			}
+		case r := <-d.results:
+			if err := d.finish(ctx, r); err != nil {
+				return err
+			}
+		case <-d.kick:
+			d.circuit.probeAt = time.Time{}
+		case <-timer.C:
+			if err := d.saveFloor(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// refresh looks, while Callgoose refuses us, whether the token was replaced.
+func (d *Deliverer) refresh(ctx context.Context, now time.Time) {
+	if d.circuit.State != event.Held || d.cfg.Refresh == nil || now.Sub(d.looked) < time.Second {
+		return
+	}
+	d.looked = now
+	if d.cfg.Refresh() {
+		d.log.InfoContext(ctx, "the token changed, probing")
+		d.circuit.probeAt = time.Time{}
+	}
+}
+
+func (d *Deliverer) wantMore() bool {
+	if d.circuit.State != event.Up && len(d.w.seqs) >= windowDown {
+		return false
+	}
+	return d.w.ready.Len() < windowReady && len(d.w.seqs) < windowItems
+}
+
+// sleep is how long nothing will happen by itself.
+func (d *Deliverer) sleep(now time.Time) time.Duration {
+	next := now.Add(time.Minute)
+	soonest := func(t time.Time) {
+		if t.Before(next) {
+			next = t
+		}
+	}
+	if d.w.waiting.Len() > 0 {
+		soonest(d.w.waiting.lanes[0].notBefore)
+	}
+	if d.circuit.State != event.Up && d.w.ready.Len() > 0 && !d.circuit.probing {
+		soonest(d.circuit.probeAt)
+	}
+	if it := d.w.oldest(); it != nil {
+		if at := it.ev.QueuedAt.Add(d.cfg.RetryFor); at.After(now) {
+			soonest(at)
+		}
+	}
+	if d.circuit.State == event.Held {
+		soonest(now.Add(time.Second)) // the token file may be replaced
+	}
+	return max(next.Sub(now), time.Millisecond)
+}
+
+// admit takes one message of the stream into the window.
+func (d *Deliverer) admit(ctx context.Context, m event.Delivery) error {
+	if err := d.checkGap(ctx, m.Seq); err != nil {
+		return err
+	}
+	d.highest = max(d.highest, m.Seq)
+	if m.Seq <= d.floor || d.settled[m.Seq] {
+		delete(d.settled, m.Seq)
+		d.source.Ack(m.Seq)
+		return nil
+	}
+	if m.Err != nil {
+		if errors.Is(m.Err, event.ErrNewer) {
+			return m.Err
+		}
+		// Not readable by anyone: said loudly, and not in the way of the others.
+		d.log.ErrorContext(ctx, "an event in the store cannot be read", "stream", "EVENTS", "seq", m.Seq, "err", m.Err)
+		return d.settleQuietly(ctx, m.Seq, func(tx event.Tx) error { tx.Count("damaged", 1); return nil })
+	}
+	e := m.Event
+	if e.Settled != "" { // known before any attempt; the record says so
+		return d.settleQuietly(ctx, m.Seq, nil)
+	}
+	e.Labels, e.Annotations = nil, nil
+	it := &item{seq: m.Seq, ev: e, size: len(e.Body), backlog: d.circuit.State != event.Up}
+	if d.w.bytes+it.size > windowBytes {
+		it.size, e.Body = 0, nil
+	} else {
+		e.Body = append([]byte(nil), e.Body...) // not the whole message
+	}
+	if l, fresh := d.w.add(it); fresh && d.circuit.hopeful(l.key) {
+		d.circuit.probeAt = time.Time{}
+	}
+	return nil
+}
+
+// checkGap finds out why sequences are missing before seq. The stream hands out
+// every message in order; it skips one that is damaged without a word.
+func (d *Deliverer) checkGap(ctx context.Context, seq uint64) error {
+	if !d.pulling { // the first one: retention may have removed those before
+		d.pulling = true
+		return nil
+	}
+	for missing := d.highest + 1; missing < seq; missing++ {
+		switch _, err := d.bodies.Event(ctx, missing); {
+		case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+			d.log.ErrorContext(ctx, "an event is missing in the store", "stream", "EVENTS", "seq", missing)
+			if err := d.settleQuietly(ctx, missing, func(tx event.Tx) error { tx.Count("damaged", 1); return nil }); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		default:
+			return fmt.Errorf("event %d was not handed out by the stream", missing) // reopening hands it out
+		}
+	}
+	return nil
+}
+
+// settleQuietly settles a message that is no attempt's matter.
+func (d *Deliverer) settleQuietly(ctx context.Context, seq uint64, also func(event.Tx) error) error {
+	err := d.ledger.Do(ctx, func(tx event.Tx) error {
+		if also != nil {
+			if err := also(tx); err != nil {
+				return err
+			}
+		}
+		return tx.Settle(seq)
+	})
+	if err == nil {
+		d.source.Ack(seq)
+	}
+	return err
+}
+
+// start begins as many attempts as may go out now, oldest first.
+func (d *Deliverer) start(attempts context.Context, now time.Time) error {
+	for d.flying < 2*d.cfg.Concurrency {
+		ok, probe := d.circuit.allow(now)
+		if !ok {
+			return nil
+		}
+		l := d.next(probe)
+		if l == nil {
+			return nil
+		}
+		it := d.w.take(l)
+		if d.cfg.Collapse && it.backlog {
+			collapsed, err := d.collapse(attempts, l, it)
+			if err != nil {
+				return err
+			}
+			if collapsed {
+				continue
+			}
+		}
+		if probe {
+			d.circuit.probing = true
+			d.probed[l.key] = true
+		}
+		d.flying++
+		go func() { d.results <- d.attempt(attempts, l, it, probe) }()
+	}
+	return nil
+}
+
+// next is the lane whose head goes out next: the oldest. A probe of Callgoose
+// being down prefers, among the oldest, one that was not probed yet: an event
+// that is refused for itself must not keep all the others waiting.
+func (d *Deliverer) next(probe bool) *lane {
+	if d.w.ready.Len() == 0 {
+		return nil
+	}
+	oldest := d.w.ready.lanes[0]
+	if !probe || d.circuit.State != event.Down || !d.probed[oldest.key] {
+		return oldest
+	}
+	var best *lane
+	for _, l := range d.w.ready.lanes {
+		if !d.probed[l.key] && (best == nil || l.head().seq < best.head().seq) {
+			best = l
+		}
+	}
+	if best == nil {
+		clear(d.probed)
+		return oldest
+	}
+	return best
+}
+
+// attempt claims the event, sends it once, and records the answer. It runs in
+// a goroutine of its own, one at a time for each lane.
+func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) result {
+	res := result{lane: l, probe: probe}
+	if d.limit.Wait(ctx) != nil {
+		res.skipped = true
+		return res
+	}
+	select {
+	case d.slots <- struct{}{}:
+	case <-ctx.Done():
+		res.skipped = true
+		return res
+	}
+	release := sync.OnceFunc(func() { <-d.slots })
+	defer release()
+	if !probe && !d.allSet.Load() {
+		res.skipped = true
+		return res
+	}
+
+	e := it.ev
+	if e.Body == nil {
+		full, err := d.bodies.Event(ctx, it.seq)
+		switch {
+		case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+			// Nothing is left to send; said as a dead letter, never in the way.
+			res.verdict = verdict{result: "dead", outcome: event.Dead, reason: err.Error()}
+			res.err = d.record(ctx, it, e, event.Attempt{At: time.Now().UTC(), Result: "dead", Error: err.Error()}, res.verdict, false)
+			return res
+		case err != nil:
+			res.err = fmt.Errorf("event %s: %w", e.ID, err)
+			return res
+		}
+		e = full
+	}
+	frozenNow, body, err := d.claim(ctx, it, e)
+	if err != nil {
+		res.err = err
+		return res
+	}
+	start := time.Now()
+	reply, err := d.sender.Send(ctx, body)
+	took := time.Since(start)
+	var failed *callgoose.Error
+	if err != nil && !errors.As(err, &failed) {
+		res.err = fmt.Errorf("send event %s: %w", e.ID, err)
+		return res
+	}
+	res.verdict = classify(reply, failed)
+	if res.verdict.class == unreachable {
+		d.allSet.Store(false) // those that wait for a slot need not find out too
+	}
+	release() // the next request need not wait for our disk
+
+	a := event.Attempt{At: start.UTC(), Duration: took, Result: res.verdict.result, Probe: probe, Sent: true}
+	if failed != nil {
+		a.Status, a.Error, a.Sent = failed.Status, failed.Error(), failed.Sent
+		res.text = a.Error
+	} else {
+		a.Status, a.ID, a.Effect = reply.Status, reply.ID, reply.Effect()
+	}
+	if res.verdict.class == trouble && time.Since(e.QueuedAt) > d.cfg.RetryFor {
+		d.giveUp(&res.verdict, res.text)
+	}
+	if res.verdict.class != interrupted {
+		res.err = d.record(ctx, it, e, a, res.verdict, frozenNow)
+	}
+	d.logAttempt(ctx, it, a, res.verdict)
+	return res
+}
+
+func (d *Deliverer) giveUp(v *verdict, text string) {
+	v.outcome = event.Dead
+	v.reason = fmt.Sprintf("not delivered within %s (--retry-for)", d.cfg.RetryFor)
+	if text != "" {
+		v.reason += ": " + text
+	}
+}
+
+// claim freezes the body, durably, before Callgoose can receive any of it: if
+// we die from here on, the next attempt sends the same bytes.
+func (d *Deliverer) claim(ctx context.Context, it *item, e *event.Event) (frozenNow bool, body []byte, err error) {
+	var delayedBy time.Duration
+	now := time.Now()
+	err = d.ledger.Do(ctx, func(tx event.Tx) error {
+		r, err := d.open(tx, it, e)
+		if err != nil {
+			return err
+		}
+		if r.Frozen {
+			if r.DelayedBy != "" {
+				delayedBy, err = time.ParseDuration(r.DelayedBy)
+			}
+			return err
+		}
+		frozenNow, r.Frozen, r.DelayedBy, delayedBy = true, true, "", 0
+		if by := now.Sub(e.Since).Round(time.Second); d.cfg.LateAfter > 0 && now.Sub(e.Since) > d.cfg.LateAfter {
+			delayedBy, r.DelayedBy = by, by.String()
+		}
+		return tx.PutRecord(r)
+	})
+	if err != nil || delayedBy == 0 {
+		return frozenNow, e.Body, err
+	}
+	body, err = callgoose.Late(e.Body, delayedBy)
+	return frozenNow, body, err
+}
+
+// open reads the event's record, or makes it when its day is gone.
+func (d *Deliverer) open(tx event.Tx, it *item, e *event.Event) (*event.Record, error) {
+	r, err := tx.Record(e.ReceivedAt, e.Pos)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		r = event.NewRecord(e, it.seq)
+	}
+	return r, nil
+}
+
+// record writes what an attempt came to. When it settled the event, the mark
+// in the settled set is in the same commit: if we die after it, the message
+// comes again and is known.
+func (d *Deliverer) record(ctx context.Context, it *item, e *event.Event, a event.Attempt, v verdict, frozenNow bool) error {
+	return d.ledger.Do(context.WithoutCancel(ctx), func(tx event.Tx) error {
+		r, err := d.open(tx, it, e)
+		if err != nil {
+			return err
+		}
+		r.AddAttempt(a)
+		if frozenNow && !a.Sent {
+			r.Frozen, r.DelayedBy = false, "" // Callgoose cannot have seen it
+		}
+		if v.outcome != "" {
+			return conclude(tx, it.seq, r, v.outcome, v.reason)
+		}
+		return tx.PutRecord(r)
+	})
+}
+
+// conclude settles the message at seq together with its record.
+func conclude(tx event.Tx, seq uint64, r *event.Record, outcome event.Outcome, reason string) error {
+	r.Outcome, r.Reason, r.SettledAt = outcome, reason, time.Now().UTC()
+	if err := tx.Settle(seq); err != nil {
+		return err
+	}
+	return tx.PutRecord(r)
+}
+
+// logAttempt is one line with everything about the attempt.
+func (d *Deliverer) logAttempt(ctx context.Context, it *item, a event.Attempt, v verdict) {
+	it.attempts++
+	level := slog.LevelInfo
+	switch {
+	case v.outcome == event.Dead:
+		level = slog.LevelError
+	case v.outcome == event.Discarded, v.outcome == "" && v.class != interrupted:
+		level = slog.LevelWarn
+	}
+	attrs := []any{
+		"event_id", it.ev.ID, "event_key", it.ev.Key, "alertname", it.ev.Alertname, "status", it.ev.Status,
+		"attempt", it.attempts, "outcome", a.Result, "duration", a.Duration.Round(time.Microsecond),
+	}
+	if a.Status != 0 {
+		attrs = append(attrs, "http_status", a.Status)
+	}
+	if a.Effect != "" {
+		attrs = append(attrs, "effect", a.Effect)
+	}
+	if a.Error != "" {
+		attrs = append(attrs, "err", a.Error)
+	}
+	if v.outcome == event.Discarded {
+		attrs = append(attrs, "hint", "no filter of Callgoose matched; repair it, then replay --outcome discarded")
+	}
+	d.log.Log(ctx, level, "attempt", attrs...)
+}
+
+// finish takes in the end of an attempt.
+func (d *Deliverer) finish(ctx context.Context, r result) error {
+	d.flying--
+	now := time.Now()
+	if r.err != nil {
+		return r.err
+	}
+	it := r.lane.head()
+	if r.skipped {
+		if r.probe {
+			d.circuit.probing = false
+		}
+		d.w.enqueue(r.lane, time.Time{})
+		return nil
+	}
+	if d.circuit.observe(now, r.lane.key, r.probe, r.verdict, r.text) {
+		d.announce(ctx)
+	}
+	switch {
+	case r.verdict.outcome != "":
+		d.source.Ack(it.seq)
+		d.w.done(r.lane)
+		return d.advance(ctx)
+	case r.verdict.class == interrupted:
+		d.w.enqueue(r.lane, time.Time{})
+	case r.verdict.class == trouble && d.circuit.State == event.Up:
+		// This event's own backoff; the others go on.
+		it.tries++
+		d.w.enqueue(r.lane, now.Add(max(r.verdict.wait, backoff(it.tries, d.cfg.RetryMin, d.cfg.RetryMax, roll))))
+	case r.verdict.class == trouble && d.circuit.State == event.Unknown:
+		d.w.enqueue(r.lane, time.Time{})
+	default: // an outage costs the event nothing; the circuit says when to go on
+		it.backlog = true
+		d.w.enqueue(r.lane, time.Time{})
+	}
+	return nil
+}
+
+// announce tells of a change of the circuit, once.
+func (d *Deliverer) announce(ctx context.Context) {
+	c := d.circuit.Circuit
+	clear(d.probed)
+	d.allSet.Store(c.State == event.Up)
+	switch c.State {
+	case event.Up:
+		d.log.InfoContext(ctx, "callgoose is up", "waiting", len(d.w.seqs))
+	case event.Held:
+		d.log.ErrorContext(ctx, "callgoose refuses us: everything is held until token and address are right", "err", c.LastError)
+	default:
+		d.log.WarnContext(ctx, "callgoose is down: events wait, one probe at a time goes out", "err", c.LastError)
+	}
+	if c.State != event.Up {
+		for _, it := range d.w.seqs {
+			it.backlog = true
+		}
+	}
+	d.save <- c
+}
+
+// expire gives up events that waited longer than RetryFor: those at the head of
+// their lane that were tried, or that nothing could be tried for.
+func (d *Deliverer) expire(ctx context.Context, now time.Time) error {
+	for {
+		it := d.w.oldest()
+		if it == nil || now.Sub(it.ev.QueuedAt) <= d.cfg.RetryFor || d.circuit.State == event.Up || d.circuit.State == event.Unknown {
+			return nil
+		}
+		l := d.w.byKey[it.ev.Lane]
+		if l.busy || l.head() != it {
+			return nil
+		}
+		d.w.take(l)
+		v := verdict{}
+		d.giveUp(&v, d.circuit.LastError)
+		if err := d.settle(ctx, l, v.outcome, v.reason); err != nil {
+			return err
+		}
+		d.log.ErrorContext(ctx, "event given up", "event_id", it.ev.ID, "event_key", it.ev.Key, "alertname", it.ev.Alertname,
+			"status", it.ev.Status, "reason", v.reason)
+	}
+}
+
+// settle settles the head of a taken lane without an attempt.
+func (d *Deliverer) settle(ctx context.Context, l *lane, outcome event.Outcome, reason string) error {
+	it := l.head()
+	err := d.ledger.Do(context.WithoutCancel(ctx), func(tx event.Tx) error {
+		r, err := d.open(tx, it, it.ev)
+		if err != nil {
+			return err
+		}
+		return conclude(tx, it.seq, r, outcome, reason)
+	})
+	if err != nil {
+		return err
+	}
+	d.source.Ack(it.seq)
+	d.w.done(l)
+	return d.advance(ctx)
+}
+
+// collapse settles the head of a taken lane when its episode fired and resolved
+// before anything of it could be sent. Both of its events end so, each in turn.
+func (d *Deliverer) collapse(ctx context.Context, l *lane, it *item) (bool, error) {
+	other := event.Resolved
+	if it.ev.Status == event.Resolved {
+		other = event.Firing
+	}
+	var over bool
+	if err := d.ledger.View(func(tx event.Tx) error {
+		own, err := tx.Find(it.ev.ID)
+		if err != nil || own == nil || own.Frozen || it.ev.Again != "" {
+			return err
+		}
+		r, err := tx.Find(event.ID(it.ev.Key, other, it.ev.Episode))
+		if err != nil || r == nil {
+			return err
+		}
+		over = other == event.Resolved && r.Outcome == event.Queued || r.Outcome == event.Collapsed
+		return nil
+	}); err != nil || !over {
+		return false, err
+	}
+	return true, d.settle(ctx, l, event.Collapsed, "fired and resolved before anything of it could be sent (--on-backlog collapse)")
+}
+
+// advance moves the floor over what is settled without a gap, and saves it now
+// and then: it only bounds the settled set and what comes again at a start.
+func (d *Deliverer) advance(ctx context.Context) error {
+	if it := d.w.oldest(); it != nil {
+		d.floor = max(d.floor, it.seq-1)
+	} else {
+		d.floor = max(d.floor, d.highest)
+	}
+	if d.floor-d.saved < 1000 && time.Since(d.savedAt) < 5*time.Second {
+		return nil
+	}
+	return d.saveFloor(ctx)
+}
+
+func (d *Deliverer) saveFloor(ctx context.Context) error {
+	if d.floor <= d.saved {
+		return nil
+	}
+	d.saved, d.savedAt = d.floor, time.Now()
+	floor := d.floor
+	return d.ledger.Do(context.WithoutCancel(ctx), func(tx event.Tx) error { return tx.SetFloor(floor) })
+}
+
+func (d *Deliverer) publishView() {
+	v := &View{InFlight: d.flying, Window: len(d.w.seqs), Circuit: d.circuit.Circuit}
+	if it := d.w.oldest(); it != nil {
+		v.Oldest = it.ev.QueuedAt
+	}
+	if d.circuit.State != event.Up {
+		v.NextProbe = d.circuit.probeAt
+	}
+	d.view.Store(v)
+}

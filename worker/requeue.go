@@ -1,0 +1,253 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pmm-callgoose/store/event"
+)
+
+// Why a message stands in the events stream a second time: Event.Again.
+const (
+	againRepeat = "repeat" // PMM said it again, and it is let through
+	againReplay = "replay" // an operator wants it sent again
+	againKeep   = "keep"   // retention removes the first one, but its episode is open
+)
+
+// Ref finds a record.
+type Ref struct {
+	ReceivedAt time.Time
+	Pos        event.Position
+}
+
+// requeue is a request to put events in line again.
+type requeue struct {
+	refs   []Ref
+	queued int
+	done   chan error
+}
+
+// ErrStopping says that the splitter takes no requests any more.
+var ErrStopping = errors.New("the service is stopping")
+
+// Requeue puts settled events in line again, in the order given, behind
+// everything that waits; section 5 has no say in it. It returns how many: those
+// that are queued already, or are no longer stored, are left out. Durable when
+// it returns nil. Safe concurrently.
+//
+// If we die in between, the events that stand in the stream are in line, the
+// others are not: the caller was told nothing and asks again.
+func (s *Splitter) Requeue(ctx context.Context, refs []Ref) (int, error) {
+	r := &requeue{refs: refs, done: make(chan error, 1)}
+	select {
+	case s.asked <- r:
+	case <-s.ended:
+		return 0, ErrStopping
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	select {
+	case err := <-r.done:
+		return r.queued, err
+	case <-s.ended:
+		return 0, ErrStopping
+	}
+}
+
+func (s *Splitter) requeue(ctx context.Context, r *requeue) error {
+	return s.alone(ctx, func(b *batch) error {
+		for _, ref := range r.refs {
+			rec, err := b.tx.Record(ref.ReceivedAt, ref.Pos)
+			if err != nil {
+				return err
+			}
+			if rec == nil || rec.Outcome == event.Queued || rec.Seq == 0 {
+				continue
+			}
+			e, err := s.streams.Event(ctx, rec.Seq)
+			switch {
+			case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+				continue
+			case err != nil:
+				return err
+			case e.Settled == event.Dead, len(e.Body) == 0: // never was an event; only its episode was kept
+				continue
+			}
+			b.putAgain(e, againReplay)
+			r.queued++
+		}
+		return nil
+	})
+}
+
+// CatchUp splits what waits, without Run. For a directory with no service.
+func (s *Splitter) CatchUp(ctx context.Context) error {
+	for {
+		if more, err := s.step(ctx); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// alone runs fn with a batch of its own and publishes what it gathered.
+func (s *Splitter) alone(ctx context.Context, fn func(*batch) error) error {
+	return s.ledger.Alone(func(tx event.Tx) error {
+		b := &batch{Splitter: s, ctx: ctx, tx: tx, progress: tx.Progress()}
+		if err := fn(b); err != nil {
+			return err
+		}
+		return b.publish()
+	})
+}
+
+// putAgain gathers a copy of e, an event read from the stream.
+func (b *batch) putAgain(e *event.Event, why string) {
+	e.Again, e.At, e.QueuedAt, e.Settled, e.Reason = why, b.progress.At, time.Now().UTC(), "", ""
+	if why == againKeep {
+		e.Settled = event.Delivered // nothing is to be sent
+	}
+	b.events = append(b.events, e)
+}
+
+// pruneEvery is how often retention looks; it removes by time every pruneTime,
+// and at once when the store fills.
+const (
+	pruneEvery = 10 * time.Second
+	pruneTime  = 10 * time.Minute
+)
+
+// prune removes what is settled: older than Retention, and, when the store
+// fills, the oldest first. What is not settled is never removed: both streams
+// are cut only below the floor, and below what is split.
+//
+// Order: copies of what open episodes still need are published first, then the
+// streams are cut, then days of the ledger go. If we die in between, something
+// is there twice, and the next look goes on.
+func (s *Splitter) prune(ctx context.Context, now time.Time) error {
+	used, limit, _ := s.streams.Room()
+	share := 0.0
+	if used > limit/10*9 { // down to three quarters
+		share = float64(used-limit/4*3) / float64(used)
+	}
+	byTime := s.cfg.Retention > 0 && now.Sub(s.pruned) >= pruneTime
+	if share == 0 && !byTime {
+		return nil
+	}
+	s.pruned = now
+	cutoff := time.Time{}
+	if s.cfg.Retention > 0 {
+		cutoff = now.Add(-s.cfg.Retention)
+	}
+	var floor, split uint64
+	if err := s.ledger.View(func(tx event.Tx) error {
+		floor = tx.Floor()
+		if at := tx.Progress().At; at.Seq > 0 {
+			split = at.Seq - 1
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	events, err := s.cut(ctx, floor, share, cutoff, s.streams.FirstEvent, func(seq uint64) (time.Time, error) {
+		e, err := s.streams.Event(ctx, seq)
+		if err != nil {
+			return time.Time{}, err
+		}
+		return e.QueuedAt, nil
+	})
+	if err != nil {
+		return err
+	}
+	notes, err := s.cut(ctx, split, share, cutoff, s.streams.FirstNotification, func(seq uint64) (time.Time, error) {
+		n, err := s.streams.Notifications(ctx, seq)
+		if err != nil || len(n) == 0 {
+			return time.Time{}, err
+		}
+		return n[0].ReceivedAt, nil
+	})
+	if err != nil || notes == 0 && events == 0 {
+		return err
+	}
+	if err := s.keepOpen(ctx, events); err != nil {
+		return fmt.Errorf("keep open episodes: %w", err)
+	}
+	if err := s.streams.Purge(ctx, notes, events); err != nil {
+		return err
+	}
+	s.log.InfoContext(ctx, "removed settled history", "notifications_up_to", notes, "events_up_to", events)
+	if cutoff.IsZero() {
+		return nil
+	}
+	return s.ledger.Alone(func(tx event.Tx) error {
+		_, err := tx.DropDays(cutoff)
+		return err
+	})
+}
+
+// cut is the last sequence, up to most, that can go: because it is older than
+// cutoff, or because it belongs to the oldest share. 0 = nothing.
+func (s *Splitter) cut(ctx context.Context, most uint64, share float64, cutoff time.Time,
+	first func(context.Context) (uint64, error), at func(uint64) (time.Time, error),
+) (uint64, error) {
+	from, err := first(ctx)
+	if err != nil || from > most {
+		return 0, err
+	}
+	upTo := from - 1 + uint64(share*float64(most-from+1))
+	// The times only grow: look for the first that is too young.
+	low, high := upTo+1, most+1
+	for low < high && !cutoff.IsZero() {
+		mid := low + (high-low)/2
+		t, err := at(mid)
+		switch {
+		case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+			low = mid + 1
+		case err != nil:
+			return 0, err
+		case t.Before(cutoff):
+			low = mid + 1
+		default:
+			high = mid
+		}
+	}
+	if !cutoff.IsZero() {
+		upTo = low - 1
+	}
+	if upTo < from {
+		return 0, nil
+	}
+	return upTo, nil
+}
+
+// keepOpen copies the firing events of open episodes that are about to go: a
+// rebuilt ledger must still know them, and a repeat may have to be sent.
+func (s *Splitter) keepOpen(ctx context.Context, upTo uint64) error {
+	if upTo == 0 {
+		return nil
+	}
+	return s.alone(ctx, func(b *batch) error {
+		for ep := range b.tx.OpenEpisodes("", "") {
+			rec, err := b.tx.Record(ep.FiringAt, ep.Firing)
+			if err != nil {
+				return err
+			}
+			if rec == nil || rec.Seq == 0 || rec.Seq > upTo {
+				continue
+			}
+			e, err := s.streams.Event(ctx, rec.Seq)
+			if errors.Is(err, event.ErrGone) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if rec.Outcome == event.Delivered && s.cfg.ResendAfter == 0 {
+				e.Body = nil // it will not be sent again
+			}
+			b.putAgain(e, againKeep)
+		}
+		return nil
+	})
+}

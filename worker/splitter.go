@@ -1,0 +1,563 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"pmm-callgoose/ingest/pmm"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker/callgoose"
+)
+
+// Streams is what the splitter needs of the queue.
+type Streams interface {
+	// LastNotification is the newest envelope; Wake yields when it moved.
+	LastNotification() uint64
+	Wake() <-chan struct{}
+	Notifications(ctx context.Context, seq uint64) ([]event.Notification, error)
+	// PublishEvents appends in order, all or a prefix, and returns the first sequence.
+	PublishEvents(ctx context.Context, evs []*event.Event) (first uint64, err error)
+	Event(ctx context.Context, seq uint64) (*event.Event, error)
+	LastEvent() uint64
+	FirstEvent(ctx context.Context) (uint64, error)
+	Position(ctx context.Context) (uint64, error)
+
+	// Room and Purge are for retention.
+	FirstNotification(ctx context.Context) (uint64, error)
+	Room() (used, limit, free int64)
+	Purge(ctx context.Context, notification, event uint64) error
+}
+
+// Ledger is the durable state. Alone runs fn in a transaction of its own, Do
+// shares one with others; both are durable when they return nil.
+type Ledger interface {
+	Alone(fn func(event.Tx) error) error
+	Do(ctx context.Context, fn func(event.Tx) error) error
+	View(fn func(event.Tx) error) error
+}
+
+// SplitConfig are the rules of the splitter.
+type SplitConfig struct {
+	// From is the flat key "source" of every event: --callgoose-from.
+	From string
+	// ByAlertname keeps one incident per alert name instead of one per alert.
+	ByAlertname bool
+	ResendAfter time.Duration // 0 = off
+	LateAfter   time.Duration
+	Retention   time.Duration // of what is settled, 0 = for ever
+	Logger      *slog.Logger
+}
+
+// Splitter turns notifications into events: one goroutine, Run.
+type Splitter struct {
+	cfg     SplitConfig
+	streams Streams
+	ledger  Ledger
+	log     *slog.Logger
+	split   atomic.Int64
+	behind  atomic.Bool // there are notifications not yet decided on
+	began   uint64      // newest notification when we started
+	asked   chan *requeue
+	ended   chan struct{} // closed when Run has returned
+	pruned  time.Time     // owned by Run
+}
+
+// NewSplitter makes a splitter. It does nothing before Recover and Run.
+func NewSplitter(cfg SplitConfig, streams Streams, ledger Ledger) *Splitter {
+	s := &Splitter{
+		cfg: cfg, streams: streams, ledger: ledger, log: cfg.Logger.With("component", "splitter"),
+		asked: make(chan *requeue), ended: make(chan struct{}),
+		began: streams.LastNotification(),
+	}
+	s.behind.Store(true) // until we looked
+	return s
+}
+
+// Split counts the alerts decided on, of those accepted since the start. Behind
+// says that there are more to decide on, of whatever age. Safe concurrently.
+func (s *Splitter) Split() int64 { return s.split.Load() }
+
+// Behind reports whether notifications wait for a decision. See Split.
+func (s *Splitter) Behind() bool { return s.behind.Load() }
+
+// gatherEvents is how many alerts one publish and one commit take together.
+const gatherEvents = 500
+
+// Recover brings the ledger up to what the streams hold: after a crash between
+// publish and commit, or when its file was deleted. It returns before anything
+// is split or delivered.
+func (s *Splitter) Recover(ctx context.Context, fresh bool) error {
+	position, err := s.streams.Position(ctx)
+	if err != nil {
+		return err
+	}
+	first, err := s.streams.FirstEvent(ctx)
+	if err != nil {
+		return err
+	}
+	var from uint64
+	if err := s.ledger.View(func(tx event.Tx) error {
+		from = max(tx.Progress().Applied+1, first)
+		return nil
+	}); err != nil {
+		return err
+	}
+	last := s.streams.LastEvent()
+	if fresh && last > 0 {
+		s.log.WarnContext(ctx, "the ledger's file is new, rebuilding it from the streams; gone are attempts and answers, suppressed alerts, and the outcomes of settled events, which count as delivered",
+			"events", last+1-first, "settled", position)
+	}
+	for start := from; start <= last; start += gatherEvents {
+		stop := min(start+gatherEvents-1, last)
+		if err := s.ledger.Alone(func(tx event.Tx) error {
+			return s.reapply(ctx, tx, start, stop, position)
+		}); err != nil {
+			return fmt.Errorf("rebuild the ledger: %w", err)
+		}
+	}
+	return s.ledger.Alone(func(tx event.Tx) error { return tx.SetFloor(position) })
+}
+
+func (s *Splitter) reapply(ctx context.Context, tx event.Tx, start, stop, position uint64) error {
+	progress := tx.Progress()
+	for seq := start; seq <= stop; seq++ {
+		e, err := s.streams.Event(ctx, seq)
+		switch {
+		case errors.Is(err, event.ErrGone):
+			s.log.ErrorContext(ctx, "an event is missing in the store", "stream", "EVENTS", "seq", seq)
+			continue
+		case errors.Is(err, event.ErrNewer):
+			return err
+		case err != nil && ctx.Err() != nil:
+			return err
+		case err != nil:
+			s.log.ErrorContext(ctx, "an event cannot be read", "stream", "EVENTS", "seq", seq, "err", err)
+			continue
+		}
+		if e.Again == "" {
+			if e.Pos.NotificationID() != progress.At.NotificationID() {
+				tx.Count("notifications", 1)
+			}
+			countAlert(tx, e.Pos)
+		}
+		if e.At.Compare(progress.At) > 0 {
+			progress.At = e.At
+		}
+		if err := s.record(tx, e, seq); err != nil {
+			return err
+		}
+		if e.Again == "" && e.Settled != event.Dead || e.Again == againKeep {
+			ep, err := tx.Episode(e.Key)
+			if err != nil {
+				return err
+			}
+			if err := tx.PutEpisode(apply(ep, e)); err != nil {
+				return err
+			}
+		}
+		if seq <= position {
+			if err := assumeDelivered(tx, e); err != nil {
+				return err
+			}
+		}
+	}
+	progress.Applied = stop
+	tx.SetProgress(progress)
+	return nil
+}
+
+// countAlert counts an alert that came in; the recovery that we make for a Test
+// button alert is none.
+func countAlert(tx event.Tx, pos event.Position) {
+	if pos.Item%2 == 0 {
+		tx.Count("alerts", 1)
+	}
+}
+
+// assumeDelivered is for events behind the consumer's position: they are
+// settled, and how was known only to the ledger that is gone.
+func assumeDelivered(tx event.Tx, e *event.Event) error {
+	r, err := tx.Record(e.ReceivedAt, e.Pos)
+	if err != nil || r == nil || r.Outcome != event.Queued {
+		return err
+	}
+	r.Outcome, r.Reason, r.SettledAt = event.Delivered, "settled before the ledger was rebuilt", e.QueuedAt
+	r.Frozen = true
+	return tx.PutRecord(r)
+}
+
+// Run splits until ctx ends or the store fails.
+func (s *Splitter) Run(ctx context.Context) error {
+	defer close(s.ended)
+	look := time.NewTicker(pruneEvery)
+	defer look.Stop()
+	for {
+		more, err := s.step(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if more {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.streams.Wake():
+		case r := <-s.asked:
+			r.done <- s.requeue(ctx, r)
+		case <-look.C:
+			if err := s.prune(ctx, time.Now()); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+	}
+}
+
+// step decides on the next notifications, up to gatherEvents alerts, in one
+// transaction. The events are published inside of it: see Ledger.Alone.
+func (s *Splitter) step(ctx context.Context) (more bool, err error) {
+	last := s.streams.LastNotification()
+	b := batch{Splitter: s, ctx: ctx}
+	err = s.ledger.View(func(tx event.Tx) error {
+		b.progress = tx.Progress()
+		return nil
+	})
+	s.behind.Store(err != nil || b.next() <= last)
+	if !s.behind.Load() || err != nil {
+		return false, err
+	}
+	err = s.ledger.Alone(func(tx event.Tx) error {
+		b.tx = tx
+		for b.next() <= last && b.alerts < gatherEvents {
+			if err := b.envelope(b.next()); err != nil {
+				return err
+			}
+		}
+		return b.publish()
+	})
+	if err == nil {
+		s.split.Add(int64(b.young))
+	}
+	return err == nil, err
+}
+
+// batch is the work of one step.
+type batch struct {
+	*Splitter
+	ctx      context.Context //nolint:containedctx // lives as long as one step
+	tx       event.Tx
+	progress event.Progress
+	events   []*event.Event
+	alerts   int
+	young    int // of them, accepted since the start
+}
+
+// whole is the Note and Item of a position that stands for a whole envelope.
+const whole = math.MaxUint32
+
+func (b *batch) next() uint64 {
+	if b.progress.At.Note == whole || b.progress.At == (event.Position{}) {
+		return b.progress.At.Seq + 1
+	}
+	return b.progress.At.Seq // stopped in the middle of it
+}
+
+func (b *batch) envelope(seq uint64) error {
+	notes, err := b.streams.Notifications(b.ctx, seq)
+	switch {
+	case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+		// Never stuck behind it, never silent about it.
+		b.log.ErrorContext(b.ctx, "accepted notifications cannot be read from the store", "stream", "NOTIFICATIONS", "seq", seq, "err", err)
+		b.tx.Count("damaged", 1)
+	case err != nil:
+		return err
+	}
+	for i := range notes {
+		n := &notes[i]
+		candidates, truncated := split(n, seq, uint32(i))
+		if len(candidates) > 0 && candidates[0].pos.Compare(b.progress.At) > 0 {
+			b.tx.Count("notifications", 1)
+			if truncated > 0 {
+				b.tx.Count("truncated", truncated)
+			}
+		}
+		for j := range candidates {
+			if candidates[j].pos.Compare(b.progress.At) <= 0 {
+				continue // published before a crash
+			}
+			countAlert(b.tx, candidates[j].pos)
+			if err := b.candidate(&candidates[j]); err != nil {
+				return fmt.Errorf("notification %s: %w", event.NotificationID(seq, uint32(i)), err)
+			}
+		}
+		b.alerts += n.Alerts
+		if seq > b.began {
+			b.young += n.Alerts
+		}
+	}
+	b.progress.At = event.Position{Seq: seq, Note: whole, Item: whole}
+	return nil
+}
+
+func (b *batch) candidate(c *candidate) error {
+	if c.unusable != nil {
+		return b.unusable(c)
+	}
+	key, fingerprint := c.identity()
+	ep, err := b.tx.Episode(key)
+	if err != nil {
+		return err
+	}
+	if c.status == event.Resolved && (ep == nil || ep.Adopted && !ep.Open) {
+		if adopted := b.adopt(c); adopted != nil {
+			if err := b.tx.PutEpisode(&event.Episode{Key: key, Source: c.note.Source, Alertname: c.alert.Labels["alertname"], Adopted: true}); err != nil {
+				return err
+			}
+			c.complete(adopted)
+			key, fingerprint, ep = adopted.Key, adopted.Fingerprint, adopted
+		}
+	}
+	var last *event.Record
+	if ep != nil && ep.Open {
+		if last, err = b.tx.Record(ep.FiringAt, ep.Firing); err != nil {
+			return err
+		}
+	}
+	verdict, reason := decide(arrival{
+		firing: c.status == event.Firing, startsAt: c.alert.StartsAt, episode: ep, last: last,
+		now: c.note.ReceivedAt, resendAfter: b.cfg.ResendAfter,
+	})
+	switch verdict {
+	case suppress:
+		return b.suppress(c, key, ep, reason)
+	case again:
+		return b.again(c, last)
+	}
+	e := b.event(c, key, fingerprint, ep, verdict)
+	if verdict == end && b.cfg.ByAlertname && b.othersOpen(e) {
+		// The incident of that name must stay open; the episode ends all the same,
+		// and the stream has to know.
+		e.Settled, e.Reason = event.Suppressed, ReasonStillFiring
+		b.tx.Count("suppressed:"+e.Reason, 1)
+	}
+	if err := b.tx.PutEpisode(apply(ep, e)); err != nil {
+		return err
+	}
+	b.events = append(b.events, e)
+	b.log.DebugContext(b.ctx, "event", "event_id", e.ID, "event_key", e.Key, "alertname", e.Alertname,
+		"status", e.Status, "notification_id", c.pos.NotificationID())
+	return nil
+}
+
+// identity is the incident key of the alert: the fingerprint as PMM sent it,
+// else one over its labels.
+func (c *candidate) identity() (key, fingerprint string) {
+	fingerprint = c.alert.Fingerprint
+	if fingerprint == "" {
+		fingerprint = pmm.Fingerprint(c.alert.Labels)
+	}
+	return event.Key(c.note.Source, fingerprint), fingerprint
+}
+
+// adopt finds the one open alert of the same source that a recovery unknown
+// under its own key can mean. With none or several it means none: a wrong
+// close is worse than a stale incident.
+func (b *batch) adopt(c *candidate) *event.Episode {
+	labels := c.alert.Labels
+	if len(labels) == 0 {
+		return nil
+	}
+	var found *event.Episode
+	for ep := range b.tx.OpenEpisodes(c.note.Source, labels["alertname"]) {
+		if !includes(ep.Labels, labels) {
+			continue
+		}
+		if found != nil {
+			b.log.WarnContext(b.ctx, "a recovery could belong to several open alerts; none is closed by it",
+				"alertname", labels["alertname"], "notification_id", c.pos.NotificationID(), "one", found.Key, "other", ep.Key)
+			return nil
+		}
+		found = ep
+	}
+	if found == nil {
+		b.log.WarnContext(b.ctx, "a recovery belongs to no open alert",
+			"alertname", labels["alertname"], "notification_id", c.pos.NotificationID())
+	}
+	return found
+}
+
+func includes(all, some map[string]string) bool {
+	for k, v := range some {
+		if got, ok := all[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// complete fills what a trimmed recovery lacks from the alert it belongs to.
+// Its own bytes stay as they came.
+func (c *candidate) complete(ep *event.Episode) {
+	c.alert.Labels = union(ep.Labels, c.alert.Labels)
+	c.alert.Annotations = union(ep.Annotations, c.alert.Annotations)
+}
+
+func union(under, over map[string]string) map[string]string {
+	out := maps.Clone(under)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, over)
+	return out
+}
+
+// othersOpen reports whether another alert of that name and source is open.
+func (b *batch) othersOpen(e *event.Event) bool {
+	for ep := range b.tx.OpenEpisodes(e.Source, e.Alertname) {
+		if ep.Key != e.Key {
+			return true
+		}
+	}
+	return false
+}
+
+// event makes the event, with the body that is posted for it.
+func (b *batch) event(c *candidate, key, fingerprint string, ep *event.Episode, verdict decision) *event.Event {
+	e := &event.Event{
+		Key: key, Source: c.note.Source, Status: c.status, Pos: c.pos, At: c.pos,
+		Alertname: c.alert.Labels["alertname"], Fingerprint: fingerprint,
+		Labels: c.alert.Labels, Annotations: c.alert.Annotations,
+		ReceivedAt: c.note.ReceivedAt, QueuedAt: c.note.ReceivedAt, Since: c.changedAt(b.cfg.LateAfter),
+	}
+	count := uint64(1)
+	if ep != nil {
+		count = ep.Count + 1
+	}
+	switch verdict {
+	case end:
+		e.Episode, e.StartsAt = ep.ID, ep.StartsAt
+	case orphan:
+		e.StartsAt = c.alert.StartsAt
+		e.Episode = event.EpisodeID(cmp.Or(c.alert.StartsAt, c.alert.EndsAt), count)
+	default:
+		e.StartsAt = c.alert.StartsAt
+		e.Episode = event.EpisodeID(c.alert.StartsAt, count)
+	}
+	e.ID = event.ID(key, c.status, e.Episode)
+	e.Lane = key
+	if b.cfg.ByAlertname {
+		e.Lane = e.Source + "\x00" + e.Alertname
+	}
+	out := callgoose.Alert{
+		Status: string(c.status), Raw: c.alert.Raw, GroupLabels: c.group.GroupLabels,
+		Labels: c.alert.Labels, Annotations: c.alert.Annotations,
+		Fingerprint: fingerprint, HasFinger: c.alert.Fingerprint != "",
+		Source: b.cfg.From, IncidentKey: key, EventID: e.ID, UniqueName: !b.cfg.ByAlertname,
+	}
+	for _, f := range c.group.Envelope {
+		out.Envelope = append(out.Envelope, callgoose.Member(f))
+	}
+	e.Body = callgoose.Body(out)
+	return e
+}
+
+// again puts the episode's firing event in line once more: the same event, the
+// same bytes.
+func (b *batch) again(c *candidate, r *event.Record) error {
+	old, err := b.streams.Event(b.ctx, r.Seq)
+	if errors.Is(err, event.ErrGone) {
+		b.log.WarnContext(b.ctx, "a discarded event is no longer stored and cannot be sent again", "event_id", r.ID)
+		return b.suppress(c, r.Key, nil, ReasonRepeat)
+	}
+	if err != nil {
+		return err
+	}
+	old.Again, old.At, old.QueuedAt, old.Settled, old.Reason = againRepeat, c.pos, c.note.ReceivedAt, "", ""
+	old.Since = c.note.ReceivedAt
+	b.events = append(b.events, old)
+	return nil
+}
+
+func (b *batch) suppress(c *candidate, key string, ep *event.Episode, reason string) error {
+	if reason == ReasonRepeat && ep != nil && ep.Open && !c.alert.StartsAt.IsZero() &&
+		!ep.StartsAt.IsZero() && !c.alert.StartsAt.Equal(ep.StartsAt) &&
+		!slices.ContainsFunc(ep.Seen, c.alert.StartsAt.Equal) && len(ep.Seen) < maxStarts-1 {
+		ep.Seen = append(ep.Seen, c.alert.StartsAt)
+		if err := b.tx.PutEpisode(ep); err != nil {
+			return err
+		}
+	}
+	b.tx.Count("suppressed:"+reason, 1)
+	return b.tx.PutRecord(&event.Record{
+		ID: fmt.Sprintf("s%d.%d.%d", c.pos.Seq, c.pos.Note, c.pos.Item), Key: key, Source: c.note.Source,
+		Status: c.status, Alertname: c.alert.Labels["alertname"], Labels: c.alert.Labels, StartsAt: c.alert.StartsAt,
+		ReceivedAt: c.note.ReceivedAt, Pos: c.pos, Notification: c.pos.NotificationID(),
+		Outcome: event.Suppressed, Reason: reason, SettledAt: c.note.ReceivedAt,
+	})
+}
+
+// unusable keeps the raw bytes of a member as a dead letter, in the stream.
+func (b *batch) unusable(c *candidate) error {
+	e := &event.Event{
+		ID:  fmt.Sprintf("u%d.%d.%d", c.pos.Seq, c.pos.Note, c.pos.Item),
+		Key: event.Key(c.note.Source, "unusable"), Source: c.note.Source, Pos: c.pos, At: c.pos,
+		ReceivedAt: c.note.ReceivedAt, QueuedAt: c.note.ReceivedAt, Since: c.note.ReceivedAt,
+		Settled: event.Dead, Reason: "unusable alert: " + c.unusable.Reason, Body: c.unusable.Raw,
+	}
+	e.Lane = e.Key
+	b.log.WarnContext(b.ctx, "an alert cannot be used and is kept as a dead letter", "event_id", e.ID,
+		"notification_id", c.pos.NotificationID(), "reason", c.unusable.Reason)
+	b.events = append(b.events, e)
+	return nil
+}
+
+// publish appends the events to the stream, then writes their records. If we
+// die in between, Recover finds the events and writes the records.
+func (b *batch) publish() error {
+	if len(b.events) > 0 {
+		first, err := b.streams.PublishEvents(b.ctx, b.events)
+		if err != nil {
+			return err
+		}
+		for i, e := range b.events {
+			if err := b.record(b.tx, e, first+uint64(i)); err != nil {
+				return err
+			}
+		}
+		b.progress.Applied = first + uint64(len(b.events)) - 1
+	}
+	b.tx.SetProgress(b.progress)
+	return nil
+}
+
+// record writes the record of an event that stands in the stream at seq.
+func (s *Splitter) record(tx event.Tx, e *event.Event, seq uint64) error {
+	if e.Again == "" {
+		return tx.PutRecord(event.NewRecord(e, seq))
+	}
+	r, err := tx.Record(e.ReceivedAt, e.Pos)
+	switch {
+	case err != nil:
+		return err
+	case r == nil && e.Again == againKeep: // its day is over; the episode is not
+		return nil
+	case r == nil: // its day is gone from the ledger
+		return tx.PutRecord(event.NewRecord(e, seq))
+	case e.Again == againKeep:
+		r.Seq = seq // where its body stands now
+		return tx.PutRecord(r)
+	}
+	r.Outcome, r.Reason, r.Seq, r.SettledAt = event.Queued, e.Again, seq, time.Time{}
+	return tx.PutRecord(r)
+}
