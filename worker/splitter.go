@@ -103,6 +103,7 @@ func (s *Splitter) Recover(ctx context.Context, fresh bool) error {
 	if err != nil {
 		return err
 	}
+	position = max(position, max(first, 1)-1) // retention removes only what is settled
 	var from uint64
 	if err := s.ledger.View(func(tx event.Tx) error {
 		from = max(tx.Progress().Applied+1, first)

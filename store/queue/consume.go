@@ -39,39 +39,49 @@ const (
 )
 
 // Position is the consumer's place: every event up to and including it is
-// settled. It is what survives when the ledger's file is lost.
+// settled. It is what survives when the ledger's file is lost. Asking for it
+// makes the consumer, and sets it back to the place, so that Deliver begins
+// right behind what was said here: messages that were handed out but not
+// acknowledged before a stop or a crash come again, first. Acks above the
+// position are forgotten by this; the ledger knows those events as settled.
+//
+// The place is taken from the reset and not from the consumer's state. If we
+// die while the server writes a new consumer's two files, it knows of none at
+// the next start, and yet goes on from the old place once it is made again.
 func (q *Queue) Position(ctx context.Context) (uint64, error) {
-	c, err := q.evs.Consumer(ctx, deliverer)
-	switch {
-	case errors.Is(err, jetstream.ErrConsumerNotFound):
-		return 0, nil
-	case err != nil:
-		return 0, fmt.Errorf("%w: read consumer: %w", ErrUnavailable, err)
+	cfg := jetstream.ConsumerConfig{
+		Durable: deliverer, AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
+		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: maxAckPending,
 	}
-	return c.CachedInfo().AckFloor.Stream, nil
+	if _, err := q.evs.Consumer(ctx, deliverer); errors.Is(err, jetstream.ErrConsumerNotFound) {
+		// Made with another description, and changed below: only a change writes
+		// both files again where one of them is there.
+		first := cfg
+		first.Description = "new"
+		if _, err := q.evs.CreateConsumer(ctx, first); err != nil {
+			return 0, fmt.Errorf("%w: declare consumer: %w", ErrUnavailable, err)
+		}
+	}
+	var err error
+	if q.consumer, err = q.evs.CreateOrUpdateConsumer(ctx, cfg); err != nil {
+		return 0, fmt.Errorf("%w: declare consumer: %w", ErrUnavailable, err)
+	}
+	r, err := q.js.ResetConsumer(ctx, events, deliverer)
+	if err != nil {
+		return 0, fmt.Errorf("%w: reset consumer: %w", ErrUnavailable, err)
+	}
+	return r.ResetSeq - 1, nil
 }
 
-// Deliver begins behind the position, in order: messages that were handed out
-// but not acknowledged before a stop or a crash come again, first. Acks above
-// the position are forgotten by this; the ledger knows those events as settled.
+// Deliver hands out what is behind the position, in order. Position comes first.
 //
 // There is never a negative or late acknowledgement: a durable consumer with a
 // window keeps order only as long as nothing is redelivered. Retries happen in
 // the worker. If AckWait does pass, the worker knows the message by its sequence.
-func (q *Queue) Deliver(ctx context.Context) (*Deliveries, error) {
-	c, err := q.evs.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable: deliverer, AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
-		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: maxAckPending,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%w: declare consumer: %w", ErrUnavailable, err)
-	}
-	if _, err := q.js.ResetConsumer(ctx, events, deliverer); err != nil {
-		return nil, fmt.Errorf("%w: reset consumer: %w", ErrUnavailable, err)
-	}
-	d := &Deliveries{q: q, consumer: c, acks: map[uint64]string{}}
+func (q *Queue) Deliver(ctx context.Context) *Deliveries {
+	d := &Deliveries{q: q, consumer: q.consumer, acks: map[uint64]string{}}
 	d.open, d.close = context.WithCancel(context.WithoutCancel(ctx))
-	return d, nil
+	return d
 }
 
 // Next waits for the next event. It fails once Close was called.

@@ -80,6 +80,8 @@ type Queue struct {
 	wake      chan struct{} // has an element when lastNote moved
 	failed    chan error    // has an element when the store can no longer be trusted
 
+	consumer jetstream.Consumer // made by Position, used by Deliver
+
 	room room
 }
 

@@ -125,10 +125,10 @@ func TestRestartKeepsOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := func(count int, ack func(seq uint64) bool) (seqs []uint64) {
-		d, err := q.Deliver(t.Context())
-		if err != nil {
+		if _, err := q.Position(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		d := q.Deliver(t.Context())
 		defer d.Close()
 		for range count {
 			m, err := d.Next()
@@ -147,6 +147,10 @@ func TestRestartKeepsOrder(t *testing.T) {
 	if err := q.Close(); err != nil {
 		t.Fatal(err)
 	}
+	// A kill between the server's two files leaves the first of them alone.
+	if err := os.Remove(filepath.Join(cfg.Dir, "jetstream/jetstream/$G/streams/EVENTS/obs/delivery/meta.sum")); err != nil {
+		t.Fatal(err)
+	}
 	q = open(t, cfg)
 	if at, err := q.Position(t.Context()); err != nil || at != 3 {
 		t.Errorf("position %d, %v", at, err)
@@ -156,6 +160,9 @@ func TestRestartKeepsOrder(t *testing.T) {
 		if seq != uint64(i)+4 {
 			t.Fatalf("handed out as %v", got)
 		}
+	}
+	if _, err := os.Stat(filepath.Join(cfg.Dir, "jetstream/jetstream/$G/streams/EVENTS/obs/delivery/meta.sum")); err != nil {
+		t.Errorf("the second file was not written again: %v", err)
 	}
 }
 

@@ -90,10 +90,7 @@ func (c *core) run(ctx context.Context) error {
 	if err := c.splitter.Recover(ctx, c.fresh); err != nil {
 		return err
 	}
-	var err error
-	if c.source, err = c.queue.Deliver(ctx); err != nil {
-		return err
-	}
+	c.source = c.queue.Deliver(ctx)
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var wg sync.WaitGroup
