@@ -1,13 +1,41 @@
-// Package pmm holds all we know about Percona Monitoring and Management as a
-// sender: what its webhook bodies look like and how far they may stray.
+// Package pmm holds all we know about Percona Monitoring and Management: what its
+// webhook bodies look like and how far they may stray, and how its HTTP API is
+// told to send them to us.
+//
+// # Bodies
 //
 //	body ──survey──▶ top-level members ──▶ Envelope
 //	                   └─ "alerts" ──each──▶ member ──fault──┬─▶ Alerts
 //	                                                         └─▶ Unusable
 //
-// It promises that [Decode] never fails on a body [Check] let through, never
-// panics, and keeps every byte of a member, usable or not. It starts no
-// goroutines and touches neither disk nor network.
+// [Decode] never fails on a body [Check] let through, never panics, and keeps every
+// byte of a member, usable or not. It touches neither disk nor network.
+//
+// # Setting up
+//
+//	Version ─▶ contact points, policies ─▶ [Plan] ──Apply──▶ read again, unchanged? ─▶ write ─▶ read again
+//
+// [Client.Plan] reads and decides, [Client.Apply] writes, [Client.PlanRemoval] takes
+// back, [Client.Inspect] only looks. What they promise:
+//
+//   - A second run writes nothing. Credentials are the exception that cannot be seen:
+//     Grafana hides them, so they are written again only when asked for ([Want].Rotate).
+//     Nothing about them is kept here, as setup may run on any machine.
+//   - Nobody loses a notification: see policy.go, and the test that walks trees made
+//     at random before and after.
+//   - What others made is never changed. Our contact point is known by its identifier
+//     and its name together, our route by leading there, our default routes by a
+//     matcher that is true of every alert. Members that we do not know are written
+//     back byte for byte.
+//   - A lock of Grafana's (provenance) stays: what is made here can be edited in its
+//     pages (X-Disable-Provenance), what came through the API stays locked, and what
+//     comes from a file is refused.
+//   - No error, plan or note holds a credential.
+//
+// If the process dies between the two writes, there is a contact point without a
+// route, or after a removal one that no route needs: the next run does the rest.
+//
+// No part of the package starts goroutines.
 //
 // # Versions
 //

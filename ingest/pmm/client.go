@@ -1,0 +1,433 @@
+package pmm
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+)
+
+// ClientConfig says which PMM is asked, and as whom.
+type ClientConfig struct {
+	// URL is where PMM is, https://pmm.example.net. Grafana's path /graph may be
+	// part of it. No user or password inside.
+	URL string
+	// Token is a service account token (PMM 3) or an API key (PMM 2). Either it or
+	// Basic, "user:password", is needed; the token wins.
+	Token string
+	Basic string
+	// CAFile holds further certificate authorities in PEM, "" = the system's. It may
+	// also hold the very certificate of PMM: that one is then accepted under any
+	// name, since the one that PMM makes itself names no host
+	// (percona/pmm:build/ansible/roles/nginx/files/ssl).
+	CAFile string
+	// InsecureSkipVerify accepts any certificate: the token can then be read by
+	// whoever stands in between.
+	InsecureSkipVerify bool
+	// Timeout bounds one request. 0 = 15s.
+	Timeout time.Duration
+	// Transport replaces the network in tests. nil = HTTP with the proxy of the
+	// environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
+	Transport http.RoundTripper
+}
+
+// Client asks the HTTP API of one PMM. Safe concurrently.
+type Client struct {
+	cfg     ClientConfig
+	base    string // without a slash at the end
+	secrets []string
+}
+
+// NewClient checks cfg and reads the CA file. It makes no connection.
+func NewClient(cfg ClientConfig) (*Client, error) {
+	u, err := url.Parse(cfg.URL)
+	switch {
+	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
+		return nil, errors.New("the URL of PMM is not of the form https://host") // the parser's error would print it
+	case u.User != nil:
+		return nil, errors.New("the URL of PMM holds a user name; the token or password belongs into a file")
+	case u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("the URL of PMM holds a ? or #; only https://host is wanted")
+	case cfg.Token == "" && cfg.Basic == "":
+		return nil, errors.New("PMM asks for a token, and none is given: make a service account with the role Admin (PMM 2: an API key) and put its token into a file")
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 15 * time.Second
+	}
+	if cfg.Transport == nil {
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: cfg.InsecureSkipVerify}
+		if cfg.CAFile != "" && !cfg.InsecureSkipVerify {
+			if err := trust(t.TLSClientConfig, cfg.CAFile, u.Hostname()); err != nil {
+				return nil, err
+			}
+		}
+		cfg.Transport = t
+	}
+	c := &Client{cfg: cfg, base: u.Scheme + "://" + u.Host + strings.TrimSuffix(strings.TrimRight(u.EscapedPath(), "/"), "/graph")}
+	_, password, _ := strings.Cut(cfg.Basic, ":")
+	c.secrets = []string{cfg.Token, cfg.Basic, password}
+	return c, nil
+}
+
+// trust makes a connection accept what the file holds, and what the system trusts.
+func trust(t *tls.Config, file, host string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("PMM's CA: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return fmt.Errorf("PMM's CA: no certificate in %s", file)
+	}
+	var own [][]byte
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		own = append(own, block.Bytes)
+	}
+	t.InsecureSkipVerify = true // VerifyConnection does it instead
+	t.VerifyConnection = func(cs tls.ConnectionState) error {
+		leaf := cs.PeerCertificates[0]
+		for _, der := range own {
+			if bytes.Equal(der, leaf.Raw) {
+				return nil // its holder has just proved to have the key
+			}
+		}
+		chain := x509.NewCertPool()
+		for _, c := range cs.PeerCertificates[1:] {
+			chain.AddCert(c)
+		}
+		name := cmp.Or(cs.ServerName, host) // the first is empty for an address
+		_, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: chain, DNSName: name})
+		return err
+	}
+	return nil
+}
+
+// Host is the host and port that is asked.
+func (c *Client) Host() string {
+	_, rest, _ := strings.Cut(c.base, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	return host
+}
+
+// Plain reports whether the token travels in the clear to another machine.
+func (c *Client) Plain() bool { return strings.HasPrefix(c.base, "http://") && !IsLoopback(c.base) }
+
+// IsLoopback reports whether the host of a URL is this machine, from the point of
+// view of whoever uses the URL.
+func IsLoopback(rawURL string) bool {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return false
+	}
+	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	ip := net.ParseIP(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+}
+
+// APIError says which request to PMM failed, and how. Its text is one line and
+// holds no credential.
+type APIError struct {
+	Doing  string // what was tried: "read the contact points"
+	Status int    // of the answer, 0 when there was none
+	text   string
+}
+
+func (e *APIError) Error() string { return e.Doing + ": " + e.text }
+
+// ErrTooOld is the error of a PMM whose Grafana has no alerting.
+var ErrTooOld = errors.New("needs PMM 2.31 or later, where Grafana's alerting begins; upgrade PMM, or send with a webhook_config of its Alertmanager")
+
+// Version is what PMM says about itself. Either may be empty: PMM's own version
+// needs a token it accepts, and Grafana can be told to hide its own.
+type Version struct {
+	PMM     string `json:"version"`
+	Grafana string `json:"grafana"`
+}
+
+func (v Version) String() string {
+	switch {
+	case v.PMM == "":
+		return "PMM of unknown version, Grafana " + v.Grafana
+	case v.Grafana == "":
+		return "PMM " + v.PMM
+	}
+	return "PMM " + v.PMM + ", Grafana " + v.Grafana
+}
+
+// SignsWebhooks reports whether its Grafana can sign webhooks (HMAC). It begins
+// with Grafana 11.6 (grafana/alerting 2acbeef2), that is with PMM 3.2.
+func (v Version) SignsWebhooks() bool {
+	if v.Grafana != "" {
+		return atLeast(v.Grafana, 11, 6)
+	}
+	return atLeast(v.PMM, 3, 2)
+}
+
+// atLeast compares the first two numbers of a version. "2.31.0-rc" is 2.31.
+func atLeast(version string, major, minor int) bool {
+	first, rest, _ := strings.Cut(version, ".")
+	second, _, _ := strings.Cut(rest, ".")
+	second, _, _ = strings.Cut(second, "-")
+	a, err1 := strconv.Atoi(first)
+	b, err2 := strconv.Atoi(second)
+	return err1 == nil && err2 == nil && (a > major || a == major && b >= minor)
+}
+
+// Version asks for the versions, and refuses a PMM that is too old with ErrTooOld.
+//
+// PMM 3 answers at /v1/server/version, PMM 2 at /v1/version; both want a token.
+// PMM 2 answers 401 "Access denied." to a path it does not know, unless the user is
+// Grafana's own administrator (percona/pmm:managed/services/grafana/auth_server.go),
+// so only the second refusal counts. Grafana's health answers anybody.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	var v Version
+	var answer struct {
+		Version string `json:"version"`
+	}
+	err := c.do(ctx, request{doing: "read the version of PMM", path: "/v1/server/version", out: &answer})
+	if e, ok := errors.AsType[*APIError](err); ok && e.Status >= 400 && e.Status < 500 {
+		err = c.do(ctx, request{doing: "read the version of PMM", path: "/v1/version", out: &answer})
+	}
+	if err != nil {
+		return v, err
+	}
+	v.PMM, answer.Version = oneLine(answer.Version), ""
+	if v.PMM != "" && !atLeast(v.PMM, 2, 31) {
+		return v, fmt.Errorf("this is PMM %s: %w", v.PMM, ErrTooOld)
+	}
+	// Without it the version of PMM decides what can be used.
+	if err := c.do(ctx, request{doing: "read the version of Grafana", path: "/graph/api/health", out: &answer}); err == nil {
+		v.Grafana = oneLine(answer.Version)
+	} else if ctx.Err() != nil {
+		return v, err
+	}
+	return v, nil
+}
+
+// request is one call of the API.
+type request struct {
+	doing  string // for errors
+	method string // "" = GET
+	path   string
+	body   []byte
+	// editable asks Grafana not to lock the object against changes in its pages.
+	editable bool
+	secrets  []string // what the body holds and no error may repeat
+	out      any      // what the JSON of the answer goes to; nil = ignored
+	header   *http.Header
+}
+
+// maxAnswer is more than any list of contact points or tree of policies.
+const maxAnswer = 16 << 20
+
+func (c *Client) do(ctx context.Context, r request) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	secrets := append(append([]string(nil), c.secrets...), r.secrets...)
+	fail := func(status int, format string, args ...any) error {
+		return &APIError{Doing: r.doing, Status: status, text: oneLine(hide(fmt.Sprintf(format, args...), secrets))}
+	}
+	if r.method == "" {
+		r.method = http.MethodGet
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, bytes.NewReader(r.body))
+	if err != nil {
+		return fail(0, "cannot build the request")
+	}
+	if c.cfg.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.cfg.Token)
+	} else {
+		user, password, _ := strings.Cut(c.cfg.Basic, ":")
+		req.SetBasicAuth(user, password)
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "pmm-callgoose")
+	if r.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if r.editable {
+		req.Header.Set("X-Disable-Provenance", "true")
+	}
+	// Not through http.Client: it would carry the token to wherever a redirect leads.
+	resp, err := c.cfg.Transport.RoundTrip(req)
+	if err != nil {
+		return fail(0, "%s", c.why(ctx, err))
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if r.header != nil {
+		*r.header = resp.Header
+	}
+	switch status := resp.StatusCode; {
+	case status >= 300 && status < 400:
+		return fail(status, "PMM answered with a redirect to %s; is this the address of PMM itself, with https?", target(resp.Header.Get("Location")))
+	case status < 200 || status > 299:
+		return fail(status, "PMM answered %d %s%s", status, http.StatusText(status), advice(status, said(body)))
+	case err != nil:
+		return fail(status, "the answer of PMM broke off: %s", innermost(err))
+	case len(body) > maxAnswer:
+		return fail(status, "the answer of PMM is larger than %d MiB", maxAnswer>>20)
+	case r.out == nil:
+		return nil
+	}
+	if err := json.Unmarshal(body, r.out); err != nil {
+		if bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")) {
+			return fail(resp.StatusCode, "PMM answered with a web page (%s) where JSON was expected; is this the address of PMM itself?", said(body))
+		}
+		return fail(resp.StatusCode, "the answer of PMM cannot be read: it is not the JSON that is documented")
+	}
+	return nil
+}
+
+// target is where a redirect leads, without what may be in its query.
+func target(location string) string {
+	u, err := url.Parse(location)
+	if err != nil {
+		return "somewhere unreadable"
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
+
+var (
+	titleTag = regexp.MustCompile(`(?is)<title[^>]*>(.*?)</title>`)
+	anyTag   = regexp.MustCompile(`(?s)<[^>]*>`)
+)
+
+// said is what an answer says for people. Grafana answers {"message":…}, its
+// access control also {"title":…}, pmm-managed {"error":…,"message":…}, nginx a page.
+func said(body []byte) string {
+	var a struct {
+		Message string `json:"message"`
+		Error   string `json:"error"`
+	}
+	if json.Unmarshal(body, &a) == nil {
+		if a.Message == "" {
+			a.Message = a.Error
+		}
+		return oneLine(a.Message)
+	}
+	text := string(body[:min(len(body), 64<<10)])
+	if m := titleTag.FindStringSubmatch(text); m != nil {
+		text = m[1]
+	}
+	return oneLine(html.UnescapeString(anyTag.ReplaceAllString(text, " ")))
+}
+
+// advice is what to do about a refusal.
+func advice(status int, text string) string {
+	if text != "" {
+		text = ": " + text
+	}
+	switch {
+	case status == http.StatusUnauthorized:
+		return text + " (the token or password is not accepted: wrong, expired, or of another PMM)"
+	case strings.Contains(strings.ToLower(text), "provenance"):
+		return text + " (it was made from a file or by another tool, which has to change it)"
+	case status == http.StatusForbidden:
+		return text + " (the service account needs the role Admin)"
+	case status == http.StatusNotFound:
+		return text + " (is this the address of PMM itself, and is alerting switched on in its settings?)"
+	case status == http.StatusServiceUnavailable, status == http.StatusBadGateway, status == http.StatusGatewayTimeout:
+		return text + " (PMM is starting, being updated, or behind a proxy that cannot reach it; try again)"
+	}
+	return text
+}
+
+// why takes an error of the transport apart. None of its texts holds a header.
+func (c *Client) why(ctx context.Context, err error) string {
+	var (
+		dns      *net.DNSError
+		op       *net.OpError
+		unknown  x509.UnknownAuthorityError
+		hostname x509.HostnameError
+		invalid  x509.CertificateInvalidError
+		verify   *tls.CertificateVerificationError
+		record   tls.RecordHeaderError
+	)
+	switch {
+	case ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return "interrupted"
+	case errors.As(err, &dns):
+		return fmt.Sprintf("cannot resolve %s: %s", dns.Name, dns.Err)
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		return "cannot connect through the proxy: " + innermost(op.Err)
+	case errors.As(err, &unknown):
+		return "the certificate of PMM is signed by nobody we know; give its authority, or the certificate itself, with --pmm-ca"
+	case errors.As(err, &hostname):
+		return fmt.Sprintf("the certificate of PMM is for another name: %s; use that name in the URL, or give the certificate itself with --pmm-ca", hostname.Error())
+	case errors.As(err, &verify), errors.As(err, &invalid):
+		return "the certificate of PMM is not valid: " + innermost(err)
+	case errors.As(err, &record), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+		return fmt.Sprintf("%s does not speak TLS; is it http:// or another port?", c.Host())
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Sprintf("cannot connect to %s: nothing listens there", c.Host())
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Sprintf("no answer from %s in %s", c.Host(), c.cfg.Timeout)
+	case errors.As(err, &op) && op.Op == "dial":
+		return fmt.Sprintf("cannot connect to %s: %s", c.Host(), innermost(op.Err))
+	}
+	return fmt.Sprintf("the connection to %s failed: %s", c.Host(), innermost(err))
+}
+
+// innermost is the root of an error: those around it can carry a whole URL.
+func innermost(err error) string {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err.Error()
+		}
+		err = inner
+	}
+}
+
+// hide takes secrets out of a text in which an answer may repeat them.
+func hide(text string, secrets []string) string {
+	for _, s := range secrets {
+		if s == "" {
+			continue
+		}
+		quoted, _ := json.Marshal(s) // a string always encodes
+		for _, form := range []string{s, url.QueryEscape(s), html.EscapeString(s), string(quoted[1 : len(quoted)-1])} {
+			text = strings.ReplaceAll(text, form, "[redacted]")
+		}
+	}
+	return text
+}
+
+// oneLine makes one short printable line of a text from outside.
+func oneLine(s string) string {
+	const limit = 600
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return ' '
+		}
+		return r
+	}, s[:min(len(s), 4*limit)])
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,805 @@
+package pmm
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// DefaultName is what our contact point is called unless told otherwise.
+const DefaultName = "Callgoose SQIBS"
+
+const (
+	contactPoints = "/graph/api/v1/provisioning/contact-points"
+	policies      = "/graph/api/v1/provisioning/policies"
+
+	// redacted is what Grafana shows in place of a secret
+	// (pkg/services/ngalert/api/tooling/definitions, RedactedValue). Only a person
+	// may send it back: Grafana then keeps the old secret in some versions and
+	// stores the word itself in others, for nested ones.
+	redacted = "[REDACTED]"
+
+	usualTimestampHeader = "X-Grafana-Alerting-Timestamp"
+)
+
+// Want is what should be in PMM.
+type Want struct {
+	// Name of the contact point. "" = DefaultName.
+	Name string
+	// URL is where PMM finds our webhook.
+	URL string
+	// The credentials that our intake asks for: a bearer token or user:password,
+	// and besides the secret to sign with. The token wins over Basic, for Grafana
+	// sends only one of them (grafana/alerting:receivers/webhook).
+	Token      string
+	Basic      string
+	HMACSecret string
+	// HMACTimestampHeader is the header with the signed time. "" = the usual one.
+	HMACTimestampHeader string
+	// Matchers narrow the route to the alerts that fulfil them all. None = all alerts.
+	Matchers []Matcher
+	// Rotate writes the credentials again. PMM never shows them, so a change of a
+	// secret cannot be seen, and without this a second run changes nothing.
+	Rotate bool
+	// Bare allows credentials that are in PMM to be taken away when there are none here.
+	Bare bool
+}
+
+func (w Want) secrets() []string {
+	_, password, _ := strings.Cut(w.Basic, ":")
+	return []string{w.Token, w.Basic, password, w.HMACSecret}
+}
+
+// Check reports what is wrong with w, in one line. Plan asks it too.
+func (w Want) Check() error {
+	u, err := url.Parse(w.URL)
+	switch {
+	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
+		return errors.New("the webhook URL is not of the form http://host:4667/v1/webhook")
+	case u.User != nil:
+		return errors.New("the webhook URL holds a user name; PMM shows a URL to everybody, so credentials go into the ingest secrets")
+	case w.Name != strings.TrimSpace(w.Name):
+		return errors.New("the name of the contact point begins or ends with a space")
+	}
+	return nil
+}
+
+var notInUID = regexp.MustCompile(`[^a-z0-9]+`)
+
+// UID is the fixed identifier of the contact point with that name: how we know our
+// own again. Grafana allows letters, digits, - and _, 40 of them.
+func UID(name string) string {
+	slug := strings.Trim(notInUID.ReplaceAllString(strings.ToLower(name), "-"), "-")
+	if !strings.HasPrefix(slug, "callgoose") {
+		slug = strings.TrimSuffix("callgoose-"+slug, "-")
+	}
+	if len(slug) > 40 {
+		slug = slug[:23] + "-" + Fingerprint(map[string]string{"name": name})
+	}
+	return slug
+}
+
+// Action is what a plan does to an object.
+type Action string
+
+// The actions.
+const (
+	Create Action = "create"
+	Change Action = "change"
+	Remove Action = "remove"
+	Keep   Action = "keep"
+)
+
+// Step is one object of a plan, and what happens to it.
+type Step struct {
+	Object string `json:"object"` // contact point, route, default route
+	Name   string `json:"name"`
+	Action Action `json:"action"`
+	Fields []Edit `json:"fields,omitempty"`
+	// Why says what a person should know about it.
+	Why string `json:"why,omitempty"`
+}
+
+// Edit is a value that changes. Secrets show as "(hidden)".
+type Edit struct {
+	Name string `json:"name"`
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
+const (
+	hidden = "(hidden)"
+	none   = "(none)"
+)
+
+// Plan is what Apply would do. It holds no secret that prints.
+type Plan struct {
+	Version Version  `json:"pmm"`
+	Steps   []Step   `json:"steps"`
+	Notes   []string `json:"notes"`
+
+	state  state
+	want   Want
+	remove bool
+	point  *call  // on the contact point, nil = none
+	tree   []byte // the policies to write, nil = none
+	// lockedTree: it was written through the API by somebody who wanted it kept from
+	// being edited in Grafana's pages. It stays so.
+	lockedTree bool
+}
+
+// call is one request that changes something.
+type call struct {
+	doing, method, path string
+	body                []byte
+	editable            bool
+}
+
+// Empty reports whether there is nothing to do.
+func (p *Plan) Empty() bool { return p.point == nil && p.tree == nil }
+
+// state is what PMM answered.
+type state struct {
+	points []*point
+	// The answers themselves, to see whether anything has changed since.
+	rawPoints, rawTree []byte
+	tree               *tree
+}
+
+// point is one contact point of Grafana: one integration. Several with one name
+// are shown as one and get their notifications together.
+type point struct {
+	object
+	settings object
+}
+
+func (p *point) uid() string  { return p.text("uid") }
+func (p *point) name() string { return p.text("name") }
+
+// read asks for all that a plan needs.
+func (c *Client) read(ctx context.Context, notes *[]string) (state, error) {
+	var s state
+	var rawPoints, rawTree json.RawMessage
+	var header http.Header
+	if err := c.do(ctx, request{doing: "read the contact points", path: contactPoints, out: &rawPoints, header: &header}); err != nil {
+		return s, err
+	}
+	// Grafana 13 marks the API as going away.
+	if date := header.Get("X-API-Deprecation-Date"); date != "" && notes != nil {
+		*notes = append(*notes, fmt.Sprintf("this Grafana announces the end of the provisioning API that is used here (deprecated since %s); it still works", oneLine(date)))
+	}
+	if err := c.do(ctx, request{doing: "read the notification policies", path: policies, out: &rawTree}); err != nil {
+		return s, err
+	}
+	s.rawPoints, s.rawTree = compact(rawPoints), compact(rawTree)
+	var err error
+	if s.points, err = readPoints(rawPoints); err != nil {
+		return s, err
+	}
+	s.tree, err = readTree(rawTree)
+	return s, err
+}
+
+func compact(raw []byte) []byte {
+	var b bytes.Buffer
+	_ = json.Compact(&b, raw) // it was just decoded
+	return b.Bytes()
+}
+
+func readPoints(raw []byte) ([]*point, error) {
+	var list []json.RawMessage
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, errors.New("the contact points cannot be read: not a list; is this the answer of PMM?")
+	}
+	var out []*point
+	for _, item := range list {
+		p := &point{}
+		if err := json.Unmarshal(item, &p.object); err != nil {
+			return nil, fmt.Errorf("a contact point cannot be read: %w", err)
+		}
+		if p.filled("settings") {
+			if err := json.Unmarshal(p.raw["settings"], &p.settings); err != nil {
+				return nil, fmt.Errorf("the settings of contact point %q cannot be read: %w", p.name(), err)
+			}
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// ours finds our contact point. It is ours when identifier and name are both what
+// we give it; one of them alone means that somebody's work is in the way.
+func (s *state) ours(name string) (*point, error) {
+	uid := UID(name)
+	for _, p := range s.points {
+		switch {
+		case p.uid() == uid && p.name() == name:
+			if p.text("type") != "webhook" {
+				return nil, fmt.Errorf("contact point %q has become one of type %s; remove it in PMM, or choose another name with --contact-point", name, p.text("type"))
+			}
+			return p, nil
+		case p.uid() == uid:
+			return nil, fmt.Errorf("the contact point with the identifier %s is called %q; rename it to %q in PMM, or choose another name with --contact-point", uid, p.name(), name)
+		}
+	}
+	for _, p := range s.points {
+		if p.name() == name {
+			return nil, fmt.Errorf("there is a contact point %q that was not made here, and it stays as it is; choose another name with --contact-point, or remove it in PMM first", name)
+		}
+	}
+	return nil, nil
+}
+
+// Plan reads PMM and works out what has to change so that w is there. It changes
+// nothing.
+func (c *Client) Plan(ctx context.Context, w Want) (*Plan, error) {
+	w.Name = cmp.Or(w.Name, DefaultName)
+	if err := w.Check(); err != nil {
+		return nil, err
+	}
+	v, err := c.Version(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.plan(ctx, w, v)
+}
+
+func (c *Client) plan(ctx context.Context, w Want, v Version) (*Plan, error) {
+	p := &Plan{Version: v, want: w, Notes: []string{}}
+	if w.HMACSecret != "" && !v.SignsWebhooks() {
+		return nil, fmt.Errorf("%s cannot sign webhooks (PMM 3.2 begins to); use --ingest-token-file instead of --ingest-hmac-secret-file", v)
+	}
+	var err error
+	if p.state, err = c.read(ctx, &p.Notes); err != nil {
+		return nil, err
+	}
+	if err := p.planPoint(w); err != nil {
+		return nil, err
+	}
+	if err := p.planRoutes(w); err != nil {
+		return nil, err
+	}
+	p.notice(w)
+	return p, nil
+}
+
+// notice adds what is worth knowing though nothing has to change for it.
+func (p *Plan) notice(w Want) {
+	note := func(format string, args ...any) { p.Notes = append(p.Notes, fmt.Sprintf(format, args...)) }
+	u, err := url.Parse(w.URL)
+	if err != nil {
+		return
+	}
+	if IsLoopback(w.URL) {
+		note("%s means PMM itself when PMM runs in a container; right only if both run on one host without containers, or in one pod", u.Host)
+	}
+	if !webhookPath.MatchString(u.Path) {
+		note("the path %s does not end in /v1/webhook or /v1/webhook/NAME, which is where serve listens", cmp.Or(u.Path, "/"))
+	}
+	if u.RawQuery != "" {
+		note("PMM shows the webhook URL, with all that stands after its ?, to everybody who may read contact points")
+	}
+	if w.Token == "" && w.Basic == "" && w.HMACSecret == "" {
+		note("no credentials: serve has to run without ingest secrets; name them here as serve gets them (--ingest-token-file)")
+	}
+}
+
+var webhookPath = regexp.MustCompile(`/v1/webhook(/[a-z0-9-]{1,16})?/?$`)
+
+// managed are the settings that we decide about; all others are left as they are.
+// payload would replace the body, and the result could not be read by us.
+var managed = []string{
+	"url", "httpMethod", "maxAlerts", "authorization_scheme", "authorization_credentials", "username", "password",
+	"hmacConfig", "hmacConfig.secret", "payload",
+}
+
+// wanted makes the settings of the webhook, on top of those that are not ours to decide.
+func (w Want) wanted(old object) (object, error) {
+	var s object
+	for _, k := range old.keys {
+		if slices.Contains(managed, k) {
+			continue
+		}
+		if bytes.Contains(old.raw[k], []byte(redacted)) {
+			return s, fmt.Errorf("contact point %q has a secret in %s that was not put there by us and would be lost by a change; change the contact point in PMM, or remove that secret first", w.Name, k)
+		}
+		s.set(k, "")
+		s.raw[k] = old.raw[k]
+	}
+	s.set("url", w.URL)
+	s.set("httpMethod", http.MethodPost)
+	s.set("maxAlerts", "0") // a text in older versions' own pages, a number in newer; both are read
+	switch {
+	case w.Token != "":
+		s.set("authorization_scheme", "Bearer")
+		s.set("authorization_credentials", w.Token)
+	case w.Basic != "":
+		user, password, _ := strings.Cut(w.Basic, ":")
+		s.set("username", user)
+		s.set("password", password)
+	}
+	if w.HMACSecret != "" {
+		s.set("hmacConfig", map[string]string{
+			"secret": w.HMACSecret, "header": "X-Grafana-Alerting-Signature",
+			"timestampHeader": cmp.Or(w.HMACTimestampHeader, usualTimestampHeader),
+		})
+	}
+	return s, nil
+}
+
+type fact struct{ name, value string }
+
+// shown is what can be seen of a contact point, by field, in the order to print it.
+func shown(disableResolve bool, s object) []fact {
+	var fields []fact
+	add := func(name, value string) { fields = append(fields, fact{name, value}) }
+	secret := func(key string) string {
+		if s.text(key) == "" {
+			return none
+		}
+		return hidden
+	}
+	add("url", s.text("url"))
+	add("httpMethod", cmp.Or(s.text("httpMethod"), http.MethodPost))
+	add("maxAlerts", strconv.Itoa(maxAlerts(s)))
+	add("disableResolveMessage", strconv.FormatBool(disableResolve))
+	scheme := none
+	if s.text("authorization_credentials") != "" { // without it the scheme means nothing
+		scheme = cmp.Or(s.text("authorization_scheme"), "Bearer")
+	}
+	add("authorization_scheme", scheme)
+	add("authorization_credentials", secret("authorization_credentials"))
+	add("username", cmp.Or(s.text("username"), none))
+	add("password", secret("password"))
+	h := readHMAC(s)
+	add("hmacConfig", h.String())
+	payload := none
+	if s.filled("payload") {
+		payload = "a template of its own"
+	}
+	add("payload", payload)
+	return fields
+}
+
+// maxAlerts is a number or a text with one; Grafana reads anything else as 0.
+func maxAlerts(s object) int {
+	n, _ := strconv.Atoi(strings.Trim(string(bytes.TrimSpace(s.raw["maxAlerts"])), `"`))
+	return n
+}
+
+type signing struct {
+	Set                     bool
+	Header, TimestampHeader string
+}
+
+// readHMAC reads what is shown of the signature. The secret stands inside the
+// object, or beside it under the name "hmacConfig.secret".
+func readHMAC(s object) signing {
+	var h struct{ Secret, Header, TimestampHeader string }
+	_ = json.Unmarshal(s.raw["hmacConfig"], &h)
+	return signing{h.Secret != "" || s.text("hmacConfig.secret") != "", cmp.Or(h.Header, "X-Grafana-Alerting-Signature"), h.TimestampHeader}
+}
+
+func (h signing) String() string {
+	if !h.Set {
+		return none
+	}
+	return fmt.Sprintf("secret %s, header %s, timestamp header %s", hidden, h.Header, cmp.Or(h.TimestampHeader, none))
+}
+
+func (p *Plan) planPoint(w Want) error {
+	old, err := p.state.ours(w.Name)
+	if err != nil {
+		return err
+	}
+	step := Step{Object: "contact point", Name: w.Name, Action: Keep}
+	defer func() { p.Steps = append(p.Steps, step) }()
+	if old == nil {
+		settings, _ := w.wanted(object{})
+		step.Action = Create
+		for _, f := range shown(false, settings) {
+			if f.value != none {
+				step.Fields = append(step.Fields, Edit{Name: f.name, To: f.value})
+			}
+		}
+		p.point = &call{
+			"create the contact point", http.MethodPost, contactPoints, body(UID(w.Name), w.Name, settings), true,
+		}
+		return nil
+	}
+	held := w.Token != "" || w.Basic != "" || w.HMACSecret != ""
+	bare, _ := w.wanted(object{})
+	now, next := shown(old.flag("disableResolveMessage"), old.settings), shown(false, bare)
+	for i, f := range now {
+		if f.value == next[i].value || f.name == "username" && f.value == redacted && next[i].value != none { // a secret in some versions
+			continue
+		}
+		step.Fields = append(step.Fields, Edit{f.name, f.value, next[i].value})
+		if !held && !w.Bare && slices.Contains([]string{"authorization_credentials", "password", "hmacConfig"}, f.name) {
+			return fmt.Errorf("contact point %q sends credentials, and none are named here; give them as serve gets them (--ingest-token-file), or take them away with --allow-unauthenticated", w.Name)
+		}
+	}
+	if w.Rotate && held && len(step.Fields) == 0 {
+		step.Fields = append(step.Fields, Edit{"credentials", hidden, "written again"})
+	}
+	if len(step.Fields) == 0 {
+		if held {
+			step.Why = "PMM shows no secrets: if they were changed, write them again with --rotate-credentials"
+		}
+		return nil
+	}
+	settings, err := w.wanted(old.settings)
+	if err != nil {
+		return err
+	}
+	locked, err := lock(old.text("provenance"), "contact point "+strconv.Quote(w.Name))
+	if err != nil {
+		return err
+	}
+	step.Action = Change
+	p.point = &call{
+		"change the contact point", http.MethodPut, contactPoints + "/" + url.PathEscape(old.uid()), body(old.uid(), w.Name, settings), !locked,
+	}
+	return nil
+}
+
+func body(uid, name string, settings object) []byte {
+	var o object
+	o.set("uid", uid)
+	o.set("name", name)
+	o.set("type", "webhook")
+	o.set("disableResolveMessage", false)
+	o.set("settings", "")
+	o.raw["settings"] = settings.bytes()
+	return o.bytes()
+}
+
+// lock says what Grafana's provenance allows. What came from a file comes from it
+// again at the next start, and older versions would let us write in between.
+func lock(provenance, what string) (locked bool, err error) {
+	switch provenance {
+	case "":
+		return false, nil
+	case "file":
+		return false, fmt.Errorf("the %s comes from a provisioning file of Grafana, which overwrites every other change; make the change in that file", what)
+	}
+	return true, nil
+}
+
+// ourRoutes takes the routes of the root apart.
+func (s *state) ourRoutes(receiver string) (main *route, at int, defaultRoutes, others []*route, err error) {
+	at = -1
+	for i, r := range s.tree.routes {
+		switch {
+		case r.isDefault():
+			if k := r.foreign(); k != "" || r.text("receiver") != "" {
+				return nil, 0, nil, nil, fmt.Errorf("somebody changed our default route (%s), which is the one with %s; undo that in PMM's notification policies", cmp.Or(k, "receiver"), mark)
+			}
+			defaultRoutes = append(defaultRoutes, r)
+		case r.text("receiver") == receiver:
+			if main != nil {
+				return nil, 0, nil, nil, fmt.Errorf("several routes lead to %q: to %s and %s; remove those that you made in PMM's notification policies", receiver, main.label(), r.label())
+			}
+			main, at = r, i
+		default:
+			others = append(others, r)
+		}
+	}
+	return main, at, defaultRoutes, others, nil
+}
+
+func (p *Plan) planRoutes(w Want) error {
+	main, at, oldDefaults, others, err := p.state.ourRoutes(w.Name)
+	if err != nil {
+		return err
+	}
+	changed := false
+	step := Step{Object: "route", Name: w.Name, Action: Keep}
+	front := false // the route has to go before all others
+	if main == nil {
+		main, front, changed = newRoute(w.Name, w.Matchers), true, true
+		step.Action = Create
+		step.Fields = []Edit{{"matches", "", describe(w.Matchers)}, {"continue", "", "true"}, {"group_by", "", "grafana_folder, alertname"}, {"group_wait, group_interval, repeat_interval", "", "10s, 1m, 4h"}}
+		step.Why = "first among the routes; it continues, so those after it get what they got"
+		p.Notes = append(p.Notes, "alert rules that name a contact point of their own pass by the notification policies: they are not sent here")
+	} else {
+		if main.unread != nil || !sameMatchers(main.matchers, w.Matchers) {
+			from := describe(main.matchers)
+			if main.unread != nil {
+				from = "unreadable"
+			}
+			step.Fields = append(step.Fields, Edit{"matches", from, describe(w.Matchers)})
+			for _, k := range []string{"matchers", "match", "match_re"} {
+				main.drop(k)
+			}
+			main.set("object_matchers", append([]Matcher{}, sorted(w.Matchers)...))
+		}
+		if !main.flag("continue") {
+			step.Fields = append(step.Fields, Edit{"continue", "false", "true"})
+			main.set("continue", true)
+		}
+		for _, r := range p.state.tree.routes[:at] {
+			if !r.flag("continue") {
+				step.Fields = append(step.Fields, Edit{"position", "after the route to " + r.label() + ", which keeps its alerts from us", "first"})
+				front = true
+				break
+			}
+		}
+		if len(step.Fields) > 0 {
+			step.Action, changed = Change, true
+			main.source = nil
+		}
+	}
+	p.Steps = append(p.Steps, step)
+
+	terms, err := defaults(slices.DeleteFunc(slices.Clone(others), isOurs(p.state.points)))
+	if err != nil {
+		return err
+	}
+	last := Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Keep}
+	if last.Name == w.Name {
+		terms = nil // to ourselves there is nothing to give back
+	}
+	// More than needed is left alone: to take it away would silence somebody now.
+	enough := covered(terms, oldDefaults)
+	if enough {
+		if len(oldDefaults) == 0 {
+			last.Why = "not needed: a route that takes every alert is there, so nothing falls to the default contact point"
+			if last.Name == w.Name {
+				last.Why = "not needed: the default contact point is this one"
+			}
+		}
+	} else {
+		last.Action, changed = Create, true
+		if len(oldDefaults) > 0 {
+			last.Action = Change
+		}
+		for _, t := range terms {
+			last.Fields = append(last.Fields, Edit{"matches", "", describe(t) + " (" + mark.Name + " is our mark, true of every alert)"})
+		}
+		last.Why = "Grafana gives the default contact point only what no route takes, and ours takes alerts; this one, last, gives it back what it had. What is firing now may be notified once more there"
+	}
+	p.Steps = append(p.Steps, last)
+	p.keepOthers(others)
+	if !changed {
+		return nil
+	}
+	if p.lockedTree, err = lock(p.state.tree.root.text("provenance"), "tree of notification policies"); err != nil {
+		return err
+	}
+	var routes []*route
+	if front {
+		routes = append(routes, main)
+	}
+	for _, r := range p.state.tree.routes {
+		if r == main && !front || slices.Contains(others, r) || enough && slices.Contains(oldDefaults, r) {
+			routes = append(routes, r)
+		}
+	}
+	if !enough {
+		for _, t := range terms {
+			routes = append(routes, newDefault(t))
+		}
+	}
+	p.write(routes)
+	return nil
+}
+
+func (p *Plan) keepOthers(others []*route) {
+	for _, r := range others {
+		p.Steps = append(p.Steps, Step{Object: "route", Name: r.label(), Action: Keep, Why: "not ours"})
+	}
+}
+
+// write makes the tree with these routes.
+func (p *Plan) write(routes []*route) {
+	t := *p.state.tree
+	t.root = &route{object: object{slices.Clone(t.root.keys), maps.Clone(t.root.raw)}}
+	t.routes = routes
+	p.tree = t.bytes()
+}
+
+// covered reports whether the default routes give the root all that it needs.
+func covered(terms [][]Matcher, have []*route) bool {
+	for _, r := range have {
+		if !r.flag("continue") {
+			return false
+		}
+	}
+	for _, t := range terms {
+		if !slices.ContainsFunc(have, func(r *route) bool {
+			return !slices.ContainsFunc(r.matchers, func(m Matcher) bool { return !slices.Contains(t, m) })
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// PlanRemoval works out how to take back what was made for the contact point with
+// that name, "" = DefaultName. It changes nothing.
+func (c *Client) PlanRemoval(ctx context.Context, name string) (*Plan, error) {
+	v, err := c.Version(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.planRemoval(ctx, Want{Name: cmp.Or(name, DefaultName)}, v)
+}
+
+func (c *Client) planRemoval(ctx context.Context, w Want, v Version) (*Plan, error) {
+	p := &Plan{Version: v, want: w, remove: true, Notes: []string{}}
+	var err error
+	if p.state, err = c.read(ctx, &p.Notes); err != nil {
+		return nil, err
+	}
+	point, err := p.state.ours(w.Name)
+	if err != nil {
+		return nil, err
+	}
+	main, _, defaultRoutes, others, err := p.state.ourRoutes(w.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.inUse(w.Name, point, main, others); err != nil {
+		return nil, err
+	}
+	if len(defaultRoutes) > 0 && slices.ContainsFunc(others, isOurs(p.state.points)) {
+		// Another contact point made here is still in use, and needs them too.
+		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Keep, Why: "another route of ours still needs it"})
+		others, defaultRoutes = append(others, defaultRoutes...), nil
+	}
+	if point != nil {
+		if _, err := lock(point.text("provenance"), "contact point "+strconv.Quote(w.Name)); err != nil {
+			return nil, err
+		}
+		p.Steps = append(p.Steps, Step{Object: "contact point", Name: w.Name, Action: Remove})
+		p.point = &call{"remove the contact point", http.MethodDelete, contactPoints + "/" + url.PathEscape(point.uid()), nil, point.text("provenance") == ""}
+	}
+	if main != nil {
+		p.Steps = append(p.Steps, Step{Object: "route", Name: w.Name, Action: Remove})
+	}
+	if len(defaultRoutes) > 0 {
+		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Remove, Why: "the default contact point gets again what no route takes, without it"})
+	}
+	if main != nil || len(defaultRoutes) > 0 {
+		if p.lockedTree, err = lock(p.state.tree.root.text("provenance"), "tree of notification policies"); err != nil {
+			return nil, err
+		}
+		var left []*route
+		for _, r := range p.state.tree.routes {
+			if slices.Contains(others, r) {
+				left = append(left, r)
+			}
+		}
+		p.write(left)
+	}
+	p.keepOthers(slices.DeleteFunc(slices.Clone(others), (*route).isDefault))
+	return p, nil
+}
+
+// isOurs tells whether a route leads to any contact point that was made here.
+func isOurs(points []*point) func(*route) bool {
+	return func(r *route) bool {
+		name := r.text("receiver")
+		return name != "" && slices.ContainsFunc(points, func(p *point) bool { return p.name() == name && p.uid() == UID(name) })
+	}
+}
+
+// inUse refuses to remove what others rely on.
+func (p *Plan) inUse(name string, ours *point, main *route, others []*route) error {
+	if p.state.tree.root.text("receiver") == name {
+		return fmt.Errorf("%q is the default contact point of PMM; choose another one in the notification policies first", name)
+	}
+	for _, r := range others {
+		if r.leadsTo(name) {
+			return fmt.Errorf("a route that was not made here, below %s, leads to %q; change it in the notification policies first", r.label(), name)
+		}
+	}
+	if main == nil {
+		return nil
+	}
+	if ours == nil {
+		return fmt.Errorf("a route leads to %q, which was not made here; it stays as it is", name)
+	}
+	if k := main.foreign(); k != "" {
+		return fmt.Errorf("the route to %q was given %s by somebody, which would be lost; take that away in the notification policies first", name, k)
+	}
+	if slices.ContainsFunc(p.state.points, func(o *point) bool { return o.name() == name && o != ours }) {
+		return fmt.Errorf("contact point %q was given further integrations by somebody, which need its route; remove them in PMM first", name)
+	}
+	return nil
+}
+
+// ErrChanged is the error of Apply when somebody else changed PMM in between.
+var ErrChanged = errors.New("the contact points or notification policies of PMM have changed since the plan was made; look at a new plan")
+
+// HalfDoneError says that Apply did one part and not the other. Doing it again
+// does the rest.
+type HalfDoneError struct {
+	Done string
+	err  error
+}
+
+func (e *HalfDoneError) Error() string {
+	return fmt.Sprintf("%v; done so far: %s; run it again for the rest", e.err, e.Done)
+}
+
+func (e *HalfDoneError) Unwrap() error { return e.err }
+
+// Apply does what the plan says. It reads PMM again first and returns ErrChanged if
+// anything is no longer as it was: the policies are written whole, so a change that
+// somebody made in between would be undone. (The API has no way to make that one
+// step: what is changed within the same instant can still be lost.) Afterwards it
+// reads once more, because an answer of 202 does not say that all was kept.
+func (c *Client) Apply(ctx context.Context, p *Plan) error {
+	if p.Empty() {
+		return nil
+	}
+	now, err := c.read(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(now.rawPoints, p.state.rawPoints) || !bytes.Equal(now.rawTree, p.state.rawTree) {
+		return ErrChanged
+	}
+	calls := []*call{p.point}
+	if p.tree != nil {
+		routes := &call{"write the notification policies", http.MethodPut, policies, p.tree, !p.lockedTree}
+		if p.remove { // a contact point in use cannot be removed, and a route needs one
+			calls = []*call{routes, p.point}
+		} else {
+			calls = []*call{p.point, routes}
+		}
+	}
+	done := ""
+	for _, call := range calls {
+		if call == nil {
+			continue
+		}
+		err := c.do(ctx, request{
+			doing: call.doing, method: call.method, path: call.path, body: call.body, editable: call.editable, secrets: p.want.secrets(),
+		})
+		switch {
+		case err != nil && done != "":
+			return &HalfDoneError{done, err}
+		case err != nil:
+			return err
+		}
+		done = call.doing
+	}
+	return c.confirm(ctx, p)
+}
+
+func (c *Client) confirm(ctx context.Context, p *Plan) error {
+	w := p.want
+	w.Rotate = false
+	again := c.plan
+	if p.remove {
+		again = c.planRemoval
+	}
+	left, err := again(ctx, w, p.Version)
+	if err != nil {
+		return fmt.Errorf("it was written, and looking at it afterwards failed: %w", err)
+	}
+	for _, s := range left.Steps {
+		if s.Action == Keep {
+			continue
+		}
+		what := string(s.Action)
+		if len(s.Fields) > 0 {
+			what += " " + s.Fields[0].Name
+		}
+		return fmt.Errorf("PMM accepted everything, yet the %s %q is not as it should be (%s); look at it in PMM", s.Object, s.Name, what)
+	}
+	return nil
+}

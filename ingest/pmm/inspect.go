@@ -1,0 +1,163 @@
+package pmm
+
+import (
+	"cmp"
+	"context"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Webhook is what PMM shows of one contact point that leads to us, or should. It
+// is plain data: whoever asks decides what is wrong with it.
+type Webhook struct {
+	UID  string `json:"uid"`
+	Name string `json:"name"`
+	// Ours reports whether setup made it: identifier and name are ours.
+	Ours bool   `json:"ours"`
+	Type string `json:"type"` // "webhook"; anything else cannot lead here
+	// URL is where PMM posts, without user, password and query, which may hold secrets.
+	URL string `json:"url"`
+	// Loopback: the URL means PMM's own machine or container.
+	Loopback bool   `json:"loopback"`
+	Method   string `json:"method"` // POST or PUT
+	// MaxAlerts cuts off further alerts, which are then lost. 0 = none are cut off.
+	MaxAlerts int `json:"max_alerts"`
+	// NoResolved: recoveries are not sent ("Disable resolved message").
+	NoResolved bool `json:"no_resolved"`
+	// Credentials are the kinds that are set: "bearer" or another scheme in lower
+	// case, "basic", "hmac". PMM never shows their values.
+	Credentials []string `json:"credentials"`
+	// HMACHeader and HMACTimestampHeader are set with "hmac".
+	HMACHeader          string `json:"hmac_header,omitempty"`
+	HMACTimestampHeader string `json:"hmac_timestamp_header,omitempty"`
+	// CustomPayload: a template replaces the body (PMM 3.8 and later), which then
+	// cannot be read by us.
+	CustomPayload bool `json:"custom_payload"`
+	// Provenance is "", or who locked it: "api", "file".
+	Provenance string `json:"provenance"`
+	// Routes lead here. None and Default false: no alert comes.
+	Routes []Lead `json:"routes"`
+	// Default: it is the contact point of what no route takes.
+	Default bool `json:"default"`
+}
+
+// Lead is a route to a contact point.
+type Lead struct {
+	// Matches are the conditions of the route and of those above it; none = all alerts.
+	Matches []string `json:"matches"`
+	// Continue: routes after it get the alert too.
+	Continue bool `json:"continue"`
+	// Behind names the first route before it, on the same level or one above, that
+	// does not continue: what that one takes does not come here. "" = none.
+	Behind string `json:"behind,omitempty"`
+	// Muted: time intervals silence it at times.
+	Muted bool `json:"muted"`
+}
+
+// Look is what PMM says about itself and about the way to us.
+type Look struct {
+	Version Version `json:"pmm"`
+	// Webhooks are the contact point with the name asked for, ours, and every other
+	// webhook with our path in its URL, in the order of their names.
+	Webhooks []Webhook `json:"webhooks"`
+	// DefaultContactPoint gets what no route takes.
+	DefaultContactPoint string `json:"default_contact_point"`
+	// Silenced: a route of ours takes what fell to the default contact point, and
+	// no default route gives it back. Setup mends that.
+	Silenced bool `json:"silenced"`
+}
+
+// Inspect reads the versions, the contact points and the policies, and changes
+// nothing. name is that of the contact point, "" = DefaultName.
+func (c *Client) Inspect(ctx context.Context, name string) (Look, error) {
+	name = cmp.Or(name, DefaultName)
+	v, err := c.Version(ctx)
+	look := Look{Version: v}
+	if err != nil {
+		return look, err
+	}
+	s, err := c.read(ctx, nil)
+	if err != nil {
+		return look, err
+	}
+	look.DefaultContactPoint = s.tree.root.text("receiver")
+	for _, p := range s.points {
+		u, _ := url.Parse(p.settings.text("url"))
+		here := u != nil && webhookPath.MatchString(u.Path) && p.text("type") == "webhook"
+		if p.name() != name && p.uid() != UID(name) && !here {
+			continue
+		}
+		look.Webhooks = append(look.Webhooks, p.webhook(s.tree))
+	}
+	slices.SortStableFunc(look.Webhooks, func(a, b Webhook) int { return strings.Compare(a.Name, b.Name) })
+
+	ours := isOurs(s.points)
+	var others, defaultRoutes []*route
+	for _, r := range s.tree.routes {
+		switch {
+		case r.isDefault():
+			defaultRoutes = append(defaultRoutes, r)
+		case !ours(r):
+			others = append(others, r)
+		}
+	}
+	if slices.ContainsFunc(s.tree.routes, ours) {
+		terms, err := defaults(others)
+		look.Silenced = err == nil && !covered(terms, defaultRoutes)
+	}
+	return look, nil
+}
+
+func (p *point) webhook(t *tree) Webhook {
+	s := p.settings
+	w := Webhook{
+		UID: p.uid(), Name: p.name(), Ours: p.uid() == UID(p.name()), Type: p.text("type"),
+		Loopback: IsLoopback(s.text("url")), Method: strings.ToUpper(cmp.Or(s.text("httpMethod"), "POST")),
+		MaxAlerts: maxAlerts(s), NoResolved: p.flag("disableResolveMessage"),
+		CustomPayload: s.filled("payload"), Provenance: p.text("provenance"),
+		Credentials: []string{}, Routes: []Lead{},
+		Default: t.root.text("receiver") == p.name(),
+	}
+	if u, err := url.Parse(s.text("url")); err == nil {
+		u.User, u.RawQuery, u.Fragment = nil, "", ""
+		w.URL = u.String()
+	}
+	if s.text("authorization_credentials") != "" {
+		w.Credentials = append(w.Credentials, strings.ToLower(cmp.Or(s.text("authorization_scheme"), "Bearer")))
+	}
+	if s.text("username") != "" && s.text("password") != "" {
+		w.Credentials = append(w.Credentials, "basic")
+	}
+	if h := readHMAC(s); h.Set {
+		w.Credentials = append(w.Credentials, "hmac")
+		w.HMACHeader, w.HMACTimestampHeader = h.Header, h.TimestampHeader
+	}
+	leads(t.root, p.name(), t.root.text("receiver"), nil, "", func(l Lead) { w.Routes = append(w.Routes, l) })
+	return w
+}
+
+// leads finds the routes below r whose receiver, named or inherited, is the given
+// one. The root itself is not among them.
+func leads(r *route, receiver, inherited string, above []Matcher, behind string, found func(Lead)) {
+	for _, c := range r.children {
+		own := cmp.Or(c.text("receiver"), inherited)
+		all := slices.Concat(above, c.matchers)
+		if own == receiver {
+			l := Lead{
+				Matches: []string{}, Continue: c.flag("continue"), Behind: behind,
+				Muted: c.filled("mute_time_intervals") || c.filled("active_time_intervals"),
+			}
+			for _, m := range sorted(all) {
+				if m != mark {
+					l.Matches = append(l.Matches, m.String())
+				}
+			}
+			found(l)
+		}
+		leads(c, receiver, own, all, behind, found)
+		if behind == "" && !c.flag("continue") {
+			behind = c.label()
+		}
+	}
+}

@@ -1,0 +1,620 @@
+package pmmtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// Config says which PMM is played. The zero value is PMM 3.8 with Grafana 12.4.1
+// and the token [Token].
+type Config struct {
+	PMM     string // "" = 3.8.0
+	Grafana string // "" = 12.4.1
+	// Token is accepted as bearer token and as password of the user service_token;
+	// "" = Token. Viewer is one that may only look. Basic is user:password.
+	Token, Viewer, Basic string
+	// HideGrafana: Grafana's health does not tell its version.
+	HideGrafana bool
+}
+
+// Token is what the zero Config accepts.
+const Token = "glsa_f4ke-t0ken-of-pmmtest"
+
+const redacted = "[REDACTED]"
+
+// Fake is a fake PMM. Safe concurrently.
+type Fake struct {
+	cfg Config
+
+	mu     sync.Mutex
+	points []*point
+	tree   map[string]any
+	lock   string // provenance of the tree
+	writes []string
+	page   int // status that nginx answers everything with, 0 = none
+	fails  map[string]int
+	before func(method, path string)
+	made   int
+}
+
+type point struct {
+	UID, Name, Type string
+	NoResolved      bool
+	Settings        map[string]any
+	Secrets         map[string]string // by path, such as "hmacConfig.secret"
+	Provenance      string
+}
+
+// New makes a fake as a fresh PMM is: one contact point for e-mail that gets
+// everything.
+func New(cfg Config) *Fake {
+	set := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	set(&cfg.PMM, "3.8.0")
+	set(&cfg.Grafana, "12.4.1")
+	set(&cfg.Token, Token)
+	f := &Fake{cfg: cfg, fails: map[string]int{}}
+	f.AddPoint(`{"uid":"","name":"grafana-default-email","type":"email","settings":{"addresses":"<example@email.com>"}}`)
+	f.SetTree(`{"receiver":"grafana-default-email","group_by":["grafana_folder","alertname"]}`)
+	return f
+}
+
+// AddPoint adds a contact point as given, whatever rule it breaks.
+func (f *Fake) AddPoint(text string) {
+	var p struct {
+		UID, Name, Type, Provenance string
+		DisableResolveMessage       bool
+		Settings                    map[string]any
+	}
+	must(json.Unmarshal([]byte(text), &p))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := &point{p.UID, p.Name, p.Type, p.DisableResolveMessage, p.Settings, nil, p.Provenance}
+	n.Secrets = f.takeSecrets(n.Settings)
+	f.points = append(f.points, n)
+}
+
+// SetTree replaces the policies as they are given; "provenance" locks them.
+func (f *Fake) SetTree(text string) {
+	var t map[string]any
+	must(json.Unmarshal([]byte(text), &t))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lock, _ = t["provenance"].(string)
+	delete(t, "provenance")
+	f.tree = t
+}
+
+// Tree is what GET answers.
+func (f *Fake) Tree() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, err := json.Marshal(f.shownTree())
+	must(err)
+	return string(b)
+}
+
+// Points is what GET answers.
+func (f *Fake) Points() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, err := json.Marshal(f.shownPoints())
+	must(err)
+	return string(b)
+}
+
+// Secret is what is stored and not shown: key is a path such as "hmacConfig.secret".
+func (f *Fake) Secret(uid, key string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.points {
+		if p.UID == uid {
+			return p.Secrets[key]
+		}
+	}
+	return ""
+}
+
+// Writes lists the requests that changed something, as "PUT /graph/…".
+func (f *Fake) Writes() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.writes)
+}
+
+// Page makes nginx answer everything with an error page, until Page(0).
+func (f *Fake) Page(status int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.page = status
+}
+
+// Fail makes requests of that method to paths that end so fail with the status,
+// until it is called with 0.
+func (f *Fake) Fail(method, suffix string, status int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fails[method+" "+suffix] = status; status == 0 {
+		delete(f.fails, method+" "+suffix)
+	}
+}
+
+// Before is called ahead of every request, so that somebody can come in between.
+func (f *Fake) Before(hook func(method, path string)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.before = hook
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// since reports whether Grafana is of that version or later.
+func (f *Fake) since(major, minor int) bool {
+	parts := strings.SplitN(f.cfg.Grafana, ".", 3)
+	a, _ := strconv.Atoi(parts[0])
+	b, _ := strconv.Atoi(parts[1])
+	return a > major || a == major && b >= minor
+}
+
+const provisioning = "/graph/api/v1/provisioning/"
+
+// ServeHTTP answers as nginx, pmm-managed and Grafana together.
+func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	hook := f.before
+	f.mu.Unlock()
+	if hook != nil {
+		hook(r.Method, r.URL.Path)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.page != 0 {
+		page(w, f.page)
+		return
+	}
+	for key, status := range f.fails {
+		method, suffix, _ := strings.Cut(key, " ")
+		if r.Method == method && strings.HasSuffix(r.URL.Path, suffix) {
+			answer(w, status, map[string]any{"message": "Internal Server Error", "traceID": ""})
+			return
+		}
+	}
+	switch {
+	case r.URL.Path == "/v1/server/version" || r.URL.Path == "/v1/version":
+		f.version(w, r)
+	case r.URL.Path == "/graph/api/health":
+		health := map[string]any{"database": "ok", "commit": "f4ke", "version": f.cfg.Grafana}
+		if f.cfg.HideGrafana {
+			health = map[string]any{"database": "ok"}
+		}
+		answer(w, http.StatusOK, health)
+	case strings.HasPrefix(r.URL.Path, provisioning):
+		f.provision(w, r, strings.TrimPrefix(r.URL.Path, provisioning))
+	default:
+		page(w, http.StatusNotFound)
+	}
+}
+
+func page(w http.ResponseWriter, status int) {
+	w.Header().Set("Content-Type", "text/html")
+	w.WriteHeader(status)
+	text := fmt.Sprintf("%d %s", status, http.StatusText(status))
+	_, _ = fmt.Fprintf(w, "<html>\r\n<head><title>%s</title></head>\r\n<body>\r\n<center><h1>%s</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n", text, text)
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// public is how newer Grafanas write an error (errutil.PublicError).
+func public(w http.ResponseWriter, status int, id, text string) {
+	answer(w, status, map[string]any{"statusCode": status, "messageId": id, "message": text})
+}
+
+func refuse(w http.ResponseWriter, status int, format string, args ...any) {
+	answer(w, status, map[string]any{"message": fmt.Sprintf(format, args...), "traceID": ""})
+}
+
+// who is "admin", "viewer" or "".
+func (f *Fake) who(r *http.Request) string {
+	token, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	user, password, isBasic := r.BasicAuth()
+	switch {
+	case isBearer && token == f.cfg.Token, isBasic && user == "service_token" && password == f.cfg.Token,
+		isBasic && f.cfg.Basic != "" && user+":"+password == f.cfg.Basic:
+		return "admin"
+	case isBearer && f.cfg.Viewer != "" && token == f.cfg.Viewer:
+		return "viewer"
+	}
+	return ""
+}
+
+func (f *Fake) version(w http.ResponseWriter, r *http.Request) {
+	managed := func(status, code int, text string) {
+		answer(w, status, map[string]any{"code": code, "error": text, "message": text})
+	}
+	who := f.who(r)
+	_, _, isBasic := r.BasicAuth()
+	switch {
+	case who == "" && isBasic:
+		managed(http.StatusUnauthorized, 16, "Invalid username or password")
+	case who == "":
+		managed(http.StatusUnauthorized, 16, "Invalid API key")
+	case strings.HasPrefix(f.cfg.PMM, "2.") && r.URL.Path == "/v1/server/version" && isBasic: // Grafana's own administrator
+		managed(http.StatusNotFound, 5, "Not Found")
+	case strings.HasPrefix(f.cfg.PMM, "2.") && r.URL.Path == "/v1/server/version":
+		managed(http.StatusUnauthorized, 7, "Access denied.")
+	default:
+		info := map[string]any{"version": f.cfg.PMM, "full_version": f.cfg.PMM + "-1.el9", "timestamp": "2026-08-30T00:00:00Z"}
+		answer(w, http.StatusOK, map[string]any{"version": f.cfg.PMM, "server": info, "managed": info, "distribution_method": "DISTRIBUTION_METHOD_DOCKER"})
+	}
+}
+
+func (f *Fake) provision(w http.ResponseWriter, r *http.Request, path string) {
+	switch who := f.who(r); {
+	case who == "" && f.since(9, 4):
+		public(w, http.StatusUnauthorized, "api-key.invalid", "Invalid API key")
+		return
+	case who == "":
+		refuse(w, http.StatusUnauthorized, "Invalid API key")
+		return
+	case who == "viewer":
+		answer(w, http.StatusForbidden, map[string]any{
+			"accessErrorId": "ACE0123456789", "title": "Access denied",
+			"message": "You'll need additional permissions to perform this action. Permissions needed: any of alert.provisioning:read, alert.provisioning.secrets:read",
+		})
+		return
+	}
+	if f.since(13, 0) {
+		w.Header().Set("X-API-Deprecation-Date", "2026-05-12")
+		w.Header().Set("Warning", `299 - "This API is deprecated"`)
+	}
+	body, _ := io.ReadAll(r.Body)
+	provenance := "api"
+	if r.Header.Get("X-Disable-Provenance") != "" {
+		provenance = ""
+	}
+	kind, uid, _ := strings.Cut(path, "/")
+	before := len(f.writes)
+	f.writes = append(f.writes, r.Method+" "+r.URL.Path)
+	ok := false
+	switch {
+	case kind == "contact-points" && uid == "" && r.Method == http.MethodGet:
+		answer(w, http.StatusOK, f.shownPoints())
+	case kind == "contact-points" && uid == "" && r.Method == http.MethodPost:
+		ok = f.post(w, body, provenance)
+	case kind == "contact-points" && uid != "" && r.Method == http.MethodPut:
+		ok = f.put(w, body, uid, provenance)
+	case kind == "contact-points" && uid != "" && r.Method == http.MethodDelete:
+		ok = f.remove(w, uid)
+	case path == "policies" && r.Method == http.MethodGet:
+		answer(w, http.StatusOK, f.shownTree())
+	case path == "policies" && r.Method == http.MethodPut:
+		ok = f.putTree(w, body, provenance)
+	case path == "policies" && r.Method == http.MethodDelete:
+		f.tree, f.lock, ok = map[string]any{"receiver": "grafana-default-email"}, "", true
+		answer(w, http.StatusAccepted, f.shownTree())
+	default:
+		refuse(w, http.StatusNotFound, "Not found")
+	}
+	if !ok {
+		f.writes = f.writes[:before]
+	}
+}
+
+// secretPaths are the secrets of a webhook that this Grafana knows.
+func (f *Fake) secretPaths() []string {
+	paths := []string{"password", "authorization_credentials"}
+	if f.since(11, 6) {
+		paths = append(paths, "tlsConfig.caCertificate", "tlsConfig.clientCertificate", "tlsConfig.clientKey", "hmacConfig.secret")
+	}
+	return paths
+}
+
+// takeSecrets moves secrets out of the settings.
+func (f *Fake) takeSecrets(settings map[string]any) map[string]string {
+	out := map[string]string{}
+	for _, path := range f.secretPaths() {
+		in, key := settings, path
+		if group, rest, nested := strings.Cut(path, "."); nested {
+			in, _ = settings[group].(map[string]any)
+			key = rest
+		}
+		if v, ok := in[key].(string); ok {
+			delete(in, key)
+			if v != "" {
+				out[path] = v
+			}
+		}
+	}
+	return out
+}
+
+func (f *Fake) shownPoints() []map[string]any {
+	list := []map[string]any{}
+	for _, p := range f.points {
+		b, err := json.Marshal(p.Settings)
+		must(err)
+		settings := map[string]any{}
+		must(json.Unmarshal(b, &settings))
+		for path := range p.Secrets {
+			in, key := settings, path
+			if group, rest, nested := strings.Cut(path, "."); nested {
+				in, _ = settings[group].(map[string]any)
+				key = rest
+			}
+			in[key] = redacted
+		}
+		m := map[string]any{"uid": p.UID, "name": p.Name, "type": p.Type, "disableResolveMessage": p.NoResolved, "settings": settings}
+		if p.Provenance != "" {
+			m["provenance"] = p.Provenance
+		}
+		list = append(list, m)
+	}
+	slices.SortStableFunc(list, func(a, b map[string]any) int { return strings.Compare(a["name"].(string), b["name"].(string)) })
+	return list
+}
+
+// decode reads a contact point and judges it.
+func (f *Fake) decode(w http.ResponseWriter, body []byte, old *point) (*point, bool) {
+	var in struct {
+		UID, Name, Type       string
+		DisableResolveMessage bool
+		Settings              map[string]any
+	}
+	if err := json.Unmarshal(body, &in); err != nil {
+		refuse(w, http.StatusBadRequest, "bad request data")
+		return nil, false
+	}
+	invalid := func(text string) (*point, bool) {
+		if f.since(9, 2) {
+			refuse(w, http.StatusBadRequest, "invalid object specification: %s", text)
+		} else {
+			refuse(w, http.StatusInternalServerError, "contact point is not valid: %s", text)
+		}
+		return nil, false
+	}
+	s := in.Settings
+	text := func(key string) string { v, _ := s[key].(string); return v }
+	if old != nil {
+		for _, key := range []string{"password", "authorization_credentials"} {
+			if text(key) == redacted {
+				s[key] = old.Secrets[key]
+			}
+		}
+	}
+	switch {
+	case in.Name == "" || in.Type == "":
+		return invalid("contact point should have a name and a type")
+	case s == nil:
+		return invalid("settings should not be empty")
+	case in.Type == "webhook" && text("url") == "":
+		return invalid("required field 'url' is not specified")
+	case text("username") != "" && text("password") != "" && text("authorization_credentials") != "":
+		return invalid("both HTTP Basic Authentication and Authorization Header are set, only 1 is permitted")
+	}
+	switch v := s["maxAlerts"].(type) { // json.Number: a number, or a text with one
+	case nil, float64:
+	case string:
+		if _, err := strconv.ParseFloat(v, 64); err != nil && v != "" {
+			return invalid("failed to unmarshal settings: json: invalid number literal")
+		}
+	default:
+		return invalid("failed to unmarshal settings")
+	}
+	p := &point{in.UID, in.Name, in.Type, in.DisableResolveMessage, s, nil, ""}
+	p.Secrets = f.takeSecrets(s)
+	return p, true
+}
+
+func (f *Fake) post(w http.ResponseWriter, body []byte, provenance string) bool {
+	p, ok := f.decode(w, body, nil)
+	if !ok {
+		return false
+	}
+	for _, other := range f.points {
+		switch {
+		case p.UID == "" || other.UID != p.UID || !f.since(9, 4):
+		case f.since(11, 0):
+			public(w, http.StatusConflict, "alerting.notifications.contact-points.uidInUse",
+				fmt.Sprintf("Receiver configuration with UID '%s' already exists in contact point '%s'. Please use unique identifiers for receivers across all contact points.", p.UID, other.Name))
+			return false
+		default:
+			refuse(w, http.StatusInternalServerError, "receiver configuration with UID '%s' already exist in contact point '%s'. Please use unique identifiers for receivers across all contact points", p.UID, other.Name)
+			return false
+		}
+	}
+	if p.UID == "" {
+		f.made++
+		p.UID = fmt.Sprintf("f4ke%09d", f.made)
+	}
+	p.Provenance = provenance
+	f.points = append(f.points, p)
+	// The secrets come back flat here, "hmacConfig.secret" beside "hmacConfig".
+	settings := maps.Clone(p.Settings)
+	for path := range p.Secrets {
+		settings[path] = redacted
+	}
+	answer(w, http.StatusAccepted, map[string]any{
+		"uid": p.UID, "name": p.Name, "type": p.Type, "disableResolveMessage": p.NoResolved, "settings": settings, "provenance": provenance,
+	})
+	return true
+}
+
+// locked refuses to take a lock off.
+func (f *Fake) locked(w http.ResponseWriter, from, to string) bool {
+	if from == to || from == "" {
+		return false
+	}
+	if !f.since(12, 0) {
+		refuse(w, http.StatusInternalServerError, "cannot changed provenance from '%s' to '%s'", from, to)
+		return true
+	}
+	if to == "" {
+		to = "none"
+	}
+	public(w, http.StatusForbidden, "alerting.notifications.invalidProvenance",
+		fmt.Sprintf("Resource with provenance status '%s' cannot be changed to '%s'. You must use appropriate API and permissions to manage this resource", from, to))
+	return true
+}
+
+func (f *Fake) put(w http.ResponseWriter, body []byte, uid, provenance string) bool {
+	at := slices.IndexFunc(f.points, func(p *point) bool { return p.UID == uid })
+	if at < 0 {
+		refuse(w, http.StatusNotFound, "not found: contact point with uid '%s' not found", uid)
+		return false
+	}
+	old := f.points[at]
+	p, ok := f.decode(w, body, old)
+	if !ok || f.locked(w, old.Provenance, provenance) {
+		return false
+	}
+	p.UID, p.Provenance = uid, provenance
+	f.points[at] = p
+	answer(w, http.StatusAccepted, map[string]any{"message": "contactpoint updated"})
+	return true
+}
+
+func (f *Fake) remove(w http.ResponseWriter, uid string) bool {
+	at := slices.IndexFunc(f.points, func(p *point) bool { return p.UID == uid })
+	if at >= 0 {
+		name := f.points[at].Name
+		alone := !slices.ContainsFunc(f.points, func(p *point) bool { return p.Name == name && p.UID != uid })
+		if alone && used(f.tree, name) {
+			if f.since(11, 0) {
+				public(w, http.StatusConflict, "alerting.notifications.contact-points.referenced", "Contact point is currently referenced by a notification policy.")
+			} else {
+				refuse(w, http.StatusInternalServerError, "contact point '%s' is currently used by a notification policy", name)
+			}
+			return false
+		}
+		f.points = slices.Delete(f.points, at, at+1)
+	}
+	answer(w, http.StatusAccepted, map[string]any{"message": "contactpoint deleted"})
+	return true
+}
+
+func used(route map[string]any, name string) bool {
+	return route["receiver"] == name || slices.ContainsFunc(children(route), func(c map[string]any) bool { return used(c, name) })
+}
+
+func children(route map[string]any) []map[string]any {
+	var out []map[string]any
+	list, _ := route["routes"].([]any)
+	for _, c := range list {
+		if m, ok := c.(map[string]any); ok {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+func (f *Fake) shownTree() map[string]any {
+	t := tidy(f.tree)
+	if f.lock != "" {
+		t["provenance"] = f.lock
+	}
+	return t
+}
+
+// tidy is a route as Grafana writes it: empty members left out, matchers sorted.
+func tidy(route map[string]any) map[string]any {
+	out := map[string]any{}
+	for k, v := range route {
+		switch list, isList := v.([]any); {
+		case v == nil, v == "", v == false, isList && len(list) == 0:
+		case k == "object_matchers":
+			list = slices.Clone(list)
+			slices.SortStableFunc(list, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+			out[k] = list
+		default:
+			out[k] = v
+		}
+	}
+	if list := children(route); len(list) > 0 {
+		tidied := []any{}
+		for _, c := range list {
+			tidied = append(tidied, tidy(c))
+		}
+		out["routes"] = tidied
+	}
+	return out
+}
+
+func (f *Fake) putTree(w http.ResponseWriter, body []byte, provenance string) bool {
+	var t map[string]any
+	if err := json.Unmarshal(body, &t); err != nil {
+		refuse(w, http.StatusBadRequest, "bad request data")
+		return false
+	}
+	if problem := f.invalidTree(t); problem != "" {
+		refuse(w, http.StatusBadRequest, "invalid object specification: %s", problem)
+		return false
+	}
+	if f.since(12, 0) && f.locked(w, f.lock, provenance) {
+		return false
+	}
+	delete(t, "provenance") // of the answer; the header decides
+	f.tree, f.lock = t, provenance
+	answer(w, http.StatusAccepted, map[string]any{"message": "policies updated"})
+	return true
+}
+
+func (f *Fake) invalidTree(root map[string]any) string {
+	switch {
+	case root["receiver"] == nil || root["receiver"] == "":
+		return "root route must specify a default receiver"
+	case root["match"] != nil || root["match_re"] != nil || root["object_matchers"] != nil || root["matchers"] != nil:
+		return "root route must not have any matchers"
+	case root["continue"] == true:
+		return "cannot have continue in root route"
+	}
+	names := map[any]bool{"": true, nil: true}
+	for _, p := range f.points {
+		names[p.Name] = true
+	}
+	var problem string
+	var walk func(map[string]any)
+	walk = func(r map[string]any) {
+		if !names[r["receiver"]] {
+			problem = fmt.Sprintf("receiver '%v' does not exist", r["receiver"])
+		}
+		for _, k := range []string{"group_interval", "repeat_interval"} {
+			if r[k] == "0s" {
+				problem = k + " cannot be zero"
+			}
+		}
+		if list, _ := r["group_by"].([]any); len(list) > 1 && slices.Contains(list, any("...")) {
+			problem = "cannot have wildcard group_by (`...`) and other other labels at the same time"
+		}
+		for _, c := range children(r) {
+			walk(c)
+		}
+	}
+	walk(root)
+	return problem
+}
+
+// RoundTrip answers without a network.
+func (f *Fake) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	f.ServeHTTP(w, r)
+	return w.Result(), nil
+}

@@ -1,0 +1,415 @@
+package pmm
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The notification policies of Grafana are one tree, read and written whole. A
+// route says which alerts it matches, to whom they go, and whether routes after it
+// are looked at too. Alertmanager walks it like this (dispatch/route.go, Match):
+//
+//	match(route): none of its matchers fails
+//	    ask each child in turn; stop after the first that matched without "continue"
+//	    if no child matched, the route itself is the one
+//
+// So the receiver at the root gets an alert only when *no* child matches. A child
+// that takes every alert, even one with continue, therefore silences the root. To
+// take nothing away we add two kinds of routes:
+//
+//	root (receiver D)
+//	 ├─ ours      continue, first: gets what it wants and stops nothing
+//	 ├─ …         the routes that were there, untouched
+//	 └─ default   continue, last: no receiver of its own, so it inherits D and all
+//	              else of the root; matches exactly what fell to the root before
+//
+// A default route is needed only where something can fall to the root at all. It
+// is reached by alerts that no route without continue took; its matchers exclude
+// those that a route with continue took. An exclusion of (a and b) is "not a", or
+// "a and not b", so there can be several default routes, of which one at most
+// matches an alert. They continue, so that a route which somebody adds below them
+// later gets its alerts.
+
+// Matcher is a condition on one label of an alert.
+type Matcher struct {
+	Name  string
+	Op    string // = != =~ !~
+	Value string
+}
+
+func (m Matcher) String() string { return m.Name + m.Op + strconv.Quote(m.Value) }
+
+// MarshalJSON writes the triple that Grafana calls an object matcher.
+func (m Matcher) MarshalJSON() ([]byte, error) { return json.Marshal([]string{m.Name, m.Op, m.Value}) }
+
+// negated is true exactly when m is false.
+func (m Matcher) negated() Matcher {
+	m.Op = map[string]string{"=": "!=", "!=": "=", "=~": "!~", "!~": "=~"}[m.Op]
+	return m
+}
+
+var matcherText = regexp.MustCompile(`(?s)^\s*("(?:[^"\\]|\\.)*"|[^\s=!~"{},]+)\s*(=~|!~|!=|=)\s*(.*?)\s*$`)
+
+// ParseMatcher reads name=value, name!=value, name=~regexp or name!~regexp. Name
+// and value may stand in double quotes.
+func ParseMatcher(text string) (Matcher, error) {
+	parts := matcherText.FindStringSubmatch(text)
+	if parts == nil {
+		return Matcher{}, fmt.Errorf("%q is not of the form label=value (or != =~ !~)", text)
+	}
+	m := Matcher{Name: parts[1], Op: parts[2], Value: parts[3]}
+	for _, s := range []*string{&m.Name, &m.Value} {
+		if strings.HasPrefix(*s, `"`) {
+			var err error
+			if *s, err = strconv.Unquote(*s); err != nil {
+				return Matcher{}, fmt.Errorf("%q has a quote that does not end", text)
+			}
+		}
+	}
+	if m.Name == "" {
+		return Matcher{}, fmt.Errorf("%q names no label", text)
+	}
+	if strings.HasSuffix(m.Op, "~") {
+		if _, err := regexp.Compile(m.Value); err != nil {
+			return Matcher{}, fmt.Errorf("%q is not a regular expression", m.Value)
+		}
+	}
+	return m, nil
+}
+
+// sameMatchers compares sets: Grafana sorts them.
+func sameMatchers(a, b []Matcher) bool {
+	return slices.Equal(sorted(a), sorted(b))
+}
+
+func sorted(ms []Matcher) []Matcher {
+	out := slices.Clone(ms)
+	slices.SortFunc(out, func(a, b Matcher) int { return strings.Compare(a.String(), b.String()) })
+	return slices.Compact(out)
+}
+
+func describe(ms []Matcher) string {
+	if len(ms) == 0 {
+		return "all alerts"
+	}
+	var parts []string
+	for _, m := range sorted(ms) {
+		parts = append(parts, m.String())
+	}
+	return strings.Join(parts, ", ")
+}
+
+// mark is a condition that every alert fulfils, since none has that label. It
+// tells our default routes from those that people made.
+var mark = Matcher{"pmm_callgoose_route", "!=", "default"}
+
+// object is a JSON object of which every member that we do not touch stays as it
+// was, byte for byte and in its place: a newer Grafana has members unknown to us.
+type object struct {
+	keys []string
+	raw  map[string]json.RawMessage
+}
+
+func (o *object) UnmarshalJSON(b []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return errors.New("not a JSON object")
+	}
+	o.keys, o.raw = nil, make(map[string]json.RawMessage)
+	for dec.More() {
+		t, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		key, ok := t.(string)
+		if !ok {
+			return errors.New("not a JSON object")
+		}
+		var v json.RawMessage
+		if err := dec.Decode(&v); err != nil {
+			return err
+		}
+		if _, twice := o.raw[key]; twice {
+			return fmt.Errorf("member %q is there twice", key)
+		}
+		o.keys, o.raw[key] = append(o.keys, key), v
+	}
+	_, err := dec.Token()
+	return err
+}
+
+func (o *object) bytes() []byte {
+	b := []byte("{")
+	for i, k := range o.keys {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, encode(k)...), ':'), o.raw[k]...)
+	}
+	return append(b, '}')
+}
+
+// encode is JSON without escapes that the text does not need.
+func encode(v any) json.RawMessage {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v) // strings, booleans, lists and maps of them
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+func (o *object) set(key string, v any) {
+	if _, ok := o.raw[key]; !ok {
+		o.keys = append(o.keys, key)
+	}
+	if o.raw == nil {
+		o.raw = make(map[string]json.RawMessage)
+	}
+	o.raw[key] = encode(v)
+}
+
+func (o *object) drop(key string) {
+	delete(o.raw, key)
+	o.keys = slices.DeleteFunc(o.keys, func(k string) bool { return k == key })
+}
+
+func (o *object) text(key string) string {
+	var s string
+	_ = json.Unmarshal(o.raw[key], &s)
+	return s
+}
+
+func (o *object) flag(key string) bool {
+	var b bool
+	_ = json.Unmarshal(o.raw[key], &b)
+	return b
+}
+
+// filled reports whether there is a member that is not null, "", [] or {}.
+func (o *object) filled(key string) bool {
+	switch s := string(bytes.Join(bytes.Fields(o.raw[key]), nil)); s {
+	case "", "null", `""`, "[]", "{}":
+		return false
+	}
+	return true
+}
+
+// route is one child of the root, or a deeper one.
+type route struct {
+	object
+	source   []byte // as it was read; nil when we made or changed it
+	matchers []Matcher
+	children []*route
+	// unread says why the matchers are unknown; then nothing can be said about
+	// which alerts the route takes.
+	unread error
+}
+
+func readRoute(raw []byte, depth int) (*route, error) {
+	if depth > 100 {
+		return nil, errors.New("routes are nested more than 100 deep")
+	}
+	r := &route{source: raw}
+	if err := json.Unmarshal(raw, &r.object); err != nil {
+		return nil, fmt.Errorf("a route cannot be read: %w", err)
+	}
+	r.matchers, r.unread = r.readMatchers()
+	var children []json.RawMessage
+	if r.filled("routes") {
+		if err := json.Unmarshal(r.raw["routes"], &children); err != nil {
+			return nil, errors.New("the routes of a route are not a list")
+		}
+	}
+	for _, c := range children {
+		child, err := readRoute(c, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		r.children = append(r.children, child)
+	}
+	return r, nil
+}
+
+// readMatchers knows the four ways to write conditions, which add up
+// (grafana/alerting:definition, Route.AllMatchers).
+func (r *route) readMatchers() ([]Matcher, error) {
+	var all []Matcher
+	unread := func(key string) error { return fmt.Errorf("its %s cannot be read", key) }
+	if r.filled("object_matchers") {
+		var triples [][]string
+		if json.Unmarshal(r.raw["object_matchers"], &triples) != nil {
+			return nil, unread("object_matchers")
+		}
+		for _, t := range triples {
+			if len(t) != 3 || !slices.Contains([]string{"=", "!=", "=~", "!~"}, t[1]) {
+				return nil, unread("object_matchers")
+			}
+			all = append(all, Matcher{t[0], t[1], t[2]})
+		}
+	}
+	if r.filled("matchers") {
+		var texts []string
+		if json.Unmarshal(r.raw["matchers"], &texts) != nil {
+			return nil, unread("matchers")
+		}
+		for _, t := range texts {
+			m, err := ParseMatcher(t)
+			if err != nil {
+				return nil, unread("matchers")
+			}
+			all = append(all, m)
+		}
+	}
+	for key, op := range map[string]string{"match": "=", "match_re": "=~"} {
+		if !r.filled(key) {
+			continue
+		}
+		var pairs map[string]string
+		if json.Unmarshal(r.raw[key], &pairs) != nil {
+			return nil, unread(key)
+		}
+		for name, value := range pairs {
+			all = append(all, Matcher{name, op, value})
+		}
+	}
+	return sorted(all), nil
+}
+
+// isDefault reports whether the route is a default route of ours.
+func (r *route) isDefault() bool { return r.unread == nil && slices.Contains(r.matchers, mark) }
+
+// label names a route for people.
+func (r *route) label() string {
+	name := r.text("receiver")
+	if name == "" {
+		name = "the default contact point"
+	}
+	if r.unread != nil {
+		return strconv.Quote(name)
+	}
+	return fmt.Sprintf("%q (%s)", name, describe(r.matchers))
+}
+
+// leadsTo reports whether the route or one below it names the receiver.
+func (r *route) leadsTo(receiver string) bool {
+	return r.text("receiver") == receiver || slices.ContainsFunc(r.children, func(c *route) bool { return c.leadsTo(receiver) })
+}
+
+// tree is the notification policies.
+type tree struct {
+	root   *route
+	routes []*route // the children of the root
+}
+
+func readTree(raw []byte) (*tree, error) {
+	root, err := readRoute(raw, 0)
+	if err != nil {
+		return nil, fmt.Errorf("the notification policies cannot be read: %w", err)
+	}
+	if root.text("receiver") == "" {
+		return nil, errors.New("the notification policies have no default contact point; is this the answer of PMM?")
+	}
+	return &tree{root, root.children}, nil
+}
+
+// bytes is the tree with its routes as they are now.
+func (t *tree) bytes() []byte {
+	var list [][]byte
+	for _, r := range t.routes {
+		if r.source != nil {
+			list = append(list, r.source)
+		} else {
+			list = append(list, r.bytes())
+		}
+	}
+	if list == nil {
+		t.root.drop("routes")
+	} else {
+		t.root.set("routes", "")
+		t.root.raw["routes"] = slices.Concat([]byte("["), bytes.Join(list, []byte(",")), []byte("]"))
+	}
+	return t.root.bytes()
+}
+
+// maxDefaults is how many default routes we add at most: more would bury the
+// routes that people look for.
+const maxDefaults = 12
+
+// defaults are the matchers of the default routes that are needed beside the given
+// routes, which are those of others at the root, in order.
+func defaults(others []*route) ([][]Matcher, error) {
+	terms := [][]Matcher{{mark}}
+	for _, r := range others {
+		if r.unread == nil && len(r.matchers) == 0 {
+			return nil, nil // takes everything, so nothing falls to the root today
+		}
+	}
+	for _, r := range others {
+		if !r.flag("continue") {
+			continue // what it takes never gets as far as a default route
+		}
+		if r.unread != nil {
+			return nil, fmt.Errorf("the route to %s: %w, so it is unknown what falls to the default contact point; add the route by hand", r.label(), r.unread)
+		}
+		var next [][]Matcher
+		for _, term := range terms {
+			for i, m := range r.matchers {
+				grown := slices.Concat(term, r.matchers[:i], []Matcher{m.negated()})
+				if !contradicts(grown) {
+					next = append(next, sorted(grown))
+				}
+			}
+		}
+		if terms = next; len(terms) > maxDefaults {
+			return nil, fmt.Errorf("the routes that continue are so many that more than %d routes would be needed to leave the default contact point what it has; add the route by hand", maxDefaults)
+		}
+	}
+	return terms, nil
+}
+
+// contradicts reports whether no alert can fulfil all of them.
+func contradicts(ms []Matcher) bool {
+	return slices.ContainsFunc(ms, func(m Matcher) bool { return slices.Contains(ms, m.negated()) })
+}
+
+// newDefault makes a default route.
+func newDefault(ms []Matcher) *route {
+	r := &route{matchers: sorted(ms)}
+	r.set("continue", true)
+	r.set("object_matchers", r.matchers)
+	return r
+}
+
+// newRoute makes the route that leads to us. The group interval is short because
+// PMM does not try a failed webhook again before it (grafana/alerting, RetryStage).
+func newRoute(receiver string, ms []Matcher) *route {
+	r := &route{matchers: sorted(ms)}
+	r.set("receiver", receiver)
+	r.set("continue", true)
+	r.set("object_matchers", append([]Matcher{}, r.matchers...))
+	r.set("group_by", []string{"grafana_folder", "alertname"})
+	r.set("group_wait", "10s")
+	r.set("group_interval", "1m")
+	r.set("repeat_interval", "4h")
+	return r
+}
+
+// ourKeys are the members that newRoute writes. A route with others was changed
+// by somebody, who would lose them if it were removed.
+var ourKeys = []string{"receiver", "continue", "object_matchers", "matchers", "match", "match_re", "group_by", "group_wait", "group_interval", "repeat_interval", "provenance"}
+
+// foreign names what somebody added to a route of ours, "" if nothing.
+func (r *route) foreign() string {
+	for _, k := range r.keys {
+		if r.filled(k) && !slices.Contains(ourKeys, k) {
+			return k
+		}
+	}
+	return ""
+}
