@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"pmm-callgoose/ingest/pmm/pmmtest"
 	"pmm-callgoose/testdata/webhook"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
 )
@@ -39,6 +41,12 @@ func TestMain(m *testing.M) {
 //	serve start [FLAG...] | stop | kill     a real process; $URL and $ADMIN are where it listens
 //	post [-sign SECRET] [-user U:P] CODE FILE [HEADER...]
 //	flow REGEXP FILE              post a state of the alert Flow every 50 ms until the file matches
+//	pmm start [VERSION GRAFANA]   a fake PMM at $PMM; its token stands in the file pmm-token
+//	pmm point|tree FILE           a contact point more; other notification policies
+//	pmm page STATUS               nginx answers everything with an error page; 0 = no more
+//	pmm writes N                  so many requests have changed something
+//	pmm routes RECEIVERS [L=V...]  who gets an alert with these labels, separated by commas
+//	pmm send CODE UID FILE        as the contact point does, with what is stored in it
 //	exit CODE COMMAND...          it must end with that code
 //	until REGEXP COMMAND...       again and again until its output matches
 //	json PATH VALUE | PATH has KEY...    on the latest standard output
@@ -54,7 +62,7 @@ func TestScript(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fake": fakeCmd, "serve": serveCmd, "post": postCmd, "flow": flowCmd, "exit": exitCmd,
-			"until": untilCmd, "json": jsonCmd, "holds-no": holdsNoCmd,
+			"pmm": pmmCmd, "until": untilCmd, "json": jsonCmd, "holds-no": holdsNoCmd,
 		},
 	})
 }
@@ -69,6 +77,7 @@ type story struct {
 	fake   *callgoosetest.Fake
 	server *callgoosetest.Server
 	env    []string
+	pmm    *pmmtest.Fake
 	serve  *exec.Cmd
 	log    *os.File // of all runs of serve; read by scripts as serve.log
 }
@@ -172,6 +181,60 @@ func poll(ts *testscript.TestScript, want, what string, get func() int) {
 	}
 	if got != n {
 		ts.Fatalf("%d %s, not %d", got, what, n)
+	}
+}
+
+func pmmCmd(ts *testscript.TestScript, neg bool, args []string) {
+	s := of(ts)
+	if neg || len(args) == 0 || args[0] != "start" && s.pmm == nil {
+		ts.Fatalf("usage: pmm start|point|tree|page|writes|routes|send, start first")
+	}
+	verb, args := args[0], args[1:]
+	switch verb {
+	case "start":
+		var cfg pmmtest.Config
+		if len(args) == 2 {
+			cfg.PMM, cfg.Grafana = args[0], args[1]
+		}
+		cfg.Viewer = "glsa_v1ewer-of-the-scr1pt"
+		s.pmm = pmmtest.New(cfg)
+		server := httptest.NewServer(s.pmm)
+		ts.Defer(server.Close)
+		ts.Setenv("PMM", server.URL)
+		ts.Check(os.WriteFile(ts.MkAbs("pmm-token"), []byte(pmmtest.Token+"\n"), 0o600))
+	case "point":
+		s.pmm.AddPoint(ts.ReadFile(args[0]))
+	case "tree":
+		s.pmm.SetTree(ts.ReadFile(args[0]))
+	case "page":
+		status, err := strconv.Atoi(args[0])
+		ts.Check(err)
+		s.pmm.Page(status)
+	case "writes":
+		if got := s.pmm.Writes(); strconv.Itoa(len(got)) != args[0] {
+			ts.Fatalf("%d requests have changed something, not %s: %v", len(got), args[0], got)
+		}
+	case "routes":
+		labels := map[string]string{}
+		for _, l := range args[1:] {
+			k, v, _ := strings.Cut(l, "=")
+			labels[k] = v
+		}
+		var got []string
+		for _, m := range s.pmm.Route(labels) {
+			got = append(got, m.Receiver)
+		}
+		if strings.Join(got, ",") != args[0] {
+			ts.Fatalf("it goes to %v, not to %s\n%s", got, args[0], s.pmm.Tree())
+		}
+	case "send":
+		status, answer, err := s.pmm.Send(args[1], []byte(ts.ReadFile(args[2])))
+		ts.Check(err)
+		if strconv.Itoa(status) != args[0] {
+			ts.Fatalf("answered %d, not %s: %s", status, args[0], answer)
+		}
+	default:
+		ts.Fatalf("pmm %s: no such thing", verb)
 	}
 }
 

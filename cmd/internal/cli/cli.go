@@ -110,7 +110,7 @@ func (p *program) app() *cli.App {
 		CommandNotFound:        nil,
 		UseShortOptionHandling: false,
 		Commands: []*cli.Command{
-			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.replayCommand(), p.deadLettersCommand(), p.configCommand(), p.versionCommand(),
+			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.replayCommand(), p.deadLettersCommand(), p.setupCommand(), p.configCommand(), p.versionCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
@@ -205,7 +205,7 @@ func settingFlags(names ...string) []cli.Flag {
 func (p *program) load(c *cli.Context, serve bool, only ...string) (*config.Config, error) {
 	in := config.Input{
 		Flags: map[string]string{}, Environ: p.environ, ConfigPath: c.String("config"), Serve: serve, Only: only,
-		KnownEnv: []string{config.EnvName("admin-url"), config.EnvName("output")},
+		KnownEnv: append(pmmEnv(), config.EnvName("admin-url"), config.EnvName("output")),
 	}
 	for _, o := range config.Options() {
 		if !c.IsSet(o.Name) {
@@ -218,10 +218,14 @@ func (p *program) load(c *cli.Context, serve bool, only ...string) (*config.Conf
 		}
 	}
 	cfg, warnings, err := config.Load(in)
+	p.warn(warnings)
+	return cfg, err
+}
+
+func (p *program) warn(warnings []config.Warning) {
 	for _, w := range warnings {
 		fmt.Fprintln(p.err, "warning:", w)
 	}
-	return cfg, err
 }
 
 // clientFlags are the flags of the commands that ask a running service.
