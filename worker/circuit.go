@@ -38,6 +38,9 @@ func newCircuit(saved event.Circuit, least, most time.Duration) *circuit {
 	return &circuit{least: least, most: most, dice: roll, Circuit: saved, failed: map[string]bool{}}
 }
 
+// outage reports whether we know that Callgoose does not take events: unknown is none.
+func (c *circuit) outage() bool { return c.State == event.Down || c.State == event.Held }
+
 // allow reports whether an attempt may start now, and whether it is a probe.
 func (c *circuit) allow(now time.Time) (ok, probe bool) {
 	if c.State == event.Up {

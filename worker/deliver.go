@@ -78,6 +78,9 @@ type Deliverer struct {
 	save   chan event.Circuit
 	view   atomic.Pointer[View]
 	allSet atomic.Bool // circuit is up: attempts that are not probes may go out
+	// failing counts failures on end before Run hears of them: an attempt that
+	// waits for a slot must not go out when those before it have just failed.
+	failing atomic.Int32
 }
 
 // View is what operators see of the deliverer.
@@ -129,6 +132,10 @@ func NewDeliverer(cfg DeliverConfig, source Source, bodies Bodies, ledger Ledger
 		kick:    make(chan struct{}, 1), save: make(chan event.Circuit, 16),
 	}
 	d.view.Store(&View{Circuit: event.Circuit{State: event.Unknown}})
+	_ = ledger.View(func(tx event.Tx) error { // until Run has begun; it reports the error
+		d.view.Store(&View{Circuit: newCircuit(tx.Circuit(), 0, 0).Circuit})
+		return nil
+	})
 	return d
 }
 
@@ -317,6 +324,9 @@ func (d *Deliverer) sleep(now time.Time) time.Duration {
 	if d.circuit.State == event.Held {
 		soonest(now.Add(time.Second)) // the token file may be replaced
 	}
+	if d.floor > d.saved { // retention makes room only below the saved floor
+		soonest(d.savedAt.Add(saveEvery))
+	}
 	return max(next.Sub(now), time.Millisecond)
 }
 
@@ -344,7 +354,7 @@ func (d *Deliverer) admit(ctx context.Context, m event.Delivery) error {
 		return d.settleQuietly(ctx, m.Seq, nil)
 	}
 	e.Labels, e.Annotations = nil, nil
-	it := &item{seq: m.Seq, ev: e, size: len(e.Body), backlog: d.circuit.State != event.Up}
+	it := &item{seq: m.Seq, ev: e, size: len(e.Body), backlog: d.circuit.outage()}
 	if d.w.bytes+it.size > windowBytes {
 		it.size, e.Body = 0, nil
 	} else {
@@ -401,6 +411,12 @@ func (d *Deliverer) start(attempts context.Context, now time.Time) error {
 		ok, probe := d.circuit.allow(now)
 		if !ok {
 			return nil
+		}
+		if !probe && d.failing.Load() >= openAfter {
+			if d.flying > 0 {
+				return nil // hear first what became of those under way
+			}
+			d.failing.Store(0) // all were heard, and it is still up
 		}
 		l := d.next(probe)
 		if l == nil {
@@ -466,7 +482,7 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 	}
 	release := sync.OnceFunc(func() { <-d.slots })
 	defer release()
-	if !probe && !d.allSet.Load() {
+	if !probe && (!d.allSet.Load() || d.failing.Load() >= openAfter) {
 		res.skipped = true
 		return res
 	}
@@ -500,8 +516,13 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 		return res
 	}
 	res.verdict = classify(reply, failed)
-	if res.verdict.class == unreachable {
+	switch res.verdict.class {
+	case answered:
+		d.failing.Store(0)
+	case unreachable, misconfig:
 		d.allSet.Store(false) // those that wait for a slot need not find out too
+	case trouble:
+		d.failing.Add(1)
 	}
 	release() // the next request need not wait for our disk
 
@@ -671,6 +692,7 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 func (d *Deliverer) announce(ctx context.Context) {
 	c := d.circuit.Circuit
 	clear(d.probed)
+	d.failing.Store(0)
 	d.allSet.Store(c.State == event.Up)
 	switch c.State {
 	case event.Up:
@@ -743,8 +765,8 @@ func (d *Deliverer) collapse(ctx context.Context, l *lane, it *item) (bool, erro
 			return err
 		}
 		r, err := tx.Find(event.ID(it.ev.Key, other, it.ev.Episode))
-		if err != nil || r == nil {
-			return err
+		if err != nil || r == nil || own.Pos.Made() || r.Pos.Made() {
+			return err // of the Test button, somebody waits to see the pair arrive
 		}
 		over = other == event.Resolved && r.Outcome == event.Queued || r.Outcome == event.Collapsed
 		return nil
@@ -754,6 +776,9 @@ func (d *Deliverer) collapse(ctx context.Context, l *lane, it *item) (bool, erro
 	return true, d.settle(ctx, l, event.Collapsed, "fired and resolved before anything of it could be sent (--on-backlog collapse)")
 }
 
+// saveEvery is how long the floor in the ledger may lag behind.
+const saveEvery = time.Second
+
 // advance moves the floor over what is settled without a gap, and saves it now
 // and then: it only bounds the settled set and what comes again at a start.
 func (d *Deliverer) advance(ctx context.Context) error {
@@ -762,7 +787,7 @@ func (d *Deliverer) advance(ctx context.Context) error {
 	} else {
 		d.floor = max(d.floor, d.highest)
 	}
-	if d.floor-d.saved < 1000 && time.Since(d.savedAt) < 5*time.Second {
+	if d.floor-d.saved < 1000 && time.Since(d.savedAt) < saveEvery {
 		return nil
 	}
 	return d.saveFloor(ctx)

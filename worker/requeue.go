@@ -111,10 +111,11 @@ func (b *batch) putAgain(e *event.Event, why string) {
 	b.events = append(b.events, e)
 }
 
-// pruneEvery is how often retention looks; it removes by time every pruneTime,
-// and at once when the store fills.
+// pruneEvery is how often retention looks, which costs nothing while there is
+// room: it removes by time every pruneTime, and at once when the store fills,
+// because PMM gets 503 until settled events have given way.
 const (
-	pruneEvery = 10 * time.Second
+	pruneEvery = time.Second
 	pruneTime  = 10 * time.Minute
 )
 
@@ -126,15 +127,26 @@ const (
 // streams are cut, then days of the ledger go. If we die in between, something
 // is there twice, and the next look goes on.
 func (s *Splitter) prune(ctx context.Context, now time.Time) error {
-	used, limit, _ := s.streams.Room()
-	share := 0.0
-	if used > limit/10*9 { // down to three quarters
-		share = float64(used-limit/4*3) / float64(used)
-	}
 	byTime := s.cfg.Retention > 0 && now.Sub(s.pruned) >= pruneTime
-	if share == 0 && !byTime {
-		return nil
+	for {
+		used, limit, _ := s.streams.Room()
+		share := 0.0
+		if used > limit/10*9 { // down to three quarters
+			share = float64(used-limit/4*3) / float64(used)
+		}
+		if share == 0 && !byTime {
+			return nil
+		}
+		removed, err := s.pruneOnce(ctx, now, share)
+		if err != nil || !removed {
+			return err
+		}
+		byTime = false // a share is counted in messages: large ones may be left
 	}
+}
+
+// pruneOnce removes the oldest share of what is settled, and what is too old.
+func (s *Splitter) pruneOnce(ctx context.Context, now time.Time, share float64) (removed bool, err error) {
 	s.pruned = now
 	cutoff := time.Time{}
 	if s.cfg.Retention > 0 {
@@ -148,7 +160,7 @@ func (s *Splitter) prune(ctx context.Context, now time.Time) error {
 		}
 		return nil
 	}); err != nil {
-		return err
+		return false, err
 	}
 	events, err := s.cut(ctx, floor, share, cutoff, s.streams.FirstEvent, func(seq uint64) (time.Time, error) {
 		e, err := s.streams.Event(ctx, seq)
@@ -158,7 +170,7 @@ func (s *Splitter) prune(ctx context.Context, now time.Time) error {
 		return e.QueuedAt, nil
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	notes, err := s.cut(ctx, split, share, cutoff, s.streams.FirstNotification, func(seq uint64) (time.Time, error) {
 		n, err := s.streams.Notifications(ctx, seq)
@@ -168,19 +180,19 @@ func (s *Splitter) prune(ctx context.Context, now time.Time) error {
 		return n[0].ReceivedAt, nil
 	})
 	if err != nil || notes == 0 && events == 0 {
-		return err
+		return false, err
 	}
 	if err := s.keepOpen(ctx, events); err != nil {
-		return fmt.Errorf("keep open episodes: %w", err)
+		return false, fmt.Errorf("keep open episodes: %w", err)
 	}
 	if err := s.streams.Purge(ctx, notes, events); err != nil {
-		return err
+		return false, err
 	}
 	s.log.InfoContext(ctx, "removed settled history", "notifications_up_to", notes, "events_up_to", events)
 	if cutoff.IsZero() {
-		return nil
+		return true, nil
 	}
-	return s.ledger.Alone(func(tx event.Tx) error {
+	return true, s.ledger.Alone(func(tx event.Tx) error {
 		_, err := tx.DropDays(cutoff)
 		return err
 	})

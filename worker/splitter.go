@@ -77,7 +77,9 @@ func NewSplitter(cfg SplitConfig, streams Streams, ledger Ledger) *Splitter {
 		asked: make(chan *requeue), ended: make(chan struct{}),
 		began: streams.LastNotification(),
 	}
-	s.behind.Store(true) // until we looked
+	b := batch{Splitter: s}
+	err := ledger.View(func(tx event.Tx) error { b.progress = tx.Progress(); return nil })
+	s.behind.Store(err != nil || b.next() <= s.began)
 	return s
 }
 
@@ -178,7 +180,7 @@ func (s *Splitter) reapply(ctx context.Context, tx event.Tx, start, stop, positi
 // countAlert counts an alert that came in; the recovery that we make for a Test
 // button alert is none.
 func countAlert(tx event.Tx, pos event.Position) {
-	if pos.Item%2 == 0 {
+	if !pos.Made() {
 		tx.Count("alerts", 1)
 	}
 }

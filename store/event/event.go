@@ -46,6 +46,10 @@ type Position struct {
 	Item uint32 `json:"item"`
 }
 
+// Made reports whether PMM never sent what stands here: the recovery that we make
+// for an alert of the Test button.
+func (p Position) Made() bool { return p.Item%2 == 1 }
+
 // Compare orders positions by arrival.
 func (p Position) Compare(o Position) int {
 	return cmp.Or(cmp.Compare(p.Seq, o.Seq), cmp.Compare(p.Note, o.Note), cmp.Compare(p.Item, o.Item))

@@ -382,6 +382,65 @@ func TestAnOutageCostsOneProbeAtATime(t *testing.T) {
 	})
 }
 
+// An outage with answers begins under load: those that wait for their turn
+// do not go out once the ones before them have failed.
+func TestAnOutageThatAnswersCostsFewRequests(t *testing.T) {
+	for _, status := range []int{503, 429, 401} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			bubble(t, nil, func(r *rig) {
+				r.acceptFile("grafana-firing-1.json")
+				r.settle()
+				r.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Status, Status: status, Delay: 50 * time.Millisecond})
+				var alerts []alert
+				for i := range 1000 {
+					alerts = append(alerts, mysqlDown(i, "firing", time.Now()))
+				}
+				r.accept(group(alerts...))
+				time.Sleep(20 * time.Second)
+				if tries := r.net.tried.Load() - 1; tries > 30 || tries < 16 {
+					t.Errorf("%d requests in 20 s of outage", tries)
+				}
+				r.fake.Fail(callgoosetest.Failure{})
+				if s := r.settle(); s.Delivered != 1001 {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+}
+
+// A start in an outage says so at once, before anything was read back.
+func TestTheStateIsThereFromTheStart(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.net.Refuse(true)
+		r.accept(group(mysqlDown(1, "firing", time.Now())))
+		time.Sleep(time.Minute)
+		r.restart()
+		if s := r.status(); s.Callgoose.State != "down" || s.Callgoose.LastError == "" || s.Queued != 1 {
+			t.Errorf("%+v", s)
+		}
+		r.net.Refuse(false)
+		r.settle()
+	})
+}
+
+// When what filled the store is settled, PMM need not wait: there is room again
+// within seconds, although nothing else happens.
+func TestAFullStoreRecoversSoon(t *testing.T) {
+	bubble(t, func(c *config.Config) { c.MaxStore = 256 << 10; c.Retention = 720 * time.Hour }, func(r *rig) {
+		r.net.Refuse(true)
+		for i := 0; r.post(group(mysqlDown(i, "firing", time.Now()))).Code == http.StatusAccepted; i++ {
+			time.Sleep(100 * time.Millisecond)
+		}
+		r.net.Refuse(false)
+		r.settle()
+		time.Sleep(30 * time.Second)
+		if err := r.app.Ready(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // What a ledger's file holds is a view: without it nothing that waits is lost
 // and no open episode is forgotten.
 func TestTheLedgerIsRebuilt(t *testing.T) {
@@ -652,6 +711,38 @@ func TestCollapse(t *testing.T) {
 			if !slices.Equal(got, []string{"firing"}) {
 				t.Errorf("%s was told %v", key, got)
 			}
+		}
+	})
+}
+
+// Somebody pressed the Test button and looks at Callgoose: the pair is delivered,
+// as the first thing of all and after an outage.
+func TestCollapseLeavesTheTestButtonAlone(t *testing.T) {
+	bubble(t, func(c *config.Config) { c.OnBacklog = "collapse" }, func(r *rig) {
+		r.acceptFile("grafana-test-button.json")
+		if s := r.settle(); s.Delivered != 2 {
+			t.Fatalf("at the start: %+v", s)
+		}
+		r.net.Refuse(true)
+		r.accept(bytes.ReplaceAll(webhook(t, "grafana-test-button.json"), []byte("09:33:55"), []byte("10:33:55")))
+		start := time.Now()
+		r.accept(group(mysqlDown(1, "firing", start)))
+		r.accept(group(mysqlDown(1, "resolved", start)))
+		time.Sleep(10 * time.Minute)
+		r.net.Refuse(false)
+		if s := r.settle(); s.Delivered != 4 || s.Collapsed != 2 {
+			t.Errorf("after the outage: %+v", s)
+		}
+	})
+}
+
+// Callgoose was never tried yet: that is no outage, and nothing is collapsed.
+func TestNothingIsCollapsedBeforeTheFirstAttempt(t *testing.T) {
+	bubble(t, func(c *config.Config) { c.OnBacklog = "collapse" }, func(r *rig) {
+		start := time.Now()
+		r.accept(group(mysqlDown(1, "firing", start), mysqlDown(2, "firing", start), mysqlDown(1, "resolved", start)))
+		if s := r.settle(); s.Delivered != 3 {
+			t.Errorf("%+v", s)
 		}
 	})
 }
