@@ -46,7 +46,8 @@ type Imported struct {
 
 // Carrier takes stored data out, and in.
 type Carrier interface {
-	Export(ctx context.Context, kind string, f event.Filter, line func(Carried) error) error
+	// Export takes the first so many chosen events, 0 = all.
+	Export(ctx context.Context, kind string, f event.Filter, limit int, line func(Carried) error) error
 	// Import stores one notification durably, like the intake does.
 	Import(ctx context.Context, c Carried) (alerts int, err error)
 }
@@ -55,7 +56,7 @@ func (h handler) export(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	kind := q.Get("kind")
 	q.Del("kind")
-	f, _, err := ParseFilter(q)
+	f, limit, err := parseChoice(q)
 	if err == nil && kind != KindNotification && kind != KindEvent {
 		err = fmt.Errorf("kind %q is neither %s nor %s", kind, KindNotification, KindEvent)
 	}
@@ -63,11 +64,10 @@ func (h handler) export(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
-	f.OldestFirst = true
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := bufio.NewWriter(w)
 	enc := json.NewEncoder(out)
-	if err := h.Carrier.Export(r.Context(), kind, f, func(c Carried) error { return enc.Encode(c) }); err != nil {
+	if err := h.Carrier.Export(r.Context(), kind, f, limit, func(c Carried) error { return enc.Encode(c) }); err != nil {
 		// The head is out: a broken end is the only way to say so.
 		panic(http.ErrAbortHandler)
 	}

@@ -175,7 +175,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	if json.Unmarshal(text, &answer) != nil || answer.Error == "" {
 		answer.Error = "status " + strconv.Itoa(resp.StatusCode)
 	}
-	if resp.StatusCode == http.StatusNotFound && strings.Contains(answer.Error, ErrNotFound.Error()) {
+	if resp.StatusCode == http.StatusNotFound && answer.Error == ErrNotFound.Error() {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, strings.TrimPrefix(path, "/api/v1/events/"))
 	}
 	return nil, errors.New(answer.Error)

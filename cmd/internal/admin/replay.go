@@ -52,8 +52,10 @@ type Job struct {
 type Replayer interface {
 	Replay(ctx context.Context, r ReplayRequest) (Plan, error)
 	ReplayJob(id int) (Job, error)
-	// DropDeadLetters forgets dead letters and returns how many.
-	DropDeadLetters(ctx context.Context, f event.Filter) (int, error)
+	// DropDeadLetters forgets dead letters, the oldest so many (0 = all), and
+	// returns how many. Like Replay, it does nothing and returns an ErrNotFound
+	// when an ID of the filter is not among them.
+	DropDeadLetters(ctx context.Context, f event.Filter, limit int) (int, error)
 }
 
 func (h handler) replay(w http.ResponseWriter, r *http.Request) {
@@ -64,7 +66,7 @@ func (h handler) replay(w http.ResponseWriter, r *http.Request) {
 	}
 	plan, err := h.Replayer.Replay(r.Context(), req)
 	if err != nil {
-		fail(w, http.StatusServiceUnavailable, err)
+		failed(w, err)
 		return
 	}
 	reply(w, http.StatusOK, plan)
@@ -85,17 +87,37 @@ func (h handler) replayJob(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h handler) drop(w http.ResponseWriter, r *http.Request) {
-	f, _, err := ParseFilter(r.URL.Query())
+	f, limit, err := parseChoice(r.URL.Query())
 	if err != nil {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
-	n, err := h.Replayer.DropDeadLetters(r.Context(), f)
+	n, err := h.Replayer.DropDeadLetters(r.Context(), f, limit)
 	if err != nil {
-		fail(w, http.StatusServiceUnavailable, err)
+		failed(w, err)
 		return
 	}
 	reply(w, http.StatusOK, map[string]int{"dropped": n})
+}
+
+// failed answers with what went wrong: asking for what is not there is the
+// asker's mistake.
+func failed(w http.ResponseWriter, err error) {
+	code := http.StatusServiceUnavailable
+	if errors.Is(err, ErrNotFound) {
+		code = http.StatusNotFound
+	}
+	fail(w, code, err)
+}
+
+// parseChoice is ParseFilter for what is acted on: the oldest first, and all of
+// them (limit 0) unless a limit is given.
+func parseChoice(q url.Values) (f event.Filter, limit int, err error) {
+	if f, limit, err = ParseFilter(q); !q.Has("limit") {
+		limit = 0
+	}
+	f.OldestFirst = true
+	return f, limit, err
 }
 
 // ParseReplay reads the filters of ParseFilter, and include_closed, rate,
@@ -123,16 +145,12 @@ func ParseReplay(q url.Values) (r ReplayRequest, err error) {
 			return r, fmt.Errorf("%s %q: %w", name, v, err)
 		}
 	}
-	if r.Filter, r.Limit, err = ParseFilter(rest); err != nil {
+	if r.Filter, r.Limit, err = parseChoice(rest); err != nil {
 		return r, err
-	}
-	if !rest.Has("limit") {
-		r.Limit = 0
 	}
 	if !chosen {
 		return r, errors.New("choose events by ID or by a filter, or say --all")
 	}
-	r.Filter.OldestFirst = true
 	return r, nil
 }
 

@@ -679,11 +679,45 @@ func TestDeadLettersAreRetriedAndDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.settle()
-		if n, err := r.app.DropDeadLetters(context.Background(), event.Filter{}); n != 1 || err != nil {
+		if n, err := r.app.DropDeadLetters(context.Background(), event.Filter{}, 0); n != 1 || err != nil {
 			t.Errorf("dropped %d, %v", n, err)
 		}
 		if s := r.status(); s.Dead != 0 || s.Delivered != 1 {
 			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// A limit means the oldest so many, and an ID with a typing error is no work done.
+func TestDroppingAndReplayingTakeExactlyWhatWasNamed(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		ctx := context.Background()
+		r.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Status, Status: 422})
+		for i := range 5 {
+			r.accept(group(mysqlDown(i, "firing", time.Now())))
+			time.Sleep(time.Second)
+		}
+		r.settle()
+		dead := r.events(event.Filter{OldestFirst: true})
+		if n, err := r.app.DropDeadLetters(ctx, event.Filter{OldestFirst: true}, 2); n != 2 || err != nil {
+			t.Errorf("dropped %d of 2, %v", n, err)
+		}
+		if left := r.events(event.Filter{OldestFirst: true}); len(left) != 3 || left[0].ID != dead[2].ID {
+			t.Errorf("left are %d", len(left))
+		}
+		wrong := event.Filter{IDs: []string{dead[3].ID, "no-such-id"}, OldestFirst: true}
+		if n, err := r.app.DropDeadLetters(ctx, wrong, 0); n != 0 || !errors.Is(err, admin.ErrNotFound) || !strings.Contains(err.Error(), "no-such-id") {
+			t.Errorf("dropped %d, %v", n, err)
+		}
+		if p, err := r.app.Replay(ctx, admin.ReplayRequest{Filter: wrong}); p.Job != 0 || !errors.Is(err, admin.ErrNotFound) {
+			t.Errorf("replay %+v, %v", p, err)
+		}
+		var lines []string
+		if err := r.app.Export(ctx, admin.KindEvent, event.Filter{OldestFirst: true}, 2, func(c admin.Carried) error {
+			lines = append(lines, c.ID)
+			return nil
+		}); err != nil || !slices.Equal(lines, []string{dead[2].ID, dead[3].ID}) {
+			t.Errorf("exported %v, %v", lines, err)
 		}
 	})
 }
@@ -822,7 +856,7 @@ func TestABacklogIsCarriedToAnotherHost(t *testing.T) {
 		}
 		var lines []admin.Carried
 		if err := r.app.Export(context.Background(), admin.KindNotification,
-			event.Filter{Outcomes: []event.Outcome{event.Queued}, OldestFirst: true},
+			event.Filter{Outcomes: []event.Outcome{event.Queued}, OldestFirst: true}, 0,
 			func(c admin.Carried) error { lines = append(lines, c); return nil }); err != nil {
 			t.Fatal(err)
 		}

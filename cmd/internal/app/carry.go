@@ -14,7 +14,7 @@ import (
 
 // Export implements admin.Carrier: the chosen events, or the notifications
 // that the chosen events came in, oldest first.
-func (a *App) Export(ctx context.Context, kind string, f event.Filter, line func(admin.Carried) error) error {
+func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int, line func(admin.Carried) error) error {
 	c := a.core.Load()
 	if c == nil {
 		return a.whyClosed()
@@ -23,7 +23,7 @@ func (a *App) Export(ctx context.Context, kind string, f event.Filter, line func
 	if err := c.ledger.Each(f, func(r *event.Record) bool {
 		r.Attempts = nil
 		list = append(list, r)
-		return ctx.Err() == nil
+		return ctx.Err() == nil && (limit == 0 || len(list) < limit)
 	}); err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/time/rate"
@@ -50,7 +52,9 @@ func plan(c *core, r admin.ReplayRequest, queued bool) (p admin.Plan, refs []wor
 		outcome event.Outcome
 	}
 	var list []chosen
+	asked := newAsked(r.Filter)
 	err = c.ledger.Each(r.Filter, func(rec *event.Record) bool {
+		asked.found(rec)
 		switch {
 		case rec.Outcome == event.Queued && !queued:
 			p.Waiting++
@@ -59,14 +63,20 @@ func plan(c *core, r admin.ReplayRequest, queued bool) (p admin.Plan, refs []wor
 		default:
 			list = append(list, chosen{worker.Ref{ReceivedAt: rec.ReceivedAt, Pos: rec.Pos}, rec.ID, rec.Key, rec.Status, rec.Outcome})
 		}
-		return r.Limit == 0 || len(list) < r.Limit
+		return true
 	})
+	if err == nil {
+		err = asked.missing()
+	}
 	if err != nil {
 		return p, nil, err
 	}
 	incidents := map[string]bool{}
 	err = c.ledger.View(func(tx event.Tx) error {
 		for _, e := range list {
+			if r.Limit > 0 && p.Events == r.Limit { // of those that go out
+				break
+			}
 			if e.status == event.Firing && !r.IncludeClosed && e.outcome != event.Queued {
 				ep, err := tx.Episode(e.key)
 				if err != nil {
@@ -90,6 +100,28 @@ func plan(c *core, r admin.ReplayRequest, queued bool) (p admin.Plan, refs []wor
 	})
 	p.Incidents = len(incidents)
 	return p, refs, err
+}
+
+// asked are the IDs of a filter that were not found yet. A wrong ID must not
+// pass for work that is done.
+type asked map[string]bool
+
+func newAsked(f event.Filter) asked {
+	a := asked{}
+	for _, id := range f.IDs {
+		a[id] = true
+	}
+	return a
+}
+
+func (a asked) found(r *event.Record) { delete(a, r.ID) }
+
+func (a asked) missing() error {
+	if len(a) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w, or another filter leaves it out; nothing was done: %s",
+		admin.ErrNotFound, strings.Join(slices.Sorted(maps.Keys(a)), ", "))
 }
 
 // Replay implements admin.Replayer.
@@ -207,7 +239,7 @@ func (a *App) ReplayJob(id int) (admin.Job, error) {
 }
 
 // DropDeadLetters implements admin.Replayer.
-func (a *App) DropDeadLetters(ctx context.Context, f event.Filter) (int, error) {
+func (a *App) DropDeadLetters(ctx context.Context, f event.Filter, limit int) (int, error) {
 	c := a.core.Load()
 	if c == nil {
 		return 0, a.whyClosed()
@@ -217,7 +249,15 @@ func (a *App) DropDeadLetters(ctx context.Context, f event.Filter) (int, error) 
 	err := c.ledger.Do(ctx, func(tx event.Tx) error {
 		n = 0
 		var list []*event.Record
-		if err := tx.Each(f, func(r *event.Record) bool { list = append(list, r); return true }); err != nil {
+		asked := newAsked(f)
+		if err := tx.Each(f, func(r *event.Record) bool {
+			asked.found(r)
+			list = append(list, r)
+			return limit == 0 || len(list) < limit
+		}); err != nil {
+			return err
+		}
+		if err := asked.missing(); err != nil && limit == 0 {
 			return err
 		}
 		for _, r := range list {

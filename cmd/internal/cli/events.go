@@ -118,7 +118,7 @@ var eventHeading = []string{"RECEIVED", "ID", "STATUS", "OUTCOME", "TRIES", "ALE
 
 func eventRow(r *event.Record) []string {
 	note := r.LastError
-	if note == "" {
+	if note == "" || r.Outcome == event.Dead { // that reason quotes the last error
 		note = r.Reason
 	}
 	return []string{

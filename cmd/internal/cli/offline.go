@@ -43,6 +43,9 @@ func (p *program) replayOffline(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if cfg.CallgooseURL == "" {
+		return fmt.Errorf("%w at %s; to replay from it without one, say --callgoose-url", admin.ErrNoService, cfg.DataDir)
+	}
 	if !cfg.CallgooseToken.IsSet() {
 		return usagef("--callgoose-token-file is required with --callgoose-url")
 	}

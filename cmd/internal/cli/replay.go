@@ -52,7 +52,11 @@ func (p *program) replayCommand() *cli.Command {
 			if c.IsSet("callgoose-url") {
 				return p.replayOffline(c)
 			}
-			return p.sendAgain(c, "")
+			err := p.sendAgain(c, "")
+			if errors.Is(err, admin.ErrNoService) && c.IsSet("data-dir") && c.String("admin-url") == "" {
+				return p.replayOffline(c) // the URL may be in the environment or the file
+			}
+			return err
 		},
 	}
 }
@@ -242,7 +246,11 @@ func isTerminal(f any) bool {
 		return false
 	}
 	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && file.Name() != os.DevNull
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull) // by cron and systemd, under the name /dev/stdin
+	return err != nil || !os.SameFile(info, null)
 }
 
 func (p *program) dropDeadLetters(c *cli.Context) error {
