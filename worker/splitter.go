@@ -441,7 +441,7 @@ func (b *batch) event(c *candidate, key, fingerprint string, ep *event.Episode, 
 		Key: key, Source: c.note.Source, Status: c.status, Pos: c.pos, At: c.pos,
 		Alertname: c.alert.Labels["alertname"], Fingerprint: fingerprint,
 		Labels: c.alert.Labels, Annotations: c.alert.Annotations,
-		ReceivedAt: c.note.ReceivedAt, QueuedAt: c.note.ReceivedAt, Since: c.changedAt(b.cfg.LateAfter),
+		ReceivedAt: c.note.ReceivedAt, QueuedAt: time.Now().UTC(), Since: c.changedAt(b.cfg.LateAfter),
 	}
 	count := uint64(1)
 	if ep != nil {
@@ -486,7 +486,7 @@ func (b *batch) again(c *candidate, r *event.Record) error {
 	if err != nil {
 		return err
 	}
-	old.Again, old.At, old.QueuedAt, old.Settled, old.Reason = againRepeat, c.pos, c.note.ReceivedAt, "", ""
+	old.Again, old.At, old.QueuedAt, old.Settled, old.Reason = againRepeat, c.pos, time.Now().UTC(), "", ""
 	old.Since = c.note.ReceivedAt
 	b.events = append(b.events, old)
 	return nil
@@ -515,7 +515,7 @@ func (b *batch) unusable(c *candidate) error {
 	e := &event.Event{
 		ID:  fmt.Sprintf("u%d.%d.%d", c.pos.Seq, c.pos.Note, c.pos.Item),
 		Key: event.Key(c.note.Source, "unusable"), Source: c.note.Source, Pos: c.pos, At: c.pos,
-		ReceivedAt: c.note.ReceivedAt, QueuedAt: c.note.ReceivedAt, Since: c.note.ReceivedAt,
+		ReceivedAt: c.note.ReceivedAt, QueuedAt: time.Now().UTC(), Since: c.note.ReceivedAt,
 		Settled: event.Dead, Reason: "unusable alert: " + c.unusable.Reason, Body: c.unusable.Raw,
 	}
 	e.Lane = e.Key

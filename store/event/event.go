@@ -120,8 +120,8 @@ type Event struct {
 	Since      time.Time `json:"since"`
 	ReceivedAt time.Time `json:"received_at"`
 
-	// QueuedAt is when the event was put in line: on receipt, or again later.
-	// --retry-for counts from it.
+	// QueuedAt is when the event was put in line: right after receipt or import, or
+	// again later. --retry-for counts from it.
 	QueuedAt time.Time `json:"queued_at"`
 
 	// Settled is set when the outcome was known before any attempt: an alert

@@ -865,13 +865,15 @@ func TestABacklogIsCarriedToAnotherHost(t *testing.T) {
 		}
 		r.halt()
 		r.cfg.DataDir = filepath.Join(r.cfg.DataDir, "other-host")
-		r.net.Refuse(false)
+		time.Sleep(100 * time.Hour) // on a stick: longer than --retry-for, which begins anew
 		r.start()
 		for _, l := range lines {
 			if _, err := r.app.Import(context.Background(), l); err != nil {
 				t.Fatal(err)
 			}
 		}
+		time.Sleep(time.Minute) // the other host has no way out yet
+		r.net.Refuse(false)
 		if s := r.settle(); s.Delivered != int64(len(ids)) {
 			t.Errorf("%+v, want %d", s, len(ids))
 		}
