@@ -47,6 +47,8 @@ type Refused interface {
 type Observer interface {
 	// Webhook reports an answer and how long the request took.
 	Webhook(code int, d time.Duration)
+	// Stored reports a notification that is on disk.
+	Stored(source string)
 	// Truncated reports n alerts that PMM cut off a notification now stored.
 	Truncated(source string, n int64)
 }
@@ -114,6 +116,7 @@ func (c Config) validate() error {
 type silent struct{}
 
 func (silent) Webhook(int, time.Duration) {}
+func (silent) Stored(string)              {}
 func (silent) Truncated(string, int64)    {}
 
 const (
@@ -210,6 +213,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, now time.Time) *
 
 	// The body is on disk: dying before the 202 is out costs a repeat, no alert.
 	accepted(w, id, alerts)
+	h.config.Observer.Stored(source)
 	if truncated > 0 {
 		h.config.Observer.Truncated(source, truncated)
 		h.config.Logger.Warn("pmm cut alerts off the notification, set max alerts to 0 in its contact point",

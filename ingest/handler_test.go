@@ -36,6 +36,7 @@ type shelf struct {
 	stored    []Notification
 	codes     []int
 	truncated map[string]int64
+	seen      []string
 	publish   func(context.Context) error // nil: store it
 }
 
@@ -56,6 +57,12 @@ func (s *shelf) Webhook(code int, _ time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.codes = append(s.codes, code)
+}
+
+func (s *shelf) Stored(source string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen = append(s.seen, source)
 }
 
 func (s *shelf) Truncated(source string, n int64) {
@@ -131,6 +138,9 @@ func TestAcceptedWebhooksAreStoredAsTheyCame(t *testing.T) {
 		n := s.stored[i]
 		if n.Source != source || string(n.Body) != body || n.Alerts != 2 || time.Since(n.ReceivedAt) > time.Minute {
 			t.Errorf("stored %+v", n)
+		}
+		if s.seen[i] != source {
+			t.Errorf("observed source %s, want %s", s.seen[i], source)
 		}
 		if s.truncated[source] != 3 {
 			t.Errorf("%d alerts counted as cut off, want 3", s.truncated[source])

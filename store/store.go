@@ -45,6 +45,7 @@ var (
 
 // Store is an open ledger. All methods are safe concurrently.
 type Store struct {
+	cfg    Config
 	db     *bbolt.DB
 	ops    chan *op
 	stop   chan struct{}
@@ -84,6 +85,8 @@ type Config struct {
 	Dir string // data directory; made when it is not there
 	// NoSync switches fsync off. Only for tests in which nobody pulls the plug.
 	NoSync bool
+	// Committed is told how long the disk took for each commit. May be nil.
+	Committed func(time.Duration)
 }
 
 // Open locks and opens the ledger in its directory, and makes it when it is not there.
@@ -103,7 +106,7 @@ func Open(cfg Config) (s *Store, fresh bool, err error) {
 	case err != nil:
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
 	}
-	s = &Store{db: db, ops: make(chan *op, 1024), stop: make(chan struct{}), ended: make(chan struct{}), failed: make(chan error, 1)}
+	s = &Store{cfg: cfg, db: db, ops: make(chan *op, 1024), stop: make(chan struct{}), ended: make(chan struct{}), failed: make(chan error, 1)}
 	if fresh, err = s.init(); err != nil {
 		_ = db.Close()
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
@@ -222,13 +225,14 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	defer s.writing.Unlock()
 	fnFailed := false
 	var next state
+	var began time.Time // of the commit
 	err := s.db.Update(func(btx *bbolt.Tx) error {
 		t := &tx{tx: btx, state: s.state.clone()}
 		if err := fn(t); err != nil {
 			fnFailed = true
 			return err
 		}
-		next = t.state
+		next, began = t.state, time.Now()
 		if !t.dirty {
 			return nil
 		}
@@ -240,6 +244,9 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	})
 	if err == nil {
 		s.state = next
+		if s.cfg.Committed != nil {
+			s.cfg.Committed(time.Since(began))
+		}
 		return nil
 	}
 	if !fnFailed {

@@ -45,8 +45,9 @@ type DeliverConfig struct {
 	// Grace is how long attempts under way may go on at a stop. 0 = 10s.
 	Grace time.Duration
 	// Refresh reads the token again and reports whether it changed. May be nil.
-	Refresh func() bool
-	Logger  *slog.Logger
+	Refresh  func() bool
+	Logger   *slog.Logger
+	Observer Observer // nil = none
 }
 
 // Deliverer brings events to Callgoose. See the package comment.
@@ -108,6 +109,8 @@ type result struct {
 	probe   bool
 	verdict verdict
 	text    string
+	attempt event.Attempt
+	number  int  // of this attempt among all of the event, 0 when nothing was sent
 	skipped bool // nothing was sent: the circuit opened first
 	err     error
 }
@@ -119,6 +122,7 @@ func NewDeliverer(cfg DeliverConfig, source Source, bodies Bodies, ledger Ledger
 	cfg.RetryFor = cmp.Or(cfg.RetryFor, 72*time.Hour)
 	cfg.Grace = cmp.Or(cfg.Grace, 10*time.Second)
 	cfg.Concurrency = cmp.Or(cfg.Concurrency, 16)
+	cfg.Observer = cmp.Or[Observer](cfg.Observer, silent{})
 	limit := rate.NewLimiter(rate.Inf, 1)
 	if cfg.Rate > 0 {
 		limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(1, int(cfg.Rate/10)))
@@ -494,7 +498,8 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 		case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
 			// Nothing is left to send; said as a dead letter, never in the way.
 			res.verdict = verdict{result: "dead", outcome: event.Dead, reason: err.Error()}
-			res.err = d.record(ctx, it, e, event.Attempt{At: time.Now().UTC(), Result: "dead", Error: err.Error()}, res.verdict, false)
+			res.attempt = event.Attempt{At: time.Now().UTC(), Result: "dead", Error: err.Error()}
+			res.number, res.err = d.record(ctx, it, e, res.attempt, res.verdict, false)
 			return res
 		case err != nil:
 			res.err = fmt.Errorf("event %s: %w", e.ID, err)
@@ -502,7 +507,7 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 		}
 		e = full
 	}
-	frozenNow, body, err := d.claim(ctx, it, e)
+	tries, frozenNow, body, err := d.claim(ctx, it, e)
 	if err != nil {
 		res.err = err
 		return res
@@ -536,10 +541,15 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 	if res.verdict.class == trouble && time.Since(e.QueuedAt) > d.cfg.RetryFor {
 		d.giveUp(&res.verdict, res.text)
 	}
-	if res.verdict.class != interrupted {
-		res.err = d.record(ctx, it, e, a, res.verdict, frozenNow)
+	res.attempt, res.number = a, tries+1
+	step := ""
+	if failed != nil {
+		step = failed.Step
 	}
-	d.logAttempt(ctx, it, a, res.verdict)
+	d.cfg.Observer.Attempt(a, step)
+	if res.verdict.class != interrupted {
+		_, res.err = d.record(ctx, it, e, a, res.verdict, frozenNow)
+	}
 	return res
 }
 
@@ -552,8 +562,9 @@ func (d *Deliverer) giveUp(v *verdict, text string) {
 }
 
 // claim freezes the body, durably, before Callgoose can receive any of it: if
-// we die from here on, the next attempt sends the same bytes.
-func (d *Deliverer) claim(ctx context.Context, it *item, e *event.Event) (frozenNow bool, body []byte, err error) {
+// we die from here on, the next attempt sends the same bytes. tries counts the
+// attempts before this one.
+func (d *Deliverer) claim(ctx context.Context, it *item, e *event.Event) (tries int, frozenNow bool, body []byte, err error) {
 	var delayedBy time.Duration
 	now := time.Now()
 	err = d.ledger.Do(ctx, func(tx event.Tx) error {
@@ -561,6 +572,7 @@ func (d *Deliverer) claim(ctx context.Context, it *item, e *event.Event) (frozen
 		if err != nil {
 			return err
 		}
+		tries = r.Tries
 		if r.Frozen {
 			if r.DelayedBy != "" {
 				delayedBy, err = time.ParseDuration(r.DelayedBy)
@@ -574,10 +586,10 @@ func (d *Deliverer) claim(ctx context.Context, it *item, e *event.Event) (frozen
 		return tx.PutRecord(r)
 	})
 	if err != nil || delayedBy == 0 {
-		return frozenNow, e.Body, err
+		return tries, frozenNow, e.Body, err
 	}
 	body, err = callgoose.Late(e.Body, delayedBy)
-	return frozenNow, body, err
+	return tries, frozenNow, body, err
 }
 
 // open reads the event's record, or makes it when its day is gone.
@@ -594,14 +606,15 @@ func (d *Deliverer) open(tx event.Tx, it *item, e *event.Event) (*event.Record, 
 
 // record writes what an attempt came to. When it settled the event, the mark
 // in the settled set is in the same commit: if we die after it, the message
-// comes again and is known.
-func (d *Deliverer) record(ctx context.Context, it *item, e *event.Event, a event.Attempt, v verdict, frozenNow bool) error {
-	return d.ledger.Do(context.WithoutCancel(ctx), func(tx event.Tx) error {
+// comes again and is known. tries counts the attempts with this one.
+func (d *Deliverer) record(ctx context.Context, it *item, e *event.Event, a event.Attempt, v verdict, frozenNow bool) (tries int, err error) {
+	err = d.ledger.Do(context.WithoutCancel(ctx), func(tx event.Tx) error {
 		r, err := d.open(tx, it, e)
 		if err != nil {
 			return err
 		}
 		r.AddAttempt(a)
+		tries = r.Tries
 		if frozenNow && !a.Sent {
 			r.Frozen, r.DelayedBy = false, "" // Callgoose cannot have seen it
 		}
@@ -610,6 +623,10 @@ func (d *Deliverer) record(ctx context.Context, it *item, e *event.Event, a even
 		}
 		return tx.PutRecord(r)
 	})
+	if err == nil && v.outcome != "" {
+		d.cfg.Observer.Settled(v.outcome, time.Since(it.ev.QueuedAt))
+	}
+	return tries, err
 }
 
 // conclude settles the message at seq together with its record.
@@ -621,9 +638,10 @@ func conclude(tx event.Tx, seq uint64, r *event.Record, outcome event.Outcome, r
 	return tx.PutRecord(r)
 }
 
-// logAttempt is one line with everything about the attempt.
-func (d *Deliverer) logAttempt(ctx context.Context, it *item, a event.Attempt, v verdict) {
-	it.attempts++
+// logAttempt is one line with everything about the attempt. next is when the
+// event goes out again, zero when it does not or when nobody knows.
+func (d *Deliverer) logAttempt(ctx context.Context, it *item, r result, now, next time.Time) {
+	a, v := r.attempt, r.verdict
 	level := slog.LevelInfo
 	switch {
 	case v.outcome == event.Dead:
@@ -633,7 +651,12 @@ func (d *Deliverer) logAttempt(ctx context.Context, it *item, a event.Attempt, v
 	}
 	attrs := []any{
 		"event_id", it.ev.ID, "event_key", it.ev.Key, "alertname", it.ev.Alertname, "status", it.ev.Status,
-		"attempt", it.attempts, "outcome", a.Result, "duration", a.Duration.Round(time.Microsecond),
+		"source", it.ev.Source, "notification_id", it.ev.Pos.NotificationID(),
+		"attempt", r.number, "outcome", a.Result, "duration", a.Duration.Round(time.Microsecond),
+		"waited", now.Sub(it.ev.QueuedAt).Round(time.Millisecond),
+	}
+	if r.probe {
+		attrs = append(attrs, "probe", true)
 	}
 	if a.Status != 0 {
 		attrs = append(attrs, "http_status", a.Status)
@@ -641,11 +664,20 @@ func (d *Deliverer) logAttempt(ctx context.Context, it *item, a event.Attempt, v
 	if a.Effect != "" {
 		attrs = append(attrs, "effect", a.Effect)
 	}
+	if a.ID != "" {
+		attrs = append(attrs, "callgoose_id", a.ID)
+	}
 	if a.Error != "" {
 		attrs = append(attrs, "err", a.Error)
 	}
-	if v.outcome == event.Discarded {
+	if !next.IsZero() {
+		attrs = append(attrs, "retry_in", max(next.Sub(now), 0).Round(time.Millisecond))
+	}
+	switch {
+	case v.outcome == event.Discarded:
 		attrs = append(attrs, "hint", "no filter of Callgoose matched; repair it, then replay --outcome discarded")
+	case v.outcome == event.Dead:
+		attrs = append(attrs, "reason", v.reason, "hint", "dead-letters list, then retry or drop")
 	}
 	d.log.Log(ctx, level, "attempt", attrs...)
 }
@@ -654,10 +686,13 @@ func (d *Deliverer) logAttempt(ctx context.Context, it *item, a event.Attempt, v
 func (d *Deliverer) finish(ctx context.Context, r result) error {
 	d.flying--
 	now := time.Now()
+	it := r.lane.head()
 	if r.err != nil {
+		if r.number > 0 {
+			d.logAttempt(ctx, it, r, now, time.Time{})
+		}
 		return r.err
 	}
-	it := r.lane.head()
 	if r.skipped {
 		if r.probe {
 			d.circuit.probing = false
@@ -665,7 +700,19 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 		d.w.enqueue(r.lane, time.Time{})
 		return nil
 	}
-	if d.circuit.observe(now, r.lane.key, r.probe, r.verdict, r.text) {
+	changed := d.circuit.observe(now, r.lane.key, r.probe, r.verdict, r.text)
+	retry := r.verdict.outcome == "" && r.verdict.class != interrupted
+	own := retry && r.verdict.class == trouble && d.circuit.State == event.Up
+	var next time.Time
+	switch {
+	case own: // this event's own backoff; the others go on
+		it.tries++
+		next = now.Add(max(r.verdict.wait, backoff(it.tries, d.cfg.RetryMin, d.cfg.RetryMax, roll)))
+	case retry: // with the next probe, if it is still the oldest then
+		next = d.circuit.probeAt
+	}
+	d.logAttempt(ctx, it, r, now, next)
+	if changed {
 		d.announce(ctx)
 	}
 	switch {
@@ -673,13 +720,9 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 		d.source.Ack(it.seq)
 		d.w.done(r.lane)
 		return d.advance(ctx)
-	case r.verdict.class == interrupted:
-		d.w.enqueue(r.lane, time.Time{})
-	case r.verdict.class == trouble && d.circuit.State == event.Up:
-		// This event's own backoff; the others go on.
-		it.tries++
-		d.w.enqueue(r.lane, now.Add(max(r.verdict.wait, backoff(it.tries, d.cfg.RetryMin, d.cfg.RetryMax, roll))))
-	case r.verdict.class == trouble && d.circuit.State == event.Unknown:
+	case own:
+		d.w.enqueue(r.lane, next)
+	case r.verdict.class == interrupted, r.verdict.class == trouble && d.circuit.State == event.Unknown:
 		d.w.enqueue(r.lane, time.Time{})
 	default: // an outage costs the event nothing; the circuit says when to go on
 		it.backlog = true
@@ -691,6 +734,7 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 // announce tells of a change of the circuit, once.
 func (d *Deliverer) announce(ctx context.Context) {
 	c := d.circuit.Circuit
+	d.cfg.Observer.Circuit(c.State)
 	clear(d.probed)
 	d.failing.Store(0)
 	d.allSet.Store(c.State == event.Up)
@@ -746,6 +790,7 @@ func (d *Deliverer) settle(ctx context.Context, l *lane, outcome event.Outcome, 
 	if err != nil {
 		return err
 	}
+	d.cfg.Observer.Settled(outcome, time.Since(it.ev.QueuedAt))
 	d.source.Ack(it.seq)
 	d.w.done(l)
 	return d.advance(ctx)

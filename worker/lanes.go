@@ -15,8 +15,6 @@ type item struct {
 	// backlog: it came in, or waited, while Callgoose was not up.
 	backlog bool
 	tries   int // failed attempts that were the event's own, for the backoff
-	// attempts counts all of this run; written by the one attempt under way.
-	attempts int
 }
 
 // lane holds the events of one ordering key, oldest first. At most one of them

@@ -188,7 +188,7 @@ func (s *Splitter) pruneOnce(ctx context.Context, now time.Time, share float64) 
 	if err := s.streams.Purge(ctx, notes, events); err != nil {
 		return false, err
 	}
-	s.log.InfoContext(ctx, "removed settled history", "notifications_up_to", notes, "events_up_to", events)
+	s.log.DebugContext(ctx, "removed settled history", "notifications_up_to", notes, "events_up_to", events)
 	if cutoff.IsZero() {
 		return true, nil
 	}

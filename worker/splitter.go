@@ -54,6 +54,7 @@ type SplitConfig struct {
 	LateAfter   time.Duration
 	Retention   time.Duration // of what is settled, 0 = for ever
 	Logger      *slog.Logger
+	Observer    Observer // nil = none; told only of events settled before any attempt
 }
 
 // Splitter turns notifications into events: one goroutine, Run.
@@ -72,6 +73,7 @@ type Splitter struct {
 
 // NewSplitter makes a splitter. It does nothing before Recover and Run.
 func NewSplitter(cfg SplitConfig, streams Streams, ledger Ledger) *Splitter {
+	cfg.Observer = cmp.Or[Observer](cfg.Observer, silent{})
 	s := &Splitter{
 		cfg: cfg, streams: streams, ledger: ledger, log: cfg.Logger.With("component", "splitter"),
 		asked: make(chan *requeue), ended: make(chan struct{}),
@@ -149,7 +151,7 @@ func (s *Splitter) reapply(ctx context.Context, tx event.Tx, start, stop, positi
 			if e.Pos.NotificationID() != progress.At.NotificationID() {
 				tx.Count("notifications", 1)
 			}
-			countAlert(tx, e.Pos)
+			countAlert(tx, e.Pos, e.Status)
 		}
 		if e.At.Compare(progress.At) > 0 {
 			progress.At = e.At
@@ -178,10 +180,11 @@ func (s *Splitter) reapply(ctx context.Context, tx event.Tx, start, stop, positi
 }
 
 // countAlert counts an alert that came in; the recovery that we make for a Test
-// button alert is none.
-func countAlert(tx event.Tx, pos event.Position) {
+// button alert is none. An alert that cannot be used has no status.
+func countAlert(tx event.Tx, pos event.Position, status event.Status) {
 	if !pos.Made() {
 		tx.Count("alerts", 1)
+		tx.Count("alerts:"+cmp.Or(string(status), "unusable"), 1)
 	}
 }
 
@@ -251,6 +254,11 @@ func (s *Splitter) step(ctx context.Context) (more bool, err error) {
 	})
 	if err == nil {
 		s.split.Add(int64(b.young))
+		for _, e := range b.events {
+			if e.Settled != "" {
+				s.cfg.Observer.Settled(e.Settled, time.Since(e.QueuedAt))
+			}
+		}
 	}
 	return err == nil, err
 }
@@ -299,7 +307,7 @@ func (b *batch) envelope(seq uint64) error {
 			if candidates[j].pos.Compare(b.progress.At) <= 0 {
 				continue // published before a crash
 			}
-			countAlert(b.tx, candidates[j].pos)
+			countAlert(b.tx, candidates[j].pos, candidates[j].status)
 			if err := b.candidate(&candidates[j]); err != nil {
 				return fmt.Errorf("notification %s: %w", event.NotificationID(seq, uint32(i)), err)
 			}

@@ -256,12 +256,14 @@ func (p *program) client(c *cli.Context) (*admin.Client, error) {
 	return admin.NewSocketClient(cfg.DataDir), nil
 }
 
+// newLogger makes the log of a process. No line of it can hold a secret.
 func newLogger(cfg *config.Config, w io.Writer) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
+	var lines slog.Handler = slog.NewTextHandler(w, opts)
 	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		lines = slog.NewJSONHandler(w, opts)
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	return slog.New(cfg.Redactor().Handler(lines))
 }
 
 // noArgs refuses arguments where none are expected: a typing error must not be ignored.

@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 )
 
@@ -20,9 +22,15 @@ const redacted = "[redacted]"
 type Secret struct {
 	// Behind a pointer, so that not even a walk by reflection prints it.
 	value atomic.Pointer[string]
-	file  string // what Reload reads; empty if there is no file
+	past  atomic.Pointer[[]string] // what it was before, newest last; replaced, never changed
+	file  string                   // what Reload reads; empty if there is no file
 	check func(string) error
+	mu    sync.Mutex // one Reload at a time
 }
+
+// keepPast bounds how many former values of a secret are remembered, so that
+// no late error brings one of them into the log.
+const keepPast = 16
 
 // NewSecret returns a secret that came from no file.
 func NewSecret(value string) *Secret {
@@ -82,6 +90,8 @@ func (s *Secret) Reload() (changed bool, err error) {
 	if s == nil || s.file == "" {
 		return false, nil
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	v, err := readSecretFile(s.file)
 	if err == nil && s.check != nil {
 		err = s.check(v)
@@ -89,8 +99,24 @@ func (s *Secret) Reload() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	old := s.value.Swap(&v)
-	return old == nil || *old != v, nil
+	old := s.value.Load()
+	if old != nil && *old == v {
+		return false, nil
+	}
+	if old != nil {
+		past := s.former()
+		past = append(slices.Clone(past[max(len(past)-keepPast+1, 0):]), *old)
+		s.past.Store(&past) // before the new one: a reader of both misses none
+	}
+	s.value.Store(&v)
+	return true, nil
+}
+
+func (s *Secret) former() []string {
+	if p := s.past.Load(); p != nil {
+		return *p
+	}
+	return nil
 }
 
 // readSecretFile does not name the file in its errors: people do put the token
