@@ -37,6 +37,8 @@ type Config struct {
 	Source   Source
 	Replayer Replayer
 	Carrier  Carrier
+	// Metrics serves /metrics; nil = there is none.
+	Metrics http.Handler
 	// Token is asked for when it returns something. nil = never (Unix socket).
 	Token func() string
 	// Hosts are the names under which the TCP address may be called; empty = any.
@@ -68,6 +70,9 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("POST /api/v1/dead-letters/drop", h.drop)
 	mux.HandleFunc("GET /api/v1/export", h.export)
 	mux.HandleFunc("POST /api/v1/import", h.doImport)
+	if cfg.Metrics != nil {
+		mux.Handle("GET /metrics", cfg.Metrics)
+	}
 	// A page of somebody else in the operator's browser must not send anything.
 	return http.NewCrossOriginProtection().Handler(h.guard(mux))
 }
@@ -85,7 +90,7 @@ func (h handler) guard(next http.Handler) http.Handler {
 			return
 		}
 		if h.Token != nil && r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
-			if want := h.Token(); want != "" && !bearer(r, want) {
+			if want := h.Token(); want != "" && !bearer(r, want) && !scraper(r, want) {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="pmm-callgoose"`)
 				fail(w, http.StatusUnauthorized, errors.New("the operators' token is missing or wrong (Authorization: Bearer …, --admin-token-file)"))
 				return
@@ -110,8 +115,20 @@ func (h handler) knownHost(host string) bool {
 
 func bearer(r *http.Request, want string) bool {
 	scheme, got, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.EqualFold(scheme, "Bearer") && same(got, want)
+}
+
+// scraper lets /metrics be read with the token as password too, under any user
+// name: pmm-admin can send nothing else.
+func scraper(r *http.Request, want string) bool {
+	_, password, ok := r.BasicAuth()
+	return ok && r.URL.Path == "/metrics" && same(password, want)
+}
+
+// same compares in a time that depends on neither content nor length.
+func same(got, want string) bool {
 	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
-	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(a[:], b[:]) == 1
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
 func reply(w http.ResponseWriter, code int, v any) {

@@ -23,6 +23,7 @@ type Status struct {
 
 	Notifications    int64            `json:"notifications"`
 	Alerts           int64            `json:"alerts"`
+	AlertsByStatus   map[string]int64 `json:"alerts_by_status"` // firing, resolved, unusable
 	Truncated        int64            `json:"truncated_alerts"`
 	Damaged          int64            `json:"damaged"`
 	SuppressedReason map[string]int64 `json:"suppressed_by_reason"`

@@ -16,6 +16,7 @@ import (
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/alarm"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/cmd/internal/metrics"
 	"pmm-callgoose/ingest"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/queue"
@@ -33,6 +34,8 @@ type Options struct {
 	NoListen bool
 	// Ready is called once, with the addresses really bound.
 	Ready func(Addresses)
+
+	metrics *metrics.Metrics // nil = nobody counts
 }
 
 // Addresses are what is really bound; empty when it is off.
@@ -58,7 +61,9 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &App{cfg: cfg, opts: opts, log: opts.Logger.With("component", "app"), started: time.Now()}
+	a := &App{cfg: cfg, log: opts.Logger.With("component", "app"), started: time.Now()}
+	opts.metrics = metrics.New(metrics.Config{Version: opts.Version, Status: a.observe})
+	a.opts = opts
 	ask := func(s *config.Secret) func() string {
 		if !s.IsSet() {
 			return nil
@@ -69,12 +74,16 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	a.handler, err = ingest.New(ingest.Config{
 		Publisher: a, Token: ask(cfg.IngestToken), Basic: ask(cfg.IngestBasicAuth), HMACSecret: ask(cfg.IngestHMACSecret),
 		HMACTimestampHeader: cfg.IngestHMACTimestampHeader, MaxBody: cfg.MaxBody, Logger: opts.Logger,
+		Observer: opts.metrics,
 	})
 	return a, err
 }
 
 // Handler is the intake.
 func (a *App) Handler() http.Handler { return a.handler }
+
+// Metrics serves /metrics, without asking who reads it.
+func (a *App) Metrics() http.Handler { return a.opts.metrics.Handler() }
 
 // refused is an error that says when to come again.
 type refused struct {
@@ -107,8 +116,11 @@ func (a *App) whyClosed() error {
 
 // Reload reads all secrets again, and probes Callgoose at once: SIGHUP.
 func (a *App) Reload() {
+	readable := true
+	defer func() { a.opts.metrics.Reloaded(readable) }()
 	for _, s := range a.cfg.Secrets() {
 		if changed, err := s.Reload(); err != nil {
+			readable = false
 			a.log.Error("a secret cannot be read again, the old one stays", "err", err)
 		} else if changed {
 			a.log.Info("a secret was replaced")
@@ -172,6 +184,7 @@ func (a *App) keep(ctx context.Context, c *core) {
 		for {
 			problem := err // its own variable: handlers read it while err changes
 			a.problem.Store(&problem)
+			a.opts.metrics.StoreFailed()
 			a.log.Error("the store failed; opening it again", "err", err, "retry_in", reopenAfter)
 			select {
 			case <-ctx.Done():
@@ -212,7 +225,7 @@ func (a *App) listen(later func(func())) (addrs Addresses, err error) {
 	if err != nil {
 		return addrs, err
 	}
-	local := &http.Server{Handler: admin.New(admin.Config{Source: a, Replayer: a, Carrier: a, Logger: a.opts.Logger}), ReadHeaderTimeout: 5 * time.Second}
+	local := &http.Server{Handler: admin.New(admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Logger: a.opts.Logger}), ReadHeaderTimeout: 5 * time.Second}
 	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
 
 	if a.cfg.AdminListen == "" {
@@ -222,7 +235,7 @@ func (a *App) listen(later func(func())) (addrs Addresses, err error) {
 	if err != nil {
 		return addrs, fmt.Errorf("--admin-listen: %w", err)
 	}
-	cfg := admin.Config{Source: a, Replayer: a, Carrier: a, Logger: a.opts.Logger}
+	cfg := admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Logger: a.opts.Logger}
 	if a.cfg.AdminToken.IsSet() {
 		cfg.Token = a.cfg.AdminToken.Reveal
 	}

@@ -36,7 +36,13 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 			c.close()
 		}
 	}()
-	if c.ledger, c.fresh, err = store.Open(store.Config{Dir: cfg.DataDir, NoSync: opts.NoSync}); err != nil {
+	storeConfig := store.Config{Dir: cfg.DataDir, NoSync: opts.NoSync}
+	var synced func(time.Duration, int)
+	var observer worker.Observer
+	if m := opts.metrics; m != nil {
+		storeConfig.Committed, synced, observer = m.LedgerCommit, m.IntakeCommit, m
+	}
+	if c.ledger, c.fresh, err = store.Open(storeConfig); err != nil {
 		return nil, err
 	}
 	known := c.ledger.Summary()
@@ -44,7 +50,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 		Dir: cfg.DataDir, URL: cfg.NATSURL.Reveal(),
 		MaxBody: cfg.MaxBody, MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
 		AfterNotification: known.Progress.At.Seq, AfterEvent: max(known.Progress.Applied, known.Floor),
-		Logger: log, NoSync: opts.NoSync,
+		Logger: log, NoSync: opts.NoSync, Synced: synced,
 	})
 	if err != nil {
 		return nil, err
@@ -60,11 +66,12 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	c.splitter = worker.NewSplitter(worker.SplitConfig{
 		From: cfg.CallgooseFrom, ByAlertname: cfg.IncidentBy == "alertname",
 		ResendAfter: cfg.ResendAfter, LateAfter: cfg.LateAfter, Retention: cfg.Retention, Logger: log,
+		Observer: observer,
 	}, c.queue, c.ledger)
 	rules := worker.DeliverConfig{
 		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, RetryFor: cfg.RetryFor,
 		Concurrency: cfg.Concurrency, Rate: cfg.Rate, LateAfter: cfg.LateAfter,
-		Collapse: cfg.OnBacklog == "collapse", Logger: log,
+		Collapse: cfg.OnBacklog == "collapse", Logger: log, Observer: observer,
 		Refresh: func() bool {
 			changed, err := cfg.CallgooseToken.Reload()
 			return err == nil && changed

@@ -27,12 +27,24 @@ func (a *App) Settings() any { return a.cfg.Effective() }
 
 // Status implements admin.Source.
 func (a *App) Status(context.Context) (admin.Status, error) {
-	s := admin.Status{Version: a.opts.Version, StartedAt: a.started.UTC(), SuppressedReason: map[string]int64{}}
+	s, ok := a.observe()
+	if !ok {
+		s.Store.Problem = a.whyClosed().Error()
+	}
+	return s, nil
+}
+
+// observe is the status; ok is false while the store is not open, and then
+// nothing in it is known.
+func (a *App) observe() (s admin.Status, ok bool) {
+	s = admin.Status{
+		Version: a.opts.Version, StartedAt: a.started.UTC(),
+		SuppressedReason: map[string]int64{}, AlertsByStatus: map[string]int64{},
+	}
 	s.Callgoose.State = event.Unknown
 	c := a.core.Load()
 	if c == nil {
-		s.Store.Problem = a.whyClosed().Error()
-		return s, nil
+		return s, false
 	}
 	sum, view := c.ledger.Summary(), c.deliver.View()
 	n := sum.Counts
@@ -48,6 +60,9 @@ func (a *App) Status(context.Context) (admin.Status, error) {
 		if reason, ok := strings.CutPrefix(k, "suppressed:"); ok {
 			s.SuppressedReason[reason] = v
 		}
+		if status, ok := strings.CutPrefix(k, "alerts:"); ok {
+			s.AlertsByStatus[status] = v
+		}
 	}
 	s.OldestQueuedAt = timeOrNil(view.Oldest)
 	s.Callgoose = admin.Callgoose{
@@ -59,7 +74,7 @@ func (a *App) Status(context.Context) (admin.Status, error) {
 	if err := c.queue.Full(); err != nil {
 		s.Store.Accepting, s.Store.Problem = false, err.Error()
 	}
-	return s, nil
+	return s, true
 }
 
 func timeOrNil(t time.Time) *time.Time {

@@ -1,0 +1,255 @@
+package metrics
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker"
+)
+
+// Config is what New needs.
+type Config struct {
+	Version string
+	// Status is asked at each scrape; ok is false while the store is not open.
+	Status func() (s admin.Status, ok bool)
+}
+
+// Metrics counts. It implements ingest.Observer and worker.Observer; its other
+// methods are told by the queue, the ledger and the app. Safe concurrently.
+type Metrics struct {
+	cfg      Config
+	registry *prometheus.Registry
+
+	webhooks, attempts, settled, changes            *prometheus.CounterVec
+	lastWebhook                                     *prometheus.GaugeVec
+	truncated, storeFailures                        prometheus.Counter
+	webhookDuration, attemptDuration, deliveryDelay prometheus.Histogram
+	intakeCommit, ledgerCommit                      prometheus.Histogram
+
+	lastSuccess atomic.Int64 // Unix milliseconds, 0 = never
+	reloadOK    atomic.Bool
+	reloadAt    atomic.Int64 // Unix milliseconds
+
+	mu      sync.Mutex
+	sources map[string]bool // told apart; guarded by mu
+}
+
+// maxSources bounds what somebody who may post can make: a source is any word in
+// the path.
+const (
+	maxSources  = 32
+	otherSource = "_other" // no source can be called so
+)
+
+// New makes a registry of our own, with the collectors for Go and the process.
+func New(cfg Config) *Metrics {
+	m := &Metrics{cfg: cfg, registry: prometheus.NewRegistry(), sources: map[string]bool{}}
+	m.reloadOK.Store(true)
+	m.reloadAt.Store(time.Now().UnixMilli())
+	m.webhooks, m.attempts = m.counters(webhooks), m.counters(attempts)
+	m.settled, m.changes = m.counters(settled), m.counters(callgooseChanges)
+	m.lastWebhook = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: lastWebhook.Name, Help: lastWebhook.Help}, lastWebhook.Labels)
+	m.truncated, m.storeFailures = m.counters(truncated).WithLabelValues(), m.counters(storeFailures).WithLabelValues()
+	m.webhookDuration, m.attemptDuration = m.histogram(webhookDuration, requestBuckets), m.histogram(attemptDuration, requestBuckets)
+	m.deliveryDelay = m.histogram(deliveryDelay, delayBuckets)
+	m.intakeCommit, m.ledgerCommit = m.histogram(intakeCommit, diskBuckets), m.histogram(ledgerCommit, diskBuckets)
+	// A rate needs a first value: what matters is there from the start.
+	for _, code := range []string{"202", "400", "401", "503"} {
+		m.webhooks.WithLabelValues(code)
+	}
+	for _, o := range []event.Outcome{event.Delivered, event.Discarded, event.Dead} {
+		m.settled.WithLabelValues(string(o))
+	}
+	for _, state := range states {
+		m.changes.WithLabelValues(state)
+	}
+	m.attempts.WithLabelValues("delivered", "ok")
+	m.registry.MustRegister(m.lastWebhook, scrape{m},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *Metrics) counters(row Metric) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: row.Name, Help: row.Help}, row.Labels)
+	m.registry.MustRegister(c)
+	return c
+}
+
+func (m *Metrics) histogram(row Metric, buckets []float64) prometheus.Histogram {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: row.Name, Help: row.Help, Buckets: buckets})
+	m.registry.MustRegister(h)
+	return h
+}
+
+// Handler serves /metrics. Who may read it is decided in front of it.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 8})
+}
+
+// Webhook implements ingest.Observer.
+func (m *Metrics) Webhook(code int, d time.Duration) {
+	m.webhooks.WithLabelValues(strconv.Itoa(code)).Inc()
+	m.webhookDuration.Observe(d.Seconds())
+}
+
+// Stored implements ingest.Observer.
+func (m *Metrics) Stored(source string) {
+	m.mu.Lock()
+	if !m.sources[source] && len(m.sources) >= maxSources {
+		source = otherSource
+	} else {
+		m.sources[source] = true
+	}
+	m.mu.Unlock()
+	m.lastWebhook.WithLabelValues(source).Set(seconds(time.Now().UnixMilli()))
+}
+
+// Truncated implements ingest.Observer.
+func (m *Metrics) Truncated(_ string, n int64) { m.truncated.Add(float64(n)) }
+
+// Attempt implements worker.Observer.
+func (m *Metrics) Attempt(a event.Attempt, step string) {
+	m.attempts.WithLabelValues(a.Result, cause(a.Status, step)).Inc()
+	m.attemptDuration.Observe(a.Duration.Seconds())
+	if a.Error == "" {
+		m.lastSuccess.Store(time.Now().UnixMilli())
+	}
+}
+
+// cause is why an attempt came to its result, in one word of a bounded set:
+// nobody outside may make more of them.
+func cause(status int, step string) string {
+	switch {
+	case step != "":
+		return step
+	case status >= 200 && status < 300:
+		return "ok"
+	case http.StatusText(status) != "": // the registered ones
+		return "http_" + strconv.Itoa(status)
+	}
+	return "http_other"
+}
+
+// Settled implements worker.Observer.
+func (m *Metrics) Settled(o event.Outcome, waited time.Duration) {
+	m.settled.WithLabelValues(string(o)).Inc()
+	if o == event.Delivered {
+		m.deliveryDelay.Observe(max(waited, 0).Seconds())
+	}
+}
+
+// Circuit implements worker.Observer.
+func (m *Metrics) Circuit(state string) { m.changes.WithLabelValues(state).Inc() }
+
+// IntakeCommit is told how long a group of notifications took to the disk.
+func (m *Metrics) IntakeCommit(d time.Duration, _ int) { m.intakeCommit.Observe(d.Seconds()) }
+
+// LedgerCommit is told how long a commit of the ledger took.
+func (m *Metrics) LedgerCommit(d time.Duration) { m.ledgerCommit.Observe(d.Seconds()) }
+
+// StoreFailed counts a failure of the store.
+func (m *Metrics) StoreFailed() { m.storeFailures.Inc() }
+
+// Reloaded is told whether all secrets could be read again.
+func (m *Metrics) Reloaded(ok bool) {
+	m.reloadOK.Store(ok)
+	if ok {
+		m.reloadAt.Store(time.Now().UnixMilli())
+	}
+}
+
+func seconds(ms int64) float64 { return float64(ms) / 1000 }
+
+// scrape reads what is not counted here. What is not known is left out: a gap
+// is true, a zero would be a lie, and a reset to the eyes of rate().
+type scrape struct{ m *Metrics }
+
+var (
+	states  = []string{event.Up, event.Down, event.Held, event.Unknown}
+	reasons = []string{worker.ReasonRepeat, worker.ReasonResolved, worker.ReasonLate, worker.ReasonStillFiring}
+	scraped = []Metric{
+		notifications, alerts, suppressed, queued, inFlight, oldestAge, events, damaged,
+		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, reloadOK, reloadAt, build,
+	}
+)
+
+// Describe implements prometheus.Collector.
+func (scrape) Describe(ch chan<- *prometheus.Desc) {
+	for _, row := range scraped {
+		ch <- row.desc()
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c scrape) Collect(ch chan<- prometheus.Metric) {
+	put := func(row Metric, v float64, labels ...string) {
+		kind := prometheus.GaugeValue
+		if row.Type == "counter" {
+			kind = prometheus.CounterValue
+		}
+		ch <- prometheus.MustNewConstMetric(row.desc(), kind, v, labels...)
+	}
+	m := c.m
+	put(build, 1, m.cfg.Version)
+	put(reloadOK, truth(m.reloadOK.Load()))
+	put(reloadAt, seconds(m.reloadAt.Load()))
+	if at := m.lastSuccess.Load(); at > 0 {
+		put(lastSuccess, seconds(at))
+	}
+	s, ok := m.cfg.Status()
+	if !ok {
+		put(accepting, 0)
+		return
+	}
+	put(accepting, truth(s.Store.Accepting))
+	put(notifications, float64(s.Notifications))
+	for _, status := range []string{string(event.Firing), string(event.Resolved), "unusable"} {
+		put(alerts, float64(s.AlertsByStatus[status]), status)
+	}
+	for _, reason := range reasons {
+		put(suppressed, float64(s.SuppressedReason[reason]), reason)
+	}
+	put(queued, float64(s.Queued))
+	put(inFlight, float64(s.InFlight))
+	age := 0.0
+	if s.OldestQueuedAt != nil {
+		age = max(time.Since(*s.OldestQueuedAt).Seconds(), 0)
+	}
+	put(oldestAge, age)
+	for o, n := range map[event.Outcome]int64{
+		event.Delivered: s.Delivered, event.Discarded: s.Discarded, event.Dead: s.Dead,
+		event.Suppressed: s.Suppressed, event.Collapsed: s.Collapsed,
+	} {
+		put(events, float64(n), string(o))
+	}
+	put(damaged, float64(s.Damaged))
+	state := s.Callgoose.State
+	if !slices.Contains(states, state) {
+		state = event.Unknown
+	}
+	for _, name := range states {
+		put(callgooseState, truth(name == state), name)
+	}
+	put(storeUsed, float64(s.Store.UsedBytes))
+	put(storeMax, float64(s.Store.MaxBytes))
+	if s.Store.FreeBytes >= 0 {
+		put(diskFree, float64(s.Store.FreeBytes))
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,84 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// prefix begins the name of every metric of ours.
+const prefix = "pmm_callgoose_"
+
+// Metric is one row of the table: README, dashboard and rules are checked
+// against it.
+type Metric struct {
+	Name   string
+	Type   string // counter, gauge, histogram
+	Labels []string
+	Help   string
+}
+
+// All lists every metric of ours, in documentation order.
+func All() []Metric { return append([]Metric(nil), table...) }
+
+var table []Metric
+
+func row(kind, name, help string, labels ...string) Metric {
+	m := Metric{prefix + name, kind, labels, help}
+	table = append(table, m)
+	return m
+}
+
+func counter(name, help string, labels ...string) Metric {
+	return row("counter", name, help, labels...)
+}
+
+func gauge(name, help string, labels ...string) Metric { return row("gauge", name, help, labels...) }
+
+func histogram(name, help string) Metric { return row("histogram", name, help) }
+
+func (m Metric) desc() *prometheus.Desc {
+	return prometheus.NewDesc(m.Name, m.Help, m.Labels, nil)
+}
+
+// Every metric. Those marked "ledger" survive restarts and are missing while the
+// store is being reopened; the others count since the start.
+var (
+	webhooks        = counter("webhooks_total", "Webhooks answered, by HTTP status code of the answer.", "code")
+	webhookDuration = histogram("webhook_duration_seconds", "Time from the first byte of a webhook to its answer.")
+	lastWebhook     = gauge("last_webhook_timestamp_seconds", "When the last notification was stored, by PMM server; further servers than 32 share the name _other.", "source")
+	notifications   = counter("notifications_total", "Notifications of PMM split into alerts (ledger).")
+	alerts          = counter("alerts_received_total", "Alerts received, by what PMM said: firing, resolved, or unusable (ledger).", "status")
+	truncated       = counter("truncated_alerts_total", "Alerts that PMM cut off a notification before we saw them: set Max alerts to 0.")
+	suppressed      = counter("alerts_suppressed_total", "Alerts that became no event or none to send, by reason (ledger).", "reason")
+
+	queued    = gauge("queued_events", "Alerts accepted and not settled, those in flight included (ledger).")
+	inFlight  = gauge("in_flight_attempts", "Events that are being sent, or about to be.")
+	oldestAge = gauge("oldest_queued_age_seconds", "How long the oldest event has been in line; 0 when nothing waits.")
+	events    = gauge("events", "Events kept at this moment, by outcome; retention and dead-letters drop take away, a retry moves (ledger).", "outcome")
+	settled   = counter("events_settled_total", "Events settled, by outcome; one that is sent again counts again.", "outcome")
+	damaged   = counter("damaged_messages_total", "Stored messages that could not be read; see the log (ledger).")
+
+	attempts         = counter("delivery_attempts_total", "Requests to Callgoose, by result (delivered, discarded, dead, retry, held, interrupted) and cause (ok, dns, connect, tls, proxy, timeout, reset, interrupted, http_CODE).", "result", "cause")
+	attemptDuration  = histogram("delivery_attempt_duration_seconds", "Time of one request to Callgoose, whatever came of it.")
+	deliveryDelay    = histogram("delivery_delay_seconds", "From the receipt of an alert, or from being put in line again, until its event was delivered.")
+	lastSuccess      = gauge("last_success_timestamp_seconds", "When Callgoose last took an event (200, 201, 202 and the like); missing until it did.")
+	callgooseState   = gauge("callgoose_state", "1 for the state in which Callgoose's side is: up, down, held or unknown; 0 for the others.", "state")
+	callgooseChanges = counter("callgoose_state_changes_total", "Changes of that state, by the state entered.", "state")
+
+	intakeCommit  = histogram("intake_commit_duration_seconds", "Time until a group of notifications was on disk, fsync included.")
+	ledgerCommit  = histogram("ledger_commit_duration_seconds", "Time of one commit of the ledger, fsync included.")
+	storeUsed     = gauge("store_used_bytes", "Bytes in both streams.")
+	storeMax      = gauge("store_max_bytes", "How many bytes there may be: --max-store.")
+	diskFree      = gauge("disk_free_bytes", "Bytes free on the file system of the data directory; missing with --nats-url.")
+	accepting     = gauge("store_accepting", "1 when a webhook would be answered with 202, 0 when with 503.")
+	storeFailures = counter("store_failures_total", "How often the store failed, or could not be opened again after that.")
+
+	reloadOK = gauge("secrets_last_reload_successful", "1 when the last SIGHUP could read every secret, and before the first.")
+	reloadAt = gauge("secrets_last_reload_success_timestamp_seconds", "When all secrets were last read with success.")
+	build    = gauge("build_info", "Always 1; the version of the program.", "version")
+)
+
+// Buckets, in seconds.
+var (
+	diskBuckets    = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+	requestBuckets = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30, 60}
+	// A delay may be the length of an outage: up to a day.
+	delayBuckets = []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86400}
+)
