@@ -41,6 +41,7 @@ type rig struct {
 	fake *callgoosetest.Fake
 	net  *network
 	logs *bytes.Buffer
+	log  *slog.Logger // nil = text at info, into logs
 
 	app  *App
 	stop context.CancelFunc
@@ -96,9 +97,12 @@ func bubbleWith(t *testing.T, fake callgoosetest.Config, change func(*config.Con
 func (r *rig) start() {
 	r.t.Helper()
 	ready := make(chan Addresses, 1)
+	log := r.log
+	if log == nil {
+		log = slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	}
 	app, err := New(r.cfg, Options{
-		Version: "test", NoListen: true, NoSync: true, Transport: r.net, Ready: func(a Addresses) { ready <- a },
-		Logger: slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Version: "test", NoListen: true, NoSync: true, Transport: r.net, Ready: func(a Addresses) { ready <- a }, Logger: log,
 	})
 	if err != nil {
 		r.t.Fatal(err)
