@@ -673,10 +673,10 @@ func (d *Deliverer) logAttempt(ctx context.Context, it *item, r result, now, nex
 	if !next.IsZero() {
 		attrs = append(attrs, "retry_in", max(next.Sub(now), 0).Round(time.Millisecond))
 	}
-	switch {
-	case v.outcome == event.Discarded:
+	switch v.outcome {
+	case event.Discarded:
 		attrs = append(attrs, "hint", "no filter of Callgoose matched; repair it, then replay --outcome discarded")
-	case v.outcome == event.Dead:
+	case event.Dead:
 		attrs = append(attrs, "reason", v.reason, "hint", "dead-letters list, then retry or drop")
 	}
 	d.log.Log(ctx, level, "attempt", attrs...)
