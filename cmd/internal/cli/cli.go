@@ -261,6 +261,12 @@ func newLogger(cfg *config.Config, w io.Writer) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
 	var lines slog.Handler = slog.NewTextHandler(w, opts)
 	if cfg.LogFormat == "json" {
+		opts.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr {
+			if a.Value.Kind() == slog.KindDuration { // as in text: 1.5s, not nanoseconds
+				a.Value = slog.StringValue(a.Value.Duration().String())
+			}
+			return a
+		}
 		lines = slog.NewJSONHandler(w, opts)
 	}
 	return slog.New(cfg.Redactor().Handler(lines))
