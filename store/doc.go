@@ -7,7 +7,7 @@
 // lost with the file: attempts and answers, the outcomes of settled events
 // (they count as delivered), and suppressed alerts.
 //
-//	meta           format, progress, floor, circuit, counters
+//	meta           format, progress, floor, circuit, counters, when each PMM was last heard of
 //	episodes       incident key                         -> event.Episode
 //	open           source 0 alert name 0 incident key   -> nothing: which episodes are open
 //	settled        sequence in EVENTS, above the floor  -> nothing

@@ -66,12 +66,16 @@ type state struct {
 	Floor    uint64           `json:"floor"`
 	Circuit  event.Circuit    `json:"circuit"`
 	Counts   map[string]int64 `json:"counts"`
+	// Heard is when each PMM server was last heard of, by source.
+	Heard map[string]time.Time `json:"heard,omitempty"`
 }
 
 func (s state) clone() state {
 	c := s
 	c.Counts = make(map[string]int64, len(s.Counts))
 	maps.Copy(c.Counts, s.Counts)
+	c.Heard = make(map[string]time.Time, len(s.Heard))
+	maps.Copy(c.Heard, s.Heard)
 	return c
 }
 
@@ -278,6 +282,7 @@ type Summary struct {
 	Floor    uint64
 	Circuit  event.Circuit
 	Counts   map[string]int64
+	Heard    map[string]time.Time
 }
 
 // Summary reads the small state.

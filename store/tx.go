@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -28,6 +29,18 @@ func (t *tx) SetProgress(p event.Progress) { t.state.Progress, t.dirty = p, true
 func (t *tx) Circuit() event.Circuit { return t.state.Circuit }
 
 func (t *tx) SetCircuit(c event.Circuit) { t.state.Circuit, t.dirty = c, true }
+
+func (t *tx) Heard() map[string]time.Time { return maps.Clone(t.state.Heard) }
+
+func (t *tx) SetHeard(source string, at time.Time) {
+	if !at.After(t.state.Heard[source]) {
+		return
+	}
+	if t.state.Heard == nil {
+		t.state.Heard = map[string]time.Time{}
+	}
+	t.state.Heard[source], t.dirty = at, true
+}
 
 func (t *tx) Count(name string, n int64) {
 	t.state.Counts[name] += n

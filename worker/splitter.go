@@ -152,6 +152,9 @@ func (s *Splitter) reapply(ctx context.Context, tx event.Tx, start, stop, positi
 				tx.Count("notifications", 1)
 			}
 			countAlert(tx, e.Pos, e.Status)
+			if e.Labels[OurLabel] == "" {
+				tx.SetHeard(e.Source, e.ReceivedAt)
+			}
 		}
 		if e.At.Compare(progress.At) > 0 {
 			progress.At = e.At
@@ -302,6 +305,9 @@ func (b *batch) envelope(seq uint64) error {
 			if truncated > 0 {
 				b.tx.Count("truncated", truncated)
 			}
+		}
+		if !ours(candidates) {
+			b.tx.SetHeard(n.Source, n.ReceivedAt)
 		}
 		for j := range candidates {
 			if candidates[j].pos.Compare(b.progress.At) <= 0 {

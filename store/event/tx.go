@@ -50,6 +50,11 @@ type Tx interface {
 	// DropRecord forgets one record.
 	DropRecord(r *Record) error
 
+	// Heard is when a notification of each PMM server last came in, by source.
+	// The map is the caller's. SetHeard never goes back.
+	Heard() map[string]time.Time
+	SetHeard(source string, at time.Time)
+
 	// Count adds n to a named counter that survives restarts.
 	Count(name string, n int64)
 	Circuit() Circuit

@@ -30,6 +30,10 @@ type Status struct {
 
 	OldestQueuedAt *time.Time `json:"oldest_queued_at"`
 	Callgoose      Callgoose  `json:"callgoose"`
+	// Sources are the PMM servers heard of or waited for.
+	Sources []PMM `json:"sources"`
+	// WebhookURL is the address that is really bound for PMM's webhooks.
+	WebhookURL string `json:"webhook_url"`
 	Store          Store      `json:"store"`
 }
 
@@ -39,6 +43,15 @@ type Callgoose struct {
 	Since     *time.Time `json:"since"`
 	LastError string     `json:"last_error"`
 	NextProbe *time.Time `json:"next_probe_at"`
+}
+
+// PMM is one PMM server.
+type PMM struct {
+	Name        string     `json:"name"`
+	LastHeardAt *time.Time `json:"last_heard_at"` // null = never
+	// ExpectEvery is how long it may be silent, in seconds; 0 = for ever.
+	ExpectEvery float64    `json:"expect_every_seconds"`
+	SilentSince *time.Time `json:"silent_since"`
 }
 
 // Store is the room there is.

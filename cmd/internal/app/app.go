@@ -54,6 +54,9 @@ type App struct {
 	problem atomic.Pointer[error]
 	started time.Time
 	jobs    jobs
+	// refusedAt is when a webhook last could not be stored.
+	refusedAt atomic.Pointer[time.Time]
+	addrs     atomic.Pointer[Addresses] // nil until bound
 }
 
 // New makes an App. It touches neither disk nor network.
@@ -101,6 +104,10 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		return "", refused{a.whyClosed(), 5 * time.Second}
 	}
 	id, err := c.queue.PublishNotification(ctx, event.Notification(n))
+	if err != nil {
+		now := time.Now()
+		a.refusedAt.Store(&now)
+	}
 	if errors.Is(err, queue.ErrFull) {
 		err = refused{err, time.Minute}
 	}
@@ -155,6 +162,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 		Status: a.Status, Version: a.opts.Version, Logger: a.opts.Logger,
 	})
 	wg.Go(func() { about.Run(coreCtx) })
+	wg.Go(func() { a.watchSilence(coreCtx) })
 	a.jobs.start(coreCtx, &wg)
 
 	var addrs Addresses
@@ -163,6 +171,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	a.addrs.Store(&addrs)
 	if a.opts.Ready != nil {
 		a.opts.Ready(addrs)
 	}

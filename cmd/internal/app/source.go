@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker"
 	"pmm-callgoose/worker/callgoose"
 )
 
@@ -28,10 +32,14 @@ func (a *App) Settings() any { return a.cfg.Effective() }
 // Status implements admin.Source.
 func (a *App) Status(context.Context) (admin.Status, error) {
 	s, ok := a.observe()
-	if !ok {
+	c := a.core.Load()
+	if !ok || c == nil {
 		s.Store.Problem = a.whyClosed().Error()
+		return s, nil
 	}
-	return s, nil
+	var err error
+	s.Sources, err = sources(c, a.cfg.ExpectEvery)
+	return s, err
 }
 
 // observe is the status; ok is false while the store is not open, and then
@@ -41,7 +49,10 @@ func (a *App) observe() (s admin.Status, ok bool) {
 		Version: a.opts.Version, StartedAt: a.started.UTC(),
 		SuppressedReason: map[string]int64{}, AlertsByStatus: map[string]int64{},
 	}
-	s.Callgoose.State = event.Unknown
+	s.Callgoose.State, s.Sources = event.Unknown, []admin.PMM{}
+	if addrs := a.addrs.Load(); addrs != nil {
+		s.WebhookURL = addrs.Webhooks
+	}
 	c := a.core.Load()
 	if c == nil {
 		return s, false
@@ -75,6 +86,32 @@ func (a *App) observe() (s admin.Status, ok bool) {
 		s.Store.Accepting, s.Store.Problem = false, err.Error()
 	}
 	return s, true
+}
+
+// sources lists the PMM servers, by name.
+func sources(c *core, rules config.Expect) ([]admin.PMM, error) {
+	w, heard := silenceWatch{rules: rules}, c.ledger.Summary().Heard
+	every := w.sources(heard)
+	names := maps.Clone(heard)
+	for name := range every {
+		names[name] = heard[name]
+	}
+	list := make([]admin.PMM, 0, len(names))
+	err := c.ledger.View(func(tx event.Tx) error {
+		for _, name := range slices.Sorted(maps.Keys(names)) {
+			s := admin.PMM{Name: name, LastHeardAt: timeOrNil(heard[name]), ExpectEvery: every[name].Seconds()}
+			ep, err := tx.Episode(worker.SilenceKey(name))
+			if err != nil {
+				return err
+			}
+			if ep != nil && ep.Open {
+				s.SilentSince = timeOrNil(ep.StartsAt)
+			}
+			list = append(list, s)
+		}
+		return nil
+	})
+	return list, err
 }
 
 func timeOrNil(t time.Time) *time.Time {

@@ -78,8 +78,22 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 		[]string{"collapsed", fmt.Sprint(s.Collapsed)},
 		[]string{"received", fmt.Sprintf("%d notifications, %d alerts", s.Notifications, s.Alerts) +
 			hint(s.Truncated > 0, fmt.Sprintf("PMM cut off %d alerts: set maxAlerts to 0 in its contact point", s.Truncated))},
-		[]string{"store", store},
 	)
+	for i, pmm := range s.Sources {
+		heading := ""
+		if i == 0 {
+			heading = "heard"
+		}
+		text := pmm.Name + ": never"
+		if pmm.LastHeardAt != nil {
+			text = fmt.Sprintf("%s: %s ago", pmm.Name, ago(*pmm.LastHeardAt, now))
+		}
+		if pmm.SilentSince != nil {
+			text += ", SILENT since " + stamp(*pmm.SilentSince)
+		}
+		rows = append(rows, []string{heading, text})
+	}
+	rows = append(rows, []string{"store", store})
 	if s.Damaged > 0 {
 		rows = append(rows, []string{"damaged", fmt.Sprintf("%d stored messages could not be read; see the log", s.Damaged)})
 	}

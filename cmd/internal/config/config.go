@@ -50,7 +50,7 @@ type Config struct {
 	AlarmCommand string
 	AlarmWebhook URL
 	AlarmAfter   time.Duration
-	ExpectEvery  time.Duration // 0 = expect nothing
+	ExpectEvery  Expect
 	LogFormat    string        // text, json
 	LogLevel     slog.Level
 

@@ -24,6 +24,7 @@ const (
 	KindInt      Kind = "number"
 	KindRate     Kind = "events/s"
 	KindDuration Kind = "duration"
+	KindExpect   Kind = "duration|source=duration,..."
 	KindSize     Kind = "size"
 	KindAddress  Kind = "host:port"
 	KindURL      Kind = "url"
@@ -217,8 +218,8 @@ var table = group("Intake from PMM",
 		Usage: "how long before the alarm is raised",
 	},
 	Option{
-		Name: "expect-every", Kind: KindDuration, Default: "off", Off: "off", field: func(c *Config) any { return &c.ExpectEvery },
-		Usage: "raise the alarm too when PMM has sent nothing for this long",
+		Name: "expect-every", Kind: KindExpect, Default: "off", Off: "off", field: func(c *Config) any { return &c.ExpectEvery },
+		Usage: "open an incident when a PMM has sent nothing for this long: 30m for each one that ever sent, or pmm=30m,dr=2h; needs a heartbeat rule in PMM",
 	},
 	Option{
 		Name: "log-format", Kind: KindEnum, Values: []string{"text", "json"}, Default: "text", field: func(c *Config) any { return &c.LogFormat },

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,6 +52,11 @@ func (o Option) set(c *Config, text string) (err error) {
 		}
 		if *p, err = ParseDuration(text); err == nil && *p == 0 && o.Off == "" {
 			err = errors.New("must be longer than zero")
+		}
+	case *Expect:
+		*p = Expect{}
+		if !off {
+			*p, err = ParseExpect(text)
 		}
 	case *int64:
 		*p = 0
@@ -111,6 +117,46 @@ func ParseDuration(text string) (time.Duration, error) {
 		return 0, fmt.Errorf("%s is too long", quote(text))
 	}
 	return time.Duration(n) + d, nil
+}
+
+// Expect says how long a PMM may be silent. The zero value expects nothing.
+type Expect struct {
+	// Every holds for each PMM that ever sent something, 0 for none.
+	Every time.Duration
+	// Sources are the PMM servers named one by one; then Every is 0.
+	Sources map[string]time.Duration
+}
+
+// On tells whether anything is expected.
+func (e Expect) On() bool { return e.Every > 0 || len(e.Sources) > 0 }
+
+var sourceName = regexp.MustCompile(`^[a-z0-9-]{1,16}$`)
+
+// ParseExpect reads a duration, or a list such as pmm=30m,dr=2h.
+func ParseExpect(text string) (e Expect, err error) {
+	if !strings.Contains(text, "=") {
+		e.Every, err = ParseDuration(text)
+		return e, err
+	}
+	e.Sources = map[string]time.Duration{}
+	for part := range strings.SplitSeq(text, ",") {
+		source, every, _ := strings.Cut(strings.TrimSpace(part), "=")
+		if !sourceName.MatchString(source) {
+			return Expect{}, fmt.Errorf("%s is not a source, 1 to 16 of a-z, 0-9 and -", quote(source))
+		}
+		if _, twice := e.Sources[source]; twice {
+			return Expect{}, fmt.Errorf("source %s is named twice", source)
+		}
+		d, err := ParseDuration(every)
+		if err != nil {
+			return Expect{}, fmt.Errorf("source %s: %w", source, err)
+		}
+		if d == 0 {
+			return Expect{}, fmt.Errorf("source %s: must be longer than zero", source)
+		}
+		e.Sources[source] = d
+	}
+	return e, nil
 }
 
 // ParseSize reads a number of bytes: 2GiB, 256MiB, 1.5KiB, 4096.
