@@ -47,6 +47,8 @@ func (t *tx) Count(name string, n int64) {
 	t.dirty = true
 }
 
+func (t *tx) Counts() map[string]int64 { return maps.Clone(t.state.Counts) }
+
 func (t *tx) Episode(key string) (*event.Episode, error) {
 	b := t.tx.Bucket(bucketEpisodes).Get([]byte(key))
 	if b == nil {

@@ -57,6 +57,8 @@ type Tx interface {
 
 	// Count adds n to a named counter that survives restarts.
 	Count(name string, n int64)
+	// Counts are all named counters. The map is the caller's.
+	Counts() map[string]int64
 	Circuit() Circuit
 	SetCircuit(Circuit)
 }

@@ -62,35 +62,47 @@ func New(cfg Config) (*Client, error) {
 		cfg.Concurrency = 16
 	}
 	if cfg.Transport == nil {
-		t := http.DefaultTransport.(*http.Transport).Clone()
+		t, err := Network(cfg.CAFile)
+		if err != nil {
+			return nil, err
+		}
 		t.MaxIdleConnsPerHost = cfg.Concurrency
 		t.MaxIdleConns = cfg.Concurrency
-		t.DisableCompression = true // no Accept-Encoding: answers are a few bytes
-		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		t.ForceAttemptHTTP2 = true
-		t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-			return &net.OpError{Op: "proxyconnect", Net: "tcp", Err: errors.New("it answered " + resp.Status)}
-		}
-		if cfg.CAFile != "" {
-			pem, err := os.ReadFile(cfg.CAFile)
-			if err != nil {
-				return nil, fmt.Errorf("callgoose ca: %w", err)
-			}
-			pool, err := x509.SystemCertPool()
-			if err != nil {
-				pool = x509.NewCertPool()
-			}
-			if !pool.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("callgoose ca: no certificate in %s", cfg.CAFile)
-			}
-			t.TLSClientConfig.RootCAs = pool
-		}
 		cfg.Transport = t
 	}
 	return &Client{cfg: cfg, url: *u}, nil
+}
+
+// Network is the transport that a Client has by default: HTTP with the proxy of
+// the environment, TLS 1.2 or later, the system's authorities and those in
+// caFile ("" = none). It makes no connection.
+func Network(caFile string) (*http.Transport, error) {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DisableCompression = true // no Accept-Encoding: answers are a few bytes
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	t.ForceAttemptHTTP2 = true
+	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+		if resp.StatusCode == http.StatusOK {
+			return nil
+		}
+		return &net.OpError{Op: "proxyconnect", Net: "tcp", Err: errors.New("it answered " + resp.Status)}
+	}
+	if caFile == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("callgoose ca: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("callgoose ca: no certificate in %s", caFile)
+	}
+	t.TLSClientConfig.RootCAs = pool
+	return t, nil
 }
 
 // CloseIdle closes connections that are not in use.

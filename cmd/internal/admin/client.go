@@ -180,3 +180,9 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	}
 	return nil, errors.New(answer.Error)
 }
+
+// Settings asks for the effective settings, nothing secret in them; into is a
+// pointer to a []config.Setting.
+func (c *Client) Settings(ctx context.Context, into any) error {
+	return c.call(ctx, http.MethodGet, "/api/v1/config", nil, into)
+}

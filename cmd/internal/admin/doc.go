@@ -16,5 +16,6 @@
 //	GET /api/v1/export         Carried, one JSON object a line
 //	POST /api/v1/import        Imported: takes such lines
 //	GET /metrics               for Prometheus; the token may be a Basic password here
+//	GET /api/v1/check          Check: do queue and dedupe state agree
 //	GET /api/v1/config         effective settings, nothing secret in them
 package admin

@@ -34,7 +34,7 @@ type Status struct {
 	Sources []PMM `json:"sources"`
 	// WebhookURL is the address that is really bound for PMM's webhooks.
 	WebhookURL string `json:"webhook_url"`
-	Store          Store      `json:"store"`
+	Store      Store  `json:"store"`
 }
 
 // Callgoose is the state of the receiving side.

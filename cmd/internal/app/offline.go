@@ -13,6 +13,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker"
 )
@@ -35,7 +36,7 @@ func OpenOffline(ctx context.Context, cfg *config.Config, r admin.ReplayRequest,
 		return nil, fmt.Errorf("%s is not a data directory of pmm-callgoose: %w", cfg.DataDir, err)
 	}
 	o := &Offline{}
-	if o.copy, err = os.MkdirTemp("", "pmm-callgoose-replay-"); err != nil {
+	if o.core, o.copy, err = openCopy(ctx, cfg, Options{Transport: transport, Logger: log}); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -43,25 +44,39 @@ func OpenOffline(ctx context.Context, cfg *config.Config, r admin.ReplayRequest,
 			o.Close()
 		}
 	}()
-	// A socket in the directory cannot be copied, and is of no use.
-	for _, name := range []string{"jetstream", "ledger.db"} {
-		if err := copyTree(filepath.Join(cfg.DataDir, name), filepath.Join(o.copy, name)); err != nil {
-			return nil, fmt.Errorf("copy the data directory: %w", err)
-		}
-	}
-	own := *cfg
-	own.DataDir, own.MaxStore, own.MinFree, own.Retention = o.copy, 1<<50, 0, 0
-	if o.core, err = openCore(ctx, &own, Options{Transport: transport, Logger: log}); err != nil {
-		return nil, err
-	}
-	if err := o.core.splitter.Recover(ctx, o.core.fresh); err != nil {
-		return nil, err
-	}
 	if err := o.core.splitter.CatchUp(ctx); err != nil {
 		return nil, err
 	}
 	o.Plan, o.refs, err = plan(o.core, r, true)
 	return o, err
+}
+
+// openCopy copies the data directory and opens the copy, its ledger brought up
+// to what the streams hold. The caller closes the core and removes the copy.
+func openCopy(ctx context.Context, cfg *config.Config, opts Options) (c *core, dir string, err error) {
+	if dir, err = os.MkdirTemp("", "pmm-callgoose-copy-"); err != nil {
+		return nil, "", err
+	}
+	defer func() {
+		if err != nil {
+			if c != nil {
+				c.close()
+			}
+			_ = os.RemoveAll(dir)
+		}
+	}()
+	// A socket in the directory cannot be copied, and is of no use.
+	for _, name := range []string{"jetstream", store.FileName} {
+		if err := copyTree(filepath.Join(cfg.DataDir, name), filepath.Join(dir, name)); err != nil {
+			return nil, "", fmt.Errorf("copy the data directory: %w", err)
+		}
+	}
+	own := *cfg
+	own.DataDir, own.MaxStore, own.MinFree, own.Retention = dir, 1<<50, 0, 0
+	if c, err = openCore(ctx, &own, opts); err != nil {
+		return nil, "", err
+	}
+	return c, dir, c.splitter.Recover(ctx, c.fresh)
 }
 
 // Close removes the copy.

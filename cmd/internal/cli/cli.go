@@ -110,7 +110,8 @@ func (p *program) app() *cli.App {
 		CommandNotFound:        nil,
 		UseShortOptionHandling: false,
 		Commands: []*cli.Command{
-			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.replayCommand(), p.deadLettersCommand(), p.setupCommand(), p.configCommand(), p.versionCommand(),
+			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.replayCommand(), p.deadLettersCommand(),
+			p.setupCommand(), p.doctorCommand(), p.configCommand(), p.versionCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
@@ -203,6 +204,13 @@ func settingFlags(names ...string) []cli.Flag {
 
 // load makes the configuration. Only the named settings are read; none = all.
 func (p *program) load(c *cli.Context, serve bool, only ...string) (*config.Config, error) {
+	cfg, warnings, err := config.Load(p.input(c, serve, only...))
+	p.warn(warnings)
+	return cfg, err
+}
+
+// input is everything that the configuration is made from.
+func (p *program) input(c *cli.Context, serve bool, only ...string) config.Input {
 	in := config.Input{
 		Flags: map[string]string{}, Environ: p.environ, ConfigPath: c.String("config"), Serve: serve, Only: only,
 		KnownEnv: append(pmmEnv(), config.EnvName("admin-url"), config.EnvName("output")),
@@ -217,9 +225,7 @@ func (p *program) load(c *cli.Context, serve bool, only ...string) (*config.Conf
 			in.Flags[o.Name] = c.String(o.Name)
 		}
 	}
-	cfg, warnings, err := config.Load(in)
-	p.warn(warnings)
-	return cfg, err
+	return in
 }
 
 func (p *program) warn(warnings []config.Warning) {

@@ -51,7 +51,7 @@ type Config struct {
 	AlarmWebhook URL
 	AlarmAfter   time.Duration
 	ExpectEvery  Expect
-	LogFormat    string        // text, json
+	LogFormat    string // text, json
 	LogLevel     slog.Level
 
 	settings map[string]*Setting // by option name; values fit to be printed

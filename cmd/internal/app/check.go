@@ -1,0 +1,136 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+)
+
+// checkBodies bounds how many waiting events are read back from the stream.
+const checkBodies = 10_000
+
+// Check implements admin.Checker.
+func (a *App) Check(ctx context.Context) (admin.Check, error) {
+	c := a.core.Load()
+	if c == nil {
+		return admin.Check{}, a.whyClosed()
+	}
+	return c.check(ctx)
+}
+
+// check compares the ledger with itself and with the streams. All of the ledger
+// is read in one transaction, so that a busy service does not look inconsistent.
+func (c *core) check(ctx context.Context) (out admin.Check, err error) {
+	out.Problems = []string{}
+	problem := func(format string, args ...any) { out.Problems = append(out.Problems, fmt.Sprintf(format, args...)) }
+	var waiting []*event.Record
+	if err = c.ledger.View(func(tx event.Tx) error {
+		byOutcome := map[event.Outcome]int64{}
+		if err := tx.Each(event.Filter{OldestFirst: true}, func(r *event.Record) bool {
+			out.Records++
+			byOutcome[r.Outcome]++
+			if r.Outcome == event.Queued && len(waiting) < checkBodies {
+				waiting = append(waiting, r)
+			}
+			return ctx.Err() == nil
+		}); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		out.Queued = int(byOutcome[event.Queued])
+		counts := tx.Counts()
+		for _, o := range event.Outcomes {
+			// Counters outlive the records that retention takes; what is queued never goes.
+			counted, found := counts[string(o)], byOutcome[o]
+			if counted < found || o == event.Queued && counted != found {
+				problem("%d events are counted as %s, the ledger holds %d", counted, o, found)
+			}
+		}
+		for ep := range tx.OpenEpisodes("", "") {
+			out.Open++
+			if !ep.Open {
+				problem("incident %s is listed as open and is closed", ep.Key)
+			}
+		}
+		if floor, applied := tx.Floor(), tx.Progress().Applied; floor > applied {
+			problem("events are settled up to %d, and known only up to %d", floor, applied)
+		}
+		return nil
+	}); err != nil {
+		return out, err
+	}
+	for _, r := range waiting {
+		_, err := c.queue.Event(ctx, r.Seq)
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, event.ErrGone) && !errors.Is(err, event.ErrDamaged) {
+			return out, err
+		}
+		if now, ferr := c.ledger.Find(r.ID); ferr == nil && now.Outcome != event.Queued {
+			continue // settled, and gone, while we looked
+		}
+		problem("event %s waits, but cannot be read: %v", r.ID, err)
+	}
+	return out, nil
+}
+
+// copyMost is how large a data directory may be to be copied for a look.
+const copyMost = 1 << 30
+
+// ErrTooLarge: the directory is not copied just to look at it.
+var ErrTooLarge = errors.New("the data directory is too large to be copied for a look")
+
+// Inspect checks a data directory that no service holds. It looks at a copy,
+// because opening the original would already mend it.
+func Inspect(ctx context.Context, cfg *config.Config) (admin.Check, error) {
+	// bbolt's lock: while we hold it, nobody writes.
+	f, err := os.Open(filepath.Join(cfg.DataDir, store.FileName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return admin.Check{}, errors.New("there is no ledger yet")
+	}
+	if err != nil {
+		return admin.Check{}, err
+	}
+	defer func() { _ = f.Close() }()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
+		return admin.Check{}, fmt.Errorf("%w: %s", store.ErrLocked, cfg.DataDir)
+	}
+	var size int64
+	if err := filepath.WalkDir(cfg.DataDir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	}); err != nil {
+		return admin.Check{}, err
+	}
+	if size > copyMost {
+		return admin.Check{}, ErrTooLarge
+	}
+	c, dir, err := openCopy(ctx, cfg, Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return admin.Check{}, err
+	}
+	defer func() {
+		c.close()
+		_ = os.RemoveAll(dir)
+	}()
+	return c.check(ctx)
+}

@@ -1,0 +1,199 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/app"
+	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/cmd/internal/doctor"
+)
+
+func (p *program) doctorCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "doctor",
+		Usage: "check configuration, disk, intake, the way to Callgoose, what waits, and PMM; each finding with its fix; with or without a running service",
+		Flags: append(settingFlags(),
+			&cli.StringFlag{Name: "admin-url", Usage: "ask the service at this address instead of through the data directory", EnvVars: []string{config.EnvName("admin-url")}},
+			&cli.BoolFlag{Name: "test-event", Usage: "open an incident in Callgoose and close it, to check the filters; may call somebody"},
+			&cli.StringFlag{Name: "severity", Value: "info", Usage: "severity of the test event"},
+			outputFlag()),
+		Action: p.doctor,
+	}
+}
+
+func (p *program) doctor(c *cli.Context) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	d := doctor.Config{TestEvent: c.Bool("test-event"), Severity: c.String("severity")}
+	own := func(serve bool) error {
+		in := p.input(c, serve)
+		cfg, warnings, err := config.Load(in)
+		d.Settings, d.Warnings, d.Problems = cfg, warnings, nil
+		if err != nil && !errors.As(err, &d.Problems) {
+			return err
+		}
+		return nil
+	}
+	if err := own(false); err != nil {
+		return err
+	}
+	client, where, err := doctorClient(c, d.Settings)
+	if err != nil {
+		return usageError{err}
+	}
+	s, err := client.Status(c.Context)
+	if err == nil {
+		err = p.besideService(c, &d, client, where, s)
+	} else {
+		d.NoService = err.Error()
+		err = own(true)
+		cfg := d.Settings
+		d.Consistent = func(ctx context.Context) ([]string, string, error) { return looked(app.Inspect(ctx, cfg)) }
+	}
+	if err != nil {
+		return err
+	}
+	report := doctor.Run(c.Context, d)
+	if done, err := p.json(c, report); !done {
+		p.showReport(report)
+	} else if err != nil {
+		return err
+	}
+	if report.Failed > 0 {
+		return fmt.Errorf("%d of %d checks failed", report.Failed, len(report.Findings))
+	}
+	return nil
+}
+
+func doctorClient(c *cli.Context, cfg *config.Config) (client *admin.Client, where string, err error) {
+	if at := c.String("admin-url"); at != "" {
+		client, err = admin.NewURLClient(at, cfg.AdminToken.Reveal())
+		return client, "--admin-url", err
+	}
+	return admin.NewSocketClient(cfg.DataDir), filepath.Join(cfg.DataDir, admin.SocketName), nil
+}
+
+// local tells whether an address is this machine's own.
+func local(adminURL string) bool {
+	u, err := url.Parse(adminURL)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// besideService takes settings and facts from the service that runs. What it
+// cannot tell, a secret of its own, is taken from the settings here.
+func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.Client, where string, s admin.Status) error {
+	var settings []config.Setting
+	if err := client.Settings(c.Context, &settings); err != nil {
+		return err
+	}
+	here := d.Settings
+	theirs, _, err := config.Load(config.Input{Flags: asFlags(settings)})
+	d.Problems = nil
+	if err != nil && !errors.As(err, &d.Problems) {
+		return err
+	}
+	if !theirs.CallgooseToken.IsSet() {
+		theirs.CallgooseToken = here.CallgooseToken
+	}
+	d.Settings = theirs
+	d.Service = facts(s, where)
+	d.Service.Remote = c.String("admin-url") != "" && !local(c.String("admin-url"))
+	if err := client.Ready(c.Context); err != nil {
+		d.Service.NotReady = err.Error()
+	}
+	d.Consistent = func(ctx context.Context) ([]string, string, error) { return looked(client.Check(ctx)) }
+	return nil
+}
+
+// asFlags turns the settings of a service into flags that give the same
+// configuration, as far as it can be known from outside.
+func asFlags(settings []config.Setting) map[string]string {
+	by := map[string]config.Setting{}
+	for _, s := range settings {
+		by[s.Name] = s
+	}
+	flags := map[string]string{}
+	for _, o := range config.Options() {
+		name := o.Credential()
+		if name == "" {
+			name = o.Name
+		}
+		s, ok := by[name]
+		switch {
+		case !ok || s.Value == "" || s.From == "default" && o.Name != "data-dir":
+		case o.Secret:
+			if filepath.IsAbs(s.File) {
+				flags[o.Name] = s.File
+			}
+		case o.Name == "nats-url", o.Name == "alarm-webhook", strings.HasPrefix(s.Value, "("):
+			// Shown without what makes them secret, or invalid.
+		case o.Kind == config.KindPath && !filepath.IsAbs(s.Value):
+		default:
+			flags[o.Name] = s.Value
+		}
+	}
+	if flags["tls-cert"] == "" || flags["tls-key"] == "" { // relative ones: only the service knows where to
+		delete(flags, "tls-cert")
+		delete(flags, "tls-key")
+		delete(flags, "tls-client-ca")
+	}
+	// What is checked against each other may lack a half that is secret.
+	flags["allow-unauthenticated"] = "true"
+	if flags["ingest-hmac-secret-file"] == "" {
+		delete(flags, "ingest-hmac-timestamp-header")
+	}
+	if flags["admin-token-file"] == "" {
+		delete(flags, "admin-listen")
+	}
+	return flags
+}
+
+func facts(s admin.Status, where string) *doctor.Service {
+	f := &doctor.Service{
+		Where: where, Version: s.Version, StartedAt: s.StartedAt, WebhookURL: s.WebhookURL,
+		State: s.Callgoose.State, Since: s.Callgoose.Since, LastError: s.Callgoose.LastError,
+		Queued: s.Queued, OldestQueuedAt: s.OldestQueuedAt,
+		Discarded: s.Discarded, Dead: s.Dead, Truncated: s.Truncated, Damage: s.Damaged,
+		UsedBytes: s.Store.UsedBytes, MaxBytes: s.Store.MaxBytes, FreeBytes: s.Store.FreeBytes,
+	}
+	for _, pmm := range s.Sources {
+		f.Sources = append(f.Sources, doctor.Source{Name: pmm.Name, LastHeardAt: pmm.LastHeardAt, SilentSince: pmm.SilentSince})
+	}
+	return f
+}
+
+func looked(found admin.Check, err error) ([]string, string, error) {
+	return found.Problems, fmt.Sprintf("%d records, %d events queued, %d alerts open", found.Records, found.Queued, found.Open), err
+}
+
+func (p *program) showReport(r doctor.Report) {
+	wide := 0
+	for _, f := range r.Findings {
+		wide = max(wide, len(f.Check))
+	}
+	for _, f := range r.Findings {
+		mark := string(f.Severity)
+		if f.Severity == doctor.Fail {
+			mark = "FAIL"
+		}
+		fmt.Fprintf(p.out, "%-4s  %-*s  %s\n", mark, wide, f.Check, clean(f.Text))
+		for _, line := range f.Fix {
+			fmt.Fprintf(p.out, "      %-*s  > %s\n", wide, "", clean(line))
+		}
+	}
+	fmt.Fprintf(p.out, "\n%d ok, %d warnings, %d failed, %d skipped\n", r.OK, r.Warnings, r.Failed, r.Skipped)
+}

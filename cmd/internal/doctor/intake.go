@@ -1,0 +1,109 @@
+package doctor
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// intake looks at the address that PMM posts to.
+func (e *examination) intake(ctx context.Context) {
+	if e.Service == nil {
+		e.intakeToBe(ctx)
+		return
+	}
+	if why := e.Service.NotReady; why != "" {
+		e.fail("intake", fix("PMM gets 503 and keeps its alerts. See the line store of pmm-callgoose status, and the service's log."), "a webhook would be refused: %s", why)
+	}
+	u, err := url.Parse(e.Service.WebhookURL)
+	if err != nil || u.Host == "" {
+		e.skip("intake", "the service does not say where it takes webhooks")
+		return
+	}
+	host := u.Hostname()
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	conn, err := e.dial(ctx, net.JoinHostPort(host, u.Port()))
+	if err != nil {
+		e.fail("intake", fix("The service runs, so a firewall of this machine may be in the way (lo is often forgotten)."), "%s cannot be connected to: %s", e.Service.WebhookURL, plain(err))
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	if u.Scheme == "https" {
+		// Whoever answers is looked at, not trusted: nothing is sent.
+		client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+		_ = conn.SetDeadline(time.Now().Add(e.Timeout))
+		if err := client.HandshakeContext(ctx); err != nil {
+			e.fail("intake tls", fix("Compare --tls-cert and --tls-key with what listens there."), "no TLS handshake with %s: %s", e.Service.WebhookURL, plain(err))
+			return
+		}
+		e.certificate("intake tls", client.ConnectionState().PeerCertificates[0])
+	}
+	if e.Service.NotReady == "" {
+		e.ok("intake", "%s answers, and a webhook would be stored", e.Service.WebhookURL)
+	}
+}
+
+// intakeToBe looks at what the intake will need once it is started.
+func (e *examination) intakeToBe(ctx context.Context) {
+	s := e.Settings
+	if s.TLSCert != "" && s.TLSKey != "" {
+		pair, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey)
+		if err != nil {
+			e.fail("intake tls", fix("Compare --tls-cert and --tls-key: a PEM chain and its own private key."), "%s", oneLine(err.Error()))
+		} else if leaf, err := x509.ParseCertificate(pair.Certificate[0]); err == nil {
+			e.certificate("intake tls", leaf)
+		}
+	}
+	for _, a := range []struct{ flag, addr string }{{"--listen", s.Listen}, {"--admin-listen", s.AdminListen}} {
+		if a.addr == "" {
+			continue
+		}
+		var lc net.ListenConfig
+		l, err := lc.Listen(ctx, "tcp", a.addr)
+		if err != nil {
+			e.fail("intake", fix("See who listens there (ss -ltnp), or choose another "+a.flag+"."), "%s %s cannot be bound: %s", a.flag, a.addr, plain(err))
+			continue
+		}
+		_ = l.Close()
+		e.ok("intake", "%s %s is free", a.flag, a.addr)
+	}
+}
+
+// soon is how long before its end a certificate is worth a warning.
+const soon = 21 * 24 * time.Hour
+
+// certificate says until when a certificate of ours is good, and for whom.
+func (e *examination) certificate(check string, c *x509.Certificate) {
+	names := c.DNSNames
+	for _, ip := range c.IPAddresses {
+		names = append(names, ip.String())
+	}
+	whom := "no name at all: PMM refuses it unless it skips the check"
+	if len(names) > 0 {
+		whom = strings.Join(names, ", ") + ": PMM's URL must use one of these names"
+	}
+	left := time.Until(c.NotAfter)
+	until := c.NotAfter.UTC().Format(time.DateOnly)
+	renew := fix("Put a new pair into --tls-cert and --tls-key; they are read again without a restart.")
+	switch {
+	case time.Now().Before(c.NotBefore):
+		e.fail(check, fix("Look at this machine's clock, and at the certificate."), "the certificate is not valid before %s", c.NotBefore.UTC().Format(time.RFC3339))
+	case left <= 0:
+		e.fail(check, renew, "the certificate ended on %s: PMM refuses it", until)
+	case left < soon:
+		e.warn(check, renew, "the certificate ends on %s, in %.0f days", until, left.Hours()/24)
+	default:
+		e.ok(check, "certificate until %s, for %s", until, oneLine(whom))
+	}
+}
+
+func (e *examination) dial(ctx context.Context, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: e.Timeout}
+	return d.DialContext(ctx, "tcp", addr)
+}

@@ -1,0 +1,162 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"pmm-callgoose/cmd/internal/config"
+)
+
+func TestSecretFiles(t *testing.T) {
+	for mode, want := range map[os.FileMode]Severity{0o600: OK, 0o400: OK, 0o640: Warn, 0o644: Warn, 0o620: Warn, 0o602: Warn} {
+		c := settings(t, nowhere(nil))
+		path := filepath.Join(filepath.Dir(c.DataDir), "token")
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		r := examine(t, Config{Settings: c})
+		demand(t, r, "secrets", want)
+		if want == Warn {
+			demand(t, r, "secrets", Warn, "callgoose-token", "chmod", path, strconv.FormatUint(uint64(mode), 8))
+		}
+	}
+	c := settings(t, nowhere(nil))
+	if err := os.Remove(filepath.Join(filepath.Dir(c.DataDir), "token")); err != nil {
+		t.Fatal(err)
+	}
+	demand(t, examine(t, Config{Settings: c}), "secrets", Fail, "callgoose-token", "no such file")
+}
+
+// nowhere adds an address where nobody listens: what is tested here is local.
+func nowhere(flags map[string]string) map[string]string {
+	all := map[string]string{"callgoose-url": "http://127.0.0.1:1/v1/process"}
+	for k, v := range flags {
+		all[k] = v
+	}
+	return all
+}
+
+func TestDataDir(t *testing.T) {
+	c := settings(t, nowhere(nil))
+	r := examine(t, Config{Settings: c})
+	demand(t, r, "data directory", OK, "0700")
+	if times, err := timeSync(c.DataDir, 3); err != nil || len(times) != 3 {
+		t.Errorf("three syncs took %v, %v", times, err)
+	}
+	if left, err := os.ReadDir(c.DataDir); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if err := os.Chmod(c.DataDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	demand(t, examine(t, Config{Settings: c}), "data directory", Warn, "chmod 700 "+c.DataDir)
+	if err := os.Remove(c.DataDir); err != nil {
+		t.Fatal(err)
+	}
+	r = examine(t, Config{Settings: c})
+	demand(t, r, "data directory", Warn, "is not there")
+	demand(t, r, "disk space", OK)
+	demand(t, r, "fsync", Skip)
+	if _, err := os.Stat(c.DataDir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the data directory was made: %v", err)
+	}
+}
+
+func TestDisk(t *testing.T) {
+	demand(t, examine(t, Config{Settings: settings(t, nowhere(map[string]string{"min-free": "1000000TiB"}))}), "disk space", Fail, "--min-free", "503")
+	demand(t, examine(t, Config{Settings: settings(t, nowhere(map[string]string{"max-store": "1000000TiB"}))}), "disk space", Warn, "--max-store")
+	dir, err := os.MkdirTemp("/dev/shm", "doctor-")
+	if err != nil {
+		t.Skip("no file system in memory here:", err)
+	}
+	defer os.RemoveAll(dir)
+	demand(t, examine(t, Config{Settings: settings(t, nowhere(map[string]string{"data-dir": dir}))}), "disk", Fail, "tmpfs", "loses every waiting alert")
+}
+
+func TestConfigurationProblems(t *testing.T) {
+	c, warnings, err := config.Load(config.Input{
+		Flags: map[string]string{"listen": "0.0.0.0:4667", "retry-min": "2h"}, Environ: []string{"HOME=/h", "PMM_CALLGOOSE_LISTN=x"}, Serve: true,
+	})
+	var problems config.Problems
+	if !errors.As(err, &problems) {
+		t.Fatal(err)
+	}
+	r := examine(t, Config{Settings: c, Problems: problems, Warnings: warnings, NoService: "no running service"})
+	for _, word := range []string{"--listen", "--retry-min", "callgoose-url", "callgoose-token-file"} {
+		demand(t, r, "configuration", Fail, word)
+	}
+	demand(t, r, "configuration", Warn, "PMM_CALLGOOSE_LISTN")
+	demand(t, r, "service", Warn, "no running service", "pmm-callgoose serve")
+	demand(t, r, "callgoose", Skip)
+}
+
+func TestIntake(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := l.Addr().String()
+	demand(t, examine(t, Config{Settings: settings(t, nowhere(map[string]string{"listen": taken}))}), "intake", Fail, "--listen", "in use")
+	demand(t, examine(t, Config{Settings: settings(t, nowhere(nil))}), "intake", OK, "free")
+
+	c := settings(t, nowhere(nil))
+	running := func(change func(*Service)) Report {
+		s := &Service{Where: "here", Version: "v", StartedAt: time.Now(), WebhookURL: "http://" + taken + "/v1/webhook", State: "up"}
+		change(s)
+		return examine(t, Config{Settings: c, Service: s})
+	}
+	demand(t, running(func(*Service) {}), "intake", OK, taken)
+	demand(t, running(func(s *Service) { s.NotReady = "the store is full" }), "intake", Fail, "the store is full", "503")
+	demand(t, running(func(s *Service) { s.WebhookURL = "http://" + closedPort(t) }), "intake", Fail, "refused")
+	r := running(func(s *Service) { s.Remote = true })
+	demand(t, r, "its machine", Skip)
+	for _, f := range r.Findings {
+		if f.Check == "intake" || f.Check == "fsync" {
+			t.Errorf("of another machine: %+v", f)
+		}
+	}
+}
+
+func TestWhatTheServiceSays(t *testing.T) {
+	c := settings(t, nowhere(nil))
+	ago := func(d time.Duration) *time.Time { at := time.Now().Add(-d); return &at }
+	for _, tt := range []struct {
+		name  string
+		s     Service
+		check string
+		want  Severity
+		words []string
+	}{
+		{"up", Service{State: "up", Since: ago(time.Hour)}, "delivery", OK, []string{"up for 1h0m0s"}},
+		{"down", Service{State: "down", Since: ago(time.Hour), Queued: 3, LastError: "cannot connect"}, "delivery", Fail, []string{"1h0m0s", "3 events", "cannot connect"}},
+		{"held", Service{State: "held", Since: ago(time.Hour), LastError: "401"}, "delivery", Fail, []string{"401", "Token"}},
+		{"unknown", Service{State: "unknown"}, "delivery", Warn, []string{"send-test"}},
+		{"stuck", Service{State: "up", OldestQueuedAt: ago(time.Hour), Queued: 1}, "delivery", Warn, []string{"1h0m0s"}},
+		{"dead", Service{State: "up", Dead: 2}, "outcomes", Warn, []string{"2 dead", "dead-letters"}},
+		{"discarded", Service{State: "up", Discarded: 2}, "outcomes", Warn, []string{"replay"}},
+		{"truncated", Service{State: "up", Truncated: 2}, "outcomes", Warn, []string{"Max alerts"}},
+		{"damaged", Service{State: "up", Damage: 2}, "outcomes", Warn, []string{"2 stored"}},
+		{"clean", Service{State: "up"}, "outcomes", OK, nil},
+		{"never heard", Service{State: "up"}, "heard from pmm", Warn, []string{"Test"}},
+		{"silent", Service{State: "up", Sources: []Source{{Name: "dr", SilentSince: ago(time.Hour)}}}, "heard from pmm", Fail, []string{"dr", "heartbeat"}},
+		{"heard", Service{State: "up", Sources: []Source{{Name: "dr", LastHeardAt: ago(time.Minute)}}}, "heard from pmm", OK, []string{"dr, 1m0s ago"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.s.Remote = true // nothing of this machine
+			demand(t, examine(t, Config{Settings: c, Service: &tt.s}), tt.check, tt.want, tt.words...)
+		})
+	}
+	says := func(problems []string, err error) Report {
+		return examine(t, Config{Settings: c, Consistent: func(context.Context) ([]string, string, error) { return problems, "2 records", err }})
+	}
+	demand(t, says(nil, nil), "queue and ledger", OK, "2 records")
+	demand(t, says([]string{"event x waits"}, nil), "queue and ledger", Fail, "event x waits", "ledger.db")
+	demand(t, says(nil, errors.New("too large")), "queue and ledger", Skip, "too large")
+}
