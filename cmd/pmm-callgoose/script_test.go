@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 // TestScript tells the stories of testdata/script. Besides what package
 // testscript offers, they are written with
 //
-//	fake accept | refuse | fail MODE [RETRY-AFTER] | discard | token T | count N | open N | in-order N
+//	fake accept | refuse | fail MODE [RETRY-AFTER] | discard | no-resolve | token T | count N | open N | in-order N
 //	serve start [FLAG...] | stop | kill     a real process; $URL and $ADMIN are where it listens
 //	post [-sign SECRET] [-user U:P] CODE FILE [HEADER...]
 //	flow REGEXP FILE              post a state of the alert Flow every 50 ms until the file matches
@@ -149,6 +149,12 @@ func fakeCmd(ts *testscript.TestScript, neg bool, args []string) {
 			Urgency: "high", Pairs: []callgoosetest.Pair{{Key: `"status"`, Items: []string{"never"}}},
 			MapWith: `"incident_key"`, TitleFrom: `"title"`, DescriptionFrom: `"description"`,
 		}}})
+	case "no-resolve": // the resolve parts are switched off
+		filters := callgoosetest.RecommendedFilters()
+		for i := range filters {
+			filters[i].Resolve = callgoosetest.Resolve{}
+		}
+		s.fake.SetFilters(filters)
 	case "token":
 		s.fake.SetTokens(args...)
 	case "count":

@@ -1,0 +1,167 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/config"
+)
+
+// intake posts webhooks to the running service as PMM does: to the address that
+// is really bound, with the credentials that the service itself names.
+type intake struct {
+	url             string
+	token, basic    string
+	secret          string // of the signature
+	timestampHeader string
+	http            http.Client
+}
+
+// findIntake asks the service where and how it takes webhooks. An error says why
+// the caller cannot post there, in words for a person.
+func (p *program) findIntake(c *cli.Context, client *admin.Client, s admin.Status) (*intake, error) {
+	if s.WebhookURL == "" {
+		return nil, errors.New("the service does not say where it takes webhooks")
+	}
+	if at := c.String("admin-url"); at != "" && !local(at) {
+		return nil, errors.New("the service runs on another machine")
+	}
+	var settings []config.Setting
+	if err := client.Settings(c.Context, &settings); err != nil {
+		return nil, err
+	}
+	return intakeOf(s.WebhookURL, settings)
+}
+
+func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
+	u, err := url.Parse(webhooks)
+	if err != nil {
+		return nil, errors.New("the service names no address that can be called")
+	}
+	if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsUnspecified() { // bound to every address
+		u.Host = net.JoinHostPort("localhost", u.Port())
+	}
+	in := &intake{url: u.String()}
+	named := func(name string) config.Setting {
+		i := slices.IndexFunc(settings, func(s config.Setting) bool { return s.Name == name })
+		if i < 0 {
+			return config.Setting{}
+		}
+		return settings[i]
+	}
+	files := map[string]string{}
+	for _, name := range []string{"ingest-token", "ingest-basic-auth", "ingest-hmac-secret"} {
+		switch s := named(name); {
+		case s.Value == "":
+		case s.File == "":
+			return nil, fmt.Errorf("its %s came from the %s, which only the service can read", name, s.From)
+		case !filepath.IsAbs(s.File):
+			return nil, fmt.Errorf("its %s-file is named by a relative path", name)
+		default:
+			files[name+"-file"] = s.File
+		}
+	}
+	cfg, _, err := config.Load(config.Input{Flags: files, Only: []string{"ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file"}})
+	if err != nil {
+		return nil, fmt.Errorf("a secret of the intake cannot be used (%w)", err)
+	}
+	in.token, in.basic, in.secret = cfg.IngestToken.Reveal(), cfg.IngestBasicAuth.Reveal(), cfg.IngestHMACSecret.Reveal()
+	in.timestampHeader = named("ingest-hmac-timestamp-header").Value
+
+	t := &http.Transport{DisableKeepAlives: true} // like Grafana; and no proxy on the way to ourselves
+	if u.Scheme == "https" {
+		if named("tls-client-ca").Value != "" {
+			return nil, errors.New("the intake wants a client certificate (--tls-client-ca)")
+		}
+		if t.TLSClientConfig, err = pinned(named("tls-cert").Value); err != nil {
+			return nil, err
+		}
+	}
+	in.http.Transport = t
+	return in, nil
+}
+
+// pinned trusts the one certificate in file, whatever name it is for: we call an
+// address, PMM a name. (doctor looks at the names.)
+func pinned(file string) (*tls.Config, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, errors.New("the certificate (--tls-cert) cannot be read from here")
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("the certificate (--tls-cert) is not PEM")
+	}
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		InsecureSkipVerify: true, // VerifyConnection compares instead
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			if len(cs.PeerCertificates) == 0 || !bytes.Equal(cs.PeerCertificates[0].Raw, block.Bytes) {
+				return x509.CertificateInvalidError{Reason: x509.NotAuthorizedToSign, Detail: "it is not the one in --tls-cert"}
+			}
+			return nil
+		},
+	}, nil
+}
+
+// post sends one body and returns the id of the notification, or what was wrong.
+func (in *intake) post(ctx context.Context, source string, body []byte) (id string, status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, in.url+"/"+source, bytes.NewReader(body))
+	if err != nil {
+		return "", 0, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	switch {
+	case in.token != "":
+		req.Header.Set("Authorization", "Bearer "+in.token)
+	case in.basic != "":
+		user, password, _ := bytes.Cut([]byte(in.basic), []byte(":"))
+		req.SetBasicAuth(string(user), string(password))
+	}
+	if in.secret != "" { // as Grafana signs
+		mac := hmac.New(sha256.New, []byte(in.secret))
+		if in.timestampHeader != "" {
+			at := strconv.FormatInt(time.Now().Unix(), 10)
+			req.Header.Set(in.timestampHeader, at)
+			mac.Write([]byte(at + ":"))
+		}
+		mac.Write(body)
+		req.Header.Set("X-Grafana-Alerting-Signature", hex.EncodeToString(mac.Sum(nil)))
+	}
+	resp, err := in.http.Do(req)
+	if err != nil {
+		if ue, ok := errors.AsType[*url.Error](err); ok {
+			err = ue.Err
+		}
+		return "", 0, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var answer struct{ ID, Error string }
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	_ = json.Unmarshal(text, &answer)
+	if resp.StatusCode != http.StatusAccepted {
+		return "", resp.StatusCode, errors.New(answer.Error)
+	}
+	return answer.ID, resp.StatusCode, nil
+}
