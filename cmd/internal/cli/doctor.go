@@ -15,17 +15,19 @@ import (
 	"pmm-callgoose/cmd/internal/app"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/doctor"
+	"pmm-callgoose/ingest/pmm"
 )
 
 func (p *program) doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "doctor",
 		Usage: "check configuration, disk, intake, the way to Callgoose, what waits, and PMM; each finding with its fix; with or without a running service",
-		Flags: append(settingFlags(),
+		Flags: pmmFlags(append(settingFlags(),
+			&cli.StringFlag{Name: "contact-point", Value: pmm.DefaultName, EnvVars: []string{config.EnvName("contact-point")}, Usage: "name of the contact point in PMM"},
 			&cli.StringFlag{Name: "admin-url", Usage: "ask the service at this address instead of through the data directory", EnvVars: []string{config.EnvName("admin-url")}},
 			&cli.BoolFlag{Name: "test-event", Usage: "open an incident in Callgoose and close it, to check the filters; may call somebody"},
 			&cli.StringFlag{Name: "severity", Value: "info", Usage: "severity of the test event"},
-			outputFlag()),
+			outputFlag())...),
 		Action: p.doctor,
 	}
 }
@@ -51,6 +53,12 @@ func (p *program) doctor(c *cli.Context) error {
 	if err != nil {
 		return usageError{err}
 	}
+	if c.String("pmm-url") != "" {
+		if d.PMM.Client, err = p.pmmClient(c); err != nil {
+			return err
+		}
+		d.PMM.Name = c.String("contact-point")
+	}
 	s, err := client.Status(c.Context)
 	if err == nil {
 		err = p.besideService(c, &d, client, where, s)
@@ -58,6 +66,7 @@ func (p *program) doctor(c *cli.Context) error {
 		d.NoService = err.Error()
 		err = own(true)
 		cfg := d.Settings
+		d.PMM.Asks = asks(cfg.Effective())
 		d.Consistent = func(ctx context.Context) ([]string, string, error) { return looked(app.Inspect(ctx, cfg)) }
 	}
 	if err != nil {
@@ -100,6 +109,7 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 	if err := client.Settings(c.Context, &settings); err != nil {
 		return err
 	}
+	d.PMM.Asks = asks(settings)
 	here := d.Settings
 	theirs, _, err := config.Load(config.Input{Flags: asFlags(settings)})
 	d.Problems = nil
@@ -117,6 +127,17 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 	}
 	d.Consistent = func(ctx context.Context) ([]string, string, error) { return looked(client.Check(ctx)) }
 	return nil
+}
+
+// asks are the credentials that the intake asks for.
+func asks(settings []config.Setting) (kinds []string) {
+	names := map[string]string{"ingest-token": "bearer", "ingest-basic-auth": "basic", "ingest-hmac-secret": "hmac"}
+	for _, s := range settings {
+		if kind := names[s.Name]; kind != "" && s.Value != "" {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
 }
 
 // asFlags turns the settings of a service into flags that give the same
@@ -170,8 +191,8 @@ func facts(s admin.Status, where string) *doctor.Service {
 		Discarded: s.Discarded, Dead: s.Dead, Truncated: s.Truncated, Damage: s.Damaged,
 		UsedBytes: s.Store.UsedBytes, MaxBytes: s.Store.MaxBytes, FreeBytes: s.Store.FreeBytes,
 	}
-	for _, pmm := range s.Sources {
-		f.Sources = append(f.Sources, doctor.Source{Name: pmm.Name, LastHeardAt: pmm.LastHeardAt, SilentSince: pmm.SilentSince})
+	for _, from := range s.Sources {
+		f.Sources = append(f.Sources, doctor.Source{Name: from.Name, LastHeardAt: from.LastHeardAt, SilentSince: from.SilentSince})
 	}
 	return f
 }

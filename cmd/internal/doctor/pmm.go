@@ -1,18 +1,158 @@
 package doctor
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"pmm-callgoose/ingest/pmm"
+)
 
 // PMM says how PMM's own side is looked at.
 type PMM struct {
-	URL   string // "" = it is not looked at
-	Token func() string
+	Client *pmm.Client // nil = it is not looked at
+	Name   string      // of the contact point; "" = pmm.DefaultName
+	// Asks are the credentials that our intake asks for: bearer, basic, hmac.
+	// Bearer and basic are alternatives.
+	Asks []string
 }
 
-// pmm looks at PMM's contact point and route.
-func (e *examination) pmm(context.Context) {
-	if e.PMM.URL == "" {
+// again is the way out of most that can be wrong in PMM.
+const again = "pmm-callgoose setup pmm mends it, if it made it (--dry-run shows what would change)."
+
+// pmm looks at PMM's contact points and routes that lead here.
+func (e *examination) pmm(ctx context.Context) {
+	if e.PMM.Client == nil {
 		e.skip("pmm", "PMM's contact point is looked at with --pmm-url and --pmm-token-file")
 		return
 	}
-	e.skip("pmm", "not built yet")
+	look, err := e.PMM.Client.Inspect(ctx, e.PMM.Name)
+	if err != nil {
+		e.fail("pmm", fix("See --pmm-url and the token: a service account of role Admin."), "%s", oneLine(err.Error()))
+		return
+	}
+	e.ok("pmm", "%s at %s", oneLine(look.Version.String()), e.PMM.Client.Host())
+	if len(look.Webhooks) == 0 {
+		e.fail("pmm contact point", fix("pmm-callgoose setup pmm makes one; or see the README, \"Point PMM at it\"."), "no contact point leads here")
+	}
+	for i := range look.Webhooks {
+		e.contactPoint(&look.Webhooks[i])
+	}
+	if look.Silenced {
+		e.warn("pmm policies", fix("pmm-callgoose setup pmm gives it back; or add a route without conditions to it, last."),
+			"our route takes all alerts, so the default contact point %s gets none any more", quoted(look.DefaultContactPoint))
+	}
 }
+
+// contactPoint tells everything that is wrong with one.
+func (e *examination) contactPoint(w *pmm.Webhook) {
+	const check = "pmm contact point"
+	before := e.Report.Warnings + e.Failed
+	name := quoted(w.Name)
+	fail := func(way, format string, args ...any) {
+		e.fail(check, fix(way), "%s: %s", name, fmt.Sprintf(format, args...))
+	}
+	if w.Type != "webhook" {
+		fail("Make it a webhook, or choose another name with --contact-point.", "is of type %s", oneLine(w.Type))
+		return
+	}
+	e.webhookURL(w, name)
+	if w.MaxAlerts > 0 {
+		fail("Set Max alerts to 0. "+again, "cuts a notification off after %d alerts, and the rest is lost", w.MaxAlerts)
+	}
+	if w.NoResolved {
+		fail("Switch \"Disable resolved message\" off. "+again, "sends no recoveries: incidents stay open")
+	}
+	if w.CustomPayload {
+		fail("Remove the custom payload.", "sends a body of its own making, which we cannot read")
+	}
+	e.credentials(w, fail)
+	switch {
+	case len(w.Routes) == 0 && !w.Default:
+		fail("Add a route to it under Notification policies. "+again, "no notification policy leads to it: no alert comes")
+	case len(w.Routes) > 0 && !w.Default:
+		e.routes(w, name)
+	}
+	if e.Report.Warnings+e.Failed == before {
+		e.ok(check, "%s posts to %s, with %s", name, oneLine(w.URL), or(strings.Join(w.Credentials, ", "), "no credentials"))
+	}
+}
+
+// webhookURL compares where it posts with where we listen.
+func (e *examination) webhookURL(w *pmm.Webhook, name string) {
+	const check = "pmm contact point"
+	if w.Loopback {
+		way := fix("From a container, the host is host.docker.internal or host.containers.internal; from another machine, its name. See the table in the README.")
+		if e.Service != nil && len(e.Service.Sources) > 0 {
+			e.warn(check, way, "%s posts to %s, which means PMM's own machine or container; something arrives here all the same", name, oneLine(w.URL))
+		} else {
+			e.fail(check, way, "%s posts to %s, which means PMM's own machine or container", name, oneLine(w.URL))
+		}
+	}
+	if e.Service == nil {
+		return
+	}
+	theirs, err1 := url.Parse(w.URL)
+	ours, err2 := url.Parse(e.Service.WebhookURL)
+	if err1 != nil || err2 != nil || ours.Host == "" {
+		return
+	}
+	port := or(theirs.Port(), map[string]string{"http": "80", "https": "443"}[theirs.Scheme])
+	switch {
+	case port != ours.Port():
+		e.warn(check, fix("Right if a proxy or a published port is in between; else correct the URL."), "%s posts to port %s, and we listen on %s", name, port, ours.Port())
+	case theirs.Scheme != ours.Scheme:
+		e.fail(check, fix(fmt.Sprintf("Write %s:// into its URL.", ours.Scheme)), "%s posts by %s, and we listen with %s", name, oneLine(theirs.Scheme), ours.Scheme)
+	}
+}
+
+// credentials compares what it sends with what our intake asks for. PMM never
+// shows the values, only that there are some.
+func (e *examination) credentials(w *pmm.Webhook, fail func(way, format string, args ...any)) {
+	has := func(kind string) bool { return slices.Contains(w.Credentials, kind) }
+	var either []string
+	for _, kind := range e.PMM.Asks {
+		if kind != "hmac" {
+			either = append(either, kind)
+		}
+	}
+	if len(either) > 0 && !slices.ContainsFunc(either, has) {
+		fail("Set the Authorization header: scheme Bearer, and the content of the ingest token's file. "+again,
+			"sends %s, and we ask for %s: PMM gets 401", or(oneLine(strings.Join(w.Credentials, ", ")), "no credentials"), strings.Join(either, " or "))
+	}
+	if !slices.Contains(e.PMM.Asks, "hmac") {
+		return
+	}
+	const usualHeader, usualTime = "X-Grafana-Alerting-Signature", "X-Grafana-Alerting-Timestamp"
+	ourTime := e.Settings.IngestHMACTimestampHeader
+	switch {
+	case !has("hmac"):
+		fail("Set its HMAC signature (PMM 3.2 and later). "+again, "does not sign, and we ask for a signature: PMM gets 401")
+	case !strings.EqualFold(or(w.HMACHeader, usualHeader), usualHeader):
+		fail("Leave the header's name empty.", "puts its signature into the header %s", oneLine(w.HMACHeader))
+	case ourTime != "" && !strings.EqualFold(w.HMACTimestampHeader, ourTime),
+		ourTime == "" && w.HMACTimestampHeader != "" && !strings.EqualFold(w.HMACTimestampHeader, usualTime):
+		fail("Write the same name here (--ingest-hmac-timestamp-header) and there.", "signs with the time in the header %s, and we look into %s",
+			or(oneLine(w.HMACTimestampHeader), "(none)"), or(ourTime, usualTime))
+	}
+}
+
+// routes tells what may keep alerts from the routes that lead to it.
+func (e *examination) routes(w *pmm.Webhook, name string) {
+	for _, r := range w.Routes {
+		which := "its route"
+		if len(r.Matches) > 0 {
+			which += " for " + oneLine(strings.Join(r.Matches, ", "))
+		}
+		if r.Behind != "" {
+			e.warn("pmm policies", fix("Set \"Continue matching\" on the route before it, or move ours up."), "%s: %s stands behind %s, which keeps what it takes", name, which, oneLine(r.Behind))
+		}
+		if r.Muted {
+			e.warn("pmm policies", fix("Is that meant? See the mute timings of the route."), "%s: %s is muted at times", name, which)
+		}
+	}
+}
+
+func quoted(s string) string { return "\"" + oneLine(s) + "\"" }
