@@ -14,6 +14,7 @@ const (
 	ReasonResolved    = "already_resolved" // the recovery was already passed on
 	ReasonLate        = "late"             // a firing of the episode that has ended
 	ReasonStillFiring = "still_firing"     // another alert of that name is open (--incident-by alertname)
+	ReasonHeartbeat   = "heartbeat"        // only a sign of life of PMM, see Heartbeat
 )
 
 // sameStart is how far apart the two PMMs of a pair may see the start of one

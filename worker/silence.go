@@ -13,13 +13,18 @@ import (
 // says what for: "silence", "test". It travels the whole way like any other,
 // but its notification does not count as a sign of life of that PMM. A rule in
 // PMM that sets this label makes its PMM look silent, which is noticed, and
-// never hides a silence.
+// never hides a silence. Only the value Heartbeat is meant for rules.
 const OurLabel = "pmm_callgoose"
+
+// Heartbeat is the value of OurLabel that a rule in PMM may set: its alert says
+// only that PMM lives, and never becomes an event.
+const Heartbeat = "heartbeat"
 
 // ours reports whether a notification holds nothing that PMM told us.
 func ours(candidates []candidate) bool {
 	for i := range candidates {
-		if candidates[i].unusable != nil || candidates[i].alert.Labels[OurLabel] == "" {
+		label := candidates[i].alert.Labels[OurLabel]
+		if candidates[i].unusable != nil || label == "" || label == Heartbeat {
 			return false
 		}
 	}

@@ -332,6 +332,9 @@ func (b *batch) candidate(c *candidate) error {
 		return b.unusable(c)
 	}
 	key, fingerprint := c.identity()
+	if c.alert.Labels[OurLabel] == Heartbeat {
+		return b.suppress(c, key, nil, ReasonHeartbeat)
+	}
 	ep, err := b.tx.Episode(key)
 	if err != nil {
 		return err
