@@ -90,8 +90,8 @@ func (c *core) check(ctx context.Context) (out admin.Check, err error) {
 // copyMost is how large a data directory may be to be copied for a look.
 const copyMost = 1 << 30
 
-// ErrTooLarge: the directory is not copied just to look at it.
-var ErrTooLarge = errors.New("the data directory is too large to be copied for a look")
+// errTooLarge: the directory is not copied just to look at it.
+var errTooLarge = errors.New("the data directory is too large to be copied for a look")
 
 // Inspect checks a data directory that no service holds. It looks at a copy,
 // because opening the original would already mend it.
@@ -122,7 +122,7 @@ func Inspect(ctx context.Context, cfg *config.Config) (admin.Check, error) {
 		return admin.Check{}, err
 	}
 	if size > copyMost {
-		return admin.Check{}, ErrTooLarge
+		return admin.Check{}, errTooLarge
 	}
 	c, dir, err := openCopy(ctx, cfg, Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {

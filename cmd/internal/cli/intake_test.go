@@ -49,7 +49,8 @@ func TestPostAsPMMDoes(t *testing.T) {
 		{"user and password", ingest.Config{Basic: is("pmm:pa:ss")}, []config.Setting{secret("ingest-basic-auth", "pmm:pa:ss")}, 202},
 		{"a signature", ingest.Config{HMACSecret: is("k")}, []config.Setting{secret("ingest-hmac-secret", "k")}, 202},
 		{
-			"a signature with its time, and a token", ingest.Config{HMACSecret: is("k"), HMACTimestampHeader: "X-Time", Token: is("t0k")},
+			"a signature with its time, and a token",
+			ingest.Config{HMACSecret: is("k"), HMACTimestampHeader: "X-Time", Token: is("t0k")},
 			[]config.Setting{secret("ingest-hmac-secret", "k"), secret("ingest-token", "t0k"), {Name: "ingest-hmac-timestamp-header", Value: "X-Time"}}, 202,
 		},
 		{"another token", ingest.Config{Token: is("new")}, []config.Setting{secret("ingest-token", "old")}, 401},

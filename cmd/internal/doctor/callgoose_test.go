@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -35,9 +36,7 @@ func settings(t *testing.T, flags map[string]string) *config.Config {
 	if err := os.Mkdir(all["data-dir"], 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range flags {
-		all[name] = value
-	}
+	maps.Copy(all, flags)
 	c, _, err := config.Load(config.Input{Flags: all, Serve: true})
 	if err != nil {
 		t.Fatal(err)
@@ -167,9 +166,7 @@ func TestTheStepThatFailsIsNamed(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			flags := map[string]string{"callgoose-url": tt.url + "/v1/process"}
-			for k, v := range tt.flags {
-				flags[k] = v
-			}
+			maps.Copy(flags, tt.flags)
 			r := examine(t, Config{Settings: settings(t, flags)})
 			if got := failedStep(r); got != tt.step {
 				t.Errorf("the step that fails is %q, not %q", got, tt.step)

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -36,9 +37,7 @@ func TestSecretFiles(t *testing.T) {
 // nowhere adds an address where nobody listens: what is tested here is local.
 func nowhere(flags map[string]string) map[string]string {
 	all := map[string]string{"callgoose-url": "http://127.0.0.1:1/v1/process"}
-	for k, v := range flags {
-		all[k] = v
-	}
+	maps.Copy(all, flags)
 	return all
 }
 
@@ -71,7 +70,7 @@ func TestDataDir(t *testing.T) {
 func TestDisk(t *testing.T) {
 	demand(t, examine(t, Config{Settings: settings(t, nowhere(map[string]string{"min-free": "1000000TiB"}))}), "disk space", Fail, "--min-free", "503")
 	demand(t, examine(t, Config{Settings: settings(t, nowhere(map[string]string{"max-store": "1000000TiB"}))}), "disk space", Warn, "--max-store")
-	dir, err := os.MkdirTemp("/dev/shm", "doctor-")
+	dir, err := os.MkdirTemp("/dev/shm", "doctor-") //nolint:usetesting // it has to be in memory
 	if err != nil {
 		t.Skip("no file system in memory here:", err)
 	}
