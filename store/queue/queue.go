@@ -251,5 +251,5 @@ func first(ctx context.Context, s jetstream.Stream) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return info.State.FirstSeq, nil
+	return max(info.State.FirstSeq, 1), nil // a stream that was never written to says 0
 }

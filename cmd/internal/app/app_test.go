@@ -896,3 +896,17 @@ func TestStrangeTimesStopNothing(t *testing.T) {
 		}
 	})
 }
+
+// A service that never got a webhook has nothing to remove, and looks for it all the same.
+func TestNothingHappensToAnIdleService(t *testing.T) {
+	bubble(t, func(c *config.Config) { c.Retention = time.Hour }, func(r *rig) {
+		time.Sleep(3 * time.Hour)
+		if bytes.Contains(r.logs.Bytes(), []byte("level=ERROR")) || bytes.Contains(r.logs.Bytes(), []byte("level=WARN")) {
+			t.Error("an idle service complains")
+		}
+		r.acceptFile("grafana-firing-1.json")
+		if s := r.settle(); s.Delivered != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
