@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -170,5 +171,28 @@ func TestANewerFileIsRefused(t *testing.T) {
 	}
 	if _, _, err := Open(Config{Dir: dir}); !errors.Is(err, event.ErrNewer) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The shortcut must find what the decoder finds, whatever the alert says.
+func TestOutcomeOf(t *testing.T) {
+	for _, o := range event.Outcomes {
+		r := record(1, o)
+		r.Labels = map[string]string{"outcome": "dead", `a"outcome":"delivered`: `"outcome":"queued"`}
+		r.Reason, r.LastError = `"outcome":"collapsed"`, `{"outcome":"queued"}`
+		r.AddAttempt(event.Attempt{Result: "delivered", Error: `"outcome":"dead"`, Effect: "outcome"})
+		b, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := outcomeOf(b); err != nil || got != o {
+			t.Errorf("%s is read as %q (%v)", b, got, err)
+		}
+	}
+	if got, err := outcomeOf([]byte(`{"labels":{"outcome":"strange"},"outcome":"later"}`)); err != nil || got != "later" {
+		t.Errorf("an outcome of another version is read as %q (%v)", got, err)
+	}
+	if _, err := outcomeOf([]byte(`{"outcome`)); err == nil {
+		t.Error("a damaged record has an outcome")
 	}
 }

@@ -145,12 +145,12 @@ func (t *tx) PutRecord(r *event.Record) error {
 	}
 	key := r.Pos.Bytes()
 	if old := records.Get(key); old != nil {
-		var o struct{ Outcome event.Outcome }
-		if err := json.Unmarshal(old, &o); err != nil {
+		was, err := outcomeOf(old)
+		if err != nil {
 			return fmt.Errorf("record %x: %w", key, err)
 		}
-		if o.Outcome != r.Outcome {
-			t.Count(string(o.Outcome), -1)
+		if was != r.Outcome {
+			t.Count(string(was), -1)
 			t.Count(string(r.Outcome), 1)
 		}
 	} else {
@@ -168,6 +168,22 @@ func (t *tx) PutRecord(r *event.Record) error {
 		return err
 	}
 	return records.Put(key, b)
+}
+
+// outcomeOf reads the outcome of an encoded record without the rest: it is asked
+// for with every write. The last member of that name is the record's own: labels
+// come before it, what comes after it has fixed names, and quotes inside of a
+// text are escaped.
+func outcomeOf(record []byte) (event.Outcome, error) {
+	const name = `"outcome":"`
+	if i := bytes.LastIndex(record, []byte(name)); i >= 0 {
+		if value, _, ok := bytes.Cut(record[i+len(name):], []byte{'"'}); ok && slices.Contains(event.Outcomes, event.Outcome(value)) {
+			return event.Outcome(value), nil
+		}
+	}
+	var o struct{ Outcome event.Outcome }
+	err := json.Unmarshal(record, &o)
+	return o.Outcome, err
 }
 
 func (t *tx) Find(id string) (*event.Record, error) {

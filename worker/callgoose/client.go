@@ -210,6 +210,22 @@ func redact(text, token string) string {
 	if token == "" || text == "" {
 		return text
 	}
+	return spellings(token).ReplaceAllString(text, "[redacted]")
+}
+
+// pattern finds a token.
+type pattern struct {
+	token string
+	re    *regexp.Regexp
+}
+
+// latest is the pattern of the token in use: every answer is looked through.
+var latest atomic.Pointer[pattern]
+
+func spellings(token string) *regexp.Regexp {
+	if p := latest.Load(); p != nil && p.token == token {
+		return p.re
+	}
 	quoted, _ := json.Marshal(token) // a string always encodes
 	plain := quote(token)
 	forms := []string{
@@ -219,7 +235,9 @@ func redact(text, token string) string {
 	for i, f := range forms {
 		forms[i] = regexp.QuoteMeta(f)
 	}
-	return regexp.MustCompile(`(?i)(token=)?(`+strings.Join(forms, "|")+`)`).ReplaceAllString(text, "[redacted]")
+	p := &pattern{token, regexp.MustCompile(`(?i)(token=)?(` + strings.Join(forms, "|") + `)`)}
+	latest.Store(p)
+	return p.re
 }
 
 // oneLine is the beginning of an answer as text for an operator.
