@@ -60,6 +60,10 @@ type Deliverer struct {
 	log    *slog.Logger
 	limit  *rate.Limiter
 	slots  chan struct{} // one for each request under way
+	// unrecorded has one for each event that Callgoose may have and our disk not yet:
+	// what a crash can double.
+	unrecorded chan struct{}
+	halt       chan struct{} // closed when nothing new may be sent
 
 	// Owned by Run.
 	w       *lanes
@@ -101,6 +105,9 @@ const (
 	windowReady = 1_024
 	windowDown  = 8_192
 	windowBytes = 24 << 20
+	// claimAhead is how many events are claimed beyond those that are sent: they
+	// share its fsyncs.
+	claimAhead = 128
 )
 
 // result is the end of an attempt.
@@ -130,7 +137,8 @@ func NewDeliverer(cfg DeliverConfig, source Source, bodies Bodies, ledger Ledger
 	d := &Deliverer{
 		cfg: cfg, source: source, bodies: bodies, ledger: ledger, sender: sender,
 		log: cfg.Logger.With("component", "delivery"), limit: limit,
-		slots: make(chan struct{}, cfg.Concurrency), w: newLanes(),
+		slots: make(chan struct{}, cfg.Concurrency), unrecorded: make(chan struct{}, 2*cfg.Concurrency),
+		halt: make(chan struct{}), w: newLanes(),
 		settled: map[uint64]bool{}, probed: map[string]bool{},
 		results: make(chan result, 4*cfg.Concurrency),
 		kick:    make(chan struct{}, 1), save: make(chan event.Circuit, 16),
@@ -144,7 +152,11 @@ func NewDeliverer(cfg DeliverConfig, source Source, bodies Bodies, ledger Ledger
 }
 
 // View is the newest picture. Safe concurrently.
-func (d *Deliverer) View() View { return *d.view.Load() }
+func (d *Deliverer) View() View {
+	v := *d.view.Load()
+	v.InFlight = len(d.slots)
+	return v
+}
 
 // Kick probes at once: the token or the world may have changed. Safe concurrently.
 func (d *Deliverer) Kick() {
@@ -185,6 +197,7 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	defer close(stopped)
 
 	err := d.loop(ctx, attempts, pulled, pullErr)
+	close(d.halt)
 	// Orderly end: what is under way gets its grace, then it is cut off and
 	// costs nothing.
 	grace := time.AfterFunc(d.cfg.Grace, func() { stopAttempts(callgoose.ErrInterrupted) })
@@ -411,7 +424,7 @@ func (d *Deliverer) settleQuietly(ctx context.Context, seq uint64, also func(eve
 
 // start begins as many attempts as may go out now, oldest first.
 func (d *Deliverer) start(attempts context.Context, now time.Time) error {
-	for d.flying < 2*d.cfg.Concurrency {
+	for d.flying < 2*d.cfg.Concurrency+claimAhead {
 		ok, probe := d.circuit.allow(now)
 		if !ok {
 			return nil
@@ -478,20 +491,31 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 		res.skipped = true
 		return res
 	}
-	select {
-	case d.slots <- struct{}{}:
-	case <-ctx.Done():
+	if !d.mayGo(probe) {
 		res.skipped = true
 		return res
 	}
-	release := sync.OnceFunc(func() { <-d.slots })
+	e := it.ev
+	tries, frozenNow, delayedBy, err := d.claim(ctx, it, e, false)
+	if err != nil {
+		res.err = err
+		return res
+	}
+	claimed := time.Now()
+	ok, release, leave := d.turn(ctx, probe)
+	defer leave()
 	defer release()
-	if !probe && (!d.allSet.Load() || d.failing.Load() >= openAfter) {
-		res.skipped = true
+	if ok && frozenNow && time.Since(claimed) > time.Second { // requests are slow: it is later by now
+		_, _, delayedBy, err = d.claim(ctx, it, e, true)
+	}
+	if !ok && frozenNow { // the next attempt may have to say how late it is
+		err = d.unclaim(ctx, it, e)
+	}
+	if err != nil || !ok {
+		res.skipped, res.err = true, err
 		return res
 	}
 
-	e := it.ev
 	if e.Body == nil {
 		full, err := d.bodies.Event(ctx, it.seq)
 		switch {
@@ -507,10 +531,12 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 		}
 		e = full
 	}
-	tries, frozenNow, body, err := d.claim(ctx, it, e)
-	if err != nil {
-		res.err = err
-		return res
+	body := e.Body
+	if delayedBy != 0 {
+		if body, err = callgoose.Late(e.Body, delayedBy); err != nil {
+			res.err = fmt.Errorf("event %s: %w", e.ID, err)
+			return res
+		}
 	}
 	start := time.Now()
 	reply, err := d.sender.Send(ctx, body)
@@ -561,11 +587,41 @@ func (d *Deliverer) giveUp(v *verdict, text string) {
 	}
 }
 
+// turn waits until the event may be sent: until there is a place among the
+// requests, which release gives back, and among what is not recorded yet, which
+// leave gives back. Not ok: nothing may be sent any more.
+func (d *Deliverer) turn(ctx context.Context, probe bool) (ok bool, release, leave func()) {
+	enter := func(places chan<- struct{}) bool {
+		select {
+		case places <- struct{}{}:
+			return true
+		case <-d.halt:
+		case <-ctx.Done():
+		}
+		return false
+	}
+	release, leave = func() {}, func() {}
+	if !enter(d.unrecorded) {
+		return false, release, leave
+	}
+	leave = func() { <-d.unrecorded }
+	if !enter(d.slots) {
+		return false, release, leave
+	}
+	release = sync.OnceFunc(func() { <-d.slots })
+	return d.mayGo(probe), release, leave
+}
+
+// mayGo reports whether, by what is known now, the request is worth making.
+func (d *Deliverer) mayGo(probe bool) bool {
+	return probe || d.allSet.Load() && d.failing.Load() < openAfter
+}
+
 // claim freezes the body, durably, before Callgoose can receive any of it: if
-// we die from here on, the next attempt sends the same bytes. tries counts the
-// attempts before this one.
-func (d *Deliverer) claim(ctx context.Context, it *item, e *event.Event) (tries int, frozenNow bool, body []byte, err error) {
-	var delayedBy time.Duration
+// we die from here on, the next attempt sends the same bytes. Many are claimed
+// at once, and each waits for its turn after it. anew is for a claim of this
+// attempt that nothing was sent under. tries counts the attempts before this one.
+func (d *Deliverer) claim(ctx context.Context, it *item, e *event.Event, anew bool) (tries int, frozenNow bool, delayedBy time.Duration, err error) {
 	now := time.Now()
 	err = d.ledger.Do(ctx, func(tx event.Tx) error {
 		r, err := d.open(tx, it, e)
@@ -573,7 +629,7 @@ func (d *Deliverer) claim(ctx context.Context, it *item, e *event.Event) (tries 
 			return err
 		}
 		tries = r.Tries
-		if r.Frozen {
+		if r.Frozen && !anew {
 			if r.DelayedBy != "" {
 				delayedBy, err = time.ParseDuration(r.DelayedBy)
 			}
@@ -585,11 +641,19 @@ func (d *Deliverer) claim(ctx context.Context, it *item, e *event.Event) (tries 
 		}
 		return tx.PutRecord(r)
 	})
-	if err != nil || delayedBy == 0 {
-		return tries, frozenNow, e.Body, err
-	}
-	body, err = callgoose.Late(e.Body, delayedBy)
-	return tries, frozenNow, body, err
+	return tries, frozenNow, delayedBy, err
+}
+
+// unclaim takes back a claim that nothing was sent under.
+func (d *Deliverer) unclaim(ctx context.Context, it *item, e *event.Event) error {
+	return d.ledger.Do(context.WithoutCancel(ctx), func(tx event.Tx) error {
+		r, err := d.open(tx, it, e)
+		if err != nil {
+			return err
+		}
+		r.Frozen, r.DelayedBy = false, ""
+		return tx.PutRecord(r)
+	})
 }
 
 // open reads the event's record, or makes it when its day is gone.
@@ -848,7 +912,7 @@ func (d *Deliverer) saveFloor(ctx context.Context) error {
 }
 
 func (d *Deliverer) publishView() {
-	v := &View{InFlight: d.flying, Window: len(d.w.seqs), Circuit: d.circuit.Circuit}
+	v := &View{Window: len(d.w.seqs), Circuit: d.circuit.Circuit}
 	if it := d.w.oldest(); it != nil {
 		v.Oldest = it.ev.QueuedAt
 	}
