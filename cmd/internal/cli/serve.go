@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -30,6 +33,11 @@ func (p *program) serve(c *cli.Context) error {
 	cfg, err := p.load(c, true)
 	if err != nil {
 		return err
+	}
+	// A forwarder sits beside what it watches: rather some CPU than memory. GOGC,
+	// where it is set, is somebody's own decision.
+	if !slices.ContainsFunc(p.environ, func(kv string) bool { return strings.HasPrefix(kv, "GOGC=") }) {
+		debug.SetGCPercent(40)
 	}
 	log := newLogger(cfg, p.err)
 	a, err := app.New(cfg, app.Options{
