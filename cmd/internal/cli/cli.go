@@ -111,7 +111,7 @@ func (p *program) app() *cli.App {
 		UseShortOptionHandling: false,
 		Commands: []*cli.Command{
 			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.replayCommand(), p.deadLettersCommand(),
-			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.configCommand(), p.versionCommand(),
+			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.benchCommand(), p.configCommand(), p.versionCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {

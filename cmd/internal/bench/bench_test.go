@@ -1,0 +1,156 @@
+package bench
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"pmm-callgoose/ingest/pmm"
+)
+
+func TestBodiesAreWhatPMMSends(t *testing.T) {
+	b := NewBodies(5, 5500, 12)
+	if b.Keys() != 15 {
+		t.Errorf("%d keys", b.Keys())
+	}
+	if n := b.Size(); n < 5400 || n > 5600 {
+		t.Errorf("%d bytes", n)
+	}
+	seen := map[string]int{}
+	for n := range 6 {
+		got, err := pmm.Decode(b.body(nil, n))
+		if err != nil || len(got.Alerts) != 5 || len(got.Unusable) != 0 {
+			t.Fatal(got, err)
+		}
+		for _, a := range got.Alerts {
+			seen[a.Fingerprint]++
+			if a.Firing != (n < 3) || a.EndsAt.IsZero() != a.Firing || time.Since(a.StartsAt) > time.Minute {
+				t.Errorf("body %d: %+v", n, a)
+			}
+		}
+	}
+	for f, n := range seen {
+		if n != 2 || !strings.HasPrefix(f, prefix) || len(f) != 16 {
+			t.Errorf("%s came %d times", f, n)
+		}
+	}
+	if len(seen) != 15 {
+		t.Errorf("%d fingerprints", len(seen))
+	}
+}
+
+func TestOpenListsWhatStillFires(t *testing.T) {
+	b := NewBodies(1, 0, 3)
+	for next, want := range []int{0, 1, 2, 3, 2, 1, 0, 1} {
+		if b.next = next; len(b.open()) != want {
+			t.Errorf("after %d bodies %d groups fire, not %d", next, len(b.open()), want)
+		}
+	}
+	b.closed()
+	if len(b.open()) != 0 || b.next%6 != 0 {
+		t.Errorf("closed goes on at %d", b.next)
+	}
+}
+
+func TestLatency(t *testing.T) {
+	var list []time.Duration
+	for n := 100; n > 0; n-- {
+		list = append(list, time.Duration(n)*time.Millisecond)
+	}
+	if got, want := latency(list), (Latency{50, 90, 99, 100}); got != want {
+		t.Errorf("%+v", got)
+	}
+	if latency(nil) != (Latency{}) {
+		t.Error("nothing was measured")
+	}
+}
+
+func TestLoadCountsAndResolves(t *testing.T) {
+	state := make(map[string]bool) // guarded by the channel below
+	lock := make(chan struct{}, 1)
+	refuse := 3
+	url, stop, err := server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		buf := make([]byte, r.ContentLength)
+		for n := 0; n < len(buf); {
+			m, err := r.Body.Read(buf[n:])
+			if n += m; err != nil {
+				break
+			}
+		}
+		got, err := pmm.Decode(buf)
+		lock <- struct{}{}
+		defer func() { <-lock }()
+		if err != nil || r.Header.Get("X-Test") != "yes" || refuse > 0 {
+			refuse--
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		for _, a := range got.Alerts {
+			state[a.Fingerprint] = a.Firing
+		}
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	l := &Load{
+		Target: Target{URL: url, Header: http.Header{"X-Test": {"yes"}}},
+		Bodies: NewBodies(2, 500, 40), Connections: 4, Count: 27,
+	}
+	m, err := l.Run(t.Context())
+	if err != nil || m.Webhooks != 24 || m.Alerts != 48 || m.Refused["503"] != 3 || m.PerSecond <= 0 || m.Latency.Max < m.Latency.P50 {
+		t.Fatalf("%+v %v", m, err)
+	}
+	if err := l.Resolve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for f, firing := range state {
+		if firing {
+			t.Errorf("%s still fires", f)
+		}
+	}
+	l.Target.Header = nil
+	if _, err := l.Run(t.Context()); err == nil {
+		t.Error("twenty refusals on end are no error")
+	}
+	l.Connections = 40
+	if _, err := l.Run(t.Context()); err == nil {
+		t.Error("a recovery may overtake its firing")
+	}
+}
+
+func TestSinkNoticesWhatIsWrong(t *testing.T) {
+	s, err := NewSink(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	b := NewBodies(1, 400, 3)
+	c := client(1, nil)
+	defer c.CloseIdleConnections()
+	target := Target{URL: s.URL}
+	send := func(group int, firing bool, wantCode int, wantWrong int64) {
+		t.Helper()
+		code, err := target.post(t.Context(), c, b.append(nil, group, firing, time.Now()))
+		if err != nil || code != wantCode || s.Wrong.Load() != wantWrong {
+			t.Errorf("answered %d %v, wrong %d", code, err, s.Wrong.Load())
+		}
+	}
+	send(0, true, 200, 0)
+	send(1, true, 200, 0)
+	send(0, false, 200, 0)
+	s.Shut()
+	send(1, false, 503, 0)
+	s.Open()
+	send(1, true, 200, 1) // twice
+	send(2, false, 200, 2)
+	send(7, true, 200, 3) // nobody sent that
+	if s.Received.Load() != 6 || s.Calls.Load() != 7 {
+		t.Errorf("received %d of %d calls", s.Received.Load(), s.Calls.Load())
+	}
+	if rate, err := s.Bare(t.Context(), 2, 20); err != nil || rate <= 0 || s.Received.Load() != 6 {
+		t.Errorf("bare %f %v, received %d", rate, err, s.Received.Load())
+	}
+}

@@ -1,0 +1,235 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Target is an intake and the way into it.
+type Target struct {
+	URL    string
+	Header http.Header // credentials
+	// HMACSecret signs the bodies as Grafana does; "" = not. HMACTimestamp is
+	// the header with the signed time, "" for none.
+	HMACSecret, HMACTimestamp string
+	TLS                       *tls.Config
+}
+
+// Load is load on one intake: Connections clients, each of which sends its next
+// webhook when it has the answer to the one before.
+type Load struct {
+	Target      Target
+	Bodies      *Bodies
+	Connections int
+	// It ends after Count webhooks, or after Duration, whichever is set and first.
+	Count    int
+	Duration time.Duration
+	// Every, when set, is how often one of the connections sends: the load of a rate.
+	Every time.Duration
+	// Progress is called now and then. May be nil.
+	Progress func(sent int)
+}
+
+// Measured is what a load came to. Latencies are those of the accepted webhooks,
+// from before the request to the end of the answer, in milliseconds.
+type Measured struct {
+	Connections int            `json:"connections"`
+	Webhooks    int            `json:"webhooks"` // answered 202
+	Alerts      int            `json:"alerts"`
+	Seconds     float64        `json:"seconds"`
+	PerSecond   float64        `json:"webhooks_per_second"`
+	Latency     Latency        `json:"latency_ms"`
+	Refused     map[string]int `json:"refused,omitempty"` // by status code
+}
+
+// Latency is a distribution, in milliseconds.
+type Latency struct {
+	P50 float64 `json:"p50"`
+	P90 float64 `json:"p90"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+}
+
+// latency sorts list.
+func latency(list []time.Duration) Latency {
+	if len(list) == 0 {
+		return Latency{}
+	}
+	slices.Sort(list)
+	at := func(q float64) float64 {
+		d := list[max(int(math.Ceil(q*float64(len(list))))-1, 0)]
+		return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
+	}
+	return Latency{P50: at(0.5), P90: at(0.9), P99: at(0.99), Max: at(1)}
+}
+
+// refusals on end after which a load gives up.
+const maxRefusals = 20
+
+// client is one that keeps its connections.
+func client(connections int, t *tls.Config) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{MaxIdleConns: connections, MaxIdleConnsPerHost: connections, TLSClientConfig: t},
+		Timeout:   60 * time.Second,
+	}
+}
+
+// Run sends the load. It returns what was measured also when ctx ended it.
+func (l *Load) Run(ctx context.Context) (Measured, error) {
+	if err := l.Bodies.atLeast(l.Connections); err != nil {
+		return Measured{}, err
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	c := client(l.Connections, l.Target.TLS)
+	defer c.CloseIdleConnections()
+	var (
+		sent    atomic.Int64
+		bad     atomic.Int64 // refusals on end
+		first   = l.Bodies.next
+		took    = make([][]time.Duration, l.Connections)
+		mu      sync.Mutex // guards refused
+		refused = map[string]int{}
+		wg      sync.WaitGroup
+	)
+	began := time.Now()
+	over := func() bool { return l.Duration > 0 && time.Since(began) >= l.Duration }
+	for i := range l.Connections {
+		wg.Go(func() {
+			var body []byte
+			for ctx.Err() == nil && !over() {
+				n := int(sent.Add(1)) - 1
+				if l.Count > 0 && n >= l.Count {
+					sent.Add(-1)
+					return
+				}
+				if l.Every > 0 {
+					sleep(ctx, time.Until(began.Add(time.Duration(n)*l.Every)))
+				}
+				body = l.Bodies.body(body[:0], first+n)
+				start := time.Now()
+				code, err := l.Target.post(ctx, c, body)
+				switch {
+				case err != nil && ctx.Err() != nil:
+				case err != nil:
+					stop(err)
+				case code == http.StatusAccepted:
+					bad.Store(0)
+					took[i] = append(took[i], time.Since(start))
+				default:
+					mu.Lock()
+					refused[strconv.Itoa(code)]++
+					mu.Unlock()
+					if bad.Add(1) == maxRefusals {
+						stop(fmt.Errorf("%d webhooks on end were answered %d", maxRefusals, code))
+					}
+					sleep(ctx, 20*time.Millisecond)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	l.follow(done, &sent)
+	m := Measured{Connections: l.Connections, Seconds: time.Since(began).Seconds(), Refused: refused}
+	all := slices.Concat(took...)
+	m.Webhooks, m.Alerts, m.Latency = len(all), len(all)*l.Bodies.alerts, latency(all)
+	m.PerSecond = float64(m.Webhooks) / m.Seconds
+	l.Bodies.next += int(sent.Load())
+	return m, context.Cause(ctx)
+}
+
+func (l *Load) follow(done <-chan struct{}, sent *atomic.Int64) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+			if l.Progress != nil {
+				l.Progress(int(sent.Load()))
+			}
+		}
+	}
+}
+
+// Resolve sends the recovery of everything that still fires, over a few
+// connections at once.
+func (l *Load) Resolve(ctx context.Context) error {
+	const connections = 16
+	c := client(connections, l.Target.TLS)
+	defer c.CloseIdleConnections()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	groups := l.Bodies.open()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range connections {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(groups) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				code, err := l.Target.post(ctx, c, l.Bodies.append(nil, groups[i], false, time.Now()))
+				if err == nil && code != http.StatusAccepted {
+					err = fmt.Errorf("a recovery was answered %d", code)
+				}
+				if err != nil {
+					stop(fmt.Errorf("resolve the alerts of the bench: %w", err))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	l.Bodies.closed()
+	return context.Cause(ctx)
+}
+
+// post sends one body and reads the whole answer.
+func (t *Target) post(ctx context.Context, c *http.Client, body []byte) (code int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.URL, bytes.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	maps.Copy(req.Header, t.Header)
+	req.Header.Set("Content-Type", "application/json")
+	if t.HMACSecret != "" {
+		mac := hmac.New(sha256.New, []byte(t.HMACSecret))
+		if t.HMACTimestamp != "" {
+			now := strconv.FormatInt(time.Now().Unix(), 10)
+			req.Header.Set(t.HMACTimestamp, now)
+			mac.Write([]byte(now + ":"))
+		}
+		mac.Write(body)
+		req.Header.Set("X-Grafana-Alerting-Signature", hex.EncodeToString(mac.Sum(nil)))
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, errors.Join(err, resp.Body.Close())
+}
+
+// sleep waits, at most until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

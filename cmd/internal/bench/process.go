@@ -1,0 +1,130 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+)
+
+// Process is a forwarder in a process of its own.
+type Process struct {
+	URL    string        // of the intake
+	Ready  time.Duration // from the start to its line, which it prints when the port is open
+	Status *admin.Client
+	cmd    *exec.Cmd
+	log    *os.File
+}
+
+// Start runs serve of the program at path with these further flags, everything
+// in dir, and waits until it is ready.
+func Start(ctx context.Context, path, dir string, flags ...string) (*Process, error) {
+	data := filepath.Join(dir, "data")
+	cmd := exec.CommandContext(ctx, path)
+	// The path may be that of a test binary: it is told apart by its name.
+	cmd.Args = append([]string{"pmm-callgoose", "serve", "--data-dir", data, "--listen", "127.0.0.1:0", "--admin-listen", "off"}, flags...)
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "PMM_CALLGOOSE_") {
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	cmd.Env = append(cmd.Env, "PMM_CALLGOOSE_CALLGOOSE_TOKEN=bench") // the sink takes any
+	log, err := os.OpenFile(filepath.Join(dir, "serve.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	p := &Process{cmd: cmd, log: log, Status: admin.NewSocketClient(data)}
+	cmd.Stderr = log
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		_ = log.Close()
+		return nil, err
+	}
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		_ = log.Close()
+		return nil, fmt.Errorf("start serve: %w", err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	p.Ready = time.Since(began)
+	if err != nil {
+		_ = cmd.Wait()
+		_ = log.Close()
+		text, _ := os.ReadFile(log.Name())
+		return nil, fmt.Errorf("serve ended before it was ready: %s", text[max(0, len(text)-500):])
+	}
+	for part := range strings.FieldsSeq(strings.ReplaceAll(line, ",", " ")) {
+		if strings.HasSuffix(part, "/v1/webhook") {
+			p.URL = part + "/bench"
+		}
+	}
+	return p, nil
+}
+
+// Kill is kill -9.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+	_ = p.log.Close()
+}
+
+// Stop ends it in order, at the latest after 20 s.
+func (p *Process) Stop() {
+	if p.cmd.ProcessState != nil {
+		return
+	}
+	_ = p.cmd.Process.Signal(os.Interrupt)
+	end := time.AfterFunc(20*time.Second, func() { _ = p.cmd.Process.Kill() })
+	defer end.Stop()
+	_ = p.cmd.Wait()
+	_ = p.log.Close()
+}
+
+// Usage is what the process took so far, as Linux counts it; all zero elsewhere.
+type Usage struct {
+	Resident int64   `json:"resident_bytes"`
+	Peak     int64   `json:"peak_resident_bytes"`
+	CPU      float64 `json:"cpu_seconds"`
+	Written  int64   `json:"written_bytes"` // to the disk
+}
+
+// Usage reads it.
+func (p *Process) Usage() (u Usage) {
+	proc := fmt.Sprintf("/proc/%d/", p.cmd.Process.Pid)
+	u.Resident, u.Peak = field(proc+"status", "VmRSS:")<<10, field(proc+"status", "VmHWM:")<<10
+	u.Written = field(proc+"io", "write_bytes:")
+	stat, err := os.ReadFile(proc + "stat")
+	if err != nil {
+		return u
+	}
+	// Behind the name, which may hold anything: state, and twelfth and thirteenth
+	// after it the ticks in user and system mode, a hundredth of a second each.
+	f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(f) > 12 {
+		user, _ := strconv.ParseInt(f[11], 10, 64)
+		system, _ := strconv.ParseInt(f[12], 10, 64)
+		u.CPU = float64(user+system) / 100
+	}
+	return u
+}
+
+// field is the number behind a word in a file of /proc, 0 when it is not there.
+func field(path, word string) int64 {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut("\n"+string(text), "\n"+word)
+	if f := strings.Fields(rest); len(f) > 0 {
+		n, _ := strconv.ParseInt(f[0], 10, 64)
+		return n
+	}
+	return 0
+}

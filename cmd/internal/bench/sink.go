@@ -1,0 +1,154 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Sink stands where Callgoose does. It does as little as it can, so that what is
+// measured is the forwarder, and still checks that the events of each key
+// arrive once and in order.
+type Sink struct {
+	URL string
+	// Delay is before every answer.
+	Delay time.Duration
+
+	down     atomic.Bool
+	Calls    atomic.Int64 // all
+	Received atomic.Int64 // accepted
+	Wrong    atomic.Int64 // of them, twice or out of turn
+	first    atomic.Int64 // when the first was accepted since Open, Unix nanoseconds
+	hook     atomic.Pointer[func(n int, firing bool)]
+	turns    []atomic.Uint32 // by key number: how many were accepted
+
+	mu     sync.Mutex
+	bodies [][]byte // a sample; guarded by mu
+	srv    *http.Server
+	done   chan struct{}
+}
+
+// sample is how many bodies are kept for the bare client.
+const sample = 1000
+
+// NewSink starts a sink for that many keys.
+func NewSink(keys int) (*Sink, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // binds at once
+	if err != nil {
+		return nil, err
+	}
+	s := &Sink{URL: "http://" + l.Addr().String() + "/v1/process", turns: make([]atomic.Uint32, keys), done: make(chan struct{})}
+	s.srv = &http.Server{Handler: s, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		defer close(s.done)
+		_ = s.srv.Serve(l) // ErrServerClosed
+	}()
+	return s, nil
+}
+
+// Close ends it.
+func (s *Sink) Close() { _ = s.srv.Close(); <-s.done }
+
+// Shut makes it answer 503; Open ends that.
+func (s *Sink) Shut() { s.down.Store(true) }
+
+// Open makes it accept events again.
+func (s *Sink) Open() { s.first.Store(0); s.down.Store(false) }
+
+// Since is how long ago it accepted the first event since Open.
+func (s *Sink) Since() time.Duration { return time.Since(time.Unix(0, s.first.Load())) }
+
+var (
+	fieldFinger = []byte(`"fingerprint":"` + prefix)
+	fieldStatus = []byte(`"status":"`)
+)
+
+func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.Calls.Add(1)
+	body := make([]byte, max(r.ContentLength, 0))
+	_, err := io.ReadFull(r.Body, body)
+	if s.down.Load() || err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	if r.URL.Query().Get("from") != bareFrom {
+		s.take(body)
+	}
+	if s.Delay > 0 {
+		sleep(r.Context(), s.Delay)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, `{"id":"1","triggered":{"created":false,"duplicate":false},"resolved":{"resolved":false,"duplicate":false}}`)
+}
+
+// take notes one event.
+func (s *Sink) take(body []byte) {
+	s.first.CompareAndSwap(0, time.Now().UnixNano())
+	s.Received.Add(1)
+	_, finger, _ := bytes.Cut(body, fieldFinger)
+	_, status, _ := bytes.Cut(body, fieldStatus)
+	if len(finger) < digits {
+		s.Wrong.Add(1)
+		return
+	}
+	n64, err := strconv.ParseUint(string(finger[:digits]), 16, 32)
+	n := int(n64)
+	if err != nil || n >= len(s.turns) {
+		s.Wrong.Add(1)
+		return
+	}
+	firing := bytes.HasPrefix(status, []byte("firing"))
+	if turn := s.turns[n].Add(1); (turn%2 == 1) != firing {
+		s.Wrong.Add(1)
+	}
+	if hook := s.hook.Load(); hook != nil {
+		(*hook)(n, firing)
+	}
+	s.mu.Lock()
+	if len(s.bodies) < sample {
+		s.bodies = append(s.bodies, body)
+	}
+	s.mu.Unlock()
+}
+
+// bareFrom marks the requests of Bare.
+const bareFrom = "bare"
+
+// Bare is what an HTTP client alone reaches towards the sink: count of the
+// bodies that it received before, with the same concurrency as the forwarder.
+func (s *Sink) Bare(ctx context.Context, concurrency, count int) (perSecond float64, err error) {
+	s.mu.Lock()
+	bodies := s.bodies
+	s.mu.Unlock()
+	if len(bodies) == 0 {
+		return 0, fmt.Errorf("the sink received nothing yet")
+	}
+	c := client(concurrency, nil)
+	defer c.CloseIdleConnections()
+	t := Target{URL: s.URL + "?from=" + bareFrom}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var sent atomic.Int64
+	var wg sync.WaitGroup
+	began := time.Now()
+	for range concurrency {
+		wg.Go(func() {
+			for n := sent.Add(1) - 1; n < int64(count) && ctx.Err() == nil; n = sent.Add(1) - 1 {
+				if code, err := t.post(ctx, c, bodies[n%int64(len(bodies))]); err != nil {
+					stop(err)
+				} else if code != http.StatusOK {
+					stop(fmt.Errorf("the sink answered %d", code))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return float64(count) / time.Since(began).Seconds(), context.Cause(ctx)
+}

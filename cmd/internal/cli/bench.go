@@ -1,0 +1,397 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/bench"
+	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/ingest"
+)
+
+// ingestSecrets are the settings that let a webhook in.
+var ingestSecrets = []string{"ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file", "ingest-hmac-timestamp-header"}
+
+func (p *program) benchCommand() *cli.Command {
+	flags := append(settingFlags(append([]string{"data-dir", "admin-token-file"}, ingestSecrets...)...),
+		&cli.StringFlag{Name: "admin-url", Usage: "ask the service at this address instead of through the data directory", EnvVars: []string{config.EnvName("admin-url")}},
+		outputFlag(),
+		&cli.StringFlag{Name: "webhook-url", Usage: "where webhooks go, without the source (default: what the running service says)"},
+		&cli.StringFlag{Name: "webhook-ca", Usage: "trust these authorities (PEM) for it", TakesFile: true},
+		&cli.StringFlag{Name: "connections", Value: "1,16,64", Usage: "how many connections, several separated by commas"},
+		&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "how long each is measured"},
+		&cli.IntFlag{Name: "count", Usage: "end each after this many webhooks"},
+		&cli.IntFlag{Name: "alerts", Value: 5, Usage: "in each webhook"},
+		&cli.IntFlag{Name: "body-size", Value: 5500, Usage: "about how many bytes each webhook has"},
+		&cli.IntFlag{Name: "keys", Value: 10_000, Usage: "how many alerts there are: each fires, recovers, fires again"},
+		&cli.StringFlag{Name: "source", Value: "bench", Usage: "the PMM server that the webhooks seem to come from"},
+		&cli.BoolFlag{Name: "yes", Usage: "send the load although it may reach a real Callgoose"},
+		&cli.BoolFlag{Name: "self", Usage: "start a forwarder and a sink of its own and measure everything"},
+		&cli.IntFlag{Name: "rounds", Value: 3, Usage: "--self: measure each this often, the median counts", Category: "With --self"},
+		&cli.IntFlag{Name: "backlog", Value: 100_000, Usage: "--self: events to queue, kill and drain; 0 leaves it out", Category: "With --self"},
+		&cli.IntFlag{Name: "backlog-keys", Value: 10_000, Usage: "--self: incident keys of the backlog", Category: "With --self"},
+		&cli.DurationFlag{Name: "outage", Value: 20 * time.Second, Usage: "--self: how long the sink refuses everything; 0 leaves it out", Category: "With --self"},
+		&cli.IntFlag{Name: "growth", Usage: "--self: measure a drain of this many events before and after the backlog", Category: "With --self"},
+		&cli.DurationFlag{Name: "sink-delay", Usage: "--self: before each answer of the sink", Category: "With --self"},
+	)
+	return &cli.Command{
+		Name: "bench", Usage: "load on a running service: throughput, latency, and what they compare with", Flags: flags,
+		Action: func(c *cli.Context) error {
+			if err := noArgs(c); err != nil {
+				return err
+			}
+			connections, err := numbers(c.String("connections"))
+			switch {
+			case err != nil:
+				return err
+			case !ingest.ValidSource(c.String("source")):
+				return usagef("--source: 1 to 16 of a-z, 0-9 and -")
+			case c.Int("alerts") < 1 || c.Int("keys") < 1 || c.Int("rounds") < 1 || c.Int("body-size") < 1:
+				return usagef("--alerts, --keys, --rounds and --body-size must be at least 1")
+			case c.Duration("duration") <= 0:
+				return usagef("--duration must be more than 0")
+			case c.Bool("self"):
+				return p.benchSelf(c, connections)
+			}
+			return p.benchService(c, connections)
+		},
+	}
+}
+
+// numbers reads a list such as 1,16,64.
+func numbers(list string) (out []int, err error) {
+	for part := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(part))
+		if err != nil || n < 1 || n > 10_000 {
+			return nil, usagef("--connections: %q is not a number from 1 to 10000", part)
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+// progress returns what shows how far a step is; on a terminal only.
+func (p *program) progress() (show func(done, of int), end func()) {
+	if !isTerminal(p.err) {
+		return func(int, int) {}, func() {}
+	}
+	last := time.Time{}
+	show = func(done, of int) {
+		if time.Since(last) < 200*time.Millisecond {
+			return
+		}
+		last = time.Now()
+		const width = 30
+		full := min(width*done/max(of, 1), width)
+		fmt.Fprintf(p.err, "\r[%s%s] %d of %d ", strings.Repeat("#", full), strings.Repeat("-", width-full), done, of)
+	}
+	return show, func() { fmt.Fprint(p.err, "\r\x1b[K") }
+}
+
+func (p *program) benchSelf(c *cli.Context, connections []int) (err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	// The directory decides which disk is measured. It is a new one inside, because
+	// nothing that is there may be touched.
+	dir, err := os.MkdirTemp(c.String("data-dir"), "pmm-callgoose-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	show, end := p.progress()
+	report, err := bench.Plan{
+		Program: self, Dir: dir, Connections: connections, For: c.Duration("duration"), Rounds: c.Int("rounds"),
+		Alerts: c.Int("alerts"), Size: c.Int("body-size"), Keys: c.Int("keys"),
+		Backlog: c.Int("backlog"), BacklogKeys: c.Int("backlog-keys"), Outage: c.Duration("outage"),
+		Young: c.Int("growth"), SinkDelay: c.Duration("sink-delay"), Progress: show,
+		Say: func(line string) { end(); fmt.Fprintln(p.err, line) },
+	}.Run(c.Context)
+	end()
+	if err != nil {
+		return fmt.Errorf("bench: %w", err)
+	}
+	if done, err := p.json(c, report); done && err != nil {
+		return err
+	} else if !done {
+		p.showReport(report, filepath.Dir(dir))
+	}
+	if report.Missing != 0 || report.Wrong != 0 {
+		return fmt.Errorf("of %d events %d are missing, and %d came twice or out of order", report.Events, report.Missing, report.Wrong)
+	}
+	return nil
+}
+
+func (p *program) showReport(r *bench.Report, dir string) {
+	fmt.Fprintf(p.out, "one fsync of the same bytes in %s: p50 %s ms, p99 %s ms\n\n", clean(dir), ms(r.Fsync.P50), ms(r.Fsync.P99))
+	p.showColumns(r.Intake)
+	rows := [][]string{
+		{"ready after", fmt.Sprintf("%.2f s", r.Idle.Ready)},
+		{"idle", fmt.Sprintf("%s resident, %.1f %% of a CPU", size(r.Idle.Usage.Resident), r.Idle.CPUPart)},
+	}
+	for _, c := range r.Intake {
+		rows = append(rows, []string{
+			fmt.Sprintf("cost at %d connections", c.Connections),
+			fmt.Sprintf("%.1f CPU seconds for 10,000 alerts, %s written for each webhook, peak %s resident", c.CPUPer10k, size(int64(c.WrittenEach)), size(c.Peak)),
+		})
+	}
+	rows = append(rows, []string{"202 to sink, quiet", fmt.Sprintf("p50 %s ms, p99 %s ms, max %s ms", ms(r.Delay.P50), ms(r.Delay.P99), ms(r.Delay.Max))})
+	if o := r.Outage; o != nil {
+		rows = append(rows, []string{"outage", fmt.Sprintf("%d calls in %.0f s with %d events waiting; first delivery after %.2f s", o.Calls, o.Seconds, o.Queued, o.First)})
+	}
+	if b := r.Backlog; b != nil {
+		rows = append(
+			rows,
+			[]string{"backlog", fmt.Sprintf("%d events of %d keys: %s resident, %s since the start at most", b.Events, b.Keys, size(b.Usage.Resident), size(b.Usage.Peak))},
+			[]string{"after kill -9", fmt.Sprintf("ready in %.2f s, %s resident", b.Ready, size(b.Restored.Resident))},
+			[]string{"drain", fmt.Sprintf("%.0f events/s, %.0f %% of the %.0f/s of a bare client; peak %s resident, %.1f CPU seconds for 10,000", b.Drain, 100*b.OfBare, b.Bare, size(b.Peak), b.CPU/float64(b.Events)*10_000)},
+		)
+	}
+	if g := r.Growth; g != nil {
+		rows = append(
+			rows,
+			[]string{"growth", fmt.Sprintf("intake %.0f webhooks/s before, %.0f after (%+.0f %%)", g.IntakeBefore, g.IntakeAfter, 100*(g.IntakeAfter/g.IntakeBefore-1))},
+			[]string{"", fmt.Sprintf("drain %.0f events/s before, %.0f after (%+.0f %%)", g.DrainBefore, g.DrainAfter, 100*(g.DrainAfter/g.DrainBefore-1))},
+		)
+	}
+	rows = append(rows, []string{"account", fmt.Sprintf("%d events, missing %d, twice or out of order %d", r.Events, r.Missing, r.Wrong)})
+	fmt.Fprintln(p.out)
+	p.table(nil, rows)
+}
+
+func ms(v float64) string {
+	if v >= 100 {
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 2, 64)
+}
+
+func (p *program) showColumns(list []bench.Columns) {
+	var rows [][]string
+	for _, c := range list {
+		for _, m := range []struct {
+			name string
+			bench.Measured
+		}{{"service", c.Service}, {"body thrown away", c.Discard}, {"one fsync each", c.FsyncEach}} {
+			of := "-"
+			if c.Discard.PerSecond > 0 {
+				of = fmt.Sprintf("%.0f %%", 100*m.PerSecond/c.Discard.PerSecond)
+			}
+			refused := 0
+			for _, n := range m.Refused {
+				refused += n
+			}
+			rows = append(rows, []string{
+				strconv.Itoa(c.Connections), m.name, fmt.Sprintf("%.0f", m.PerSecond), of,
+				ms(m.Latency.P50), ms(m.Latency.P90), ms(m.Latency.P99), ms(m.Latency.Max), strconv.Itoa(refused),
+			})
+		}
+	}
+	p.table([]string{"CONNECTIONS", "WHAT", "WEBHOOKS/S", "RATIO", "P50 MS", "P90", "P99", "MAX", "REFUSED"}, rows)
+}
+
+// serviceReport is the JSON of a bench on a running service.
+type serviceReport struct {
+	URL    string          `json:"webhook_url"`
+	Fsync  bench.Latency   `json:"fsync_ms"`
+	Intake []bench.Columns `json:"intake"`
+	// Settled is how long it took after the load until nothing was queued any
+	// more; nil when the service could not be asked.
+	Settled *float64 `json:"settled_after_seconds"`
+}
+
+func (p *program) benchService(c *cli.Context, connections []int) error {
+	cfg, err := p.load(c, false, append([]string{"data-dir", "admin-token-file"}, ingestSecrets...)...)
+	if err != nil {
+		return err
+	}
+	client, err := p.client(c)
+	if err != nil {
+		return err
+	}
+	target, ask, err := p.benchTarget(c, client)
+	if err != nil {
+		return err
+	}
+	if ask != "" && !c.Bool("yes") {
+		return usagef("%s; this would open and close up to %d incidents there: say --yes if that is meant, or use --self", ask, c.Int("keys"))
+	}
+	target.Header = http.Header{}
+	switch {
+	case cfg.IngestToken.IsSet():
+		target.Header.Set("Authorization", "Bearer "+cfg.IngestToken.Reveal())
+	case cfg.IngestBasicAuth.IsSet():
+		target.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(cfg.IngestBasicAuth.Reveal())))
+	}
+	target.HMACSecret, target.HMACTimestamp = cfg.IngestHMACSecret.Reveal(), cfg.IngestHMACTimestampHeader
+	return p.benchLoad(c, client, target, connections, cfg.DataDir)
+}
+
+// benchTarget is the intake to send to. ask says why the load must not go there
+// without --yes: what a bench sends to a real Callgoose calls people.
+func (p *program) benchTarget(c *cli.Context, client *admin.Client) (t bench.Target, ask string, err error) {
+	settings, err := client.Settings(c.Context)
+	given := c.String("webhook-url")
+	switch {
+	case err != nil && given == "":
+		return t, "", err
+	case err != nil:
+		ask = "nobody says which Callgoose is behind " + given + " (" + err.Error() + ")"
+	case settings["nats-url"] == "" && !loopback(settings["callgoose-url"]):
+		ask = "the service sends to a Callgoose that is not on this machine, " + host(settings["callgoose-url"])
+	}
+	scheme := "http://"
+	if settings["tls-cert"] != "" {
+		scheme = "https://"
+	}
+	listen := settings["listen"]
+	_, port, _ := net.SplitHostPort(listen)
+	switch u, err := url.Parse(given); {
+	case given == "" && port == "0":
+		return t, "", usagef("the service listens at a port that it was given (%s): name it with --webhook-url", listen)
+	case given == "":
+		t.URL = scheme + listen + "/v1/webhook"
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return t, "", usagef("--webhook-url is not a URL such as http://127.0.0.1:4667/v1/webhook")
+	default:
+		t.URL = strings.TrimSuffix(given, "/")
+		if ask == "" && u.Port() != port && (port != "0" || !loopback(given)) {
+			ask = "the service that was asked listens at " + listen + ", not at " + u.Host
+		}
+	}
+	t.URL += "/" + c.String("source")
+	if ca := c.String("webhook-ca"); ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return t, "", usagef("--webhook-ca: %w", err)
+		}
+		t.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
+		if !t.TLS.RootCAs.AppendCertsFromPEM(pem) {
+			return t, "", usagef("--webhook-ca: no certificate in %s", ca)
+		}
+	}
+	return t, ask, nil
+}
+
+// host is the part of an address that may be shown.
+func host(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "?"
+	}
+	return u.Host
+}
+
+func loopback(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (p *program) benchLoad(c *cli.Context, client *admin.Client, target bench.Target, connections []int, dir string) (err error) {
+	ctx, report := c.Context, serviceReport{URL: target.URL}
+	bodies := bench.NewBodies(c.Int("alerts"), c.Int("body-size"), max(c.Int("keys"), 4*c.Int("alerts")*maxOf(connections)))
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		dir = os.TempDir() // the service runs elsewhere
+	}
+	if report.Fsync, err = bench.Fsync(ctx, dir, bodies, 200); err != nil {
+		return err
+	}
+	show, end := p.progress()
+	load := &bench.Load{Target: target, Bodies: bodies, Duration: c.Duration("duration"), Count: c.Int("count")}
+	if load.Count > 0 {
+		load.Progress = func(sent int) { show(sent, load.Count) }
+	} else {
+		load.Progress = func(sent int) { show(sent, 0) }
+	}
+	var failed error
+	for _, n := range connections {
+		load.Connections = n
+		columns := bench.Columns{Connections: n}
+		if columns.Discard, columns.FsyncEach, failed = bench.Compare(ctx, dir, c.Int("alerts"), c.Int("body-size"), n, load.Duration); failed != nil {
+			break
+		}
+		columns.Service, failed = load.Run(ctx)
+		end()
+		columns.OfDiscard = columns.Service.PerSecond / columns.Discard.PerSecond
+		report.Intake = append(report.Intake, columns)
+		if failed != nil {
+			break
+		}
+	}
+	// What fires is resolved also when the bench was interrupted.
+	last := time.Now()
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if err := errors.Join(failed, load.Resolve(after)); err != nil {
+		return fmt.Errorf("bench: %w", err)
+	}
+	if err := waitSettled(ctx, client, show); err == nil {
+		s := time.Since(last).Seconds()
+		report.Settled = &s
+	}
+	end()
+	if done, err := p.json(c, report); done {
+		return err
+	}
+	fmt.Fprintf(p.out, "%s, bodies of %s with %d alerts\none fsync of the same bytes in %s: p50 %s ms, p99 %s ms\n\n",
+		clean(report.URL), size(int64(bodies.Size())), c.Int("alerts"), clean(dir), ms(report.Fsync.P50), ms(report.Fsync.P99))
+	p.showColumns(report.Intake)
+	if report.Settled != nil {
+		fmt.Fprintf(p.out, "\nall events were settled %.1f s after the load, with the recoveries of what still fired\n", *report.Settled)
+	}
+	return nil
+}
+
+func maxOf(list []int) (m int) {
+	for _, n := range list {
+		m = max(m, n)
+	}
+	return m
+}
+
+// waitSettled waits until nothing is queued, as long as that gets any less.
+func waitSettled(ctx context.Context, client *admin.Client, show func(done, of int)) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	least, most, moved := int64(-1), int64(0), time.Now()
+	for {
+		s, err := client.Status(ctx)
+		switch {
+		case err != nil:
+			return err
+		case s.Queued == 0:
+			return nil
+		case least < 0 || s.Queued < least:
+			least, moved = s.Queued, time.Now()
+		case time.Since(moved) > 15*time.Second:
+			return errors.New("the queue does not get shorter")
+		}
+		most = max(most, s.Queued)
+		show(int(most-s.Queued), int(most))
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
