@@ -98,19 +98,6 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, c.call(ctx, http.MethodGet, "/api/v1/status", nil, &s)
 }
 
-// Settings asks for the effective configuration, by the names of the options.
-func (c *Client) Settings(ctx context.Context) (map[string]string, error) {
-	var list []struct{ Name, Value string }
-	if err := c.call(ctx, http.MethodGet, "/api/v1/config", nil, &list); err != nil {
-		return nil, err
-	}
-	settings := make(map[string]string, len(list))
-	for _, s := range list {
-		settings[s.Name] = s.Value
-	}
-	return settings, nil
-}
-
 // Events lists events, newest first. The filters are those of ParseFilter.
 func (c *Client) Events(ctx context.Context, q url.Values) (list []*event.Record, err error) {
 	return list, c.call(ctx, http.MethodGet, "/api/v1/events", q, &list)

@@ -130,7 +130,7 @@ func (p *program) benchSelf(c *cli.Context, connections []int) (err error) {
 	if done, err := p.json(c, report); done && err != nil {
 		return err
 	} else if !done {
-		p.showReport(report, filepath.Dir(dir))
+		p.showBench(report, filepath.Dir(dir))
 	}
 	if report.Missing != 0 || report.Wrong != 0 {
 		return fmt.Errorf("of %d events %d are missing, and %d came twice or out of order", report.Events, report.Missing, report.Wrong)
@@ -138,8 +138,8 @@ func (p *program) benchSelf(c *cli.Context, connections []int) (err error) {
 	return nil
 }
 
-func (p *program) showReport(r *bench.Report, dir string) {
-	fmt.Fprintf(p.out, "one fsync of the same bytes in %s: p50 %s ms, p99 %s ms\n\n", clean(dir), ms(r.Fsync.P50), ms(r.Fsync.P99))
+func (p *program) showBench(r *bench.Report, dir string) {
+	fmt.Fprintf(p.out, "one fsync of the same bytes in %s: p50 %s ms, p99 %s ms\n\n", clean(dir), msText(r.Fsync.P50), msText(r.Fsync.P99))
 	p.showColumns(r.Intake)
 	rows := [][]string{
 		{"ready after", fmt.Sprintf("%.2f s", r.Idle.Ready)},
@@ -151,7 +151,7 @@ func (p *program) showReport(r *bench.Report, dir string) {
 			fmt.Sprintf("%.1f CPU seconds for 10,000 alerts, %s written for each webhook, peak %s resident", c.CPUPer10k, size(int64(c.WrittenEach)), size(c.Peak)),
 		})
 	}
-	rows = append(rows, []string{"202 to sink, quiet", fmt.Sprintf("p50 %s ms, p99 %s ms, max %s ms", ms(r.Delay.P50), ms(r.Delay.P99), ms(r.Delay.Max))})
+	rows = append(rows, []string{"202 to sink, quiet", fmt.Sprintf("p50 %s ms, p99 %s ms, max %s ms", msText(r.Delay.P50), msText(r.Delay.P99), msText(r.Delay.Max))})
 	if o := r.Outage; o != nil {
 		rows = append(rows, []string{"outage", fmt.Sprintf("%d calls in %.0f s with %d events waiting; first delivery after %.2f s", o.Calls, o.Seconds, o.Queued, o.First)})
 	}
@@ -175,7 +175,7 @@ func (p *program) showReport(r *bench.Report, dir string) {
 	p.table(nil, rows)
 }
 
-func ms(v float64) string {
+func msText(v float64) string {
 	if v >= 100 {
 		return strconv.FormatFloat(v, 'f', 0, 64)
 	}
@@ -199,7 +199,7 @@ func (p *program) showColumns(list []bench.Columns) {
 			}
 			rows = append(rows, []string{
 				strconv.Itoa(c.Connections), m.name, fmt.Sprintf("%.0f", m.PerSecond), of,
-				ms(m.Latency.P50), ms(m.Latency.P90), ms(m.Latency.P99), ms(m.Latency.Max), strconv.Itoa(refused),
+				msText(m.Latency.P50), msText(m.Latency.P90), msText(m.Latency.P99), msText(m.Latency.Max), strconv.Itoa(refused),
 			})
 		}
 	}
@@ -246,7 +246,15 @@ func (p *program) benchService(c *cli.Context, connections []int) error {
 // benchTarget is the intake to send to. ask says why the load must not go there
 // without --yes: what a bench sends to a real Callgoose calls people.
 func (p *program) benchTarget(c *cli.Context, client *admin.Client) (t bench.Target, ask string, err error) {
-	settings, err := client.Settings(c.Context)
+	var list []config.Setting
+	settings := map[string]string{}
+	status, err := client.Status(c.Context)
+	if err == nil {
+		err = client.Settings(c.Context, &list)
+	}
+	for _, s := range list {
+		settings[s.Name] = s.Value
+	}
 	given := c.String("webhook-url")
 	switch {
 	case err != nil && given == "":
@@ -256,23 +264,15 @@ func (p *program) benchTarget(c *cli.Context, client *admin.Client) (t bench.Tar
 	case settings["nats-url"] == "" && !loopback(settings["callgoose-url"]):
 		ask = "the service sends to a Callgoose that is not on this machine, " + host(settings["callgoose-url"])
 	}
-	scheme := "http://"
-	if settings["tls-cert"] != "" {
-		scheme = "https://"
-	}
-	listen := settings["listen"]
-	_, port, _ := net.SplitHostPort(listen)
 	switch u, err := url.Parse(given); {
-	case given == "" && port == "0":
-		return t, "", usagef("the service listens at a port that it was given (%s): name it with --webhook-url", listen)
 	case given == "":
-		t.URL = scheme + listen + "/v1/webhook"
+		t.URL = status.WebhookURL
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
 		return t, "", usagef("--webhook-url is not a URL such as http://127.0.0.1:4667/v1/webhook")
 	default:
 		t.URL = strings.TrimSuffix(given, "/")
-		if ask == "" && u.Port() != port && (port != "0" || !loopback(given)) {
-			ask = "the service that was asked listens at " + listen + ", not at " + u.Host
+		if bound, err := url.Parse(status.WebhookURL); ask == "" && (err != nil || u.Port() != bound.Port()) {
+			ask = "the service that was asked listens at " + status.WebhookURL + ", not at " + u.Host
 		}
 	}
 	t.URL += "/" + c.String("source")
@@ -354,7 +354,7 @@ func (p *program) benchLoad(c *cli.Context, client *admin.Client, target bench.T
 		return err
 	}
 	fmt.Fprintf(p.out, "%s, bodies of %s with %d alerts\none fsync of the same bytes in %s: p50 %s ms, p99 %s ms\n\n",
-		clean(report.URL), size(int64(bodies.Size())), c.Int("alerts"), clean(dir), ms(report.Fsync.P50), ms(report.Fsync.P99))
+		clean(report.URL), size(int64(bodies.Size())), c.Int("alerts"), clean(dir), msText(report.Fsync.P50), msText(report.Fsync.P99))
 	p.showColumns(report.Intake)
 	if report.Settled != nil {
 		fmt.Fprintf(p.out, "\nall events were settled %.1f s after the load, with the recoveries of what still fired\n", *report.Settled)
