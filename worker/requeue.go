@@ -108,7 +108,7 @@ func (b *batch) putAgain(e *event.Event, why string) {
 	if why == againKeep {
 		e.Settled = event.Delivered // nothing is to be sent
 	}
-	b.events = append(b.events, e)
+	b.add(e)
 }
 
 // pruneEvery is how often retention looks, which costs nothing while there is

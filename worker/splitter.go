@@ -92,8 +92,17 @@ func (s *Splitter) Split() int64 { return s.split.Load() }
 // Behind reports whether notifications wait for a decision. See Split.
 func (s *Splitter) Behind() bool { return s.behind.Load() }
 
-// gatherEvents is how many alerts one publish and one commit take together.
-const gatherEvents = 500
+// How much one publish and one commit take together: so many alerts, or so many
+// bytes of events. The second bounds the memory that one body can cost: an event
+// repeats what its notification holds once.
+const (
+	gatherEvents = 500
+	gatherBytes  = 16 << 20
+)
+
+// maxEvent is the largest event, as stored. It holds the labels of its alert
+// several times; the raw alert alone always fits (--max-body).
+const maxEvent = 24 << 20
 
 // Recover brings the ledger up to what the streams hold: after a crash between
 // publish and commit, or when its file was deleted. It returns before anything
@@ -248,7 +257,7 @@ func (s *Splitter) step(ctx context.Context) (more bool, err error) {
 	}
 	err = s.ledger.Alone(func(tx event.Tx) error {
 		b.tx = tx
-		for b.next() <= last && b.alerts < gatherEvents {
+		for b.next() <= last && b.alerts < gatherEvents && b.size < gatherBytes {
 			if err := b.envelope(b.next()); err != nil {
 				return err
 			}
@@ -273,8 +282,15 @@ type batch struct {
 	tx       event.Tx
 	progress event.Progress
 	events   []*event.Event
+	size     int // of their bodies
 	alerts   int
 	young    int // of them, accepted since the start
+}
+
+// add gathers an event for the publish at the end of the step.
+func (b *batch) add(e *event.Event) {
+	b.events = append(b.events, e)
+	b.size += len(e.Body)
 }
 
 // whole is the Note and Item of a position that stands for a whole envelope.
@@ -300,6 +316,9 @@ func (b *batch) envelope(seq uint64) error {
 	for i := range notes {
 		n := &notes[i]
 		candidates, truncated := split(n, seq, uint32(i))
+		if end := len(candidates); end > 0 && candidates[end-1].pos.Compare(b.progress.At) <= 0 {
+			continue // decided on in an earlier step, and counted there
+		}
 		if len(candidates) > 0 && candidates[0].pos.Compare(b.progress.At) > 0 {
 			b.tx.Count("notifications", 1)
 			if truncated > 0 {
@@ -311,12 +330,16 @@ func (b *batch) envelope(seq uint64) error {
 		}
 		for j := range candidates {
 			if candidates[j].pos.Compare(b.progress.At) <= 0 {
-				continue // published before a crash
+				continue // published before a crash, or in an earlier step
+			}
+			if b.size >= gatherBytes {
+				return nil // the next step goes on here
 			}
 			countAlert(b.tx, candidates[j].pos, candidates[j].status)
 			if err := b.candidate(&candidates[j]); err != nil {
 				return fmt.Errorf("notification %s: %w", event.NotificationID(seq, uint32(i)), err)
 			}
+			b.progress.At = candidates[j].pos
 		}
 		b.alerts += n.Alerts
 		if seq > b.began {
@@ -365,6 +388,10 @@ func (b *batch) candidate(c *candidate) error {
 		return b.again(c, last)
 	}
 	e := b.event(c, key, fingerprint, ep, verdict)
+	if size, err := e.Size(); err != nil || size > maxEvent {
+		c.unusable = &pmm.Unusable{Raw: c.alert.Raw, Reason: fmt.Sprintf("its event would be larger than %d MiB", maxEvent>>20)}
+		return cmp.Or(err, b.unusable(c))
+	}
 	if verdict == end && b.cfg.ByAlertname && b.othersOpen(e) {
 		// The incident of that name must stay open; the episode ends all the same,
 		// and the stream has to know.
@@ -374,7 +401,7 @@ func (b *batch) candidate(c *candidate) error {
 	if err := b.tx.PutEpisode(apply(ep, e)); err != nil {
 		return err
 	}
-	b.events = append(b.events, e)
+	b.add(e)
 	b.log.DebugContext(b.ctx, "event", "event_id", e.ID, "event_key", e.Key, "alertname", e.Alertname,
 		"status", e.Status, "notification_id", c.pos.NotificationID())
 	return nil
@@ -505,7 +532,7 @@ func (b *batch) again(c *candidate, r *event.Record) error {
 	}
 	old.Again, old.At, old.QueuedAt, old.Settled, old.Reason = againRepeat, c.pos, time.Now().UTC(), "", ""
 	old.Since = c.note.ReceivedAt
-	b.events = append(b.events, old)
+	b.add(old)
 	return nil
 }
 
@@ -538,7 +565,7 @@ func (b *batch) unusable(c *candidate) error {
 	e.Lane = e.Key
 	b.log.WarnContext(b.ctx, "an alert cannot be used and is kept as a dead letter", "event_id", e.ID,
 		"notification_id", c.pos.NotificationID(), "reason", c.unusable.Reason)
-	b.events = append(b.events, e)
+	b.add(e)
 	return nil
 }
 

@@ -28,6 +28,16 @@ func (e *Event) Encode() ([]byte, error) {
 	return append(b, e.Body...), nil
 }
 
+// Size is how many bytes Encode makes, at least when they are many: a small body
+// means a small head.
+func (e *Event) Size() (int, error) {
+	if len(e.Body) < 1<<20 {
+		return len(e.Body), nil
+	}
+	b, err := e.Encode()
+	return len(b), err
+}
+
 // Decode reads what Encode wrote. The event's body is a part of b.
 func Decode(b []byte) (*Event, error) {
 	if len(b) < 2 {

@@ -90,7 +90,7 @@ func (d *Deliveries) Next() (event.Delivery, error) {
 		if d.batch == nil {
 			ctx, release := context.WithTimeout(d.open, fetchWait)
 			batch, err := d.consumer.Fetch(fetchCount, jetstream.FetchContext(ctx),
-				jetstream.FetchMaxBytes(int(d.q.cfg.maxMessage())+1<<20))
+				jetstream.FetchMaxBytes(maxMessage+1<<20))
 			if err != nil {
 				release()
 				return event.Delivery{}, fmt.Errorf("%w: fetch events: %w", ErrUnavailable, err)

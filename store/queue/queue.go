@@ -29,8 +29,6 @@ var (
 type Config struct {
 	Dir string // data directory; the embedded server keeps its files in Dir/jetstream
 	URL string // external NATS; empty = embedded
-	// MaxBody is the largest notification body, 0 = 10 MiB.
-	MaxBody int64
 	// MaxStore is how many bytes both streams may hold, 0 = 2 GiB.
 	MaxStore int64
 	// MinFree is how much disk must stay free, 0 = no check.
@@ -47,7 +45,10 @@ type Config struct {
 	Synced func(d time.Duration, notifications int)
 }
 
-func (c Config) maxMessage() int64 { return max(c.MaxBody, 10<<20) + 1<<20 }
+// maxMessage is the largest message: a body of --max-body in its envelope, or an
+// event, which may be larger than the alert it was made of. JetStream takes
+// records of up to 32 MiB, and at a start throws away what is larger.
+const maxMessage = 31 << 20
 
 // Names on disk. Fixed for ever.
 const (

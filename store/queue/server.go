@@ -28,8 +28,8 @@ func startServer(cfg Config) (*server.Server, error) {
 		// be out of the way, and explicit: the default follows the free disk and
 		// can refuse a store that it already holds.
 		JetStreamMaxStore: 1 << 50,
-		MaxPayload:        int32(cfg.maxMessage()),
-		MaxPending:        4 * int64(cfg.maxMessage()),
+		MaxPayload:        maxMessage,
+		MaxPending:        4 * maxMessage,
 		NoLog:             true,
 	}
 	srv, err := server.NewServer(opts)

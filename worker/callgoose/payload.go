@@ -41,6 +41,10 @@ type Member struct {
 // The whole body stays in the stored notification.
 const maxMember = 16 << 10
 
+// maxEnvelope bounds all of them together: what is in the body once would
+// otherwise be stored with every one of its alerts.
+const maxEnvelope = 64 << 10
+
 // Body makes what is posted: the notification's own envelope holding this one
 // alert, so that the filters of Callgoose's guide work, with what describes the
 // group made from this alert alone, and flat string keys. Order and white space
@@ -53,7 +57,7 @@ func Body(a Alert) []byte {
 		common["alertname"] = Name(a.Labels) + " [" + instanceOr(a.Labels, a.Fingerprint) + "]"
 	}
 	group := a.GroupLabels
-	if len(group) == 0 {
+	if len(group) == 0 || len(object(group)) > maxMember {
 		group = map[string]string{"alertname": Name(a.Labels)}
 	}
 	alert := a.Raw
@@ -90,8 +94,11 @@ func Body(a Alert) []byte {
 		}
 	}
 	out = append(out, made...)
+	room := maxEnvelope
 	for _, m := range a.Envelope {
-		if !ours[m.Name] && len(m.Value) <= maxMember {
+		size := len(m.Name) + len(m.Value)
+		if !ours[m.Name] && len(m.Value) <= maxMember && size <= room {
+			room -= size
 			out = append(out, m)
 		}
 	}

@@ -48,7 +48,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	known := c.ledger.Summary()
 	c.queue, err = queue.Open(ctx, queue.Config{
 		Dir: cfg.DataDir, URL: cfg.NATSURL.Reveal(),
-		MaxBody: cfg.MaxBody, MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
+		MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
 		AfterNotification: known.Progress.At.Seq, AfterEvent: max(known.Progress.Applied, known.Floor),
 		Logger: log, NoSync: opts.NoSync, Synced: synced,
 	})

@@ -83,9 +83,9 @@ func (l *loader) callgooseURL() {
 	}
 }
 
-// maxBody is what fits, with its envelope, into the 64 MiB that a NATS server
-// lets one client have pending.
-const maxBody = 63 << 20
+// maxBody is what fits, with its envelope, into one record of JetStream: it takes
+// nothing larger than 32 MiB, and would destroy it at the next start.
+const maxBody = 30 << 20
 
 // check compares the options with each other.
 func (l *loader) check() {
@@ -116,7 +116,7 @@ func (l *loader) check() {
 		l.wrong("ingest-hmac-timestamp-header", "%s is not the name of a header", quote(h))
 	}
 	if c.MaxBody > maxBody {
-		l.wrong("max-body", "is more than 63MiB")
+		l.wrong("max-body", "is more than 30MiB")
 	}
 	if c.MaxStore < c.MaxBody {
 		l.wrong("max-store", "is less than max-body")

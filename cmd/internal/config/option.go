@@ -107,7 +107,7 @@ var table = group("Intake from PMM",
 	},
 	Option{
 		Name: "max-body", Kind: KindSize, Default: "10MiB", field: func(c *Config) any { return &c.MaxBody },
-		Usage: "largest webhook body accepted, at most 63MiB",
+		Usage: "largest webhook body accepted, at most 30MiB",
 	},
 ).group("Callgoose",
 	Option{

@@ -1,0 +1,72 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pmm-callgoose/store/event"
+)
+
+// An event repeats the labels of its alert: a body within --max-body can make
+// one that no store takes. It is kept and said, and stops nothing.
+func TestAnAlertTooLargeForTheStoreIsADeadLetter(t *testing.T) {
+	t.Parallel()
+	bubble(t, nil, func(r *rig) {
+		huge := mysqlDown(1, "firing", time.Now())
+		huge.Labels["note"] = strings.Repeat("x", 9<<20)
+		large := mysqlDown(2, "firing", time.Now())
+		large.Labels["note"] = strings.Repeat("x", 6<<20)
+		r.accept(group(huge))
+		r.accept(group(large))
+		r.accept(group(mysqlDown(3, "firing", time.Now())))
+		s := r.settle()
+		if s.Delivered != 2 || s.Dead != 1 {
+			t.Errorf("delivered %d, dead %d", s.Delivered, s.Dead)
+		}
+		for _, rec := range r.events(event.Filter{Outcomes: []event.Outcome{event.Dead}}) {
+			d, err := r.app.Event(context.Background(), rec.ID)
+			if err != nil || !strings.Contains(rec.Reason, "larger than") || len(d.Raw) < 9<<20 {
+				t.Errorf("%s: %q, %d bytes raw, %v", rec.ID, rec.Reason, len(d.Raw), err)
+			}
+		}
+	})
+}
+
+// What stands in the body once goes out with every alert: bounded for each
+// event, and a body of many is split in several steps.
+func TestALargeGroupIsSplitInSteps(t *testing.T) {
+	t.Parallel()
+	bubble(t, nil, func(r *rig) {
+		const n = 700
+		body := map[string]any{"version": "1", "groupLabels": map[string]string{"big": strings.Repeat("g", 1<<20)}}
+		for i := range 40 {
+			body[fmt.Sprintf("member%02d", i)] = strings.Repeat("m", 15<<10)
+		}
+		var alerts []alert
+		for i := range n {
+			alerts = append(alerts, mysqlDown(i, "firing", time.Now()))
+		}
+		body["alerts"] = alerts
+		b, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.accept(b)
+		r.accept(group(mysqlDown(n, "firing", time.Now())))
+		s := r.settle()
+		if s.Delivered != n+1 || s.Notifications != 2 || s.Alerts != n+1 || s.Queued != 0 {
+			t.Errorf("%+v", s)
+		}
+		most := 0
+		for _, q := range r.fake.Received() {
+			most = max(most, len(q.Body))
+		}
+		if most > 80<<10 || most < 50<<10 {
+			t.Errorf("the largest event has %d bytes", most)
+		}
+	})
+}
