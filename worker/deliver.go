@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/event/faultpoint"
 	"pmm-callgoose/worker/callgoose"
 )
 
@@ -256,6 +257,7 @@ func (d *Deliverer) loop(ctx, attempts context.Context, pulled <-chan event.Deli
 		if err := d.start(attempts, now); err != nil {
 			return err
 		}
+		d.moveFloor()
 		d.publishView()
 		timer.Reset(d.sleep(time.Now()))
 		in := pulled
@@ -538,8 +540,10 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 			return res
 		}
 	}
+	faultpoint.Here("claimed")
 	start := time.Now()
 	reply, err := d.sender.Send(ctx, body)
+	faultpoint.Here("answered")
 	took := time.Since(start)
 	var failed *callgoose.Error
 	if err != nil && !errors.As(err, &failed) {
@@ -576,6 +580,7 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 	if res.verdict.class != interrupted {
 		_, res.err = d.record(ctx, it, e, a, res.verdict, frozenNow)
 	}
+	faultpoint.Here("recorded")
 	return res
 }
 
@@ -891,15 +896,21 @@ const saveEvery = time.Second
 // advance moves the floor over what is settled without a gap, and saves it now
 // and then: it only bounds the settled set and what comes again at a start.
 func (d *Deliverer) advance(ctx context.Context) error {
+	d.moveFloor()
+	if d.floor-d.saved < 1000 && time.Since(d.savedAt) < saveEvery {
+		return nil
+	}
+	return d.saveFloor(ctx)
+}
+
+// moveFloor is for events, too, that were settled before we started, or quietly:
+// without them a store that is full of settled events could not be emptied.
+func (d *Deliverer) moveFloor() {
 	if it := d.w.oldest(); it != nil {
 		d.floor = max(d.floor, it.seq-1)
 	} else {
 		d.floor = max(d.floor, d.highest)
 	}
-	if d.floor-d.saved < 1000 && time.Since(d.savedAt) < saveEvery {
-		return nil
-	}
-	return d.saveFloor(ctx)
 }
 
 func (d *Deliverer) saveFloor(ctx context.Context) error {
@@ -907,6 +918,7 @@ func (d *Deliverer) saveFloor(ctx context.Context) error {
 		return nil
 	}
 	d.saved, d.savedAt = d.floor, time.Now()
+	faultpoint.Here("floor")
 	floor := d.floor
 	return d.ledger.Do(context.WithoutCancel(ctx), func(tx event.Tx) error { return tx.SetFloor(floor) })
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/event/faultpoint"
 )
 
 // Why a message stands in the events stream a second time: Event.Again.
@@ -57,7 +58,7 @@ func (s *Splitter) Requeue(ctx context.Context, refs []Ref) (int, error) {
 }
 
 func (s *Splitter) requeue(ctx context.Context, r *requeue) error {
-	return s.alone(ctx, func(b *batch) error {
+	err := s.alone(ctx, func(b *batch) error {
 		for _, ref := range r.refs {
 			rec, err := b.tx.Record(ref.ReceivedAt, ref.Pos)
 			if err != nil {
@@ -80,6 +81,8 @@ func (s *Splitter) requeue(ctx context.Context, r *requeue) error {
 		}
 		return nil
 	})
+	faultpoint.Here("again-committed")
+	return err
 }
 
 // CatchUp splits what waits, without Run. For a directory with no service.
@@ -98,7 +101,11 @@ func (s *Splitter) alone(ctx context.Context, fn func(*batch) error) error {
 		if err := fn(b); err != nil {
 			return err
 		}
-		return b.publish()
+		if err := b.publish(); err != nil {
+			return err
+		}
+		faultpoint.Here("again-published")
+		return nil
 	})
 }
 
@@ -185,9 +192,11 @@ func (s *Splitter) pruneOnce(ctx context.Context, now time.Time, share float64) 
 	if err := s.keepOpen(ctx, events); err != nil {
 		return false, fmt.Errorf("keep open episodes: %w", err)
 	}
+	faultpoint.Here("prune-kept")
 	if err := s.streams.Purge(ctx, notes, events); err != nil {
 		return false, err
 	}
+	faultpoint.Here("prune-cut")
 	s.log.DebugContext(ctx, "removed settled history", "notifications_up_to", notes, "events_up_to", events)
 	if cutoff.IsZero() {
 		return true, nil

@@ -14,6 +14,7 @@ import (
 
 	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/event/faultpoint"
 	"pmm-callgoose/worker/callgoose"
 )
 
@@ -136,6 +137,7 @@ func (s *Splitter) Recover(ctx context.Context, fresh bool) error {
 		}); err != nil {
 			return fmt.Errorf("rebuild the ledger: %w", err)
 		}
+		faultpoint.Here("recovering")
 	}
 	return s.ledger.Alone(func(tx event.Tx) error { return tx.SetFloor(position) })
 }
@@ -215,7 +217,7 @@ func assumeDelivered(tx event.Tx, e *event.Event) error {
 // Run splits until ctx ends or the store fails.
 func (s *Splitter) Run(ctx context.Context) error {
 	defer close(s.ended)
-	look := time.NewTicker(pruneEvery)
+	look := time.NewTicker(faultpoint.Often(pruneEvery))
 	defer look.Stop()
 	for {
 		more, err := s.step(ctx)
@@ -265,6 +267,7 @@ func (s *Splitter) step(ctx context.Context) (more bool, err error) {
 		return b.publish()
 	})
 	if err == nil {
+		faultpoint.Here("split-committed")
 		s.split.Add(int64(b.young))
 		for _, e := range b.events {
 			if e.Settled != "" {
@@ -577,6 +580,7 @@ func (b *batch) publish() error {
 		if err != nil {
 			return err
 		}
+		faultpoint.Here("split-published")
 		for i, e := range b.events {
 			if err := b.record(b.tx, e, first+uint64(i)); err != nil {
 				return err

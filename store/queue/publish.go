@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/event/faultpoint"
 )
 
 // How much one commit gathers at the most.
@@ -161,6 +162,7 @@ func (q *Queue) commit() {
 			q.refuse(batch, err)
 			continue
 		}
+		faultpoint.Here("notification-sent")
 		pending <- u
 		flying++
 	}
@@ -215,6 +217,7 @@ func (q *Queue) accepted(u underWay, seq uint64) {
 	case q.wake <- struct{}{}:
 	default:
 	}
+	faultpoint.Here("notification-stored")
 	for i, p := range u.batch {
 		p.done <- published{id: event.NotificationID(seq, uint32(i))}
 	}
@@ -278,6 +281,7 @@ func (q *Queue) publishPlain(ctx context.Context, msgs []*nats.Msg) error {
 	for _, a := range acks {
 		select {
 		case <-a.Ok():
+			faultpoint.Here("event-published")
 		case err := <-a.Err():
 			return err
 		case <-timeout.C:

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"pmm-callgoose/store/event/faultpoint"
 )
 
 // room knows how full the store is, without asking the server for each body:
@@ -99,6 +101,7 @@ func (q *Queue) Purge(ctx context.Context, notification, event uint64) error {
 		if err := p.s.Purge(ctx, jetstream.WithPurgeSequence(p.upTo+1)); err != nil {
 			return fmt.Errorf("%w: purge up to %d: %w", ErrUnavailable, p.upTo, err)
 		}
+		faultpoint.Here("prune-stream-cut")
 	}
 	return q.measure(ctx)
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"pmm-callgoose/store/event/faultpoint"
 )
 
 // startServer runs the embedded server in dir. It opens no socket, installs no
@@ -22,7 +24,7 @@ func startServer(cfg Config) (*server.Server, error) {
 		NoSigs:             true,
 		JetStream:          true,
 		StoreDir:           filepath.Join(cfg.Dir, "jetstream"),
-		SyncAlways:         !cfg.NoSync,
+		SyncAlways:         !cfg.NoSync && !faultpoint.NoSync(),
 		JetStreamMaxMemory: 16 << 20,
 		// Room is watched by us (see room.go); the server's own limit only has to
 		// be out of the way, and explicit: the default follows the free disk and

@@ -19,6 +19,7 @@ import (
 	"pmm-callgoose/cmd/internal/metrics"
 	"pmm-callgoose/ingest"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/event/faultpoint"
 	"pmm-callgoose/store/queue"
 )
 
@@ -178,6 +179,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	<-ctx.Done()
 	a.log.Info("stopping: no new webhooks, attempts under way get 10s")
 	a.handler.Stop()
+	faultpoint.Here("stop-begun")
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/event/faultpoint"
 	"pmm-callgoose/store/queue"
 	"pmm-callgoose/worker"
 	"pmm-callgoose/worker/callgoose"
@@ -45,6 +46,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	if c.ledger, c.fresh, err = store.Open(storeConfig); err != nil {
 		return nil, err
 	}
+	faultpoint.Here("start-ledger")
 	known := c.ledger.Summary()
 	c.queue, err = queue.Open(ctx, queue.Config{
 		Dir: cfg.DataDir, URL: cfg.NATSURL.Reveal(),
@@ -55,6 +57,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	if err != nil {
 		return nil, err
 	}
+	faultpoint.Here("start-queue")
 	sender, err := callgoose.New(callgoose.Config{
 		URL: cfg.CallgooseURL, From: cfg.CallgooseFrom, Token: cfg.CallgooseToken.Reveal,
 		Query: cfg.CallgooseAuth == "query", CAFile: cfg.CallgooseCA, Timeout: cfg.Timeout,
@@ -98,6 +101,7 @@ func (c *core) run(ctx context.Context) error {
 		return err
 	}
 	c.source = c.queue.Deliver(ctx)
+	faultpoint.Here("start-done")
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var wg sync.WaitGroup
@@ -135,6 +139,7 @@ func (c *core) close() {
 	if c.queue != nil {
 		_ = c.queue.Close()
 	}
+	faultpoint.Here("stop-queue")
 	if c.ledger != nil {
 		_ = c.ledger.Close()
 	}

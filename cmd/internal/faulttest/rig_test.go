@@ -75,6 +75,7 @@ type rig struct {
 	name   string   // of the program
 	flags  []string // of serve, besides the usual
 	before []string // what the program is run under
+	env    []string // of the program, besides the usual
 
 	url   atomic.Pointer[string] // where webhooks go, of the latest start
 	power atomic.Int64           // odd: a power cut has begun and the machine is off
@@ -141,6 +142,7 @@ func (r *rig) launch() {
 	args = append(args, r.flags...)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.dir, "GORACE=" + os.Getenv("GORACE"), "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}
+	cmd.Env = append(cmd.Env, r.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	log, err := os.OpenFile(r.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -195,6 +197,25 @@ func (r *rig) kill() {
 	_ = r.cmd.Wait()
 	r.cmd = nil
 	r.url.Store(nil)
+}
+
+// awaitDeath waits until the process has killed itself, as it was told to.
+func (r *rig) awaitDeath() {
+	r.t.Helper()
+	cmd, ended := r.cmd, make(chan error, 1)
+	go func() { <-r.ready; ended <- cmd.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		r.t.Errorf("%v: not reached within %s", r.env, patience)
+		_ = cmd.Process.Kill()
+		<-ended
+	}
+	r.url.Store(nil)
+	r.cmd = nil
+	if s, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !s.Signaled() || s.Signal() != syscall.SIGKILL {
+		r.t.Fatalf("%v: ended with %v", r.env, cmd.ProcessState)
+	}
 }
 
 // stop is SIGTERM, and demands an orderly end.
@@ -394,6 +415,24 @@ func body(ms []mark, origin time.Time) []byte {
 		panic(err)
 	}
 	return b
+}
+
+// arrived are the states that Callgoose accepted at least once.
+func (r *rig) arrived() map[mark]bool {
+	out := map[mark]bool{}
+	for _, q := range r.fake.Received() {
+		var in struct {
+			Alerts []struct{ Annotations map[string]string }
+		}
+		var m mark
+		if !q.Accepted() || json.Unmarshal(q.Body, &in) != nil || len(in.Alerts) != 1 {
+			continue
+		}
+		if _, err := fmt.Sscanf(in.Alerts[0].Annotations["summary"], "%d/%d", &m.key, &m.n); err == nil {
+			out[m] = true
+		}
+	}
+	return out
 }
 
 // account compares what arrived with the book. It demands that nothing is

@@ -1,0 +1,5 @@
+//go:build !faultpoint
+
+package faulttest
+
+const faultpoints = false

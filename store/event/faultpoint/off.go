@@ -1,0 +1,14 @@
+//go:build !faultpoint
+
+package faultpoint
+
+import "time"
+
+// Here says that a moment is reached.
+func Here(string) {}
+
+// NoSync reports whether the queue should leave out its fsyncs.
+func NoSync() bool { return false }
+
+// Often is a period, shortened in a test that cannot wait for it.
+func Often(d time.Duration) time.Duration { return d }
