@@ -45,6 +45,9 @@ type DeliverConfig struct {
 	Collapse           bool          // settle what fired and resolved while nothing could be sent
 	// Grace is how long attempts under way may go on at a stop. 0 = 10s.
 	Grace time.Duration
+	// Restore makes an event again that cannot be read from the stream, from its
+	// notification. May be nil: then such an event is a dead letter.
+	Restore func(ctx context.Context, r *event.Record) (*event.Event, error)
 	// Refresh reads the token again and reports whether it changed. May be nil.
 	Refresh  func() bool
 	Logger   *slog.Logger
@@ -76,7 +79,6 @@ type Deliverer struct {
 	savedAt time.Time
 	looked  time.Time // when the token was last looked for
 	highest uint64    // newest sequence pulled
-	pulling bool      // at least one was pulled
 	results chan result
 	probed  map[string]bool // lanes probed in this outage, so that every one gets its turn
 
@@ -364,16 +366,20 @@ func (d *Deliverer) admit(ctx context.Context, m event.Delivery) error {
 		if errors.Is(m.Err, event.ErrNewer) {
 			return m.Err
 		}
-		// Not readable by anyone: said loudly, and not in the way of the others.
-		d.log.ErrorContext(ctx, "an event in the store cannot be read", "stream", "EVENTS", "seq", m.Seq, "err", m.Err)
-		return d.settleQuietly(ctx, m.Seq, func(tx event.Tx) error { tx.Count("damaged", 1); return nil })
+		return d.lost(ctx, []uint64{m.Seq})
 	}
 	e := m.Event
 	if e.Settled != "" { // known before any attempt; the record says so
-		return d.settleQuietly(ctx, m.Seq, nil)
+		return d.settleQuietly(ctx, m.Seq)
 	}
+	d.take(m.Seq, e)
+	return nil
+}
+
+// take puts an event into the window.
+func (d *Deliverer) take(seq uint64, e *event.Event) {
 	e.Labels, e.Annotations = nil, nil
-	it := &item{seq: m.Seq, ev: e, size: len(e.Body), backlog: d.circuit.outage()}
+	it := &item{seq: seq, ev: e, size: len(e.Body), backlog: d.circuit.outage()}
 	if d.w.bytes+it.size > windowBytes {
 		it.size, e.Body = 0, nil
 	} else {
@@ -382,42 +388,11 @@ func (d *Deliverer) admit(ctx context.Context, m event.Delivery) error {
 	if l, fresh := d.w.add(it); fresh && d.circuit.hopeful(l.key) {
 		d.circuit.probeAt = time.Time{}
 	}
-	return nil
-}
-
-// checkGap finds out why sequences are missing before seq. The stream hands out
-// every message in order; it skips one that is damaged without a word.
-func (d *Deliverer) checkGap(ctx context.Context, seq uint64) error {
-	if !d.pulling { // the first one: retention may have removed those before
-		d.pulling = true
-		return nil
-	}
-	for missing := d.highest + 1; missing < seq; missing++ {
-		switch _, err := d.bodies.Event(ctx, missing); {
-		case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
-			d.log.ErrorContext(ctx, "an event is missing in the store", "stream", "EVENTS", "seq", missing)
-			if err := d.settleQuietly(ctx, missing, func(tx event.Tx) error { tx.Count("damaged", 1); return nil }); err != nil {
-				return err
-			}
-		case err != nil:
-			return err
-		default:
-			return fmt.Errorf("event %d was not handed out by the stream", missing) // reopening hands it out
-		}
-	}
-	return nil
 }
 
 // settleQuietly settles a message that is no attempt's matter.
-func (d *Deliverer) settleQuietly(ctx context.Context, seq uint64, also func(event.Tx) error) error {
-	err := d.ledger.Do(ctx, func(tx event.Tx) error {
-		if also != nil {
-			if err := also(tx); err != nil {
-				return err
-			}
-		}
-		return tx.Settle(seq)
-	})
+func (d *Deliverer) settleQuietly(ctx context.Context, seq uint64) error {
+	err := d.ledger.Do(ctx, func(tx event.Tx) error { return tx.Settle(seq) })
 	if err == nil {
 		d.source.Ack(seq)
 	}
@@ -519,7 +494,7 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 	}
 
 	if e.Body == nil {
-		full, err := d.bodies.Event(ctx, it.seq)
+		full, err := d.body(ctx, it)
 		switch {
 		case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
 			// Nothing is left to send; said as a dead letter, never in the way.

@@ -67,7 +67,7 @@ func (s *Splitter) requeue(ctx context.Context, r *requeue) error {
 			if rec == nil || rec.Outcome == event.Queued || rec.Seq == 0 {
 				continue
 			}
-			e, err := s.streams.Event(ctx, rec.Seq)
+			e, err := s.read(ctx, rec)
 			switch {
 			case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
 				continue
@@ -257,8 +257,8 @@ func (s *Splitter) keepOpen(ctx context.Context, upTo uint64) error {
 			if rec == nil || rec.Seq == 0 || rec.Seq > upTo {
 				continue
 			}
-			e, err := s.streams.Event(ctx, rec.Seq)
-			if errors.Is(err, event.ErrGone) {
+			e, err := s.read(ctx, rec)
+			if errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged) {
 				continue
 			}
 			if err != nil {

@@ -119,8 +119,14 @@ func (s *Splitter) Recover(ctx context.Context, fresh bool) error {
 	}
 	position = max(position, max(first, 1)-1) // retention removes only what is settled
 	var from uint64
-	if err := s.ledger.View(func(tx event.Tx) error {
-		from = max(tx.Progress().Applied+1, first)
+	if err := s.ledger.Alone(func(tx event.Tx) error {
+		applied := tx.Progress().Applied
+		from = max(applied+1, first)
+		// The position counts only for a ledger that knows nothing; one that does
+		// has every settled event on disk before it is acknowledged.
+		if fresh || applied == 0 && tx.Floor() == 0 {
+			return tx.SetFloor(position)
+		}
 		return nil
 	}); err != nil {
 		return err
@@ -133,16 +139,16 @@ func (s *Splitter) Recover(ctx context.Context, fresh bool) error {
 	for start := from; start <= last; start += gatherEvents {
 		stop := min(start+gatherEvents-1, last)
 		if err := s.ledger.Alone(func(tx event.Tx) error {
-			return s.reapply(ctx, tx, start, stop, position)
+			return s.reapply(ctx, tx, start, stop)
 		}); err != nil {
 			return fmt.Errorf("rebuild the ledger: %w", err)
 		}
 		faultpoint.Here("recovering")
 	}
-	return s.ledger.Alone(func(tx event.Tx) error { return tx.SetFloor(position) })
+	return nil
 }
 
-func (s *Splitter) reapply(ctx context.Context, tx event.Tx, start, stop, position uint64) error {
+func (s *Splitter) reapply(ctx context.Context, tx event.Tx, start, stop uint64) error {
 	progress := tx.Progress()
 	for seq := start; seq <= stop; seq++ {
 		e, err := s.streams.Event(ctx, seq)
@@ -182,7 +188,7 @@ func (s *Splitter) reapply(ctx context.Context, tx event.Tx, start, stop, positi
 				return err
 			}
 		}
-		if seq <= position {
+		if seq <= tx.Floor() {
 			if err := assumeDelivered(tx, e); err != nil {
 				return err
 			}
@@ -202,7 +208,7 @@ func countAlert(tx event.Tx, pos event.Position, status event.Status) {
 	}
 }
 
-// assumeDelivered is for events behind the consumer's position: they are
+// assumeDelivered is for events below the floor of a ledger that is rebuilt: they are
 // settled, and how was known only to the ledger that is gone.
 func assumeDelivered(tx event.Tx, e *event.Event) error {
 	r, err := tx.Record(e.ReceivedAt, e.Pos)
@@ -311,8 +317,14 @@ func (b *batch) envelope(seq uint64) error {
 	switch {
 	case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
 		// Never stuck behind it, never silent about it.
-		b.log.ErrorContext(b.ctx, "accepted notifications cannot be read from the store", "stream", "NOTIFICATIONS", "seq", seq, "err", err)
-		b.tx.Count("damaged", 1)
+		until := seq
+		if first, ferr := b.streams.FirstNotification(b.ctx); ferr == nil && first > seq {
+			until = min(first-1, b.streams.LastNotification()) // all of these are gone
+		}
+		b.log.ErrorContext(b.ctx, "accepted notifications cannot be read from the store", "stream", "NOTIFICATIONS",
+			"seq", seq, "until", until, "count", until-seq+1, "err", err)
+		b.tx.Count("damaged", int64(until-seq+1))
+		seq = until
 	case err != nil:
 		return err
 	}
@@ -505,28 +517,33 @@ func (b *batch) event(c *candidate, key, fingerprint string, ep *event.Episode, 
 		e.Episode = event.EpisodeID(c.alert.StartsAt, count)
 	}
 	e.ID = event.ID(key, c.status, e.Episode)
-	e.Lane = key
-	if b.cfg.ByAlertname {
+	b.finish(e, c)
+	return e
+}
+
+// finish gives an event its lane and the body that is posted for it.
+func (s *Splitter) finish(e *event.Event, c *candidate) {
+	e.Lane = e.Key
+	if s.cfg.ByAlertname {
 		e.Lane = e.Source + "\x00" + e.Alertname
 	}
 	out := callgoose.Alert{
 		Status: string(c.status), Raw: c.alert.Raw, GroupLabels: c.group.GroupLabels,
 		Labels: c.alert.Labels, Annotations: c.alert.Annotations,
-		Fingerprint: fingerprint, HasFinger: c.alert.Fingerprint != "",
-		Source: b.cfg.From, IncidentKey: key, EventID: e.ID, UniqueName: !b.cfg.ByAlertname,
+		Fingerprint: e.Fingerprint, HasFinger: c.alert.Fingerprint != "",
+		Source: s.cfg.From, IncidentKey: e.Key, EventID: e.ID, UniqueName: !s.cfg.ByAlertname,
 	}
 	for _, f := range c.group.Envelope {
 		out.Envelope = append(out.Envelope, callgoose.Member(f))
 	}
 	e.Body = callgoose.Body(out)
-	return e
 }
 
 // again puts the episode's firing event in line once more: the same event, the
 // same bytes.
 func (b *batch) again(c *candidate, r *event.Record) error {
-	old, err := b.streams.Event(b.ctx, r.Seq)
-	if errors.Is(err, event.ErrGone) {
+	old, err := b.read(b.ctx, r)
+	if errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged) {
 		b.log.WarnContext(b.ctx, "a discarded event is no longer stored and cannot be sent again", "event_id", r.ID)
 		return b.suppress(c, r.Key, nil, ReasonRepeat)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -23,6 +25,8 @@ type Deliveries struct {
 	consumer jetstream.Consumer
 	batch    jetstream.MessageBatch // owned by the caller of Next; nil = fetch one
 	release  context.CancelFunc     // of batch
+	fetched  int                    // from batch; owned likewise
+	highest  uint64                 // handed out, or looked at; owned likewise
 	open     context.Context        //nolint:containedctx // ends with Close
 	close    context.CancelFunc
 
@@ -39,32 +43,15 @@ const (
 )
 
 // Position is the consumer's place: every event up to and including it is
-// settled. It is what survives when the ledger's file is lost. Asking for it
-// makes the consumer, and sets it back to the place, so that Deliver begins
-// right behind what was said here: messages that were handed out but not
-// acknowledged before a stop or a crash come again, first. Acks above the
-// position are forgotten by this; the ledger knows those events as settled.
+// settled, or gone. It is what survives when the ledger's file is lost, and only
+// then it counts: JetStream moves it over messages that were lost.
 //
-// The place is taken from the reset and not from the consumer's state. If we
-// die while the server writes a new consumer's two files, it knows of none at
-// the next start, and yet goes on from the old place once it is made again.
+// The place is taken from a reset and not from the consumer's state. If we die
+// while the server writes a new consumer's two files, it knows of none at the
+// next start, and yet goes on from the old place once it is made again.
 func (q *Queue) Position(ctx context.Context) (uint64, error) {
-	cfg := jetstream.ConsumerConfig{
-		Durable: deliverer, AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
-		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: maxAckPending,
-	}
-	if _, err := q.evs.Consumer(ctx, deliverer); errors.Is(err, jetstream.ErrConsumerNotFound) {
-		// Made with another description, and changed below: only a change writes
-		// both files again where one of them is there.
-		first := cfg
-		first.Description = "new"
-		if _, err := q.evs.CreateConsumer(ctx, first); err != nil {
-			return 0, fmt.Errorf("%w: declare consumer: %w", ErrUnavailable, err)
-		}
-	}
-	var err error
-	if q.consumer, err = q.evs.CreateOrUpdateConsumer(ctx, cfg); err != nil {
-		return 0, fmt.Errorf("%w: declare consumer: %w", ErrUnavailable, err)
+	if _, err := q.declare(ctx); err != nil {
+		return 0, err
 	}
 	r, err := q.js.ResetConsumer(ctx, events, deliverer)
 	if err != nil {
@@ -73,15 +60,62 @@ func (q *Queue) Position(ctx context.Context) (uint64, error) {
 	return r.ResetSeq - 1, nil
 }
 
-// Deliver hands out what is behind the position, in order. Position comes first.
+// consumerStoreBroken is JetStream's code for state that it cannot read.
+const consumerStoreBroken = 10012
+
+func (q *Queue) declare(ctx context.Context) (jetstream.Consumer, error) {
+	cfg := jetstream.ConsumerConfig{
+		Durable: deliverer, AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
+		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: maxAckPending,
+	}
+	declare := func() (jetstream.Consumer, error) {
+		if _, err := q.evs.Consumer(ctx, deliverer); errors.Is(err, jetstream.ErrConsumerNotFound) {
+			// Made with another description, and changed below: only a change writes
+			// both files again where one of them is there.
+			first := cfg
+			first.Description = "new"
+			if _, err := q.evs.CreateConsumer(ctx, first); err != nil {
+				return nil, err
+			}
+		}
+		return q.evs.CreateOrUpdateConsumer(ctx, cfg)
+	}
+	c, err := declare()
+	if refused := (*jetstream.APIError)(nil); q.srv != nil && errors.As(err, &refused) && refused.ErrorCode == consumerStoreBroken {
+		// It cannot read its own state. The ledger knows what is settled.
+		own := filepath.Join(streamDir(events), "obs", deliverer)
+		kept, kerr := keepCopy(q.cfg.Dir, filepath.Join(own, "o.dat"))
+		q.cfg.Logger.ErrorContext(ctx, "the consumer's position on disk is damaged; beginning behind what the ledger knows as settled",
+			"component", "queue", "stream", events, "copy", kept, "err", errors.Join(err, kerr))
+		if err := os.RemoveAll(filepath.Join(q.cfg.Dir, own)); err != nil {
+			return nil, fmt.Errorf("remove the damaged consumer: %w", err)
+		}
+		c, err = declare()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: declare consumer: %w", ErrUnavailable, err)
+	}
+	return c, nil
+}
+
+// Deliver begins behind floor, in order: messages that were handed out but not
+// settled before a stop or a crash come again, first. Acknowledgements above it
+// are forgotten by this; the ledger knows those events as settled.
 //
 // There is never a negative or late acknowledgement: a durable consumer with a
 // window keeps order only as long as nothing is redelivered. Retries happen in
 // the worker. If AckWait does pass, the worker knows the message by its sequence.
-func (q *Queue) Deliver(ctx context.Context) *Deliveries {
-	d := &Deliveries{q: q, consumer: q.consumer, acks: map[uint64]string{}}
+func (q *Queue) Deliver(ctx context.Context, floor uint64) (*Deliveries, error) {
+	c, err := q.declare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := q.js.ResetConsumerToSequence(ctx, events, deliverer, floor+1); err != nil {
+		return nil, fmt.Errorf("%w: reset consumer: %w", ErrUnavailable, err)
+	}
+	d := &Deliveries{q: q, consumer: c, acks: map[uint64]string{}}
 	d.open, d.close = context.WithCancel(context.WithoutCancel(ctx))
-	return d
+	return d, nil
 }
 
 // Next waits for the next event. It fails once Close was called.
@@ -95,13 +129,14 @@ func (d *Deliveries) Next() (event.Delivery, error) {
 				release()
 				return event.Delivery{}, fmt.Errorf("%w: fetch events: %w", ErrUnavailable, err)
 			}
-			d.batch, d.release = batch, release
+			d.batch, d.release, d.fetched = batch, release, 0
 		}
 		select {
 		case <-d.open.Done():
 			return event.Delivery{}, ErrUnavailable
 		case m, more := <-d.batch.Messages():
 			if more {
+				d.fetched++
 				return d.take(m)
 			}
 			err := d.batch.Error()
@@ -109,6 +144,15 @@ func (d *Deliveries) Next() (event.Delivery, error) {
 			d.batch = nil
 			if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 				return event.Delivery{}, fmt.Errorf("%w: fetch events: %w", ErrUnavailable, err)
+			}
+			if last := d.q.LastEvent(); d.fetched == 0 && last > d.highest {
+				// Nothing is left, and the end was not handed out: the stream skips a
+				// damaged message without a word, and nothing behind it tells.
+				if _, err := d.q.Event(d.open, last); errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged) {
+					d.highest = last
+					return event.Delivery{Seq: last, Err: err}, nil
+				}
+				d.highest = max(d.highest, last) // settled before, or on its way
 			}
 		}
 	}
@@ -120,6 +164,7 @@ func (d *Deliveries) take(m jetstream.Msg) (event.Delivery, error) {
 		return event.Delivery{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	out := event.Delivery{Seq: meta.Sequence.Stream}
+	d.highest = max(d.highest, out.Seq)
 	d.mu.Lock()
 	d.acks[out.Seq] = m.Reply()
 	d.mu.Unlock()

@@ -237,7 +237,7 @@ const (
 // error the caller must not go on before it has reopened the queue and read
 // back what is there. One caller at a time.
 func (q *Queue) PublishEvents(ctx context.Context, evs []*event.Event) (uint64, error) {
-	start := q.lastEvent + 1
+	start := q.lastEvent.Load() + 1
 	for len(evs) > 0 {
 		msgs := make([]*nats.Msg, 0, min(len(evs), batchCount))
 		size := 0
@@ -256,11 +256,11 @@ func (q *Queue) PublishEvents(ctx context.Context, evs []*event.Event) (uint64, 
 			publish = q.publishBatch
 		}
 		if err := publish(ctx, msgs); err != nil {
-			err = fmt.Errorf("%w: publish events after %d: %w", ErrUnavailable, q.lastEvent, err)
+			err = fmt.Errorf("%w: publish events after %d: %w", ErrUnavailable, q.lastEvent.Load(), err)
 			q.fail(err)
 			return 0, err
 		}
-		q.lastEvent += uint64(len(msgs))
+		q.lastEvent.Add(uint64(len(msgs)))
 		q.room.wrote(size, 0)
 	}
 	return start, nil
@@ -270,7 +270,7 @@ func (q *Queue) publishPlain(ctx context.Context, msgs []*nats.Msg) error {
 	acks := make([]jetstream.PubAckFuture, len(msgs))
 	for i, m := range msgs {
 		var err error
-		acks[i], err = q.js.PublishMsgAsync(m, jetstream.WithExpectLastSequence(q.lastEvent+uint64(i)),
+		acks[i], err = q.js.PublishMsgAsync(m, jetstream.WithExpectLastSequence(q.lastEvent.Load()+uint64(i)),
 			jetstream.WithStallWait(publishTimeout))
 		if err != nil {
 			return err
@@ -302,7 +302,7 @@ func (q *Queue) publishBatch(ctx context.Context, msgs []*nats.Msg) error {
 		m.Header.Set("Nats-Batch-Id", id)
 		m.Header.Set("Nats-Batch-Sequence", strconv.Itoa(i+1))
 		if i == 0 {
-			m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(q.lastEvent, 10))
+			m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(q.lastEvent.Load(), 10))
 		}
 		if i < len(msgs)-1 {
 			if err := q.nc.PublishMsg(m); err != nil {
@@ -329,8 +329,8 @@ func (q *Queue) publishBatch(ctx context.Context, msgs []*nats.Msg) error {
 		return fmt.Errorf("batch acknowledgement: %w", err)
 	case ack.Error != nil:
 		return fmt.Errorf("batch refused: %s (%d)", ack.Error.Description, ack.Error.Code)
-	case ack.Count != len(msgs) || ack.Seq != q.lastEvent+uint64(len(msgs)):
-		return fmt.Errorf("batch of %d after %d was acknowledged as %d up to %d", len(msgs), q.lastEvent, ack.Count, ack.Seq)
+	case ack.Count != len(msgs) || ack.Seq != q.lastEvent.Load()+uint64(len(msgs)):
+		return fmt.Errorf("batch of %d after %d was acknowledged as %d up to %d", len(msgs), q.lastEvent.Load(), ack.Count, ack.Seq)
 	}
 	return nil
 }

@@ -77,11 +77,9 @@ type Queue struct {
 	once    sync.Once
 
 	lastNote  atomic.Uint64 // newest sequence in NOTIFICATIONS
-	lastEvent uint64        // newest sequence in EVENTS; owned by the caller of PublishEvents
+	lastEvent atomic.Uint64 // newest sequence in EVENTS; moved by the caller of PublishEvents
 	wake      chan struct{} // has an element when lastNote moved
 	failed    chan error    // has an element when the store can no longer be trusted
-
-	consumer jetstream.Consumer // made by Position, used by Deliver
 
 	room room
 }
@@ -115,6 +113,9 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 
 func (q *Queue) open(ctx context.Context) (err error) {
 	if q.cfg.URL == "" {
+		if err := mend(q.cfg.Dir, q.cfg.Logger); err != nil {
+			return err
+		}
 		if q.srv, err = startServer(q.cfg); err != nil {
 			return err
 		}
@@ -140,7 +141,7 @@ func (q *Queue) open(ctx context.Context) (err error) {
 		return err
 	}
 	q.lastNote.Store(q.notes.CachedInfo().State.LastSeq)
-	q.lastEvent = q.evs.CachedInfo().State.LastSeq
+	q.lastEvent.Store(q.evs.CachedInfo().State.LastSeq)
 	return q.measure(ctx)
 }
 
@@ -162,8 +163,8 @@ func (q *Queue) stream(ctx context.Context, cfg jetstream.StreamConfig, after ui
 	}
 	if info.State.LastSeq < after {
 		q.cfg.Logger.ErrorContext(ctx, "stream ends before what the ledger knows; messages are gone",
-			"component", "queue", "stream", cfg.Name, "seq", info.State.LastSeq, "expected", after)
-		if err := s.Purge(ctx, jetstream.WithPurgeSequence(after+1)); err != nil {
+			"component", "queue", "stream", cfg.Name, "seq", info.State.LastSeq, "expected", after, "count", after-info.State.LastSeq)
+		if err := q.goBehind(ctx, s, info.State, after); err != nil {
 			return nil, fmt.Errorf("move stream %s behind %d: %w", cfg.Name, after, err)
 		}
 		if info, err = s.Info(ctx); err != nil || info.State.LastSeq != after {
@@ -171,6 +172,25 @@ func (q *Queue) stream(ctx context.Context, cfg jetstream.StreamConfig, after ui
 		}
 	}
 	return s, nil
+}
+
+// goBehind makes a stream that lost its end go on behind after. What is left of
+// it must stay, so the lost sequences are filled with messages that nobody can
+// read: the reader of each is told that it is damaged. An empty stream is moved.
+func (q *Queue) goBehind(ctx context.Context, s jetstream.Stream, state jetstream.StreamState, after uint64) error {
+	if state.Msgs == 0 {
+		return s.Purge(ctx, jetstream.WithPurgeSequence(after+1))
+	}
+	subject := noteSubject
+	if s.CachedInfo().Config.Name == events {
+		subject = "events.0.lost"
+	}
+	for seq := state.LastSeq; seq < after; seq++ {
+		if _, err := q.js.Publish(ctx, subject, []byte{0, 0}, jetstream.WithExpectLastSequence(seq)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close stops the committer, the connection and the embedded server. What was
@@ -207,8 +227,8 @@ func (q *Queue) Wake() <-chan struct{} { return q.wake }
 // LastNotification is the newest sequence in NOTIFICATIONS.
 func (q *Queue) LastNotification() uint64 { return q.lastNote.Load() }
 
-// LastEvent is the newest sequence in EVENTS. Owned by the caller of PublishEvents.
-func (q *Queue) LastEvent() uint64 { return q.lastEvent }
+// LastEvent is the newest sequence in EVENTS.
+func (q *Queue) LastEvent() uint64 { return q.lastEvent.Load() }
 
 // Notifications reads the envelope at seq. event.ErrGone when it is not stored,
 // event.ErrDamaged when it cannot be read.

@@ -125,10 +125,14 @@ func TestRestartKeepsOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := func(count int, ack func(seq uint64) bool) (seqs []uint64) {
-		if _, err := q.Position(t.Context()); err != nil {
+		floor, err := q.Position(t.Context())
+		if err != nil {
 			t.Fatal(err)
 		}
-		d := q.Deliver(t.Context())
+		d, err := q.Deliver(t.Context(), floor)
+		if err != nil {
+			t.Fatal(err)
+		}
 		defer d.Close()
 		for range count {
 			m, err := d.Next()

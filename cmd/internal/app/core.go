@@ -75,6 +75,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, RetryFor: cfg.RetryFor,
 		Concurrency: cfg.Concurrency, Rate: cfg.Rate, LateAfter: cfg.LateAfter,
 		Collapse: cfg.OnBacklog == "collapse", Logger: log, Observer: observer,
+		Restore: c.splitter.Restore,
 		Refresh: func() bool {
 			changed, err := cfg.CallgooseToken.Reload()
 			return err == nil && changed
@@ -100,7 +101,10 @@ func (c *core) run(ctx context.Context) error {
 	if err := c.splitter.Recover(ctx, c.fresh); err != nil {
 		return err
 	}
-	c.source = c.queue.Deliver(ctx)
+	var err error
+	if c.source, err = c.queue.Deliver(ctx, c.ledger.Summary().Floor); err != nil {
+		return err
+	}
 	faultpoint.Here("start-done")
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
