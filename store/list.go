@@ -13,7 +13,7 @@ import (
 // Each calls fn with every record chosen, newest first unless asked otherwise,
 // until fn returns false.
 func (s *Store) Each(f event.Filter, fn func(*event.Record) bool) error {
-	return s.db.View(func(btx *bbolt.Tx) error { return (&tx{tx: btx}).Each(f, fn) })
+	return s.notice(s.db.View(func(btx *bbolt.Tx) error { return (&tx{tx: btx}).Each(f, fn) }))
 }
 
 func (t *tx) Each(f event.Filter, fn func(*event.Record) bool) error {
@@ -73,5 +73,5 @@ func (s *Store) Find(id string) (r *event.Record, err error) {
 	if err == nil && r == nil {
 		err = ErrNotFound
 	}
-	return r, err
+	return r, s.notice(err)
 }

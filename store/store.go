@@ -1,11 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -29,7 +31,7 @@ var (
 )
 
 // format is the version of the file. A newer one is refused.
-const format = 1
+const format = 2
 
 // FileName is the ledger's file in the data directory.
 const FileName = "ledger.db"
@@ -91,16 +93,22 @@ type Config struct {
 	NoSync bool
 	// Committed is told how long the disk took for each commit. May be nil.
 	Committed func(time.Duration)
+	// Logger is told when a damaged file is moved aside. nil = nobody.
+	Logger *slog.Logger
 }
 
 // Open locks and opens the ledger in its directory, and makes it when it is not there.
-// fresh says that it was made: the worker then rebuilds it from the streams.
+// fresh says that it was made: the worker then rebuilds it from the streams. A
+// file that is damaged is moved aside first, to ledger.db.damaged-TIME.
 func Open(cfg Config) (s *Store, fresh bool, err error) {
 	dir := cfg.Dir
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, false, fmt.Errorf("make the data directory: %w", err)
 	}
 	path := filepath.Join(dir, FileName)
+	if err := checkLocked(dir, cfg.aside); err != nil {
+		return nil, false, err
+	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout: time.Second, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true, NoSync: cfg.NoSync,
 	})
@@ -135,7 +143,7 @@ func (s *Store) init() (fresh bool, err error) {
 			return fmt.Errorf("format %d: %w", v, event.ErrNewer)
 		}
 		if b := meta.Get(keyState); b != nil {
-			return json.Unmarshal(b, &s.state)
+			return readState(b, &s.state)
 		}
 		return nil
 	})
@@ -232,7 +240,8 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	var began time.Time // of the commit
 	err := s.db.Update(func(btx *bbolt.Tx) error {
 		t := &tx{tx: btx, state: s.state.clone()}
-		if err := fn(t); err != nil {
+		err := fn(t)
+		if err = cmp.Or(err, t.bad); err != nil {
 			fnFailed = true
 			return err
 		}
@@ -244,7 +253,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 		if err != nil {
 			return err
 		}
-		return btx.Bucket(bucketMeta).Put(keyState, b)
+		return btx.Bucket(bucketMeta).Put(keyState, seal(keyState, b))
 	})
 	if err == nil {
 		s.state = next
@@ -253,7 +262,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 		}
 		return nil
 	}
-	if !fnFailed {
+	if s.notice(err); !fnFailed {
 		err = fmt.Errorf("%w: commit: %w", ErrFailed, err)
 		select {
 		case s.failed <- err:
@@ -265,15 +274,37 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 
 // View runs fn in a read transaction, beside writes.
 func (s *Store) View(fn func(event.Tx) error) error {
-	return s.db.View(func(btx *bbolt.Tx) error {
+	err := s.db.View(func(btx *bbolt.Tx) error {
 		t := &tx{tx: btx}
 		if b := btx.Bucket(bucketMeta).Get(keyState); b != nil {
-			if err := json.Unmarshal(b, &t.state); err != nil {
+			if err := readState(b, &t.state); err != nil {
 				return err
 			}
 		}
-		return fn(t)
+		err := fn(t)
+		return cmp.Or(err, t.bad)
 	})
+	return s.notice(err)
+}
+
+func readState(sealed []byte, into *state) error {
+	b, err := unseal(keyState, sealed)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, into)
+}
+
+// notice tells the owner of damage that a reader found: opening the file again
+// finds all of it, and moves it aside.
+func (s *Store) notice(err error) error {
+	if errors.Is(err, event.ErrDamaged) {
+		select {
+		case s.failed <- err:
+		default:
+		}
+	}
+	return err
 }
 
 // Summary is the small state shown to operators.

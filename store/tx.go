@@ -20,6 +20,7 @@ type tx struct {
 	tx    *bbolt.Tx
 	state state
 	dirty bool
+	bad   error // damage found where no error can be returned
 }
 
 func (t *tx) Progress() event.Progress { return t.state.Progress }
@@ -55,6 +56,10 @@ func (t *tx) Episode(key string) (*event.Episode, error) {
 		return nil, nil
 	}
 	e := new(event.Episode)
+	b, err := unseal([]byte(key), b)
+	if err != nil {
+		return nil, err
+	}
 	if err := json.Unmarshal(b, e); err != nil {
 		return nil, fmt.Errorf("episode %s: %w", key, err)
 	}
@@ -73,7 +78,7 @@ func (t *tx) PutEpisode(e *event.Episode) error {
 		}
 	}
 	if e.Open {
-		if err := open.Put(openKey(e), nil); err != nil {
+		if err := open.Put(openKey(e), seal(openKey(e), nil)); err != nil {
 			return err
 		}
 	}
@@ -81,7 +86,7 @@ func (t *tx) PutEpisode(e *event.Episode) error {
 	if err != nil {
 		return err
 	}
-	return t.tx.Bucket(bucketEpisodes).Put([]byte(e.Key), b)
+	return t.tx.Bucket(bucketEpisodes).Put([]byte(e.Key), seal([]byte(e.Key), b))
 }
 
 func openKey(e *event.Episode) []byte {
@@ -104,7 +109,11 @@ func (t *tx) OpenEpisodes(source, alertname string) iter.Seq[*event.Episode] {
 		c := t.tx.Bucket(bucketOpen).Cursor()
 		for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
 			e, err := t.Episode(string(k[bytes.LastIndexByte(k, 0)+1:]))
-			if err == nil && e != nil && !yield(e) {
+			if err != nil {
+				t.bad = err
+				return
+			}
+			if e != nil && !yield(e) {
 				return
 			}
 		}
@@ -130,6 +139,10 @@ func decodeRecord(k, v []byte) (*event.Record, error) {
 		return nil, nil
 	}
 	r := &event.Record{}
+	v, err := unseal(k, v)
+	if err != nil {
+		return nil, err
+	}
 	if err := json.Unmarshal(v, r); err != nil {
 		return nil, fmt.Errorf("record %x: %w", k, err)
 	}
@@ -145,6 +158,9 @@ func (t *tx) PutRecord(r *event.Record) error {
 	}
 	key := r.Pos.Bytes()
 	if old := records.Get(key); old != nil {
+		if old, err = unseal(key, old); err != nil {
+			return err
+		}
 		was, err := outcomeOf(old)
 		if err != nil {
 			return fmt.Errorf("record %x: %w", key, err)
@@ -159,7 +175,7 @@ func (t *tx) PutRecord(r *event.Record) error {
 		if err != nil {
 			return err
 		}
-		if err := index.Put([]byte(r.ID), key); err != nil {
+		if err := index.Put([]byte(r.ID), seal([]byte(r.ID), key[:len(key):len(key)])); err != nil {
 			return err
 		}
 	}
@@ -167,7 +183,7 @@ func (t *tx) PutRecord(r *event.Record) error {
 	if err != nil {
 		return err
 	}
-	return records.Put(key, b)
+	return records.Put(key, seal(key, b))
 }
 
 // outcomeOf reads the outcome of an encoded record without the rest: it is asked
@@ -189,7 +205,11 @@ func outcomeOf(record []byte) (event.Outcome, error) {
 func (t *tx) Find(id string) (*event.Record, error) {
 	days := recordDays(t.tx)
 	for _, day := range slices.Backward(days) {
-		if key := t.tx.Bucket(indexBucket(day)).Get([]byte(id)); key != nil {
+		if sealed := t.tx.Bucket(indexBucket(day)).Get([]byte(id)); sealed != nil {
+			key, err := unseal([]byte(id), sealed)
+			if err != nil {
+				return nil, err
+			}
 			return decodeRecord(key, t.tx.Bucket(recordsBucket(day)).Get(key))
 		}
 	}
@@ -278,7 +298,7 @@ func (t *tx) Settle(seq uint64) error {
 	if seq <= t.state.Floor {
 		return nil
 	}
-	return t.tx.Bucket(bucketSettled).Put(seqKey(seq), []byte{})
+	return t.tx.Bucket(bucketSettled).Put(seqKey(seq), seal(seqKey(seq), nil))
 }
 
 func (t *tx) SetFloor(seq uint64) error {

@@ -37,7 +37,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 			c.close()
 		}
 	}()
-	storeConfig := store.Config{Dir: cfg.DataDir, NoSync: opts.NoSync}
+	storeConfig := store.Config{Dir: cfg.DataDir, NoSync: opts.NoSync, Logger: log}
 	var synced func(time.Duration, int)
 	var observer worker.Observer
 	if m := opts.metrics; m != nil {

@@ -61,6 +61,15 @@ func flipRecord(text string, off int) func([]byte) []byte {
 	}
 }
 
+// flipText flips a bit everywhere where text stands: old pages hold it, too.
+func flipText(text string) func([]byte) []byte {
+	return func(b []byte) []byte {
+		bad := []byte(text)
+		bad[1] ^= 1
+		return bytes.ReplaceAll(b, []byte(text), bad)
+	}
+}
+
 func cut(share float64) func([]byte) []byte {
 	return func(b []byte) []byte { return b[:int(share*float64(len(b)))] }
 }
@@ -114,6 +123,11 @@ func TestDamageForgetsNothingThatCanBeRead(t *testing.T) {
 		"the consumer's description cut":                   {edit(in("EVENTS", "obs/delivery/meta.inf"), cut(0.5)), "", false},
 		"the consumer's description gone":                  {gone(in("EVENTS", "obs/delivery/meta.inf")), "", false},
 		"the consumer's position zero":                     {edit(in("EVENTS", "obs/delivery/o.dat"), zero), "", false},
+		"the ledger flipped":                               {edit(ledger, flipText(`"incident_key"`)), "rebuilt", false},
+		"the floor in the ledger flipped":                  {edit(ledger, flipText(`"floor"`)), "rebuilt", false},
+		"the ledger cut":                                   {edit(ledger, cut(0.3)), "rebuilt", false},
+		"the ledger zero":                                  {edit(ledger, zero), "rebuilt", false},
+		"the ledger empty":                                 {edit(ledger, empty), "rebuilding", false},
 		"the ledger gone":                                  {gone(ledger), "rebuilding", false},
 		"the ledger gone and the consumer too":             {both(gone(ledger), gone(in("EVENTS", "obs/delivery/meta.inf"))), "rebuilding", true},
 	} {

@@ -130,7 +130,7 @@ func TestPowerCutWithoutFsyncIsNoticed(t *testing.T) {
 				r.powerCut(d, dice)
 			}
 			l.finish()
-			r.until("settled", func(s admin.Status) bool { return s.Queued == 0 && s.InFlight == 0 })
+			r.until("settled", func(s admin.Status) bool { return s.Queued == 0 && s.InFlight == 0 && s.Dead+s.Damaged > 0 })
 			r.stop()
 			missing := 0
 			arrived := r.arrived()

@@ -78,6 +78,8 @@ type rig struct {
 	env    []string // of the program, besides the usual
 
 	url   atomic.Pointer[string] // where webhooks go, of the latest start
+	admin atomic.Pointer[string] // likewise, where operators ask
+	byURL bool                   // ask there, because the socket is lost
 	power atomic.Int64           // odd: a power cut has begun and the machine is off
 	dead  atomic.Bool            // the disk refuses everything by now
 	cmd   *exec.Cmd              // nil = not running; owned by the goroutine of the test
@@ -130,7 +132,7 @@ func (r *rig) writeToken(token string) {
 	}
 }
 
-var readyLine = regexp.MustCompile(`webhooks (\S+), operators`)
+var readyLine = regexp.MustCompile(`webhooks (\S+), operators (\S+)`)
 
 // launch starts the process and does not wait for it.
 func (r *rig) launch() {
@@ -163,6 +165,7 @@ func (r *rig) launch() {
 		defer close(ready)
 		line, _ := bufio.NewReader(out).ReadString('\n')
 		if m := readyLine.FindStringSubmatch(line); m != nil {
+			r.admin.Store(&m[2])
 			r.url.Store(&m[1])
 		}
 	}()
@@ -235,7 +238,14 @@ func (r *rig) stop() {
 func (r *rig) status() (admin.Status, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return admin.NewSocketClient(r.data).Status(ctx)
+	c := admin.NewSocketClient(r.data)
+	if r.byURL {
+		var err error
+		if c, err = admin.NewURLClient(*r.admin.Load(), ""); err != nil {
+			return admin.Status{}, err
+		}
+	}
+	return c.Status(ctx)
 }
 
 // until waits for a state.
