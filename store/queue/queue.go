@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
+	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,6 +86,12 @@ type Queue struct {
 	failed    chan error    // has an element when the store can no longer be trusted
 
 	room room
+
+	disk struct { // of legible
+		sync.Mutex
+		at  time.Time
+		err error
+	}
 }
 
 // Open starts the embedded server or connects to the external one, and makes
@@ -233,7 +243,7 @@ func (q *Queue) LastEvent() uint64 { return q.lastEvent.Load() }
 // Notifications reads the envelope at seq. event.ErrGone when it is not stored,
 // event.ErrDamaged when it cannot be read.
 func (q *Queue) Notifications(ctx context.Context, seq uint64) ([]event.Notification, error) {
-	data, err := get(ctx, q.notes, seq)
+	data, err := q.get(ctx, q.notes, seq)
 	if err != nil {
 		return nil, fmt.Errorf("read notifications %d: %w", seq, err)
 	}
@@ -242,22 +252,54 @@ func (q *Queue) Notifications(ctx context.Context, seq uint64) ([]event.Notifica
 
 // Event reads the message at seq. event.ErrGone when it is not stored.
 func (q *Queue) Event(ctx context.Context, seq uint64) (*event.Event, error) {
-	data, err := get(ctx, q.evs, seq)
+	data, err := q.get(ctx, q.evs, seq)
 	if err != nil {
 		return nil, fmt.Errorf("read event %d: %w", seq, err)
 	}
 	return event.Decode(data)
 }
 
-func get(ctx context.Context, s jetstream.Stream, seq uint64) ([]byte, error) {
+func (q *Queue) get(ctx context.Context, s jetstream.Stream, seq uint64) ([]byte, error) {
 	m, err := s.GetMsg(ctx, seq)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
+		if err := q.legible(); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
 		return nil, event.ErrGone
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return m.Data, nil
+}
+
+// legible reports whether the disk can be read. JetStream says "not found", too,
+// of what a dying disk does not hand out: that is not gone, it may come back.
+// Looked at once a second: the loss of many messages is asked for one by one.
+func (q *Queue) legible() error {
+	if q.srv == nil {
+		return nil
+	}
+	q.disk.Lock()
+	defer q.disk.Unlock()
+	if time.Since(q.disk.at) < time.Second {
+		return q.disk.err
+	}
+	q.disk.at, q.disk.err = time.Now(), nil
+	var buf []byte
+	for _, stream := range []string{notifications, events} {
+		msgs := filepath.Join(q.cfg.Dir, streamDir(stream), "msgs")
+		blocks, err := blocksOf(msgs)
+		for _, n := range blocks {
+			if err == nil {
+				buf, err = readInto(buf, filepath.Join(msgs, strconv.Itoa(n)+".blk"))
+			}
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, io.ErrUnexpectedEOF) { // a block that retention removes
+			q.disk.err = err
+		}
+	}
+	return q.disk.err
 }
 
 // FirstNotification and FirstEvent are the oldest sequences still stored

@@ -89,7 +89,7 @@ func TestADiskThatDiesAndComesBackIsUsedAgain(t *testing.T) {
 	for name, die := range map[string]func(*disk){"EIO": (*disk).cut, "read-only": (*disk).trip} {
 		t.Run(name, func(t *testing.T) {
 			dice := random(t)
-			d := newDisk(t, "ext4", ",errors=remount-ro", 256<<20)
+			d := newDisk(t, "ext4", ",errors=remount-ro", 96<<20)
 			r := newRig(t)
 			r.byURL = true // a socket does not survive its file system
 			r.data = filepath.Join(d.dir, "data")
