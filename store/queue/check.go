@@ -109,7 +109,11 @@ func checkStream(dir, stream string) ([]Damage, error) {
 			damages[0].First = damages[0].Last // how many were in front nobody knows
 		}
 		if b.first > 0 && last > 0 && b.first > last+1 && (len(damages) == 0 || damages[0].from > 0) {
-			found = append(found, Damage{Stream: stream, File: file, First: last + 1, Last: b.first - 1, Problem: "the block before it is missing"})
+			if n := len(found); n > 0 && found[n-1].Last == unknownEnd {
+				found[n-1].Last = b.first - 1
+			} else {
+				found = append(found, Damage{Stream: stream, File: file, First: last + 1, Last: b.first - 1, Problem: "the block before it is missing"})
+			}
 		}
 		for _, d := range damages {
 			d.Stream, d.File = stream, file
@@ -117,15 +121,9 @@ func checkStream(dir, stream string) ([]Damage, error) {
 		}
 		last = max(last, b.last)
 	}
-	// What a block lost at its end is known from the next one.
 	for i := range found {
-		if d := &found[i]; d.Mendable && d.Last == unknownEnd {
-			d.Last = d.First
-			for _, next := range found[i+1:] {
-				if next.Problem == "the block before it is missing" && next.First == d.First {
-					d.Last = next.Last
-				}
-			}
+		if d := &found[i]; d.Last == unknownEnd {
+			d.Last = d.First // at least
 		}
 	}
 	return found, nil
