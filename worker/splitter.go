@@ -225,6 +225,8 @@ func (s *Splitter) Run(ctx context.Context) error {
 	defer close(s.ended)
 	look := time.NewTicker(faultpoint.Often(pruneEvery))
 	defer look.Stop()
+	always := make(chan struct{})
+	close(always)
 	for {
 		more, err := s.step(ctx)
 		if err != nil {
@@ -233,12 +235,16 @@ func (s *Splitter) Run(ctx context.Context) error {
 			}
 			return err
 		}
+		// Under steady load there is always more: a replay and retention must get
+		// their turn all the same.
+		var goOn chan struct{}
 		if more {
-			continue
+			goOn = always
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-goOn:
 		case <-s.streams.Wake():
 		case r := <-s.asked:
 			r.done <- s.requeue(ctx, r)

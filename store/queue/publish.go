@@ -308,6 +308,7 @@ func (q *Queue) publishBatch(ctx context.Context, msgs []*nats.Msg) error {
 			if err := q.nc.PublishMsg(m); err != nil {
 				return err
 			}
+			faultpoint.Here("event-published")
 		}
 	}
 	last := msgs[len(msgs)-1]
