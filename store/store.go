@@ -262,7 +262,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 		}
 		return nil
 	}
-	if s.notice(err); !fnFailed {
+	if err = s.notice(err); !fnFailed {
 		err = fmt.Errorf("%w: commit: %w", ErrFailed, err)
 		select {
 		case s.failed <- err:

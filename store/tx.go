@@ -175,7 +175,7 @@ func (t *tx) PutRecord(r *event.Record) error {
 		if err != nil {
 			return err
 		}
-		if err := index.Put([]byte(r.ID), seal([]byte(r.ID), key[:len(key):len(key)])); err != nil {
+		if err := index.Put([]byte(r.ID), seal([]byte(r.ID), slices.Clip(key))); err != nil {
 			return err
 		}
 	}

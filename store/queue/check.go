@@ -244,13 +244,11 @@ func (b *block) plausible(off int) bool {
 	if seq&tombstone == 0 && seq&^erased <= b.last {
 		return false
 	}
-	switch subject := binary.LittleEndian.Uint16(rest[20:]); {
-	case subject == 0:
+	if binary.LittleEndian.Uint16(rest[20:]) == 0 { // no subject
 		return seq&(erased|tombstone) != 0
-	default:
-		name := rest[recordHead:]
-		return bytes.HasPrefix(name, []byte(noteSubject)) || bytes.HasPrefix(name, []byte("events."))
 	}
+	name := rest[recordHead:]
+	return bytes.HasPrefix(name, []byte(noteSubject)) || bytes.HasPrefix(name, []byte("events."))
 }
 
 // check walks over the records, and over what is none.

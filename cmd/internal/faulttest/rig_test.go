@@ -205,8 +205,8 @@ func (r *rig) kill() {
 // awaitDeath waits until the process has killed itself, as it was told to.
 func (r *rig) awaitDeath() {
 	r.t.Helper()
-	cmd, ended := r.cmd, make(chan error, 1)
-	go func() { <-r.ready; ended <- cmd.Wait() }()
+	cmd, ended := r.cmd, make(chan struct{})
+	go func() { <-r.ready; _ = cmd.Wait(); close(ended) }()
 	select {
 	case <-ended:
 	case <-time.After(patience):

@@ -92,7 +92,7 @@ func TestKilledAtEveryStepNothingIsLost(t *testing.T) {
 	l, deaths := r.dieAt(dice, []step{
 		{"notification-sent", 30, nil},   // the disk is being written, PMM waits
 		{"notification-stored", 30, nil}, // fsynced, and nobody was told
-		{"event-published", 20, nil},      // between two events of one group
+		{"event-published", 20, nil},     // between two events of one group
 		{"split-published", 20, nil},     // the events are in the stream, the ledger knows none
 		{"split-committed", 20, nil},
 		{"claimed", 60, nil},  // frozen, not sent
