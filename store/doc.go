@@ -5,7 +5,7 @@
 // position are the truth; when the file is deleted, or lags because we died
 // between a publish and a commit, the worker rebuilds it from them. What is
 // lost with the file: attempts and answers, the outcomes of settled events
-// (they count as delivered), and suppressed alerts.
+// (they count as delivered), suppressed alerts, and the history by minute.
 //
 //	meta           format, progress, floor, circuit, counters, when each PMM was last heard of
 //	episodes       incident key                         -> event.Episode
@@ -13,6 +13,7 @@
 //	settled        sequence in EVENTS, above the floor  -> nothing
 //	records-DAY    event.Position                       -> event.Record
 //	index-DAY      event id                             -> event.Position
+//	history        minute since 1970                    -> four counts: in, out, dead, suppressed
 //
 // DAY is the day (UTC) the alert came in: old history goes by whole buckets,
 // because deleting single keys never makes a bbolt file smaller.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -41,6 +42,7 @@ var (
 	bucketEpisodes = []byte("episodes")
 	bucketOpen     = []byte("open")
 	bucketSettled  = []byte("settled")
+	bucketHistory  = []byte("history")
 	keyFormat      = []byte("format")
 	keyState       = []byte("state")
 )
@@ -55,6 +57,8 @@ type Store struct {
 	wg     sync.WaitGroup
 	once   sync.Once
 	failed chan error
+	// changes counts commits.
+	changes atomic.Uint64
 
 	// writing is held while a transaction writes; it guards state.
 	writing sync.Mutex
@@ -131,7 +135,7 @@ func (s *Store) init() (fresh bool, err error) {
 	err = s.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		fresh = meta == nil
-		for _, name := range [][]byte{bucketMeta, bucketEpisodes, bucketOpen, bucketSettled} {
+		for _, name := range [][]byte{bucketMeta, bucketEpisodes, bucketOpen, bucketSettled, bucketHistory} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -245,6 +249,9 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 			fnFailed = true
 			return err
 		}
+		if err := t.saveHistory(); err != nil {
+			return err
+		}
 		next, began = t.state, time.Now()
 		if !t.dirty {
 			return nil
@@ -257,6 +264,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	})
 	if err == nil {
 		s.state = next
+		s.changes.Add(1)
 		if s.cfg.Committed != nil {
 			s.cfg.Committed(time.Since(began))
 		}
@@ -271,6 +279,9 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	}
 	return err
 }
+
+// Changes counts the commits since Open: when it stands still, so does the rest.
+func (s *Store) Changes() uint64 { return s.changes.Load() }
 
 // View runs fn in a read transaction, beside writes.
 func (s *Store) View(fn func(event.Tx) error) error {

@@ -17,10 +17,11 @@ import (
 
 // tx is one transaction; see event.Tx for what is promised.
 type tx struct {
-	tx    *bbolt.Tx
-	state state
-	dirty bool
-	bad   error // damage found where no error can be returned
+	tx      *bbolt.Tx
+	state   state
+	dirty   bool
+	bad     error                  // damage found where no error can be returned
+	minutes map[int64]event.Minute // what happened, by minute since 1970
 }
 
 func (t *tx) Progress() event.Progress { return t.state.Progress }
@@ -168,9 +169,11 @@ func (t *tx) PutRecord(r *event.Record) error {
 		if was != r.Outcome {
 			t.Count(string(was), -1)
 			t.Count(string(r.Outcome), 1)
+			t.tally(was, r)
 		}
 	} else {
 		t.Count(string(r.Outcome), 1)
+		t.tally("", r)
 		index, err := t.tx.CreateBucketIfNotExists(indexBucket(d))
 		if err != nil {
 			return err
@@ -257,12 +260,15 @@ func (t *tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
 			return false, err
 		}
 	}
+	tallied := t.minutes
+	t.minutes = nil
 	for _, r := range kept {
 		t.Count(string(r.Outcome), -1) // PutRecord takes it for a new one
 		if err := t.PutRecord(r); err != nil {
 			return false, err
 		}
 	}
+	t.minutes = tallied
 	return true, nil
 }
 

@@ -98,7 +98,18 @@ type View struct {
 	Oldest    time.Time // when the oldest waiting event was put in line
 	Circuit   event.Circuit
 	NextProbe time.Time
+	// Next are events that wait for their next attempt, a bounded number of them.
+	Next []NextTry
 }
+
+// NextTry is when an event of the window may be tried again.
+type NextTry struct {
+	Seq uint64 // in the events stream
+	At  time.Time
+}
+
+// nextTries bounds View.Next: the picture is made anew at every turn.
+const nextTries = 64
 
 // The bounds of the window: how much of the backlog is in memory. Beyond
 // windowReady runnable lanes nothing more is pulled; a lane that is stuck may
@@ -905,6 +916,10 @@ func (d *Deliverer) publishView() {
 	}
 	if d.circuit.State != event.Up {
 		v.NextProbe = d.circuit.probeAt
+	} else {
+		for _, l := range d.w.waiting.lanes[:min(nextTries, len(d.w.waiting.lanes))] {
+			v.Next = append(v.Next, NextTry{l.head().seq, l.notBefore})
+		}
 	}
 	d.view.Store(v)
 }

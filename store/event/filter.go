@@ -2,6 +2,7 @@ package event
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -13,7 +14,9 @@ type Filter struct {
 	Labels       map[string]string // every one must match
 	Incident     string            // incident key
 	IDs          []string
+	Text         string   // stands somewhere in the record's texts, whatever its case
 	After        Position // only what came in after it
+	Before       Position // only what came in before it; zero = no bound
 	OldestFirst  bool
 }
 
@@ -24,7 +27,8 @@ func (f *Filter) Match(r *Record) bool {
 		!f.Until.IsZero() && !r.ReceivedAt.Before(f.Until),
 		f.Status != "" && r.Status != f.Status,
 		f.Incident != "" && r.Key != f.Incident,
-		r.Pos.Compare(f.After) <= 0:
+		r.Pos.Compare(f.After) <= 0,
+		f.Before != (Position{}) && r.Pos.Compare(f.Before) >= 0:
 		return false
 	}
 	if len(f.Outcomes) > 0 && !slices.Contains(f.Outcomes, r.Outcome) || len(f.IDs) > 0 && !slices.Contains(f.IDs, r.ID) {
@@ -35,5 +39,21 @@ func (f *Filter) Match(r *Record) bool {
 			return false
 		}
 	}
-	return true
+	return f.Text == "" || r.mentions(strings.ToLower(f.Text))
+}
+
+// mentions reports whether a text that an operator may look for holds the
+// lower-case text.
+func (r *Record) mentions(text string) bool {
+	for _, s := range []string{r.Alertname, r.ID, r.Key, r.LastError, r.Reason, r.CallgooseID, r.Notification} {
+		if strings.Contains(strings.ToLower(s), text) {
+			return true
+		}
+	}
+	for _, v := range r.Labels {
+		if strings.Contains(strings.ToLower(v), text) {
+			return true
+		}
+	}
+	return false
 }

@@ -2,7 +2,21 @@
 // the client that the commands use. The same handler serves the Unix socket in
 // the data directory (whoever may open it is trusted: mode 0600) and the TCP
 // address, where a token is asked for beyond loopback and the Host header is
-// checked, so that a web page cannot reach it through somebody's browser.
+// checked, so that a web page cannot reach it through somebody's browser. Beyond
+// loopback any name will do: whoever is led here by a false one has neither the
+// token nor, for that name, a session.
+//
+// Programs send the token. A browser shows it once, to /login, and then has a
+// session, which counts for pages only. Forms are guarded three times: by
+// SameSite, by http.CrossOriginProtection, and by a token of their own.
+//
+//	GET /                      overview
+//	GET /events, /events/{id}  the list, one event; its bodies as files below it
+//	GET /dead-letters          with forms that lead to the two previews
+//	GET /replay                preview of a replay; POST begins it
+//	GET /replay/{id}           how far it has come
+//	GET /dead-letters/drop     preview of a drop; POST does it
+//	GET /live                  a word whenever something changed, as server-sent events
 //
 //	GET /healthz               the process is alive
 //	GET /readyz                a webhook would be answered with 202

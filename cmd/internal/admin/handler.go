@@ -44,6 +44,8 @@ type Config struct {
 	// Hosts are the names under which the TCP address may be called; empty = any.
 	Hosts  []string
 	Logger *slog.Logger
+	// Pages is what only the pages for operators need.
+	Pages Pages
 }
 
 // DefaultLimit and MaxLimit bound one answer with events.
@@ -54,8 +56,9 @@ const (
 
 // New makes the handler. It is safe concurrently.
 func New(cfg Config) http.Handler {
-	h := handler{cfg}
+	h := handler{cfg, newSite(cfg)}
 	mux := http.NewServeMux()
+	h.site.routes(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]string{"status": "alive"})
 	})
@@ -78,7 +81,10 @@ func New(cfg Config) http.Handler {
 	return http.NewCrossOriginProtection().Handler(h.guard(mux))
 }
 
-type handler struct{ Config }
+type handler struct {
+	Config
+	site *site
+}
 
 // guard checks the Host header against DNS rebinding, and the token. The two
 // health checks need no token: they say nothing but yes or no.
@@ -86,12 +92,18 @@ func (h handler) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("Content-Security-Policy", contentPolicy)
+		w.Header().Set("Referrer-Policy", referrerPolicy)
 		if len(h.Hosts) > 0 && !h.knownHost(r.Host) {
 			fail(w, http.StatusForbidden, fmt.Errorf("unknown Host header; call this address by one of %s", strings.Join(h.Hosts, ", ")))
 			return
 		}
 		if h.Token != nil && r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
-			if want := h.Token(); want != "" && !bearer(r, want) && !scraper(r, want) {
+			if want := h.Token(); want != "" && !bearer(r, want) && !scraper(r, want) && !h.site.admits(r, want) {
+				if isPage(r.URL.Path) {
+					h.site.askLogin(w, r)
+					return
+				}
 				w.Header().Set("WWW-Authenticate", `Bearer realm="pmm-callgoose"`)
 				fail(w, http.StatusUnauthorized, errors.New("the operators' token is missing or wrong (Authorization: Bearer …, --admin-token-file)"))
 				return
@@ -245,8 +257,8 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 }
 
 // ParseFilter reads the filters of a query: since, until, status, outcome,
-// match (label=value, repeated), incident, id, limit. Times are RFC 3339, or a
-// duration such as 2h for "that long ago".
+// match (label=value, repeated), incident, text, id, limit. Times are RFC 3339,
+// or a duration such as 2h for "that long ago".
 func ParseFilter(q url.Values) (f event.Filter, limit int, err error) {
 	limit = DefaultLimit
 	for name, values := range q {
@@ -288,6 +300,8 @@ func setFilter(f *event.Filter, limit *int, name, v string) (err error) {
 		f.Labels[k] = val
 	case "incident":
 		f.Incident = v
+	case "text":
+		f.Text = v
 	case "id":
 		f.IDs = append(f.IDs, v)
 	case "limit":

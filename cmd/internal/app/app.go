@@ -236,7 +236,7 @@ func (a *App) listen(later func(func())) (addrs Addresses, err error) {
 	if err != nil {
 		return addrs, err
 	}
-	local := &http.Server{Handler: admin.New(admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Logger: a.opts.Logger}), ReadHeaderTimeout: 5 * time.Second}
+	local := &http.Server{Handler: admin.New(admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}), ReadHeaderTimeout: 5 * time.Second}
 	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
 
 	if a.cfg.AdminListen == "" {
@@ -246,7 +246,7 @@ func (a *App) listen(later func(func())) (addrs Addresses, err error) {
 	if err != nil {
 		return addrs, fmt.Errorf("--admin-listen: %w", err)
 	}
-	cfg := admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Logger: a.opts.Logger}
+	cfg := admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}
 	if a.cfg.AdminToken.IsSet() {
 		cfg.Token = a.cfg.AdminToken.Reveal
 	}

@@ -148,7 +148,7 @@ func (a *App) Event(ctx context.Context, id string) (*admin.Detail, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &admin.Detail{Row: admin.NewRow(r)}
+	d := &admin.Detail{Row: admin.NewRow(r), NextTry: c.nextTry(r)}
 	if r.Seq != 0 {
 		e, err := c.queue.Event(ctx, r.Seq)
 		switch {
@@ -178,6 +178,37 @@ func (a *App) Event(ctx context.Context, id string) (*admin.Detail, error) {
 		d.Raw = asJSON(notes[r.Pos.Note].Body)
 	}
 	return d, nil
+}
+
+// nextTry is when the event is tried again; nil when it is settled, or comes
+// behind others of its lane.
+func (c *core) nextTry(r *event.Record) *time.Time {
+	if r.Outcome != event.Queued {
+		return nil
+	}
+	for _, n := range c.deliver.View().Next {
+		if n.Seq == r.Seq {
+			return timeOrNil(n.At)
+		}
+	}
+	return nil
+}
+
+// History implements admin.Pages.
+func (a *App) History(since time.Time) ([]event.Minute, error) {
+	c := a.core.Load()
+	if c == nil {
+		return nil, a.whyClosed()
+	}
+	return c.ledger.History(since)
+}
+
+// Changes implements admin.Pages.
+func (a *App) Changes() uint64 {
+	if c := a.core.Load(); c != nil {
+		return c.ledger.Changes()
+	}
+	return 0
 }
 
 // asJSON is raw as it can stand in a JSON answer: itself, or as a string.

@@ -199,7 +199,7 @@ var table = group("Intake from PMM",
 ).group("Operation",
 	Option{
 		Name: "admin-listen", Kind: KindAddress, Default: "127.0.0.1:4668", Off: "off", field: func(c *Config) any { return &c.AdminListen },
-		Usage: "address for operators: JSON API and health checks",
+		Usage: "address for operators: the page, JSON API and health checks",
 	},
 	Option{
 		Name: "admin-token-file", Kind: KindSecret, field: func(c *Config) any { return &c.AdminToken },

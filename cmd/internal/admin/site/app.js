@@ -1,0 +1,168 @@
+// What the pages can do with a script: follow changes, and tell the time. Without
+// it everything works but has to be loaded again by hand.
+'use strict';
+(() => {
+  const root = document.documentElement;
+
+  // Somebody who came from another site kept the cookie back once: look again.
+  const login = document.querySelector('form[data-next]');
+  if (login) {
+    fetch(login.dataset.next, { method: 'HEAD', cache: 'no-store' }).then((r) => {
+      if (r.ok && !new URL(r.url).pathname.startsWith('/login')) location.replace(login.dataset.next);
+    }).catch(() => {});
+    return;
+  }
+  if (!('follow' in root.dataset)) return;
+
+  const sign = document.getElementById('live');
+  let mark = root.dataset.mark;
+  let clock = Date.now() - Date.parse(document.querySelector('footer time').dateTime); // ours less the service's
+
+  function say(text, off) {
+    sign.hidden = false;
+    if (sign.textContent !== text) sign.textContent = text;
+    sign.classList.toggle('off', off);
+  }
+
+  // span says a duration as the service does.
+  function span(s) {
+    const m = Math.floor(s / 60), h = Math.floor(m / 60);
+    if (s < 60) return s + ' s';
+    if (m < 10 && s % 60) return m + ' min ' + (s % 60) + ' s';
+    if (h < 1) return m + ' min';
+    if (h < 24) return h + ' h' + (m % 60 ? ' ' + (m % 60) + ' min' : '');
+    return Math.floor(h / 24) + ' d' + (h % 24 ? ' ' + (h % 24) + ' h' : '');
+  }
+
+  function tick() {
+    const now = Date.now() - clock;
+    for (const t of document.querySelectorAll('time[data-rel]')) {
+      const s = Math.round((now - Date.parse(t.dateTime)) / 1000);
+      const future = t.textContent.startsWith('in ') || t.textContent === 'now';
+      const text = future ? (s < 0 ? 'in ' + span(-s) : 'now') : (s > 0 ? span(s) + ' ago' : 'just now');
+      if (t.textContent !== text) t.textContent = text;
+    }
+  }
+
+  // morph makes a like b and leaves every node alone that stays: so focus,
+  // selection, what is typed, ticked or unfolded, all stay. Rows have ids and
+  // never change their order; they come and go.
+  function morph(a, b) {
+    if (a.isEqualNode(b)) return;
+    if (a.nodeType !== Node.ELEMENT_NODE) {
+      if (a.nodeValue !== b.nodeValue) a.nodeValue = b.nodeValue;
+      return;
+    }
+    for (const { name } of [...a.attributes]) {
+      if (!b.hasAttribute(name) && !(name === 'open' && a.localName === 'details')) a.removeAttribute(name);
+    }
+    for (const { name, value } of b.attributes) if (a.getAttribute(name) !== value) a.setAttribute(name, value);
+    const ids = new Set([...b.children].map((c) => c.id).filter(Boolean));
+    let at = a.firstChild;
+    const skip = () => {
+      while (at && at.id && !ids.has(at.id)) {
+        const gone = at;
+        at = at.nextSibling;
+        gone.remove();
+      }
+    };
+    for (const want of [...b.childNodes]) {
+      skip();
+      if (at && at.nodeType === want.nodeType && at.nodeName === want.nodeName && (at.id || '') === (want.id || '')) {
+        const here = at;
+        at = at.nextSibling;
+        morph(here, want);
+      } else {
+        a.insertBefore(document.importNode(want, true), at);
+      }
+    }
+    while (at) {
+      const gone = at;
+      at = at.nextSibling;
+      gone.remove();
+    }
+  }
+
+  // still runs change and keeps what one looks at where it is on the screen:
+  // what has the focus, else the first row in sight, else the first part.
+  function still(change) {
+    const seen = (e) => {
+      const top = e.getBoundingClientRect().top;
+      return top >= 0 && top < window.innerHeight;
+    };
+    let anchor = null;
+    if (window.scrollY > 0) {
+      const focused = document.activeElement;
+      if (focused && focused.closest('main') && focused.id !== 'main' && seen(focused)) anchor = focused;
+      else anchor = [...document.querySelectorAll('tr[id]'), ...document.querySelectorAll('.card')].find(seen) || null;
+    }
+    const before = anchor && anchor.getBoundingClientRect().top;
+    change();
+    if (anchor && anchor.isConnected) {
+      const by = anchor.getBoundingClientRect().top - before;
+      if (by) window.scrollBy({ top: by, behavior: 'instant' });
+    }
+  }
+
+  let busy = false, again = false;
+  async function refresh() {
+    if (busy) { again = true; return; }
+    busy = true;
+    try {
+      const r = await fetch(location.href, { cache: 'no-store' });
+      if (r.redirected && new URL(r.url).pathname === '/login') {
+        say('logged out: load the page again', true);
+        stop();
+        return;
+      }
+      if (!(r.headers.get('Content-Type') || '').startsWith('text/html')) return;
+      const page = new DOMParser().parseFromString(await r.text(), 'text/html');
+      still(() => {
+        for (const part of document.querySelectorAll('[data-live]')) {
+          const fresh = page.getElementById(part.id);
+          if (fresh) morph(part, fresh);
+        }
+        const made = page.querySelector('footer time');
+        if (made) {
+          morph(document.querySelector('footer'), page.querySelector('footer'));
+          clock = Date.now() - Date.parse(made.dateTime);
+        }
+        tick();
+      });
+      if (page.documentElement.dataset.mark) mark = page.documentElement.dataset.mark;
+    } catch {
+      // The service is away; the stream says so, and comes back by itself.
+    } finally {
+      setTimeout(() => {
+        busy = false;
+        if (again) { again = false; refresh(); }
+      }, 700);
+    }
+  }
+
+  let source, poll;
+  function stop() {
+    if (source) source.close();
+    clearInterval(poll);
+  }
+  function follow() {
+    source = new EventSource('/live');
+    source.addEventListener('mark', (e) => {
+      say('live', false);
+      clearInterval(poll);
+      if (e.data !== mark && !document.hidden) refresh();
+    });
+    source.onerror = () => {
+      say('no connection to the service', true);
+      if (source.readyState === EventSource.CLOSED) {
+        clearInterval(poll);
+        poll = setInterval(() => { refresh(); if (source.readyState === EventSource.CLOSED) { stop(); follow(); } }, 5000);
+      }
+    };
+  }
+  document.addEventListener('visibilitychange', () => { if (!document.hidden) refresh(); });
+  addEventListener('pagehide', stop);
+  addEventListener('pageshow', (e) => { if (e.persisted) follow(); });
+  setInterval(tick, 1000);
+  follow();
+})();
