@@ -83,6 +83,7 @@ type Deliverer struct {
 	probed  map[string]bool // lanes probed in this outage, so that every one gets its turn
 
 	kick   chan struct{}
+	turn   chan struct{} // the loop hands out one each time it comes round and somebody waits
 	save   chan event.Circuit
 	view   atomic.Pointer[View]
 	allSet atomic.Bool // circuit is up: attempts that are not probes may go out
@@ -155,7 +156,7 @@ func NewDeliverer(cfg DeliverConfig, source Source, bodies Bodies, ledger Ledger
 		halt: make(chan struct{}), w: newLanes(),
 		settled: map[uint64]bool{}, probed: map[string]bool{},
 		results: make(chan result, 4*cfg.Concurrency),
-		kick:    make(chan struct{}, 1), save: make(chan event.Circuit, 16),
+		kick:    make(chan struct{}, 1), turn: make(chan struct{}), save: make(chan event.Circuit, 16),
 	}
 	d.view.Store(&View{Circuit: event.Circuit{State: event.Unknown}})
 	_ = ledger.View(func(tx event.Tx) error { // until Run has begun; it reports the error
@@ -177,6 +178,19 @@ func (d *Deliverer) Kick() {
 	select {
 	case d.kick <- struct{}{}:
 	default:
+	}
+}
+
+// Alive returns nil once the loop of Run has come round, an error when ctx ends
+// before that. Safe concurrently.
+func (d *Deliverer) Alive(ctx context.Context) error { return turned(ctx, d.turn) }
+
+func turned(ctx context.Context, turn <-chan struct{}) error {
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -305,6 +319,7 @@ func (d *Deliverer) loop(ctx, attempts context.Context, pulled <-chan event.Deli
 			if err := d.finish(ctx, r); err != nil {
 				return err
 			}
+		case d.turn <- struct{}{}:
 		case <-d.kick:
 			d.circuit.probeAt = time.Time{}
 		case <-timer.C:
@@ -490,7 +505,7 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 		return res
 	}
 	claimed := time.Now()
-	ok, release, leave := d.turn(ctx, probe)
+	ok, release, leave := d.place(ctx, probe)
 	defer leave()
 	defer release()
 	if ok && frozenNow && time.Since(claimed) > time.Second { // requests are slow: it is later by now
@@ -578,10 +593,10 @@ func (d *Deliverer) giveUp(v *verdict, text string) {
 	}
 }
 
-// turn waits until the event may be sent: until there is a place among the
+// place waits until the event may be sent: until there is a place among the
 // requests, which release gives back, and among what is not recorded yet, which
 // leave gives back. Not ok: nothing may be sent any more.
-func (d *Deliverer) turn(ctx context.Context, probe bool) (ok bool, release, leave func()) {
+func (d *Deliverer) place(ctx context.Context, probe bool) (ok bool, release, leave func()) {
 	enter := func(places chan<- struct{}) bool {
 		select {
 		case places <- struct{}{}:

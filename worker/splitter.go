@@ -68,6 +68,7 @@ type Splitter struct {
 	behind  atomic.Bool // there are notifications not yet decided on
 	began   uint64      // newest notification when we started
 	asked   chan *requeue
+	turn    chan struct{} // as in Deliverer
 	ended   chan struct{} // closed when Run has returned
 	pruned  time.Time     // owned by Run
 }
@@ -77,7 +78,7 @@ func NewSplitter(cfg SplitConfig, streams Streams, ledger Ledger) *Splitter {
 	cfg.Observer = cmp.Or[Observer](cfg.Observer, silent{})
 	s := &Splitter{
 		cfg: cfg, streams: streams, ledger: ledger, log: cfg.Logger.With("component", "splitter"),
-		asked: make(chan *requeue), ended: make(chan struct{}),
+		asked: make(chan *requeue), turn: make(chan struct{}), ended: make(chan struct{}),
 		began: streams.LastNotification(),
 	}
 	b := batch{Splitter: s}
@@ -92,6 +93,18 @@ func (s *Splitter) Split() int64 { return s.split.Load() }
 
 // Behind reports whether notifications wait for a decision. See Split.
 func (s *Splitter) Behind() bool { return s.behind.Load() }
+
+// Alive returns nil once the loop of Recover or Run has come round, an error when
+// ctx ends before that. Safe concurrently.
+func (s *Splitter) Alive(ctx context.Context) error { return turned(ctx, s.turn) }
+
+// comeRound tells Alive, if it waits, and goes on.
+func (s *Splitter) comeRound() {
+	select {
+	case s.turn <- struct{}{}:
+	default:
+	}
+}
 
 // How much one publish and one commit take together: so many alerts, or so many
 // bytes of events. The second bounds the memory that one body can cost: an event
@@ -144,6 +157,7 @@ func (s *Splitter) Recover(ctx context.Context, fresh bool) error {
 			return fmt.Errorf("rebuild the ledger: %w", err)
 		}
 		faultpoint.Here("recovering")
+		s.comeRound()
 	}
 	return nil
 }
@@ -246,6 +260,7 @@ func (s *Splitter) Run(ctx context.Context) error {
 			return nil
 		case <-goOn:
 		case <-s.streams.Wake():
+		case s.turn <- struct{}{}:
 		case r := <-s.asked:
 			r.done <- s.requeue(ctx, r)
 		case <-look.C:

@@ -106,6 +106,10 @@ func (q *Queue) commit() {
 		}
 	}
 	for {
+		select { // busy, and turning all the same
+		case q.turn <- struct{}{}:
+		default:
+		}
 		batch := make([]*publishing, 0, 16)
 		if held != nil {
 			batch, held = append(batch, held), nil
@@ -116,6 +120,7 @@ func (q *Queue) commit() {
 				batch = append(batch, p)
 			case buf := <-settled:
 				landed(buf)
+			case q.turn <- struct{}{}:
 			case <-q.stop:
 				return
 			}

@@ -77,6 +77,7 @@ type Queue struct {
 	publish chan *publishing
 	stop    chan struct{}
 	ended   chan struct{} // closed when the committer has ended
+	turn    chan struct{} // the committer hands one out when it is free and somebody waits
 	wg      sync.WaitGroup
 	once    sync.Once
 
@@ -109,6 +110,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		publish: make(chan *publishing, 1024),
 		stop:    make(chan struct{}),
 		ended:   make(chan struct{}),
+		turn:    make(chan struct{}),
 		wake:    make(chan struct{}, 1),
 		failed:  make(chan error, 1),
 	}
@@ -152,7 +154,24 @@ func (q *Queue) open(ctx context.Context) (err error) {
 	}
 	q.lastNote.Store(q.notes.CachedInfo().State.LastSeq)
 	q.lastEvent.Store(q.evs.CachedInfo().State.LastSeq)
+	if err := q.checkFormat(ctx); err != nil {
+		return err
+	}
 	return q.measure(ctx)
+}
+
+// checkFormat looks at the newest message of each stream. After a downgrade it
+// is of a format that we do not know: said here, before anything is accepted
+// that would then stand behind it for ever.
+func (q *Queue) checkFormat(ctx context.Context) error {
+	_, noteErr := q.Notifications(ctx, q.lastNote.Load())
+	_, eventErr := q.Event(ctx, q.lastEvent.Load())
+	for _, err := range []error{noteErr, eventErr} {
+		if errors.Is(err, event.ErrNewer) {
+			return err
+		}
+	}
+	return nil // what is gone or damaged is the reader's matter
 }
 
 // stream declares a stream, and makes it go on behind after.
@@ -218,6 +237,17 @@ func (q *Queue) Close() error {
 		stopServer(q.srv)
 	})
 	return nil
+}
+
+// Alive returns nil once the committer is free to take a notification, an error
+// when ctx ends before that. Safe concurrently.
+func (q *Queue) Alive(ctx context.Context) error {
+	select {
+	case <-q.turn:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Failed yields an error when the store can no longer be trusted: the owner

@@ -17,6 +17,7 @@ import (
 	"pmm-callgoose/cmd/internal/alarm"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/metrics"
+	"pmm-callgoose/cmd/internal/sdnotify"
 	"pmm-callgoose/ingest"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/event/faultpoint"
@@ -35,6 +36,8 @@ type Options struct {
 	NoListen bool
 	// Ready is called once, with the addresses really bound.
 	Ready func(Addresses)
+	// Notify is the service manager, nil when there is none.
+	Notify *sdnotify.Notifier
 
 	metrics *metrics.Metrics // nil = nobody counts
 }
@@ -53,6 +56,8 @@ type App struct {
 	handler *ingest.Handler
 	core    atomic.Pointer[core] // nil while the store is not open
 	problem atomic.Pointer[error]
+	opening atomic.Int64 // Unix nanoseconds: when the opening under way began
+	fatal   chan error   // has an element when opening again cannot help
 	started time.Time
 	jobs    jobs
 	// refusedAt is when a webhook last could not be stored.
@@ -65,7 +70,7 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &App{cfg: cfg, log: opts.Logger.With("component", "app"), started: time.Now()}
+	a := &App{cfg: cfg, log: opts.Logger.With("component", "app"), started: time.Now(), fatal: make(chan error, 1)}
 	opts.metrics = metrics.New(metrics.Config{Version: opts.Version, Status: a.observe})
 	a.opts = opts
 	ask := func(s *config.Secret) func() string {
@@ -149,7 +154,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	}()
 	later := func(fn func()) { cleanups = append(cleanups, fn) }
 
-	first, err := openCore(ctx, a.cfg, a.opts)
+	first, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -165,6 +170,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 	wg.Go(func() { about.Run(coreCtx) })
 	wg.Go(func() { a.watchSilence(coreCtx) })
 	a.jobs.start(coreCtx, &wg)
+	if a.opts.Notify != nil {
+		wg.Go(func() { a.watch(coreCtx) })
+	}
 
 	var addrs Addresses
 	if !a.opts.NoListen {
@@ -176,23 +184,34 @@ func (a *App) Run(ctx context.Context) (err error) {
 	if a.opts.Ready != nil {
 		a.opts.Ready(addrs)
 	}
-	<-ctx.Done()
-	a.log.Info("stopping: no new webhooks, attempts under way get 10s")
+	a.opts.Notify.Ready(a.statusLine(ctx))
+	select {
+	case <-ctx.Done():
+		a.log.Info("stopping: no new webhooks, attempts under way get 10s")
+	case err = <-a.fatal:
+	}
+	a.opts.Notify.Stopping("no new webhooks; attempts under way get 10 s")
 	a.handler.Stop()
 	faultpoint.Here("stop-begun")
-	return nil
+	return err
 }
 
-// keep runs the core, and opens it again when the store failed.
+// keep runs the core, and opens it again when the store failed; but not when it
+// holds what only a newer version can read: that would fail for ever.
 func (a *App) keep(ctx context.Context, c *core) {
 	for {
 		err := c.run(ctx)
+		a.opening.Store(time.Now().UnixNano())
 		a.core.Store(nil)
 		c.close()
 		if ctx.Err() != nil {
 			return
 		}
 		for {
+			if errors.Is(err, event.ErrNewer) {
+				a.fatal <- err
+				return
+			}
 			problem := err // its own variable: handlers read it while err changes
 			a.problem.Store(&problem)
 			a.opts.metrics.StoreFailed()
@@ -202,7 +221,7 @@ func (a *App) keep(ctx context.Context, c *core) {
 				return
 			case <-time.After(reopenAfter):
 			}
-			if c, err = openCore(ctx, a.cfg, a.opts); err == nil {
+			if c, err = a.open(ctx); err == nil {
 				break
 			}
 		}

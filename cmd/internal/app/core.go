@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pmm-callgoose/cmd/internal/config"
@@ -24,6 +25,7 @@ type core struct {
 	deliver  *worker.Deliverer
 	source   *queue.Deliveries
 	fresh    bool
+	running  atomic.Bool // recovery is over
 	// deliverer makes one that gets its events elsewhere.
 	deliverer func(worker.Source, worker.Bodies) *worker.Deliverer
 }
@@ -108,6 +110,7 @@ func (c *core) run(ctx context.Context) error {
 	faultpoint.Here("start-done")
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	c.running.Store(true)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := c.splitter.Run(ctx); err != nil {

@@ -21,6 +21,7 @@ import (
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
 )
 
 // The exit codes.
@@ -161,6 +162,8 @@ func (p *program) report(err error) int {
 		code, hint = exitUsage, "stop the other one, or choose another --data-dir"
 	case errors.Is(err, admin.ErrNoService):
 		code, hint = exitNoSuch, "start it with pmm-callgoose serve, or name it with --data-dir or --admin-url"
+	case errors.Is(err, event.ErrNewer):
+		code, hint = exitUsage, "nothing was changed; install that version again"
 	case errors.As(err, &partial):
 		code = exitPartial
 	}

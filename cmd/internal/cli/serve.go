@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/app"
+	"pmm-callgoose/cmd/internal/sdnotify"
 )
 
 func (p *program) serveCommand() *cli.Command {
@@ -41,7 +42,7 @@ func (p *program) serve(c *cli.Context) error {
 	}
 	log := newLogger(cfg, p.err)
 	a, err := app.New(cfg, app.Options{
-		Version: build().Version, Logger: log,
+		Version: build().Version, Logger: log, Notify: sdnotify.New(p.environ),
 		Ready: func(addrs app.Addresses) { fmt.Fprintln(p.out, addrs.Line()) },
 	})
 	if err != nil {

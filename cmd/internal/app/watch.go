@@ -1,0 +1,116 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// openPatience is how long one opening of the store may take. JetStream says
+// nothing while it reads its files, so nothing better than time can be watched.
+const openPatience = 10 * time.Minute
+
+// open opens the core. Meanwhile it asks systemd for time: a large store takes
+// longer than a start may.
+func (a *App) open(ctx context.Context) (*core, error) {
+	a.opening.Store(time.Now().UnixNano())
+	a.opts.Notify.Status("opening the store")
+	done := make(chan struct{})
+	defer close(done)
+	if a.opts.Notify != nil {
+		go func() {
+			const ahead = time.Minute
+			for spent := time.Duration(0); spent < openPatience; spent += ahead / 4 {
+				a.opts.Notify.Extend(ahead)
+				select {
+				case <-done:
+					return
+				case <-time.After(ahead / 4):
+				}
+			}
+		}()
+	}
+	return openCore(ctx, a.cfg, a.opts)
+}
+
+// watch feeds systemd's watchdog for as long as there is progress, and keeps
+// the line of status true.
+func (a *App) watch(ctx context.Context) {
+	every := cmp.Or(a.opts.Notify.Watchdog(), time.Minute) / 4
+	var said string
+	for {
+		// Two turns without progress, and half of the time is still left.
+		within, cancel := context.WithTimeoutCause(ctx, every, errors.New("it does not come round"))
+		err := a.progress(within)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			a.log.Error("no progress; systemd will kill us if that goes on", "err", err)
+			a.opts.Notify.Status("NO PROGRESS: " + err.Error())
+			said = ""
+		default:
+			a.opts.Notify.Alive()
+			if line := a.statusLine(ctx); line != said {
+				a.opts.Notify.Status(line)
+				said = line
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+	}
+}
+
+// progress returns nil when each loop of the core came round before ctx ended.
+// A store that is being opened again, be it in vain, is progress too: killing us
+// would begin the same anew.
+func (a *App) progress(ctx context.Context) error {
+	c := a.core.Load()
+	if c == nil {
+		if since := time.Since(time.Unix(0, a.opening.Load())); since > openPatience {
+			return fmt.Errorf("the store has been opening for %s", since.Round(time.Second))
+		}
+		return nil
+	}
+	running := c.running.Load()
+	var errs []error
+	for _, loop := range []struct {
+		name  string
+		alive func(context.Context) error
+		from  bool // it should turn by now
+	}{
+		{"intake", c.queue.Alive, true},
+		{"splitter", c.splitter.Alive, true}, // recovers, then splits
+		{"delivery", c.deliver.Alive, running},
+	} {
+		if !loop.from {
+			continue
+		}
+		if err := loop.alive(ctx); err != nil && a.core.Load() == c {
+			errs = append(errs, fmt.Errorf("%s: %w", loop.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// statusLine is what systemctl status shows.
+func (a *App) statusLine(ctx context.Context) string {
+	s, err := a.Status(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	line := fmt.Sprintf("callgoose %s, %d waiting", s.Callgoose.State, s.Queued)
+	if s.Dead > 0 {
+		line += fmt.Sprintf(", %d dead letters", s.Dead)
+	}
+	if !s.Store.Accepting {
+		line = "NOT ACCEPTING webhooks: " + s.Store.Problem
+	}
+	return line
+}
