@@ -39,9 +39,3 @@ func (h handler) check(w http.ResponseWriter, r *http.Request) {
 func (c *Client) Check(ctx context.Context) (found Check, err error) {
 	return found, c.call(ctx, http.MethodGet, "/api/v1/check", nil, &found)
 }
-
-// Ready asks whether a webhook would be answered with 202; the error says why not.
-func (c *Client) Ready(ctx context.Context) error {
-	var answer struct{}
-	return c.call(ctx, http.MethodGet, "/readyz", nil, &answer)
-}

@@ -98,6 +98,17 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, c.call(ctx, http.MethodGet, "/api/v1/status", nil, &s)
 }
 
+// Ready returns nil when a webhook would be accepted now; alive: when the
+// process answers at all.
+func (c *Client) Ready(ctx context.Context, alive bool) error {
+	path := "/readyz"
+	if alive {
+		path = "/healthz"
+	}
+	var answer struct{}
+	return c.call(ctx, http.MethodGet, path, nil, &answer)
+}
+
 // Events lists events, newest first. The filters are those of ParseFilter.
 func (c *Client) Events(ctx context.Context, q url.Values) (list []*event.Record, err error) {
 	return list, c.call(ctx, http.MethodGet, "/api/v1/events", q, &list)

@@ -113,6 +113,7 @@ func (p *program) app() *cli.App {
 		Commands: []*cli.Command{
 			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.replayCommand(), p.deadLettersCommand(),
 			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.benchCommand(), p.configCommand(), p.versionCommand(),
+			p.healthCommand(), p.completionCommand(), p.manCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {

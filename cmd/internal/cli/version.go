@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -49,7 +50,11 @@ func (p *program) versionCommand() *cli.Command {
 			}
 			line := "pmm-callgoose " + b.Version
 			if b.Commit != "" {
-				line += " (" + short(b.Commit, 13) + ")"
+				line += " (" + strings.TrimSuffix(short(b.Commit, 13), "…")
+				if b.Date != "" {
+					line += ", " + b.Date
+				}
+				line += ")"
 			}
 			fmt.Fprintf(p.out, "%s, %s, %s/%s\n", line, b.Go, b.OS, b.Arch)
 			return nil

@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+)
+
+// healthPatience is how long the answer may take; Docker's own default is 30 s.
+const healthPatience = 5 * time.Second
+
+func (p *program) healthCommand() *cli.Command {
+	return &cli.Command{
+		Name: "health", Usage: "exit 0 if a webhook would be accepted now, 1 if not: the health check of containers",
+		Description: "Callgoose being down does not make it unhealthy: that is when webhooks must be\n" +
+			"accepted. status tells of Callgoose.",
+		Flags: clientFlags(&cli.BoolFlag{Name: "alive", Usage: "only ask whether the process answers at all: for what restarts it, as a full store is not mended by that"}),
+		Action: func(c *cli.Context) error {
+			if err := noArgs(c); err != nil {
+				return err
+			}
+			client, err := p.client(c)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeoutCause(c.Context, healthPatience, errors.New("no answer in time"))
+			defer cancel()
+			err = client.Ready(ctx, c.Bool("alive"))
+			if errors.Is(err, admin.ErrNoService) {
+				err = errors.New(err.Error()) // exit 1, not 3: Docker knows 0 and 1
+			}
+			health := map[string]string{"status": "ok"}
+			if err != nil {
+				health = map[string]string{"status": "failed", "problem": err.Error()}
+			}
+			if done, jsonErr := p.json(c, health); done {
+				return errors.Join(err, jsonErr)
+			}
+			if err == nil {
+				fmt.Fprintln(p.out, "ok")
+			}
+			return err
+		},
+	}
+}

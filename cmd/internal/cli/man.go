@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/config"
+)
+
+// manCommand prints the man page; packages are made with it.
+func (p *program) manCommand() *cli.Command {
+	return &cli.Command{
+		Name: "man", Usage: "print the man page", Hidden: true,
+		Action: func(c *cli.Context) error {
+			if err := noArgs(c); err != nil {
+				return err
+			}
+			_, err := fmt.Fprint(p.out, manPage(tree(p.app()), build()))
+			return err
+		},
+	}
+}
+
+// page writes man(7).
+type page struct{ strings.Builder }
+
+var roffText = strings.NewReplacer(`\`, `\e`, "-", `\-`, "’", `\(cq`, "…", "...")
+
+// roff makes text harmless: a line that begins with a dot is a request.
+func roff(text string) string {
+	text = roffText.Replace(text)
+	if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {
+		text = `\&` + text
+	}
+	return text
+}
+
+func (m *page) request(name string, args ...string) {
+	m.WriteString("." + name)
+	for _, a := range args {
+		m.WriteString(` "` + strings.ReplaceAll(roffText.Replace(a), `"`, `\(dq`) + `"`)
+	}
+	m.WriteString("\n")
+}
+
+func (m *page) text(format string, args ...any) {
+	for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
+		m.WriteString(roff(line) + "\n")
+	}
+}
+
+// item is a tagged paragraph.
+func (m *page) item(tag, text string) {
+	m.request("TP")
+	m.WriteString(`\fB` + roff(tag) + "\\fR\n")
+	m.text("%s", text)
+}
+
+func (m *page) flag(f flagNode) {
+	tag := "--" + f.name
+	if f.short != "" {
+		tag = "-" + f.short + ", " + tag
+	}
+	if f.value {
+		tag += " " + f.placeholder()
+	}
+	m.item(tag, f.usage)
+}
+
+func manPage(root *node, b buildInfo) string {
+	m := &page{}
+	date, _, _ := strings.Cut(b.Date, "T")
+	m.request("TH", "PMM-CALLGOOSE", "1", date, "pmm-callgoose "+b.Version, "User Commands")
+	m.request("SH", "NAME")
+	m.text("pmm-callgoose - %s", root.usage)
+	m.request("SH", "SYNOPSIS")
+	root.each(func(n *node) {
+		if len(n.path) == 0 || len(n.subs) > 0 {
+			return
+		}
+		m.WriteString(`.B ` + roff("pmm-callgoose "+strings.Join(n.path, " ")) + "\n")
+		m.text("%s", strings.TrimSpace("[flags] "+n.args))
+		m.request("br")
+	})
+	m.request("SH", "DESCRIPTION")
+	m.text("Takes the alert webhooks of Percona Monitoring and Management (PMM) and delivers\n" +
+		"them to Callgoose SQIBS, one event for each alert, in order, across outages of\n" +
+		"either side. PMM gets its 202 once the webhook is on disk.")
+	m.request("PP")
+	m.text("Every flag of serve has an environment variable, %s and its name, and a key in\n"+
+		"the YAML file named by --config, the flag without dashes in front. A flag wins over\n"+
+		"its variable, that over the file, that over the default. Durations: 90s, 5m, 72h, 3d.\n"+
+		"Sizes: 256MiB, 2GiB.", config.EnvPrefix)
+	m.request("PP")
+	m.text("Secrets are never flags, only the files that hold them. The first found wins: the\n"+
+		"flag, its variable, its key, the file of that name without -file in\n"+
+		"$CREDENTIALS_DIRECTORY (systemd), the variable without _FILE, such as\n"+
+		"%s.", config.EnvName("callgoose-token"))
+	m.request("SH", "COMMANDS")
+	root.each(func(n *node) {
+		if len(n.path) == 0 {
+			return
+		}
+		m.request("SS", strings.TrimSpace(strings.Join(n.path, " ")+" "+n.args))
+		m.text("%s.", n.usage)
+		if n.more != "" {
+			m.request("PP")
+			m.request("nf")
+			m.text("%s", n.more)
+			m.request("fi")
+		}
+		group := ""
+		for _, f := range n.flags {
+			if f.group != group && f.group != "" && n.name() == "serve" {
+				m.request("PP")
+				m.WriteString(`\fI` + roff(f.group) + "\\fR\n")
+			}
+			group = f.group
+			m.flag(f)
+		}
+	})
+	m.request("SH", "EXIT STATUS")
+	for _, e := range [][2]string{
+		{"0", "done"}, {"1", "the thing asked for failed"},
+		{"2", "usage or configuration error; data directory in use, or written by a newer version"},
+		{"3", "no running service to talk to"}, {"4", "part of it failed"},
+	} {
+		m.item(e[0], e[1])
+	}
+	m.request("SH", "SIGNALS")
+	m.item("SIGTERM, SIGINT", "stop in order; what waits stays on disk. kill -9 is as safe")
+	m.item("SIGHUP", "read all secret files again and probe Callgoose at once")
+	m.request("SH", "FILES")
+	m.item("/etc/pmm-callgoose/config.yaml", "settings of the packaged service")
+	m.item("/etc/pmm-callgoose/credentials/", "the secrets of the packaged service, one a file, readable by root only")
+	m.item("/var/lib/pmm-callgoose/", "the data directory of the packaged service: jetstream/ holds the truth, ledger.db is a view of it, admin.sock is the operators' socket")
+	m.request("SH", "ENVIRONMENT")
+	for _, o := range config.Options() {
+		m.item(o.Env, "--"+o.Name)
+	}
+	m.item("HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "the proxy towards Callgoose")
+	m.request("SH", "SEE ALSO")
+	m.text("systemctl(1), journalctl(1), pmm-admin(1)")
+	return m.String()
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Builds deb and rpm, the same bytes each time for one commit and version:
+#   deploy/package/build.sh VERSION OUTDIR [ARCH...]     (default: amd64 arm64)
+# NFPM is the command to pack with, SOURCE_DATE_EPOCH the time in the packages.
+set -euo pipefail
+
+version=${1:?VERSION}
+mkdir -p "${2:?OUTDIR}"
+out=$(cd "$2" && pwd)
+shift 2
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+if [[ -z ${SOURCE_DATE_EPOCH:-} ]]; then
+	SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+fi
+export SOURCE_DATE_EPOCH VERSION=$version CGO_ENABLED=0
+commit=$(git rev-parse HEAD 2>/dev/null || true)
+date=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
+read -ra nfpm <<<"${NFPM:-go run $(sed -n 's/^ *NFPM: *//p' Taskfile.yml)}"
+flags="-s -w -X pmm-callgoose/cmd/internal/cli.version=$version -X pmm-callgoose/cmd/internal/cli.commit=$commit -X pmm-callgoose/cmd/internal/cli.date=$date"
+
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+go build -trimpath -buildvcs=false -ldflags "$flags" -o "$stage/native" ./cmd/pmm-callgoose
+cp deploy/package/{config.yaml,nfpm.yaml,*.sh,copyright,lintian-overrides} deploy/systemd/pmm-callgoose.* LICENSE "$stage"
+for shell in bash zsh fish; do "$stage/native" completion $shell >"$stage/completion.$shell"; done
+"$stage/native" man | gzip -9n >"$stage/pmm-callgoose.1.gz"
+gzip -9nc README.md >"$stage/README.md.gz"
+gzip -9nc <<-EOF >"$stage/changelog.gz"
+	pmm-callgoose ($version) stable; urgency=medium
+
+	  * What changed stands in CHANGELOG.md of the project.
+
+	 -- pmm-callgoose maintainers <maintainers@example.invalid>  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
+EOF
+(($#)) || set -- amd64 arm64
+for ARCH in "$@"; do
+	export ARCH
+	GOOS=linux GOARCH=$ARCH go build -trimpath -buildvcs=false -ldflags "$flags" -o "$stage/pmm-callgoose" ./cmd/pmm-callgoose
+	for kind in deb rpm; do
+		(cd "$stage" && "${nfpm[@]}" package -f nfpm.yaml -p $kind -t "$out")
+	done
+done

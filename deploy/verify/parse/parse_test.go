@@ -1,0 +1,196 @@
+// Package parse reads what lies under deploy/ as its consumers do: compose files
+// with Docker's own parser, manifests strictly into the types of Kubernetes. It
+// is a module of its own so that the program does not depend on either.
+package parse
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/types"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"sigs.k8s.io/yaml"
+)
+
+func compose(t *testing.T, file string, env ...string) (*types.Project, error) {
+	t.Helper()
+	opts, err := cli.NewProjectOptions([]string{filepath.Join("../../docker", file)}, cli.WithEnv(env), cli.WithName("test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opts.LoadProject(t.Context())
+}
+
+func TestComposeFilesLoad(t *testing.T) {
+	if _, err := compose(t, "compose.yaml"); err == nil || !strings.Contains(err.Error(), "CALLGOOSE_URL") {
+		t.Errorf("without CALLGOOSE_URL: %v", err)
+	}
+	for _, file := range []string{"compose.yaml", "compose.full.yaml"} {
+		p, err := compose(t, file, "CALLGOOSE_URL=https://x.example/v1/process", "PMM_NETWORK=pmm-other")
+		if err != nil {
+			t.Fatal(file, err)
+		}
+		s, err := p.GetService("pmm-callgoose")
+		if err != nil {
+			t.Fatal(file, err)
+		}
+		if !s.ReadOnly || !slices.Contains(s.CapDrop, "ALL") || len(s.Secrets) != 2 || len(s.Ports) != 0 || s.Restart == "" {
+			t.Errorf("%s: not locked up: %+v", file, s)
+		}
+		if len(s.Volumes) != 1 || s.Volumes[0].Target != "/data" || s.Volumes[0].Type != "volume" {
+			t.Errorf("%s: volumes %+v", file, s.Volumes)
+		}
+		if n := p.Networks["pmm"]; n.Name != "pmm-other" || bool(n.External) != (file == "compose.yaml") {
+			t.Errorf("%s: network %+v", file, n)
+		}
+		if file == "compose.full.yaml" {
+			pmm, err := p.GetService("pmm-server")
+			if err != nil || pmm.Networks["pmm"] == nil && len(pmm.Networks) != 1 {
+				t.Errorf("PMM is not on the network: %v, %+v", err, pmm.Networks)
+			}
+		}
+	}
+}
+
+// manifests decodes every document strictly; an unknown kind is an error too.
+func manifests(t *testing.T, content []byte) (all []any) {
+	t.Helper()
+	for doc := range bytes.SplitSeq(content, []byte("\n---")) {
+		var meta struct{ Kind string }
+		if err := yaml.Unmarshal(doc, &meta); err != nil {
+			t.Fatal(err)
+		}
+		if meta.Kind == "" {
+			continue
+		}
+		kinds := map[string]any{
+			"Secret": &corev1.Secret{}, "Service": &corev1.Service{}, "StatefulSet": &appsv1.StatefulSet{},
+			"NetworkPolicy": &networkingv1.NetworkPolicy{}, "PersistentVolumeClaim": &corev1.PersistentVolumeClaim{},
+			"ConfigMap": &corev1.ConfigMap{}, "ServiceAccount": &corev1.ServiceAccount{},
+			"ClusterRole": &rbacv1.ClusterRole{}, "ClusterRoleBinding": &rbacv1.ClusterRoleBinding{},
+		}
+		into := kinds[meta.Kind]
+		if into == nil {
+			t.Fatalf("kind %q", meta.Kind)
+		}
+		if err := yaml.UnmarshalStrict(doc, into); err != nil {
+			t.Errorf("%s: %v", meta.Kind, err)
+		}
+		all = append(all, into)
+	}
+	return all
+}
+
+func read(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("../../kubernetes", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// locked checks what a restricted namespace demands of our container.
+func locked(t *testing.T, c corev1.Container, volumes []string) {
+	t.Helper()
+	s := c.SecurityContext
+	if s == nil || !*s.ReadOnlyRootFilesystem || *s.AllowPrivilegeEscalation || !slices.Contains(s.Capabilities.Drop, "ALL") {
+		t.Errorf("%s is not locked up: %+v", c.Name, s)
+	}
+	if c.StartupProbe == nil || c.LivenessProbe == nil || !slices.Contains(c.LivenessProbe.Exec.Command, "--alive") {
+		t.Errorf("%s: probes", c.Name)
+	}
+	for _, m := range c.VolumeMounts {
+		if !slices.Contains(volumes, m.Name) {
+			t.Errorf("%s mounts %s, which is not there", c.Name, m.Name)
+		}
+	}
+}
+
+func TestStandalone(t *testing.T) {
+	all := manifests(t, read(t, "standalone.yaml"))
+	if len(all) != 4 {
+		t.Fatalf("%d documents", len(all))
+	}
+	set := all[2].(*appsv1.StatefulSet)
+	pod := set.Spec.Template
+	if *set.Spec.Replicas != 1 {
+		t.Error("more than one replica")
+	}
+	locked(t, pod.Spec.Containers[0], []string{set.Spec.VolumeClaimTemplates[0].Name, pod.Spec.Volumes[0].Name})
+	svc := all[1].(*corev1.Service)
+	for k, v := range svc.Spec.Selector {
+		if pod.Labels[k] != v {
+			t.Errorf("the service does not select the pod: %s", k)
+		}
+	}
+	if svc.Spec.Ports[0].TargetPort.StrVal != pod.Spec.Containers[0].Ports[0].Name {
+		t.Error("the service leads to a port that is not there")
+	}
+	if all[0].(*corev1.Secret).Name != pod.Spec.Volumes[0].Secret.SecretName {
+		t.Error("another secret is mounted")
+	}
+}
+
+func TestSidecarValues(t *testing.T) {
+	claim := manifests(t, read(t, "pvc.yaml"))[0].(*corev1.PersistentVolumeClaim)
+	var values struct {
+		InitContainers []corev1.Container `json:"initContainers"`
+		ExtraVolumes   []corev1.Volume    `json:"extraVolumes"`
+	}
+	if err := yaml.UnmarshalStrict(read(t, "values-pmm-sidecar.yaml"), &values); err != nil {
+		t.Fatal(err)
+	}
+	checkSidecar(t, values.InitContainers, values.ExtraVolumes, claim.Name)
+}
+
+func checkSidecar(t *testing.T, containers []corev1.Container, volumes []corev1.Volume, claim string) {
+	t.Helper()
+	if len(containers) != 1 {
+		t.Fatalf("%d init containers", len(containers))
+	}
+	c := containers[0]
+	if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways || c.ReadinessProbe != nil {
+		t.Error("not a sidecar, or one that can take PMM out of its service")
+	}
+	var names []string
+	bound := false
+	for _, v := range volumes {
+		names = append(names, v.Name)
+		bound = bound || v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim
+	}
+	if !bound || !slices.Contains(names, "pmm-config") {
+		t.Errorf("volumes %v, claim %s", names, claim)
+	}
+	locked(t, c, names)
+}
+
+// RENDERED is what helm template made of the chart percona/pmm with our values.
+func TestRenderedChart(t *testing.T) {
+	file := os.Getenv("RENDERED")
+	if file == "" {
+		t.Skip("RENDERED names no rendered chart")
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = regexp.MustCompile(`(?m)^# Source.*$`).ReplaceAll(b, nil)
+	for _, m := range manifests(t, b) {
+		if set, ok := m.(*appsv1.StatefulSet); ok {
+			spec := set.Spec.Template.Spec
+			checkSidecar(t, spec.InitContainers, spec.Volumes, "pmm-callgoose-data")
+			return
+		}
+	}
+	t.Error("no StatefulSet")
+}
