@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image with the first of docker, podman and buildah that is there:
 #   deploy/docker/build.sh [NAME:TAG]          (default: pmm-callgoose:latest)
-# GOARCH=arm64 builds for arm64. CA_BUNDLE names another bundle of certificates.
+# ENGINE chooses. GOARCH=arm64 builds for arm64. CA_BUNDLE names another bundle of certificates.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 name=${1:-pmm-callgoose:latest}
@@ -18,11 +18,11 @@ mkdir "$context/data"
 # BUILD_FLAGS: what the machine needs, such as --isolation=chroot.
 read -ra more <<<"${BUILD_FLAGS:-}"
 file=deploy/docker/Dockerfile
-for engine in docker podman buildah; do
-	command -v $engine >/dev/null || continue
+for engine in ${ENGINE:-docker podman buildah}; do
+	command -v "$engine" >/dev/null || continue
 	# Only the format of Docker has room for a health check.
 	[[ $engine == docker ]] || more+=(--format docker)
-	$engine build --platform "linux/$arch" "${more[@]}" -t "$name" -f $file "$context"
+	"$engine" build --platform "linux/$arch" "${more[@]}" -t "$name" -f $file "$context"
 	exit
 done
 echo "none of docker, podman and buildah is installed" >&2

@@ -100,8 +100,9 @@ proved "downgrade and upgrade again (same format): 5 waiting"
 fake 2
 until_true has queued 0
 [[ $(field delivered) == 6 && $(field dead) == 0 ]]
-[[ $(curl -s 'http://127.0.0.1:4670/_fake/incidents?open=1' | grep -o '"incident_key"\|"key"' | wc -l) -ge 5 ]]
-proved "Callgoose is back: nothing waits, 6 of 6 delivered"
+curl -s 'http://127.0.0.1:4670/_fake/incidents?open=1' >incidents
+[[ $(grep -o '"mapped":' incidents | wc -l) == 5 ]]
+proved "Callgoose is back: nothing waits, 6 of 6 delivered, 5 incidents are open there"
 
 systemctl reload pmm-callgoose
 systemctl stop pmm-callgoose
