@@ -76,13 +76,17 @@ func manPage(root *node, b buildInfo) string {
 	m.request("SH", "NAME")
 	m.text("pmm-callgoose - %s", root.usage)
 	m.request("SH", "SYNOPSIS")
+	first := true
 	root.each(func(n *node) {
 		if len(n.path) == 0 || len(n.subs) > 0 {
 			return
 		}
+		if !first {
+			m.request("br")
+		}
+		first = false
 		m.WriteString(`.B ` + roff("pmm-callgoose "+strings.Join(n.path, " ")) + "\n")
 		m.text("%s", strings.TrimSpace("[flags] "+n.args))
-		m.request("br")
 	})
 	m.request("SH", "DESCRIPTION")
 	m.text("Takes the alert webhooks of Percona Monitoring and Management (PMM) and delivers\n" +
