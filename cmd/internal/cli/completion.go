@@ -170,7 +170,9 @@ func zshCompletion(root *node) string {
 	return b.String()
 }
 
-func zshFunction(n *node) string { return strings.Join(append([]string{"_pmm-callgoose"}, n.path...), "_") }
+func zshFunction(n *node) string {
+	return strings.Join(append([]string{"_pmm-callgoose"}, n.path...), "_")
+}
 
 func fishCompletion(root *node) string {
 	var b strings.Builder

@@ -127,9 +127,11 @@ func manPage(root *node, b buildInfo) string {
 	})
 	m.request("SH", "EXIT STATUS")
 	for _, e := range [][2]string{
-		{"0", "done"}, {"1", "the thing asked for failed"},
+		{"0", "done"},
+		{"1", "the thing asked for failed"},
 		{"2", "usage or configuration error; data directory in use, or written by a newer version"},
-		{"3", "no running service to talk to"}, {"4", "part of it failed"},
+		{"3", "no running service to talk to"},
+		{"4", "part of it failed"},
 	} {
 		m.item(e[0], e[1])
 	}
