@@ -98,9 +98,9 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, c.call(ctx, http.MethodGet, "/api/v1/status", nil, &s)
 }
 
-// Ready returns nil when a webhook would be accepted now; alive: when the
+// Health returns nil when a webhook would be accepted now; alive: when the
 // process answers at all.
-func (c *Client) Ready(ctx context.Context, alive bool) error {
+func (c *Client) Health(ctx context.Context, alive bool) error {
 	path := "/readyz"
 	if alive {
 		path = "/healthz"

@@ -30,7 +30,7 @@ func (p *program) healthCommand() *cli.Command {
 			}
 			ctx, cancel := context.WithTimeoutCause(c.Context, healthPatience, errors.New("no answer in time"))
 			defer cancel()
-			err = client.Ready(ctx, c.Bool("alive"))
+			err = client.Health(ctx, c.Bool("alive"))
 			if errors.Is(err, admin.ErrNoService) {
 				err = errors.New(err.Error()) // exit 1, not 3: Docker knows 0 and 1
 			}
