@@ -122,7 +122,7 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 	d.Settings = theirs
 	d.Service = facts(s, where)
 	d.Service.Remote = c.String("admin-url") != "" && !local(c.String("admin-url"))
-	if err := client.Ready(c.Context, false); err != nil {
+	if err := client.Health(c.Context, false); err != nil {
 		d.Service.NotReady = err.Error()
 	}
 	d.Consistent = func(ctx context.Context) ([]string, string, error) { return looked(client.Check(ctx)) }
