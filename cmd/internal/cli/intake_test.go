@@ -51,7 +51,8 @@ func TestPostAsPMMDoes(t *testing.T) {
 		{
 			"a signature with its time, and a token",
 			ingest.Config{HMACSecret: is("k"), HMACTimestampHeader: "X-Time", Token: is("t0k")},
-			[]config.Setting{secret("ingest-hmac-secret", "k"), secret("ingest-token", "t0k"), {Name: "ingest-hmac-timestamp-header", Value: "X-Time"}}, 202,
+			[]config.Setting{secret("ingest-hmac-secret", "k"), secret("ingest-token", "t0k"), {Name: "ingest-hmac-timestamp-header", Value: "X-Time"}},
+			202,
 		},
 		{"another token", ingest.Config{Token: is("new")}, []config.Setting{secret("ingest-token", "old")}, 401},
 	} {
