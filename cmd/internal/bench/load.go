@@ -3,10 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"pmm-callgoose/ingest/pmm"
 )
 
 // Target is an intake and the way into it.
@@ -207,14 +206,7 @@ func (t *Target) post(ctx context.Context, c *http.Client, body []byte) (code in
 	maps.Copy(req.Header, t.Header)
 	req.Header.Set("Content-Type", "application/json")
 	if t.HMACSecret != "" {
-		mac := hmac.New(sha256.New, []byte(t.HMACSecret))
-		if t.HMACTimestamp != "" {
-			now := strconv.FormatInt(time.Now().Unix(), 10)
-			req.Header.Set(t.HMACTimestamp, now)
-			mac.Write([]byte(now + ":"))
-		}
-		mac.Write(body)
-		req.Header.Set("X-Grafana-Alerting-Signature", hex.EncodeToString(mac.Sum(nil)))
+		pmm.Sign(req.Header, t.HMACSecret, t.HMACTimestamp, body, time.Now())
 	}
 	resp, err := c.Do(req)
 	if err != nil {

@@ -3,11 +3,8 @@ package cli
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -19,13 +16,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/ingest/pmm"
 )
 
 // intake posts webhooks to the running service as PMM does: to the address that
@@ -139,15 +136,8 @@ func (in *intake) post(ctx context.Context, source string, body []byte) (id stri
 		user, password, _ := bytes.Cut([]byte(in.basic), []byte(":"))
 		req.SetBasicAuth(string(user), string(password))
 	}
-	if in.secret != "" { // as Grafana signs
-		mac := hmac.New(sha256.New, []byte(in.secret))
-		if in.timestampHeader != "" {
-			at := strconv.FormatInt(time.Now().Unix(), 10)
-			req.Header.Set(in.timestampHeader, at)
-			mac.Write([]byte(at + ":"))
-		}
-		mac.Write(body)
-		req.Header.Set("X-Grafana-Alerting-Signature", hex.EncodeToString(mac.Sum(nil)))
+	if in.secret != "" {
+		pmm.Sign(req.Header, in.secret, in.timestampHeader, body, time.Now())
 	}
 	resp, err := in.http.Do(req)
 	if err != nil {
