@@ -283,7 +283,10 @@ func (b *browser) look(l look) {
 	}
 	b.do(
 		emulation.SetDeviceMetricsOverride(l.width, l.height, 1, l.width < 500),
-		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
+		// A colour on its way from one palette to the other is not one to be read.
+		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{
+			{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
+		}),
 	)
 }
 

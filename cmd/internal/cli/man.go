@@ -72,7 +72,8 @@ func (m *page) flag(f flagNode) {
 func manPage(root *node, b buildInfo) string {
 	m := &page{}
 	date, _, _ := strings.Cut(b.Date, "T")
-	m.request("TH", "PMM-CALLGOOSE", "1", date, "pmm-callgoose "+b.Version, "User Commands")
+	// Its hyphens stay as they are: a date is parsed, not set.
+	m.WriteString(`.TH "PMM-CALLGOOSE" "1" "` + date + `" "pmm-callgoose ` + b.Version + `" "User Commands"` + "\n")
 	m.request("SH", "NAME")
 	m.text("pmm-callgoose - %s", root.usage)
 	m.request("SH", "SYNOPSIS")
