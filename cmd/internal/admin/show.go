@@ -83,15 +83,9 @@ func (s *site) events(w http.ResponseWriter, r *http.Request) {
 	}
 	p := eventsPage{asked: ask(r.URL.Query())}
 	p.Matches = append(slices.Clone(p.Query["match"]), "")
-	code := http.StatusOK
-	if p.Err == nil {
-		var err error
-		if p.listed, err = s.list(r, p.asked); err != nil {
-			s.unavailable(w, r, err)
-			return
-		}
-	} else {
-		code = http.StatusBadRequest
+	code, ok := s.fill(w, r, &p)
+	if !ok {
+		return
 	}
 	q := maps.Clone(p.Query)
 	q.Del("limit")
@@ -207,15 +201,23 @@ func (s *site) deadLetters(w http.ResponseWriter, r *http.Request) {
 	}
 	p := eventsPage{asked: ask(r.URL.Query())}
 	p.F.Outcomes = []event.Outcome{event.Dead}
-	code := http.StatusOK
-	if p.Err == nil {
-		var err error
-		if p.listed, err = s.list(r, p.asked); err != nil {
-			s.unavailable(w, r, err)
-			return
-		}
-	} else {
-		code = http.StatusBadRequest
+	code, ok := s.fill(w, r, &p)
+	if !ok {
+		return
 	}
 	s.show(w, r, code, "deadletters", frame{Title: "Dead letters", Here: "dead-letters", Page: p})
+}
+
+// fill lists what was asked for, and answers by itself when it cannot. The code
+// is that of the page.
+func (s *site) fill(w http.ResponseWriter, r *http.Request, p *eventsPage) (code int, ok bool) {
+	if p.Err != nil {
+		return http.StatusBadRequest, true
+	}
+	var err error
+	if p.listed, err = s.list(r, p.asked); err != nil {
+		s.unavailable(w, r, err)
+		return 0, false
+	}
+	return http.StatusOK, true
 }

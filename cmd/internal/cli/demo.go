@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/testdata/webhook"
@@ -306,7 +307,7 @@ func (d *demo) post(name string, body []byte) error {
 			d.want = append(d.want, callgoosetest.Expect{IncidentKey: key, Status: string(now)})
 		}
 	}
-	d.line("PMM -> %d     %s (%d alerts, %s, on disk in %s)", resp.StatusCode, name, len(n.Alerts), size(int64(len(body))), time.Since(began).Round(100*time.Microsecond))
+	d.line("PMM -> %d     %s (%d alerts, %s, on disk in %s)", resp.StatusCode, name, len(n.Alerts), config.ShowSize(int64(len(body))), time.Since(began).Round(100*time.Microsecond))
 	return nil
 }
 

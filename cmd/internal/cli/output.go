@@ -82,16 +82,3 @@ func stamp(t time.Time) string {
 func ago(t time.Time, now time.Time) string {
 	return now.Sub(t).Round(time.Second).String()
 }
-
-// size is a number of bytes as a person reads it.
-func size(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, i := float64(n)/unit, 0
-	for f >= unit && i < 4 {
-		f, i = f/unit, i+1
-	}
-	return fmt.Sprintf("%.1f %ciB", f, "KMGTP"[i])
-}

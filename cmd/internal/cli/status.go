@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/event"
 )
 
@@ -62,9 +63,9 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 	if len(why) > 0 {
 		suppressed += " (" + strings.Join(why, ", ") + ")"
 	}
-	store := fmt.Sprintf("%s of %s used", size(s.Store.UsedBytes), size(s.Store.MaxBytes))
+	store := fmt.Sprintf("%s of %s used", config.ShowSize(s.Store.UsedBytes), config.ShowSize(s.Store.MaxBytes))
 	if s.Store.FreeBytes >= 0 {
-		store += fmt.Sprintf(", %s free on disk", size(s.Store.FreeBytes))
+		store += fmt.Sprintf(", %s free on disk", config.ShowSize(s.Store.FreeBytes))
 	}
 	if !s.Store.Accepting {
 		store = "NOT ACCEPTING webhooks: " + s.Store.Problem

@@ -284,3 +284,16 @@ func quote(text string) string {
 	}
 	return strconv.Quote(text)
 }
+
+// ShowSize is a number of bytes as a person reads it: 1.5 KiB.
+func ShowSize(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, i := float64(n)/unit, 0
+	for f >= unit && i < 4 {
+		f, i = f/unit, i+1
+	}
+	return fmt.Sprintf("%.1f %ciB", f, "KMGTP"[i])
+}

@@ -179,12 +179,12 @@ func (e *examination) disk() {
 	}
 	switch {
 	case free < settings.MinFree:
-		e.fail("disk space", fix("Free some, or lower --min-free: until then PMM gets 503."), "%s free on %s, less than --min-free %s", size(free), kind.name, size(settings.MinFree))
+		e.fail("disk space", fix("Free some, or lower --min-free: until then PMM gets 503."), "%s free on %s, less than --min-free %s", config.ShowSize(free), kind.name, config.ShowSize(settings.MinFree))
 	case free-settings.MinFree < settings.MaxStore-used:
 		e.warn("disk space", fix("Lower --max-store, or give it more disk: a long outage could fill the disk first."),
-			"%s free on %s: --max-store %s and --min-free %s do not both fit", size(free), kind.name, size(settings.MaxStore), size(settings.MinFree))
+			"%s free on %s: --max-store %s and --min-free %s do not both fit", config.ShowSize(free), kind.name, config.ShowSize(settings.MaxStore), config.ShowSize(settings.MinFree))
 	default:
-		e.ok("disk space", "%s free on %s; --max-store %s, --min-free %s", size(free), kind.name, size(settings.MaxStore), size(settings.MinFree))
+		e.ok("disk space", "%s free on %s; --max-store %s, --min-free %s", config.ShowSize(free), kind.name, config.ShowSize(settings.MaxStore), config.ShowSize(settings.MinFree))
 	}
 }
 
@@ -268,17 +268,4 @@ func round(d time.Duration) time.Duration {
 		return d.Round(100 * time.Millisecond)
 	}
 	return d.Round(100 * time.Microsecond)
-}
-
-// size is a number of bytes as a person reads it.
-func size(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, i := float64(n)/unit, 0
-	for f >= unit && i < 4 {
-		f, i = f/unit, i+1
-	}
-	return fmt.Sprintf("%.1f %ciB", f, "KMGTP"[i])
 }
