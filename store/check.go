@@ -133,7 +133,7 @@ func (w *walk) run() error {
 	switch {
 	case w.format > format: // Open refuses it, with the reason
 		return nil
-	case w.format > 0 && w.format < format:
+	case w.format > 0 && w.format < oldest:
 		return bad("format %d of a development version", w.format)
 	}
 	return w.value
@@ -193,6 +193,19 @@ func (w *walk) read(id uint64) ([]byte, error) {
 	b := make([]byte, int(more+1)*w.page)
 	_, err := w.f.ReadAt(b, int64(id)*int64(w.page))
 	return b, err
+}
+
+// known reports whether a bucket has a name that some format gives: a flipped bit
+// in a name would hide all that is in it.
+func known(name []byte) bool {
+	for _, have := range [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketSettled, bucketHistory, bucketOpen} {
+		if bytes.Equal(name, have) {
+			return true
+		}
+	}
+	prefix, d, _ := bytes.Cut(name, []byte("-"))
+	_, err := time.Parse(time.DateOnly, string(d))
+	return err == nil && (string(prefix) == "records" || string(prefix) == "index")
 }
 
 func (w *walk) bucket(root uint64, name []byte) error {
@@ -270,6 +283,9 @@ func (w *walk) leaf(b, bucket []byte, last *[]byte, least, below []byte) error {
 			return bad("bucket %.40q", key)
 		}
 		root := binary.LittleEndian.Uint64(value)
+		if w.value == nil && !known(key) {
+			w.value = bad("a bucket is called %.40q", key)
+		}
 		switch {
 		case bucket != nil:
 			return bad("a bucket within %.40q", bucket)
@@ -300,7 +316,16 @@ func (w *walk) pair(bucket, key, value []byte) {
 		w.format, _ = binary.Uvarint(value)
 		return
 	}
-	if _, err := unseal(key, value); err != nil && w.value == nil {
+	if w.value != nil {
+		return
+	}
+	value, err := unseal(key, value)
+	if err == nil && bytes.HasPrefix(bucket, recordsBucket("")) {
+		if at, ok := event.RecordReceived(value); ok && string(bucket) != string(recordsBucket(day(at))) {
+			err = bad("a record of another day")
+		}
+	}
+	if err != nil {
 		w.value = fmt.Errorf("bucket %.40q: %w", bucket, err)
 	}
 }

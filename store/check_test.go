@@ -16,8 +16,9 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// sample is the file of a ledger with a bit of everything, and what it says.
-func sample(t *testing.T) (file []byte, says string) {
+// sample is the file of a ledger with a bit of everything, what it says, and what
+// it said before the last commit.
+func sample(t *testing.T) (file []byte, says, said string) {
 	t.Helper()
 	dir := t.TempDir()
 	s, _, err := Open(Config{Dir: dir, NoSync: true})
@@ -25,6 +26,9 @@ func sample(t *testing.T) (file []byte, says string) {
 		t.Fatal(err)
 	}
 	for n := range 400 {
+		if n == 399 {
+			said = dump(t, s)
+		}
 		if err := s.Alone(func(tx event.Tx) error {
 			tx.SetProgress(event.Progress{At: event.Position{Seq: uint64(n)}, Applied: uint64(n)})
 			if n%3 == 0 {
@@ -52,7 +56,7 @@ func sample(t *testing.T) (file []byte, says string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return file, says
+	return file, says, said
 }
 
 func dump(t *testing.T, s *Store) string {
@@ -72,9 +76,11 @@ func dump(t *testing.T, s *Store) string {
 }
 
 // A damaged file is never taken for a whole one, and never stops us: what is
-// opened either says what was written, or is new and the old one is kept.
+// opened either says what was written, or is new and the old one is kept. When
+// the page with the newest beginning is damaged, it cannot be told from one that
+// a power cut tore: then the ledger is one commit behind, as after a power cut.
 func TestADamagedLedgerIsMovedAside(t *testing.T) {
-	file, says := sample(t)
+	file, says, said := sample(t)
 	try := func(t *testing.T, what string, b []byte) (aside bool) {
 		t.Helper()
 		dir := t.TempDir()
@@ -93,7 +99,7 @@ func TestADamagedLedgerIsMovedAside(t *testing.T) {
 		case len(b) == 0:
 		case fresh != (len(kept) == 1), fresh != errors.Is(checked, event.ErrDamaged), !fresh && checked != nil:
 			t.Errorf("%s: fresh %v, kept %v, checked %v", what, fresh, kept, checked)
-		case !fresh && dump(t, s) != says:
+		case !fresh && dump(t, s) != says && dump(t, s) != said:
 			t.Errorf("%s: passed for whole", what)
 		case fresh:
 			if was, err := os.ReadFile(kept[0]); err != nil || !slices.Equal(was, b) {

@@ -9,14 +9,19 @@
 //
 //	meta           format, progress, floor, circuit, counters, when each PMM was last heard of
 //	episodes       incident key                         -> event.Episode
-//	open           source 0 alert name 0 incident key   -> nothing: which episodes are open
-//	settled        sequence in EVENTS, above the floor  -> nothing
+//	labels         incident key                         -> the labels of its records, alert name included
+//	settled        sequence in EVENTS / 512             -> a bit for each that is settled above the floor
 //	records-DAY    event.Position                       -> event.Record
-//	index-DAY      event id                             -> event.Position
 //	history        minute since 1970                    -> four counts: in, out, dead, suppressed
 //
 // DAY is the day (UTC) the alert came in: old history goes by whole buckets,
 // because deleting single keys never makes a bbolt file smaller.
+//
+// A commit writes whole pages, so what counts is how many places an event
+// touches: its episode, somewhere, and its record, beside those that came in
+// with it. Labels are written once for each key. There is no index of ids and
+// none of open episodes: the first is searched for through all records (they are
+// small, and left undecoded), the second is made in memory when it is asked for.
 //
 // # Durability
 //

@@ -2,11 +2,8 @@ package store
 
 import (
 	"bytes"
-	"cmp"
-	"encoding/json"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"go.etcd.io/bbolt"
 
@@ -14,15 +11,12 @@ import (
 )
 
 // Each calls fn with every record chosen, newest first unless asked otherwise,
-// until fn returns false.
+// until fn returns false. Their labels are not the caller's.
 func (s *Store) Each(f event.Filter, fn func(*event.Record) bool) error {
 	return s.notice(s.db.View(func(btx *bbolt.Tx) error { return (&tx{tx: btx}).Each(f, fn) }))
 }
 
 func (t *tx) Each(f event.Filter, fn func(*event.Record) bool) error {
-	if len(f.IDs) > 0 {
-		return t.eachByID(f, fn)
-	}
 	days := recordDays(t.tx)
 	if !f.OldestFirst {
 		slices.Reverse(days)
@@ -31,7 +25,7 @@ func (t *tx) Each(f event.Filter, fn func(*event.Record) bool) error {
 		if !f.Since.IsZero() && d < day(f.Since) || !f.Until.IsZero() && d > day(f.Until) {
 			continue
 		}
-		more, err := eachOfDay(t.tx.Bucket(recordsBucket(d)), &f, fn)
+		more, err := t.eachOfDay(d, &f, fn)
 		if err != nil || !more {
 			return err
 		}
@@ -39,46 +33,8 @@ func (t *tx) Each(f event.Filter, fn func(*event.Record) bool) error {
 	return nil
 }
 
-// eachByID looks the ids up instead of reading every record.
-func (t *tx) eachByID(f event.Filter, fn func(*event.Record) bool) error {
-	var list []*event.Record
-	for _, d := range recordDays(t.tx) {
-		index, records := t.tx.Bucket(indexBucket(d)), t.tx.Bucket(recordsBucket(d))
-		for _, id := range f.IDs {
-			sealed := index.Get([]byte(id))
-			if sealed == nil {
-				continue
-			}
-			key, err := unseal([]byte(id), sealed)
-			if err != nil {
-				return err
-			}
-			r, err := decodeRecord(key, records.Get(key))
-			if err != nil {
-				return err
-			}
-			if r != nil && f.Match(r) && !slices.ContainsFunc(list, func(o *event.Record) bool { return o.Pos == r.Pos }) {
-				list = append(list, r)
-			}
-		}
-	}
-	slices.SortFunc(list, func(a, b *event.Record) int {
-		c := cmp.Or(cmp.Compare(day(a.ReceivedAt), day(b.ReceivedAt)), a.Pos.Compare(b.Pos))
-		if !f.OldestFirst {
-			c = -c
-		}
-		return c
-	})
-	for _, r := range list {
-		if !fn(r) {
-			break
-		}
-	}
-	return nil
-}
-
-func eachOfDay(b *bbolt.Bucket, f *event.Filter, fn func(*event.Record) bool) (more bool, err error) {
-	c := b.Cursor()
+func (t *tx) eachOfDay(d string, f *event.Filter, fn func(*event.Record) bool) (more bool, err error) {
+	c := t.tx.Bucket(recordsBucket(d)).Cursor()
 	first, next := c.Last, c.Prev
 	if f.OldestFirst {
 		first, next = c.First, c.Next
@@ -94,129 +50,34 @@ func eachOfDay(b *bbolt.Bucket, f *event.Filter, fn func(*event.Record) bool) (m
 			return c.Prev()
 		}
 	}
-	possible := sieve(f)
+	possible := event.NewSieve(f)
+	labels := map[string]map[string]string{} // those read last
 	for k, v := first(); k != nil; k, v = next() {
-		if !possible(v) {
+		if !possible.Lets(v) {
 			continue
 		}
 		r, err := decodeRecord(k, v)
 		if err != nil {
 			return false, err
 		}
+		if r.Brief {
+			known, ok := labels[r.Key]
+			if !ok {
+				if known, err = t.Labels(r.Key); err != nil {
+					return false, err
+				}
+				if len(labels) >= 1000 {
+					clear(labels)
+				}
+				labels[r.Key] = known
+			}
+			r.Brief, r.Labels, r.Alertname = false, known, known["alertname"]
+		}
 		if f.Match(r) && !fn(r) {
 			return false, nil
 		}
 	}
 	return true, nil
-}
-
-// sieve tells, without decoding it, which stored record Match cannot choose: a
-// filter that chooses little would otherwise decode everything. It may let
-// through too much, never too little. It relies on how encoding/json writes a
-// member, and that a quote inside a string is always written with a backslash:
-// what looks like a member is one, of the record or of its labels.
-func sieve(f *event.Filter) func(v []byte) bool {
-	var all [][]byte // every one of them is in the record
-	member := func(name, value string) {
-		if plain(name) && plain(value) {
-			all = append(all, []byte(quoted(name)+":"+quoted(value)))
-		}
-	}
-	if f.Status != "" {
-		member("status", string(f.Status))
-	}
-	if f.Incident != "" {
-		member("incident_key", f.Incident)
-	}
-	for k, v := range f.Labels {
-		member(k, v)
-	}
-	var outcomes [][]byte // one of them is
-	for _, o := range f.Outcomes {
-		outcomes = append(outcomes, []byte(quoted("outcome")+":"+quoted(string(o))))
-	}
-	var text []byte
-	if plain(f.Text) {
-		q := quoted(f.Text)
-		text = []byte(strings.ToLower(q[1 : len(q)-1]))
-	}
-	var folded []byte // used again for each record
-	since, until := "", "~"
-	if !f.Since.IsZero() {
-		since = f.Since.UTC().Format(seconds)
-	}
-	if !f.Until.IsZero() {
-		until = f.Until.UTC().Format(seconds)
-	}
-	in := func(v []byte) func([]byte) bool {
-		return func(part []byte) bool { return bytes.Contains(v, part) }
-	}
-	return func(v []byte) bool {
-		for _, part := range all {
-			if !bytes.Contains(v, part) {
-				return false
-			}
-		}
-		if len(outcomes) > 0 && !slices.ContainsFunc(outcomes, in(v)) {
-			return false
-		}
-		if len(text) > 0 {
-			if folded = appendLower(folded[:0], v); !bytes.Contains(folded, text) {
-				return false
-			}
-		}
-		if !f.Since.IsZero() || !f.Until.IsZero() {
-			at := receivedAt(v)
-			return at == "" || at >= since && at <= until
-		}
-		return true
-	}
-}
-
-// appendLower appends v in lower case: bytes.ToLower, but without an allocation
-// for what is ASCII.
-func appendLower(to, v []byte) []byte {
-	for i, c := range v {
-		switch {
-		case c >= utf8.RuneSelf:
-			return append(to[:len(to)-i], bytes.ToLower(v)...)
-		case 'A' <= c && c <= 'Z':
-			c += 'a' - 'A'
-		}
-		to = append(to, c)
-	}
-	return to
-}
-
-// seconds is how a time in UTC begins when it is written to JSON.
-const seconds = "2006-01-02T15:04:05"
-
-// receivedAt finds the time of receipt, to the second; "" when it is not
-// written in UTC. No label comes behind it, so it is the last that looks so.
-func receivedAt(v []byte) string {
-	mark := []byte(`"received_at":"`)
-	i := bytes.LastIndex(v, mark)
-	if i < 0 {
-		return ""
-	}
-	at, _, _ := bytes.Cut(v[i+len(mark):], []byte{'"'})
-	if len(at) <= len(seconds) || at[len(at)-1] != 'Z' {
-		return ""
-	}
-	return string(at[:len(seconds)])
-}
-
-// plain tells that s is written in one way only: the replacement character
-// stands for itself, and for bytes that are no text.
-func plain(s string) bool { return !strings.ContainsRune(s, utf8.RuneError) }
-
-// quoted is s as encoding/json writes it.
-func quoted(s string) string {
-	b, err := json.Marshal(s)
-	if err != nil {
-		panic(err) // a string can always be written
-	}
-	return string(b)
 }
 
 // recordDays lists the days with records, oldest first: bbolt sorts its names.
@@ -229,14 +90,15 @@ func recordDays(btx *bbolt.Tx) (days []string) {
 	return days
 }
 
-// Find reads the record with this id. ErrNotFound when there is none.
+// Find reads the record with this id. ErrNotFound when there is none. It looks
+// at every record: an index would cost each event a page of its own.
 func (s *Store) Find(id string) (r *event.Record, err error) {
-	err = s.db.View(func(btx *bbolt.Tx) error {
-		r, err = (&tx{tx: btx}).Find(id)
-		return err
+	err = s.Each(event.Filter{IDs: []string{id}}, func(found *event.Record) bool {
+		r = found
+		return false
 	})
 	if err == nil && r == nil {
 		err = ErrNotFound
 	}
-	return r, s.notice(err)
+	return r, err
 }

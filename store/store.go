@@ -32,7 +32,11 @@ var (
 )
 
 // format is the version of the file. A newer one is refused.
-const format = 2
+//
+//	2: records and episodes are JSON, with labels in each; an index of ids for
+//	   each day, one of open episodes, and a key for each settled message
+//	3: as the package says
+const format = 3
 
 // FileName is the ledger's file in the data directory.
 const FileName = "ledger.db"
@@ -40,7 +44,8 @@ const FileName = "ledger.db"
 var (
 	bucketMeta     = []byte("meta")
 	bucketEpisodes = []byte("episodes")
-	bucketOpen     = []byte("open")
+	bucketLabels   = []byte("labels")
+	bucketOpen     = []byte("open") // of format 2
 	bucketSettled  = []byte("settled")
 	bucketHistory  = []byte("history")
 	keyFormat      = []byte("format")
@@ -60,9 +65,10 @@ type Store struct {
 	// changes counts commits.
 	changes atomic.Uint64
 
-	// writing is held while a transaction writes; it guards state.
+	// writing is held while a transaction writes; it guards state and open.
 	writing sync.Mutex
 	state   state
+	open    openEpisodes // nil = not made yet
 }
 
 // state is what the meta bucket holds under "state": small, and written with
@@ -128,6 +134,7 @@ func Open(cfg Config) (s *Store, fresh bool, err error) {
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
 	}
 	s.wg.Go(s.commit)
+	s.wg.Go(s.keepSmall)
 	return s, fresh, nil
 }
 
@@ -135,7 +142,7 @@ func (s *Store) init() (fresh bool, err error) {
 	err = s.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		fresh = meta == nil
-		for _, name := range [][]byte{bucketMeta, bucketEpisodes, bucketOpen, bucketSettled, bucketHistory} {
+		for _, name := range [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketSettled, bucketHistory} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -143,11 +150,17 @@ func (s *Store) init() (fresh bool, err error) {
 		if fresh {
 			return tx.Bucket(bucketMeta).Put(keyFormat, binary.AppendUvarint(nil, format))
 		}
-		if v, n := binary.Uvarint(meta.Get(keyFormat)); n <= 0 || v > format {
+		v, n := binary.Uvarint(meta.Get(keyFormat))
+		if n <= 0 || v > format {
 			return fmt.Errorf("format %d: %w", v, event.ErrNewer)
 		}
 		if b := meta.Get(keyState); b != nil {
-			return readState(b, &s.state)
+			if err := readState(b, &s.state); err != nil {
+				return err
+			}
+		}
+		if v < format {
+			return upgrade(tx)
 		}
 		return nil
 	})
@@ -243,7 +256,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	var next state
 	var began time.Time // of the commit
 	err := s.db.Update(func(btx *bbolt.Tx) error {
-		t := &tx{tx: btx, state: s.state.clone()}
+		t := &tx{tx: btx, state: s.state.clone(), open: s.open, opens: func(o openEpisodes) { s.open = o }}
 		err := fn(t)
 		if err = cmp.Or(err, t.bad); err != nil {
 			fnFailed = true
@@ -270,6 +283,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 		}
 		return nil
 	}
+	s.open = nil // it may hold what did not happen
 	if err = s.notice(err); !fnFailed {
 		err = fmt.Errorf("%w: commit: %w", ErrFailed, err)
 		select {

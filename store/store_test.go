@@ -2,10 +2,10 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -174,25 +174,107 @@ func TestANewerFileIsRefused(t *testing.T) {
 	}
 }
 
-// The shortcut must find what the decoder finds, whatever the alert says.
-func TestOutcomeOf(t *testing.T) {
-	for _, o := range event.Outcomes {
-		r := record(1, o)
-		r.Labels = map[string]string{"outcome": "dead", `a"outcome":"delivered`: `"outcome":"queued"`}
-		r.Reason, r.LastError = `"outcome":"collapsed"`, `{"outcome":"queued"}`
-		r.AddAttempt(event.Attempt{Result: "delivered", Error: `"outcome":"dead"`, Effect: "outcome"})
-		b, err := json.Marshal(r)
-		if err != nil {
+// Labels are written once for a key, and go with its last record unless its
+// episode is open.
+func TestLabelsStandUnderTheirKey(t *testing.T) {
+	s, _ := open(t)
+	old := func(n int, key string) *event.Record {
+		r := record(n, event.Delivered)
+		r.Key, r.Source, r.Alertname = key, "pmm", "A"
+		r.Labels = map[string]string{"alertname": "A", "of": key}
+		return r
+	}
+	other := old(3, "pmm-gone")
+	other.Labels["of"] = "others" // the same key with other labels keeps its own
+	tomorrow := old(2000, "pmm-again")
+	if err := s.Alone(func(tx event.Tx) error {
+		for _, r := range []*event.Record{old(0, "pmm-gone"), old(1, "pmm-open"), old(2, "pmm-again"), other, tomorrow} {
+			if err := tx.PutRecord(r); err != nil {
+				return err
+			}
+		}
+		r, err := tx.Brief(other.ReceivedAt, other.Pos)
+		if err != nil || r.Brief || r.Labels["of"] != "others" {
+			t.Errorf("labels of its own: %+v, %v", r, err)
+		}
+		if r, err = tx.Brief(time.Time{}, event.Position{Seq: 2}); err != nil || !r.Brief {
+			t.Errorf("in brief, of a day not known: %+v, %v", r, err)
+		}
+		r.Outcome = event.Dead
+		if err := tx.PutRecord(r); err != nil { // put back as it was read
+			return err
+		}
+		if r, err = tx.Record(r.ReceivedAt, r.Pos); err != nil || r.Labels["of"] != "pmm-open" || r.Alertname != "A" {
+			t.Errorf("put back in brief: %+v, %v", r, err)
+		}
+		return tx.PutEpisode(&event.Episode{Key: "pmm-open", Source: "pmm", Alertname: "A", Open: true})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Alone(func(tx event.Tx) error {
+		_, err := tx.DropDays(tomorrow.ReceivedAt)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.View(func(tx event.Tx) error {
+		for key, want := range map[string]string{"pmm-gone": "", "pmm-open": "pmm-open", "pmm-again": "pmm-again"} {
+			if labels, err := tx.Labels(key); err != nil || labels["of"] != want {
+				t.Errorf("under %s stands %v, %v", key, labels, err)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The view of the open episodes that writers share is what the bucket says,
+// also after a write that was undone.
+func TestTheOpenEpisodesAreThoseOfTheBucket(t *testing.T) {
+	s, _ := open(t)
+	keys := func(tx event.Tx) (list []string) {
+		for ep := range tx.OpenEpisodes("pmm", "A") {
+			list = append(list, ep.Key)
+		}
+		return list
+	}
+	put := func(undo bool, open bool, list ...string) []string {
+		var seen []string
+		_ = s.Alone(func(tx event.Tx) error {
+			keys(tx) // makes the view
+			for _, key := range list {
+				if err := tx.PutEpisode(&event.Episode{Key: key, Source: "pmm", Alertname: "A", Open: open}); err != nil {
+					t.Error(err)
+				}
+			}
+			if seen = keys(tx); undo {
+				return errors.New("undone")
+			}
+			return nil
+		})
+		return seen
+	}
+	for _, c := range []struct {
+		undo, open       bool
+		put, seen, after string
+	}{
+		{false, true, "a b c", "a b c", "a b c"},
+		{true, true, "d", "a b c d", "a b c"},
+		{false, false, "b", "a c", "a c"},
+		{true, false, "a c", "", "a c"},
+		{false, true, "b", "a b c", "a b c"},
+	} {
+		if seen := strings.Join(put(c.undo, c.open, strings.Fields(c.put)...), " "); seen != c.seen {
+			t.Errorf("%+v: the writer sees %q", c, seen)
+		}
+		if err := s.View(func(tx event.Tx) error {
+			if got := strings.Join(keys(tx), " "); got != c.after {
+				t.Errorf("%+v: afterwards a reader sees %q", c, got)
+			}
+			return nil
+		}); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := outcomeOf(b); err != nil || got != o {
-			t.Errorf("%s is read as %q (%v)", b, got, err)
-		}
-	}
-	if got, err := outcomeOf([]byte(`{"labels":{"outcome":"strange"},"outcome":"later"}`)); err != nil || got != "later" {
-		t.Errorf("an outcome of another version is read as %q (%v)", got, err)
-	}
-	if _, err := outcomeOf([]byte(`{"outcome`)); err == nil {
-		t.Error("a damaged record has an outcome")
 	}
 }

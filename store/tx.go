@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"iter"
 	"maps"
@@ -22,6 +21,8 @@ type tx struct {
 	dirty   bool
 	bad     error                  // damage found where no error can be returned
 	minutes map[int64]event.Minute // what happened, by minute since 1970
+	open    openEpisodes           // nil = not known, or only read
+	opens   func(openEpisodes)     // keeps what was made; nil for those who only read
 }
 
 func (t *tx) Progress() event.Progress { return t.state.Progress }
@@ -56,113 +57,219 @@ func (t *tx) Episode(key string) (*event.Episode, error) {
 	if b == nil {
 		return nil, nil
 	}
-	e := new(event.Episode)
-	b, err := unseal([]byte(key), b)
+	return decodeEpisode([]byte(key), b)
+}
+
+func decodeEpisode(k, v []byte) (*event.Episode, error) {
+	v, err := unseal(k, v)
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(b, e); err != nil {
-		return nil, fmt.Errorf("episode %s: %w", key, err)
-	}
-	return e, nil
+	return event.DecodeEpisode(string(k), v)
 }
 
 func (t *tx) PutEpisode(e *event.Episode) error {
-	old, err := t.Episode(e.Key)
-	if err != nil {
-		return err
+	if t.open != nil {
+		t.open.put(e)
 	}
-	open := t.tx.Bucket(bucketOpen)
-	if old != nil && old.Open && (!e.Open || old.Alertname != e.Alertname) {
-		if err := open.Delete(openKey(old)); err != nil {
-			return err
-		}
-	}
-	if e.Open {
-		if err := open.Put(openKey(e), seal(openKey(e), nil)); err != nil {
-			return err
-		}
-	}
-	b, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	return t.tx.Bucket(bucketEpisodes).Put([]byte(e.Key), seal([]byte(e.Key), b))
-}
-
-func openKey(e *event.Episode) []byte {
-	return append(openPrefix(e.Source, e.Alertname), e.Key...)
-}
-
-func openPrefix(source, alertname string) []byte {
-	return []byte(source + "\x00" + alertname + "\x00")
+	key := []byte(e.Key)
+	return t.tx.Bucket(bucketEpisodes).Put(key, seal(key, e.Append(make([]byte, 0, 128))))
 }
 
 func (t *tx) OpenEpisodes(source, alertname string) iter.Seq[*event.Episode] {
-	prefix := openPrefix(source, alertname)
-	switch {
-	case source == "":
-		prefix = nil
-	case alertname == "":
-		prefix = []byte(source + "\x00")
-	}
 	return func(yield func(*event.Episode) bool) {
-		c := t.tx.Bucket(bucketOpen).Cursor()
-		for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-			e, err := t.Episode(string(k[bytes.LastIndexByte(k, 0)+1:]))
-			if err != nil {
-				t.bad = err
-				return
-			}
-			if e != nil && !yield(e) {
-				return
-			}
+		each := t.eachOpen
+		if t.opens != nil && source != "" && alertname != "" {
+			each = t.eachKnownOpen
+		}
+		if err := each(source, alertname, yield); err != nil {
+			t.bad = err
 		}
 	}
+}
+
+// eachOpen looks at every episode.
+func (t *tx) eachOpen(source, alertname string, yield func(*event.Episode) bool) error {
+	c := t.tx.Bucket(bucketEpisodes).Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if !event.EpisodeOpen(v) {
+			continue
+		}
+		e, err := decodeEpisode(k, v)
+		if err != nil {
+			return err
+		}
+		if e.Open && (source == "" || e.Source == source) && (alertname == "" || e.Alertname == alertname) && !yield(e) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// eachKnownOpen looks at those of one name only.
+func (t *tx) eachKnownOpen(source, alertname string, yield func(*event.Episode) bool) error {
+	if t.open == nil {
+		open := make(openEpisodes)
+		if err := t.eachOpen("", "", func(e *event.Episode) bool { open.put(e); return true }); err != nil {
+			return err
+		}
+		t.open = open
+		t.opens(open)
+	}
+	for _, key := range slices.Sorted(maps.Keys(t.open[openName{source, alertname}])) {
+		e, err := t.Episode(key)
+		if err != nil {
+			return err
+		}
+		if e != nil && !yield(e) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// openEpisodes are the keys of the open episodes by name: a view of the bucket
+// for those who write, made when one of them asks for the first time.
+type openEpisodes map[openName]map[string]struct{}
+
+type openName struct{ source, alertname string }
+
+func (o openEpisodes) put(e *event.Episode) {
+	name := openName{e.Source, e.Alertname}
+	switch {
+	case !e.Open:
+		delete(o[name], e.Key)
+	case o[name] == nil:
+		o[name] = map[string]struct{}{e.Key: {}}
+	default:
+		o[name][e.Key] = struct{}{}
+	}
+}
+
+// Labels reads the labels that stand under an incident key.
+func (t *tx) Labels(key string) (map[string]string, error) {
+	sealed := t.tx.Bucket(bucketLabels).Get([]byte(key))
+	if sealed == nil {
+		return nil, nil
+	}
+	b, err := unseal([]byte(key), sealed)
+	if err != nil {
+		return nil, err
+	}
+	return event.DecodeLabels(b)
+}
+
+// PutLabels puts labels under a key where there are none. It reports whether
+// these stand there now: an alert has the same ones as long as it lives.
+func (t *tx) PutLabels(key string, labels map[string]string) (bool, error) {
+	k, b := []byte(key), t.tx.Bucket(bucketLabels)
+	want := seal(k, event.AppendLabels(make([]byte, 0, 512), labels))
+	if have := b.Get(k); have != nil {
+		return bytes.Equal(have, want), nil
+	}
+	return true, b.Put(k, want)
+}
+
+// share reports whether the labels of r stand under its key, and need not be in
+// the record.
+func (t *tx) share(r *event.Record) (bool, error) {
+	if r.Brief || len(r.Labels) == 0 || r.Key == "" || r.Alertname != r.Labels["alertname"] {
+		return r.Brief, nil
+	}
+	return t.PutLabels(r.Key, r.Labels)
+}
+
+// dropLabels forgets the labels of keys that have neither a record nor an open episode.
+func (t *tx) dropLabels() error {
+	used := map[string]bool{}
+	for _, d := range recordDays(t.tx) {
+		c := t.tx.Bucket(recordsBucket(d)).Cursor()
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			r, err := decodeRecord(k, v)
+			if err != nil {
+				return err
+			}
+			used[r.Key] = true
+		}
+	}
+	for ep := range t.OpenEpisodes("", "") {
+		used[ep.Key] = true
+	}
+	var gone [][]byte
+	b := t.tx.Bucket(bucketLabels)
+	c := b.Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		if !used[string(k)] {
+			gone = append(gone, k)
+		}
+	}
+	for _, k := range gone {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return t.bad
 }
 
 func day(at time.Time) string { return at.UTC().Format(time.DateOnly) }
 
 func recordsBucket(d string) []byte { return []byte("records-" + d) }
 
-func indexBucket(d string) []byte { return []byte("index-" + d) }
-
 func (t *tx) Record(at time.Time, pos event.Position) (*event.Record, error) {
-	b := t.tx.Bucket(recordsBucket(day(at)))
-	if b == nil {
-		return nil, nil
+	r, err := t.Brief(at, pos)
+	if err != nil || r == nil {
+		return nil, err
 	}
-	return decodeRecord(pos.Bytes(), b.Get(pos.Bytes()))
+	return r, t.fill(r)
+}
+
+func (t *tx) Brief(at time.Time, pos event.Position) (*event.Record, error) {
+	days := []string{day(at)}
+	if at.IsZero() {
+		days = recordDays(t.tx)
+	}
+	key := pos.Bytes()
+	for _, d := range slices.Backward(days) {
+		if b := t.tx.Bucket(recordsBucket(d)); b != nil {
+			if v := b.Get(key); v != nil {
+				return decodeRecord(key, v)
+			}
+		}
+	}
+	return nil, nil
+}
+
+// fill reads what a brief record leaves out.
+func (t *tx) fill(r *event.Record) (err error) {
+	if !r.Brief {
+		return nil
+	}
+	r.Brief = false
+	r.Labels, err = t.Labels(r.Key)
+	r.Alertname = r.Labels["alertname"]
+	return err
 }
 
 func decodeRecord(k, v []byte) (*event.Record, error) {
-	if v == nil {
-		return nil, nil
-	}
-	r := &event.Record{}
 	v, err := unseal(k, v)
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(v, r); err != nil {
-		return nil, fmt.Errorf("record %x: %w", k, err)
-	}
-	r.Pos = event.PositionFrom(k)
-	return r, nil
+	return event.DecodeRecord(event.PositionFrom(k), v)
 }
 
 func (t *tx) PutRecord(r *event.Record) error {
-	d := day(r.ReceivedAt)
-	records, err := t.tx.CreateBucketIfNotExists(recordsBucket(d))
+	records, err := t.tx.CreateBucketIfNotExists(recordsBucket(day(r.ReceivedAt)))
 	if err != nil {
 		return err
 	}
+	records.FillPercent = 0.9 // they come in the order of their keys
 	key := r.Pos.Bytes()
 	if old := records.Get(key); old != nil {
 		if old, err = unseal(key, old); err != nil {
 			return err
 		}
-		was, err := outcomeOf(old)
+		was, err := event.RecordOutcome(old)
 		if err != nil {
 			return fmt.Errorf("record %x: %w", key, err)
 		}
@@ -174,49 +281,12 @@ func (t *tx) PutRecord(r *event.Record) error {
 	} else {
 		t.Count(string(r.Outcome), 1)
 		t.tally("", r)
-		index, err := t.tx.CreateBucketIfNotExists(indexBucket(d))
-		if err != nil {
-			return err
-		}
-		if err := index.Put([]byte(r.ID), seal([]byte(r.ID), slices.Clip(key))); err != nil {
-			return err
-		}
 	}
-	b, err := json.Marshal(r)
+	shared, err := t.share(r)
 	if err != nil {
 		return err
 	}
-	return records.Put(key, seal(key, b))
-}
-
-// outcomeOf reads the outcome of an encoded record without the rest: it is asked
-// for with every write. The last member of that name is the record's own: labels
-// come before it, what comes after it has fixed names, and quotes inside of a
-// text are escaped.
-func outcomeOf(record []byte) (event.Outcome, error) {
-	const name = `"outcome":"`
-	if i := bytes.LastIndex(record, []byte(name)); i >= 0 {
-		if value, _, ok := bytes.Cut(record[i+len(name):], []byte{'"'}); ok && slices.Contains(event.Outcomes, event.Outcome(value)) {
-			return event.Outcome(value), nil
-		}
-	}
-	var o struct{ Outcome event.Outcome }
-	err := json.Unmarshal(record, &o)
-	return o.Outcome, err
-}
-
-func (t *tx) Find(id string) (*event.Record, error) {
-	days := recordDays(t.tx)
-	for _, day := range slices.Backward(days) {
-		if sealed := t.tx.Bucket(indexBucket(day)).Get([]byte(id)); sealed != nil {
-			key, err := unseal([]byte(id), sealed)
-			if err != nil {
-				return nil, err
-			}
-			return decodeRecord(key, t.tx.Bucket(recordsBucket(day)).Get(key))
-		}
-	}
-	return nil, nil
+	return records.Put(key, seal(key, r.Append(make([]byte, 0, 256), shared)))
 }
 
 func (t *tx) DropDays(before time.Time) (dropped []string, err error) {
@@ -237,6 +307,9 @@ func (t *tx) DropDays(before time.Time) (dropped []string, err error) {
 			dropped = append(dropped, d)
 		}
 	}
+	if len(dropped) > 0 {
+		return dropped, t.dropLabels()
+	}
 	return dropped, nil
 }
 
@@ -245,7 +318,7 @@ func (t *tx) DropDays(before time.Time) (dropped []string, err error) {
 func (t *tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
 	var kept []*event.Record
 	queued, records := false, 0
-	if _, err := eachOfDay(t.tx.Bucket(recordsBucket(d)), &event.Filter{OldestFirst: true}, func(r *event.Record) bool {
+	if _, err := t.eachOfDay(d, &event.Filter{OldestFirst: true}, func(r *event.Record) bool {
 		records++
 		if keep[r.Pos] {
 			kept = append(kept, r)
@@ -255,10 +328,8 @@ func (t *tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
 	}); err != nil || queued || records == len(kept) {
 		return false, err
 	}
-	for _, name := range [][]byte{recordsBucket(d), indexBucket(d)} {
-		if err := t.tx.DeleteBucket(name); err != nil {
-			return false, err
-		}
+	if err := t.tx.DeleteBucket(recordsBucket(d)); err != nil {
+		return false, err
 	}
 	tallied := t.minutes
 	t.minutes = nil
@@ -273,28 +344,36 @@ func (t *tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
 }
 
 func (t *tx) DropRecord(r *event.Record) error {
-	d := day(r.ReceivedAt)
-	records, index := t.tx.Bucket(recordsBucket(d)), t.tx.Bucket(indexBucket(d))
+	records := t.tx.Bucket(recordsBucket(day(r.ReceivedAt)))
 	if records == nil || records.Get(r.Pos.Bytes()) == nil {
 		return nil
 	}
 	t.Count(string(r.Outcome), -1)
-	if err := index.Delete([]byte(r.ID)); err != nil {
-		return err
-	}
 	return records.Delete(r.Pos.Bytes())
 }
 
-func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
-
 func (t *tx) Floor() uint64 { return t.state.Floor }
+
+// marks is how many messages of the events stream share one key of the settled
+// bucket: a bit each.
+const marks = 512
+
+func marksKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq/marks) }
 
 func (t *tx) Settled() iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
 		c := t.tx.Bucket(bucketSettled).Cursor()
-		for k, _ := c.First(); k != nil; k, _ = c.Next() {
-			if !yield(binary.BigEndian.Uint64(k)) {
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			bits, err := unseal(k, v)
+			if err != nil {
+				t.bad = err
 				return
+			}
+			for n := range uint64(len(bits)) * 8 {
+				seq := binary.BigEndian.Uint64(k)*marks + n
+				if seq > t.state.Floor && bits[n/8]&(1<<(n%8)) != 0 && !yield(seq) {
+					return
+				}
 			}
 		}
 	}
@@ -304,7 +383,17 @@ func (t *tx) Settle(seq uint64) error {
 	if seq <= t.state.Floor {
 		return nil
 	}
-	return t.tx.Bucket(bucketSettled).Put(seqKey(seq), seal(seqKey(seq), nil))
+	b, key := t.tx.Bucket(bucketSettled), marksKey(seq)
+	value := make([]byte, marks/8, marks/8+4)
+	if sealed := b.Get(key); sealed != nil {
+		bits, err := unseal(key, sealed)
+		if err != nil {
+			return err
+		}
+		copy(value, bits)
+	}
+	value[seq%marks/8] |= 1 << (seq % 8)
+	return b.Put(key, seal(key, value))
 }
 
 func (t *tx) SetFloor(seq uint64) error {
@@ -313,7 +402,7 @@ func (t *tx) SetFloor(seq uint64) error {
 	}
 	t.state.Floor, t.dirty = seq, true
 	c := t.tx.Bucket(bucketSettled).Cursor()
-	for k, _ := c.First(); k != nil && binary.BigEndian.Uint64(k) <= seq; k, _ = c.First() {
+	for k, _ := c.First(); k != nil && binary.BigEndian.Uint64(k) < (seq+1)/marks; k, _ = c.First() {
 		if err := c.Delete(); err != nil {
 			return err
 		}

@@ -100,7 +100,6 @@ func apply(ep *event.Episode, e *event.Event) *event.Episode {
 	if e.Status == event.Firing {
 		next.Count++
 		next.Open, next.StartsAt = true, e.StartsAt
-		next.Labels, next.Annotations = e.Labels, e.Annotations
 		next.Firing, next.FiringAt = e.Pos, e.ReceivedAt
 		if ep != nil && ep.Open { // a resolve was never sent to us
 			next.Past = starts(ep)
@@ -117,6 +116,24 @@ func apply(ep *event.Episode, e *event.Event) *event.Episode {
 	next.StartsAt, next.Firing, next.FiringAt = ep.StartsAt, ep.Firing, ep.FiringAt
 	next.Past = starts(ep)
 	return next
+}
+
+// over marks the firing event of the episode that e ends while nothing of it was
+// sent: --on-backlog collapse asks for it. The recovery that we make for the Test
+// button does not count, somebody waits to see the pair arrive.
+func over(tx event.Tx, e *event.Event) error {
+	if e.Firing == (event.Position{}) || e.Settled != "" || e.Pos.Made() {
+		return nil
+	}
+	r, err := tx.Brief(e.ReceivedAt, e.Firing)
+	if err == nil && r == nil { // of another day
+		r, err = tx.Brief(time.Time{}, e.Firing)
+	}
+	if err != nil || r == nil || r.Outcome != event.Queued || r.Over {
+		return err
+	}
+	r.Over = true
+	return tx.PutRecord(r)
 }
 
 // starts are the start times by which a late firing of ep is known.

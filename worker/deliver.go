@@ -404,7 +404,7 @@ func (d *Deliverer) admit(ctx context.Context, m event.Delivery) error {
 
 // take puts an event into the window.
 func (d *Deliverer) take(seq uint64, e *event.Event) {
-	e.Labels, e.Annotations = nil, nil
+	e.Labels, e.Annotations = nil, nil // of one that was made again
 	it := &item{seq: seq, ev: e, size: len(e.Body), backlog: d.circuit.outage()}
 	if d.w.bytes+it.size > windowBytes {
 		it.size, e.Body = 0, nil
@@ -664,14 +664,12 @@ func (d *Deliverer) unclaim(ctx context.Context, it *item, e *event.Event) error
 
 // open reads the event's record, or makes it when its day is gone.
 func (d *Deliverer) open(tx event.Tx, it *item, e *event.Event) (*event.Record, error) {
-	r, err := tx.Record(e.ReceivedAt, e.Pos)
-	if err != nil {
-		return nil, err
-	}
-	if r == nil {
+	r, err := tx.Brief(e.ReceivedAt, e.Pos)
+	if err == nil && r == nil {
 		r = event.NewRecord(e, it.seq)
+		r.Brief = e.Labels == nil
 	}
-	return r, nil
+	return r, err
 }
 
 // record writes what an attempt came to. When it settled the event, the mark
@@ -869,22 +867,18 @@ func (d *Deliverer) settle(ctx context.Context, l *lane, outcome event.Outcome, 
 // collapse settles the head of a taken lane when its episode fired and resolved
 // before anything of it could be sent. Both of its events end so, each in turn.
 func (d *Deliverer) collapse(ctx context.Context, l *lane, it *item) (bool, error) {
-	other := event.Resolved
-	if it.ev.Status == event.Resolved {
-		other = event.Firing
-	}
 	var over bool
 	if err := d.ledger.View(func(tx event.Tx) error {
-		own, err := tx.Find(it.ev.ID)
+		own, err := tx.Brief(it.ev.ReceivedAt, it.ev.Pos)
 		if err != nil || own == nil || own.Frozen || it.ev.Again != "" {
 			return err
 		}
-		r, err := tx.Find(event.ID(it.ev.Key, other, it.ev.Episode))
-		if err != nil || r == nil || own.Pos.Made() || r.Pos.Made() {
-			return err // of the Test button, somebody waits to see the pair arrive
+		if over = own.Over; own.Firing == (event.Position{}) {
+			return nil
 		}
-		over = other == event.Resolved && r.Outcome == event.Queued || r.Outcome == event.Collapsed
-		return nil
+		fired, err := tx.Brief(time.Time{}, own.Firing)
+		over = fired != nil && fired.Outcome == event.Collapsed && !own.Pos.Made()
+		return err
 	}); err != nil || !over {
 		return false, err
 	}

@@ -399,17 +399,23 @@ func (b *batch) candidate(c *candidate) error {
 		return err
 	}
 	if c.status == event.Resolved && (ep == nil || ep.Adopted && !ep.Open) {
-		if adopted := b.adopt(c); adopted != nil {
+		adopted, labels, err := b.adopt(c)
+		if err != nil {
+			return err
+		}
+		if adopted != nil {
 			if err := b.tx.PutEpisode(&event.Episode{Key: key, Source: c.note.Source, Alertname: c.alert.Labels["alertname"], Adopted: true}); err != nil {
 				return err
 			}
-			c.complete(adopted)
+			if err := b.complete(c, adopted, labels); err != nil {
+				return err
+			}
 			key, fingerprint, ep = adopted.Key, adopted.Fingerprint, adopted
 		}
 	}
 	var last *event.Record
 	if ep != nil && ep.Open {
-		if last, err = b.tx.Record(ep.FiringAt, ep.Firing); err != nil {
+		if last, err = b.tx.Brief(ep.FiringAt, ep.Firing); err != nil {
 			return err
 		}
 	}
@@ -424,9 +430,9 @@ func (b *batch) candidate(c *candidate) error {
 		return b.again(c, last)
 	}
 	e := b.event(c, key, fingerprint, ep, verdict)
-	if size, err := e.Size(); err != nil || size > maxEvent {
+	if e.Size() > maxEvent {
 		c.unusable = &pmm.Unusable{Raw: c.alert.Raw, Reason: fmt.Sprintf("its event would be larger than %d MiB", maxEvent>>20)}
-		return cmp.Or(err, b.unusable(c))
+		return b.unusable(c)
 	}
 	if verdict == end && b.cfg.ByAlertname && b.othersOpen(e) {
 		// The incident of that name must stay open; the episode ends all the same,
@@ -456,28 +462,42 @@ func (c *candidate) identity() (key, fingerprint string) {
 // adopt finds the one open alert of the same source that a recovery unknown
 // under its own key can mean. With none or several it means none: a wrong
 // close is worse than a stale incident.
-func (b *batch) adopt(c *candidate) *event.Episode {
-	labels := c.alert.Labels
-	if len(labels) == 0 {
-		return nil
+func (b *batch) adopt(c *candidate) (found *event.Episode, labels map[string]string, err error) {
+	some := c.alert.Labels
+	if len(some) == 0 {
+		return nil, nil, nil
 	}
-	var found *event.Episode
-	for ep := range b.tx.OpenEpisodes(c.note.Source, labels["alertname"]) {
-		if !includes(ep.Labels, labels) {
+	for ep := range b.tx.OpenEpisodes(c.note.Source, some["alertname"]) {
+		all, err := openLabels(b.tx, ep)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !includes(all, some) {
 			continue
 		}
 		if found != nil {
 			b.log.WarnContext(b.ctx, "a recovery could belong to several open alerts; none is closed by it",
-				"alertname", labels["alertname"], "notification_id", c.pos.NotificationID(), "one", found.Key, "other", ep.Key)
-			return nil
+				"alertname", some["alertname"], "notification_id", c.pos.NotificationID(), "one", found.Key, "other", ep.Key)
+			return nil, nil, nil
 		}
-		found = ep
+		found, labels = ep, all
 	}
 	if found == nil {
 		b.log.WarnContext(b.ctx, "a recovery belongs to no open alert",
-			"alertname", labels["alertname"], "notification_id", c.pos.NotificationID())
+			"alertname", some["alertname"], "notification_id", c.pos.NotificationID())
 	}
-	return found
+	return found, labels, nil
+}
+
+// openLabels are the labels of an open episode.
+func openLabels(tx event.Tx, ep *event.Episode) (map[string]string, error) {
+	switch r, err := tx.Record(ep.FiringAt, ep.Firing); {
+	case err != nil:
+		return nil, err
+	case r != nil:
+		return r.Labels, nil
+	}
+	return tx.Labels(ep.Key) // retention, and then a rebuilt ledger
 }
 
 func includes(all, some map[string]string) bool {
@@ -491,9 +511,21 @@ func includes(all, some map[string]string) bool {
 
 // complete fills what a trimmed recovery lacks from the alert it belongs to.
 // Its own bytes stay as they came.
-func (c *candidate) complete(ep *event.Episode) {
-	c.alert.Labels = union(ep.Labels, c.alert.Labels)
-	c.alert.Annotations = union(ep.Annotations, c.alert.Annotations)
+func (b *batch) complete(c *candidate, ep *event.Episode, labels map[string]string) error {
+	c.alert.Labels = union(labels, c.alert.Labels)
+	r, err := b.tx.Record(ep.FiringAt, ep.Firing)
+	if err != nil || r == nil {
+		return err
+	}
+	fired, err := b.read(b.ctx, r)
+	switch {
+	case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+		return nil
+	case err != nil:
+		return err
+	}
+	c.alert.Annotations = union(fired.Annotations, c.alert.Annotations)
+	return nil
 }
 
 func union(under, over map[string]string) map[string]string {
@@ -529,7 +561,7 @@ func (b *batch) event(c *candidate, key, fingerprint string, ep *event.Episode, 
 	}
 	switch verdict {
 	case end:
-		e.Episode, e.StartsAt = ep.ID, ep.StartsAt
+		e.Episode, e.StartsAt, e.Firing = ep.ID, ep.StartsAt, ep.Firing
 	case orphan:
 		e.StartsAt = c.alert.StartsAt
 		e.Episode = event.EpisodeID(cmp.Or(c.alert.StartsAt, c.alert.EndsAt), count)
@@ -562,7 +594,11 @@ func (s *Splitter) finish(e *event.Event, c *candidate) {
 
 // again puts the episode's firing event in line once more: the same event, the
 // same bytes.
-func (b *batch) again(c *candidate, r *event.Record) error {
+func (b *batch) again(c *candidate, last *event.Record) error {
+	r, err := b.tx.Record(last.ReceivedAt, last.Pos)
+	if err != nil {
+		return err
+	}
 	old, err := b.read(b.ctx, r)
 	if errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged) {
 		b.log.WarnContext(b.ctx, "a discarded event is no longer stored and cannot be sent again", "event_id", r.ID)
@@ -588,7 +624,7 @@ func (b *batch) suppress(c *candidate, key string, ep *event.Episode, reason str
 	}
 	b.tx.Count("suppressed:"+reason, 1)
 	return b.tx.PutRecord(&event.Record{
-		ID: fmt.Sprintf("s%d.%d.%d", c.pos.Seq, c.pos.Note, c.pos.Item), Key: key, Source: c.note.Source,
+		ID: c.pos.SuppressedID(), Key: key, Source: c.note.Source,
 		Status: c.status, Alertname: c.alert.Labels["alertname"], Labels: c.alert.Labels, StartsAt: c.alert.StartsAt,
 		ReceivedAt: c.note.ReceivedAt, Pos: c.pos, Notification: c.pos.NotificationID(),
 		Outcome: event.Suppressed, Reason: reason, SettledAt: c.note.ReceivedAt,
@@ -598,7 +634,7 @@ func (b *batch) suppress(c *candidate, key string, ep *event.Episode, reason str
 // unusable keeps the raw bytes of a member as a dead letter, in the stream.
 func (b *batch) unusable(c *candidate) error {
 	e := &event.Event{
-		ID:  fmt.Sprintf("u%d.%d.%d", c.pos.Seq, c.pos.Note, c.pos.Item),
+		ID:  c.pos.UnusableID(),
 		Key: event.Key(c.note.Source, "unusable"), Source: c.note.Source, Pos: c.pos, At: c.pos,
 		ReceivedAt: c.note.ReceivedAt, QueuedAt: time.Now().UTC(), Since: c.note.ReceivedAt,
 		Settled: event.Dead, Reason: "unusable alert: " + c.unusable.Reason, Body: c.unusable.Raw,
@@ -633,6 +669,9 @@ func (b *batch) publish() error {
 // record writes the record of an event that stands in the stream at seq.
 func (s *Splitter) record(tx event.Tx, e *event.Event, seq uint64) error {
 	if e.Again == "" {
+		if err := over(tx, e); err != nil {
+			return err
+		}
 		return tx.PutRecord(event.NewRecord(e, seq))
 	}
 	r, err := tx.Record(e.ReceivedAt, e.Pos)
@@ -640,7 +679,8 @@ func (s *Splitter) record(tx event.Tx, e *event.Event, seq uint64) error {
 	case err != nil:
 		return err
 	case r == nil && e.Again == againKeep: // its day is over; the episode is not
-		return nil
+		_, err := tx.PutLabels(e.Key, e.Labels)
+		return err
 	case r == nil: // its day is gone from the ledger
 		return tx.PutRecord(event.NewRecord(e, seq))
 	case e.Again == againKeep:

@@ -124,6 +124,9 @@ type Event struct {
 	// again later. --retry-for counts from it.
 	QueuedAt time.Time `json:"queued_at"`
 
+	// Firing is, for a recovery, where the firing alert of its episode came in.
+	Firing Position `json:"firing,omitzero"`
+
 	// Settled is set when the outcome was known before any attempt: an alert
 	// that cannot be used (Dead), or a recovery that is withheld but ends its
 	// episode (Suppressed). Reason says why.
@@ -184,6 +187,13 @@ type Record struct {
 	// it says about lateness ("" for nothing).
 	Frozen    bool   `json:"frozen,omitempty"`
 	DelayedBy string `json:"delayed_by,omitempty"`
+
+	// Firing is, for a recovery, where the firing alert of its episode came in.
+	// Over is set with a firing event whose episode ended while it still waited.
+	Firing Position `json:"-"`
+	Over   bool     `json:"-"`
+	// Brief: Labels and Alertname were not read. They stand in the ledger under Key.
+	Brief bool `json:"-"`
 }
 
 // NewRecord is the record of an event that has just been put in line.
@@ -191,7 +201,7 @@ func NewRecord(e *Event, seq uint64) *Record {
 	r := &Record{
 		ID: e.ID, Key: e.Key, Source: e.Source, Status: e.Status, Alertname: e.Alertname,
 		Labels: e.Labels, StartsAt: e.StartsAt, ReceivedAt: e.ReceivedAt, Pos: e.Pos,
-		Notification: e.Pos.NotificationID(), Outcome: Queued, Seq: seq,
+		Notification: e.Pos.NotificationID(), Outcome: Queued, Seq: seq, Firing: e.Firing,
 	}
 	if e.Settled != "" {
 		r.Outcome, r.Reason, r.SettledAt = e.Settled, e.Reason, e.ReceivedAt
@@ -213,19 +223,16 @@ func (r *Record) AddAttempt(a Attempt) {
 }
 
 // Episode is the dedupe state of one incident key: closed, or open since
-// StartsAt. Labels and annotations are kept while it is open, because a
-// trimmed recovery may have to be recognised by them.
+// StartsAt.
 type Episode struct {
-	Key         string            `json:"key"`
-	Source      string            `json:"source"`
-	Alertname   string            `json:"alertname"`
-	Fingerprint string            `json:"fingerprint"`
-	Open        bool              `json:"open"`
-	ID          string            `json:"id"` // what goes into the event id
-	Count       uint64            `json:"count"`
-	StartsAt    time.Time         `json:"starts_at,omitzero"`
-	Labels      map[string]string `json:"labels,omitempty"`
-	Annotations map[string]string `json:"annotations,omitempty"`
+	Key         string    `json:"key"`
+	Source      string    `json:"source"`
+	Alertname   string    `json:"alertname"`
+	Fingerprint string    `json:"fingerprint"`
+	Open        bool      `json:"open"`
+	ID          string    `json:"id"` // what goes into the event id
+	Count       uint64    `json:"count"`
+	StartsAt    time.Time `json:"starts_at,omitzero"`
 	// Seen are further start times of the same episode (a second PMM of a pair).
 	Seen []time.Time `json:"seen,omitempty"`
 	// Past are the start times of the episode just closed.

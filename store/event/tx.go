@@ -22,18 +22,25 @@ type Tx interface {
 	// empty one means all.
 	OpenEpisodes(source, alertname string) iter.Seq[*Episode]
 
+	// Labels are those that stand under an incident key: of the first record that
+	// was written for it. nil when there are none. They are not the caller's.
+	Labels(key string) (map[string]string, error)
+	// PutLabels puts labels there if there are none, and reports whether these
+	// stand there now. PutRecord does the same.
+	PutLabels(key string, labels map[string]string) (bool, error)
+
 	// Record reads the record that came in at pos, at receivedAt; nil when it is
-	// gone (or was never written).
+	// gone (or was never written). A zero receivedAt means that the day is not
+	// known. Brief leaves out labels and alert name, which makes it cheaper; a
+	// brief record can be put back.
 	Record(receivedAt time.Time, pos Position) (*Record, error)
+	Brief(receivedAt time.Time, pos Position) (*Record, error)
 	// PutRecord writes r and keeps the counts by outcome.
 	PutRecord(r *Record) error
 
 	// Each calls fn with every record chosen, newest first unless asked otherwise,
 	// until fn returns false.
 	Each(f Filter, fn func(*Record) bool) error
-	// Find reads the record with this id; nil when there is none.
-	Find(id string) (*Record, error)
-
 	// Settled yields the messages of the events stream that are settled above the
 	// floor, and Floor is the end of those settled without a gap.
 	Settled() iter.Seq[uint64]

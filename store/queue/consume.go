@@ -118,7 +118,8 @@ func (q *Queue) Deliver(ctx context.Context, floor uint64) (*Deliveries, error) 
 	return d, nil
 }
 
-// Next waits for the next event. It fails once Close was called.
+// Next waits for the next event, without labels and annotations. It fails once
+// Close was called.
 func (d *Deliveries) Next() (event.Delivery, error) {
 	for {
 		if d.batch == nil {
@@ -168,7 +169,7 @@ func (d *Deliveries) take(m jetstream.Msg) (event.Delivery, error) {
 	d.mu.Lock()
 	d.acks[out.Seq] = m.Reply()
 	d.mu.Unlock()
-	out.Event, out.Err = event.Decode(m.Data())
+	out.Event, out.Err = unpack(m.Data(), event.DecodeBrief)
 	return out, nil
 }
 

@@ -247,10 +247,7 @@ func (q *Queue) PublishEvents(ctx context.Context, evs []*event.Event) (uint64, 
 		msgs := make([]*nats.Msg, 0, min(len(evs), batchCount))
 		size := 0
 		for len(evs) > 0 && len(msgs) < batchCount && size < batchBytes {
-			data, err := evs[0].Encode()
-			if err != nil {
-				return 0, err
-			}
+			data := pack(evs[0])
 			m := nats.NewMsg(fmt.Sprintf("events.%d.%s", event.Partition(evs[0].Key), evs[0].Key))
 			m.Data = data
 			size += len(data)

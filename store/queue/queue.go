@@ -286,7 +286,7 @@ func (q *Queue) Event(ctx context.Context, seq uint64) (*event.Event, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read event %d: %w", seq, err)
 	}
-	return event.Decode(data)
+	return unpack(data, event.Decode)
 }
 
 func (q *Queue) get(ctx context.Context, s jetstream.Stream, seq uint64) ([]byte, error) {

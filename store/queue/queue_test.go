@@ -314,3 +314,26 @@ func concurrently(b *testing.B, callers int, fn func() error) {
 	wg.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "webhooks/s")
 }
+
+// Whatever stands in the stream: an event or an error, never a panic, and never
+// more memory than a message may need.
+func FuzzUnpack(f *testing.F) {
+	e := someEvent("pmm-1", 1)
+	f.Add(pack(e))
+	f.Add(e.Encode(nil))
+	f.Add([]byte("\x03\xff\xff\xff\xff\x07"))
+	f.Add([]byte("\x03"))
+	f.Fuzz(func(t *testing.T, m []byte) {
+		got, err := unpack(m, event.Decode)
+		if err != nil {
+			if got != nil || !errors.Is(err, event.ErrDamaged) && !errors.Is(err, event.ErrNewer) {
+				t.Fatal(got, err)
+			}
+			return
+		}
+		again, err := unpack(pack(got), event.Decode)
+		if err != nil || !bytes.Equal(again.Encode(nil), got.Encode(nil)) {
+			t.Fatalf("%+v became %+v, %v", got, again, err)
+		}
+	})
+}

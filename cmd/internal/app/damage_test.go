@@ -123,7 +123,7 @@ func TestDamageForgetsNothingThatCanBeRead(t *testing.T) {
 		"the consumer's description cut":                   {edit(in("EVENTS", "obs/delivery/meta.inf"), cut(0.5)), "", false},
 		"the consumer's description gone":                  {gone(in("EVENTS", "obs/delivery/meta.inf")), "", false},
 		"the consumer's position zero":                     {edit(in("EVENTS", "obs/delivery/o.dat"), zero), "", false},
-		"the ledger flipped":                               {edit(ledger, flipText(`"incident_key"`)), "rebuilt", false},
+		"the ledger flipped":                               {edit(ledger, flipText("alertname")), "rebuilt", false},
 		"the floor in the ledger flipped":                  {edit(ledger, flipText(`"floor"`)), "rebuilt", false},
 		"the ledger cut":                                   {edit(ledger, cut(0.3)), "rebuilt", false},
 		"the ledger zero":                                  {edit(ledger, zero), "rebuilt", false},

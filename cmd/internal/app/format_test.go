@@ -54,7 +54,7 @@ func tell(r *rig) {
 // directory written by each. -update writes the one of today's format only if
 // it is not there: a file that changed is a migration, not an update.
 func TestDataDirectoriesOfEveryFormatOpen(t *testing.T) {
-	const today = "../../../testdata/datadir/format-2.tar.gz"
+	const today = "../../../testdata/datadir/format-3.tar.gz"
 	if _, err := os.Stat(today); *update && errors.Is(err, fs.ErrNotExist) {
 		bubble(t, formatConfig, func(r *rig) {
 			tell(r)
@@ -127,9 +127,9 @@ func TestNewerFormatsAreRefused(t *testing.T) {
 			}
 		},
 		"notification": func(t *testing.T, dir string) { publishRaw(t, dir, "notifications.in", []byte("\x02from the future")) },
-		"event":        func(t *testing.T, dir string) { publishRaw(t, dir, "events.0.pmm-x", []byte("\x02from the future")) },
+		"event":        func(t *testing.T, dir string) { publishRaw(t, dir, "events.0.pmm-x", []byte("\x04from the future")) },
 		"event in the middle": func(t *testing.T, dir string) {
-			publishRaw(t, dir, "events.0.pmm-x", []byte("\x02from the future"), []byte("?"))
+			publishRaw(t, dir, "events.0.pmm-x", []byte("\x04from the future"), []byte("?"))
 		},
 		"envelope in the middle": func(t *testing.T, dir string) {
 			publishRaw(t, dir, "notifications.in", []byte("\x02from the future"), []byte("?"))

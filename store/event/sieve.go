@@ -1,0 +1,85 @@
+package event
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"math"
+	"slices"
+	"time"
+)
+
+// Sieve tells, without decoding it, which record as Append wrote it a filter
+// cannot choose: a filter that chooses little would otherwise decode everything.
+// It may let through too much, never too little. For one goroutine.
+type Sieve struct {
+	outcomes     [256]bool
+	status       int // -1 = any
+	since, until int64
+	key, keyText []byte // one of them stands somewhere in the record; nil = any key
+	ids          map[[idSize]byte]bool
+	otherIDs     bool // some have to be read as texts
+}
+
+// NewSieve is the sieve of f.
+func NewSieve(f *Filter) *Sieve {
+	s := &Sieve{status: -1, since: math.MinInt64, until: math.MaxInt64}
+	for i, o := range outcomeCodes {
+		s.outcomes[i] = len(f.Outcomes) == 0 || slices.Contains(f.Outcomes, o)
+	}
+	if f.Status != "" {
+		s.status = slices.Index(statusCodes, f.Status) & 0xff
+	}
+	if !f.Since.IsZero() {
+		s.since = nanos(f.Since)
+	}
+	if !f.Until.IsZero() {
+		s.until = nanos(f.Until)
+	}
+	if n := len(f.Incident); n >= 16 {
+		// The end of the key, however it is written.
+		s.keyText = []byte(f.Incident[n-16:])
+		s.key, _ = hex.DecodeString(f.Incident[n-16:])
+	}
+	if len(f.IDs) > 0 {
+		s.ids = make(map[[idSize]byte]bool, len(f.IDs))
+		for _, id := range f.IDs {
+			raw, err := hex.DecodeString(id)
+			if err == nil && len(raw) == idSize {
+				s.ids[[idSize]byte(raw)] = true
+			} else {
+				s.otherIDs = true
+			}
+		}
+	}
+	return s
+}
+
+// nanos is t as the number that a record has, or the nearest one.
+func nanos(t time.Time) int64 {
+	switch {
+	case t.Year() < 1678:
+		return math.MinInt64
+	case t.Year() > 2261:
+		return math.MaxInt64
+	}
+	return t.UnixNano()
+}
+
+// Lets reports whether the filter may choose the record.
+func (s *Sieve) Lets(b []byte) bool {
+	if len(b) <= atID+idSize || b[0] != recordVersion {
+		return true
+	}
+	at := int64(binary.BigEndian.Uint64(b[atReceived:]))
+	switch {
+	case !s.outcomes[b[atOutcome]], s.status >= 0 && int(b[atStatus]) != s.status, at < s.since, at >= s.until,
+		s.keyText != nil && !bytes.Contains(b, s.keyText) && !(len(s.key) == 8 && bytes.Contains(b, s.key)):
+		return false
+	case s.ids == nil:
+		return true
+	case b[atID] == idHash:
+		return s.ids[[idSize]byte(b[atID+1:])]
+	}
+	return s.otherIDs
+}
