@@ -189,10 +189,12 @@ func (c *Client) request(ctx context.Context, body []byte, token string) (*http.
 		q.Set("token", token)
 	}
 	u.RawQuery = q.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
+	// The address was parsed once: it is put in, not parsed again.
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "/", bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
+	req.URL, req.Host = &u, u.Host
 	if !c.cfg.Query {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -35,10 +36,17 @@ func (p *program) serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	// A forwarder sits beside what it watches: rather some CPU than memory. GOGC,
-	// where it is set, is somebody's own decision.
-	if !slices.ContainsFunc(p.environ, func(kv string) bool { return strings.HasPrefix(kv, "GOGC=") }) {
+	// What is set in the environment is somebody's own decision.
+	decided := func(name string) bool {
+		return slices.ContainsFunc(p.environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
+	}
+	if !decided("GOGC") { // it sits beside what it watches: rather some CPU than memory
 		debug.SetGCPercent(40)
+	}
+	if !decided("GOMAXPROCS") {
+		// An fsync keeps its place from others until the runtime notices, and there is
+		// always one or two under way.
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	}
 	log := newLogger(cfg, p.err)
 	a, err := app.New(cfg, app.Options{
