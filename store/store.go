@@ -211,10 +211,24 @@ func (s *Store) Do(ctx context.Context, fn func(event.Tx) error) error {
 // maxGroup bounds the writes of one commit.
 const maxGroup = 1024
 
+// A commit costs two fsyncs and a dozen pages, whatever is in it. Under load it
+// pays to share it among more than those that came during the one before.
+const (
+	// company is how many writes a commit waits for at the most.
+	company = 48
+	// crowded is how many the one before must have had for it to wait at all.
+	crowded = 8
+	// patience is how long it waits at the most.
+	patience = 500 * time.Microsecond
+)
+
 func (s *Store) commit() {
 	defer close(s.ended)
 	group := make([]*op, 0, maxGroup)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	for {
+		crowd := len(group) >= crowded
 		group = group[:0]
 		select {
 		case o := <-s.ops:
@@ -222,12 +236,24 @@ func (s *Store) commit() {
 		case <-s.stop:
 			return
 		}
+		timer.Reset(patience)
 	gather:
 		for len(group) < maxGroup {
 			select {
 			case o := <-s.ops:
 				group = append(group, o)
+				continue
 			default:
+			}
+			if !crowd || len(group) >= company {
+				break
+			}
+			select {
+			case o := <-s.ops:
+				group = append(group, o)
+			case <-timer.C:
+				break gather
+			case <-s.stop:
 				break gather
 			}
 		}

@@ -118,8 +118,8 @@ const nextTries = 64
 const (
 	windowItems = 60_000
 	windowReady = 1_024
-	windowDown  = 8_192
-	windowBytes = 24 << 20
+	windowDown  = 2_048
+	windowBytes = 12 << 20
 	// claimAhead is how many events are claimed beyond those that are sent: they
 	// share its fsyncs.
 	claimAhead = 128
