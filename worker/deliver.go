@@ -432,11 +432,12 @@ func (d *Deliverer) start(attempts context.Context, now time.Time) error {
 		if !ok {
 			return nil
 		}
-		if !probe && d.failing.Load() >= openAfter {
+		if !d.mayGo(probe) {
 			if d.flying > 0 {
 				return nil // hear first what became of those under way
 			}
 			d.failing.Store(0) // all were heard, and it is still up
+			d.allSet.Store(true)
 		}
 		l := d.next(probe)
 		if l == nil {
