@@ -51,6 +51,7 @@ func TestMain(m *testing.M) {
 //	until REGEXP COMMAND...       again and again until its output matches
 //	json PATH VALUE | PATH has KEY...    on the latest standard output
 //	holds-no TEXT DIR...          no file below holds it
+//	newer ledger|notification|event DIR   a version to come has written there
 //
 // The token of the fake stands in the file token; PMM_CALLGOOSE_DATA_DIR is
 // $WORK/data. The bodies of testdata/webhook are in $WORK/webhook.
@@ -63,6 +64,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fake": fakeCmd, "serve": serveCmd, "post": postCmd, "flow": flowCmd, "exit": exitCmd,
 			"pmm": pmmCmd, "until": untilCmd, "json": jsonCmd, "holds-no": holdsNoCmd,
+			"newer": newerCmd,
 		},
 	})
 }
