@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 const redacted = "[redacted]"
@@ -162,10 +163,27 @@ func (o Option) checkSecret(v string) error {
 	return nil
 }
 
-// exposed tells whether people other than the owner may read the file.
+// exposed tells whether more people than needed may read the file.
 func exposed(path string) bool {
 	fi, err := os.Stat(path)
-	return err == nil && fi.Mode().IsRegular() && fi.Mode().Perm()&0o044 != 0
+	if err != nil || !fi.Mode().IsRegular() {
+		return false
+	}
+	groups, _ := os.Getgroups()
+	return Exposed(fi, os.Geteuid(), append(groups, os.Getegid()))
+}
+
+// Exposed tells whether more people may read the file than uid with these
+// groups needs. A file that belongs to somebody else can be given to us only
+// through a group: so a pod gets its secrets, root's and of mode 0440 with the
+// group that fsGroup names. Of our own files nobody else need read any.
+func Exposed(fi fs.FileInfo, uid int, groups []int) bool {
+	mode := fi.Mode().Perm()
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if ok && int(st.Uid) != uid && slices.Contains(groups, int(st.Gid)) {
+		return mode&0o004 != 0
+	}
+	return mode&0o044 != 0
 }
 
 func (s *Secret) String() string {

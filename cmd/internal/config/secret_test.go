@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -85,6 +86,60 @@ func TestAFileOthersCanReadIsAWarning(t *testing.T) {
 	_, warnings, err := Load(Input{Flags: map[string]string{"admin-token-file": path}, Environ: []string{"HOME=/h"}})
 	if err != nil || len(warnings) != 1 || !strings.HasPrefix(string(warnings[0]), "--admin-token-file: other users") {
 		t.Error(err, warnings)
+	}
+}
+
+// A pod gets its secrets as files of root's with the group that fsGroup names.
+func TestAFileOfSomebodyElseMayBeReadByOurGroup(t *testing.T) {
+	uid, gid := os.Geteuid(), os.Getegid()
+	tests := []struct {
+		name   string
+		mode   os.FileMode
+		uid    int
+		groups []int
+		want   bool
+	}{
+		{"somebody else's, through our group", 0o440, uid + 1, []int{gid + 1, gid}, false},
+		{"somebody else's, through our group, and everybody's", 0o444, uid + 1, []int{gid}, true},
+		{"somebody else's, through our group, and other groups' too", 0o404, uid + 1, []int{gid}, true},
+		{"somebody else's, through a group that is not ours", 0o440, uid + 1, []int{gid + 1}, true},
+		{"our own: nobody else need read it", 0o440, uid, []int{gid}, true},
+		{"our own", 0o400, uid, []int{gid}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := write(t, "s", "x")
+			if err := os.Chmod(path, tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			fi, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := Exposed(fi, tt.uid, tt.groups); got != tt.want {
+				t.Errorf("exposed: %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestASecretOfAPodIsNoWarning(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	for _, tt := range []struct {
+		mode     os.FileMode
+		gid      int
+		warnings int
+	}{{0o440, os.Getegid(), 0}, {0o444, os.Getegid(), 1}, {0o440, 54321, 1}} {
+		path := write(t, "s", "x")
+		if err := errors.Join(os.Chown(path, 54321, tt.gid), os.Chmod(path, tt.mode)); err != nil {
+			t.Fatal(err)
+		}
+		_, warnings, err := Load(Input{Flags: map[string]string{"admin-token-file": path}, Environ: []string{"HOME=/h"}})
+		if err != nil || len(warnings) != tt.warnings {
+			t.Errorf("mode %o, group %d: %v, %v", tt.mode, tt.gid, warnings, err)
+		}
 	}
 }
 

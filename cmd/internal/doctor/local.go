@@ -58,9 +58,16 @@ func (e *examination) secrets() {
 	if key := e.Settings.TLSKey; key != "" {
 		files["tls-key"] = key
 	}
-	owners := []uint32{0, uint32(os.Geteuid())}
+	service := uint32(os.Geteuid())
+	groups, _ := os.Getgroups()
+	groups = append(groups, os.Getegid())
+	owners := []uint32{0, service}
 	if fi, err := os.Stat(e.Settings.DataDir); err == nil {
 		owners = append(owners, owner(fi))
+		if service == 0 { // then it is that of the directory, whoever runs doctor
+			service = owner(fi)
+			groups = append(groups, int(group(fi)))
+		}
 	}
 	good := 0
 	for _, o := range config.Options() { // in the order of the table
@@ -78,7 +85,7 @@ func (e *examination) secrets() {
 			e.fail("secrets", fix("Make it readable for the service's user: the next start, and a replaced token, need it."), "the file of %s cannot be looked at: %s", name, reason(err))
 		case fi.Mode().Perm()&0o022 != 0:
 			e.warn("secrets", fix("chmod go-w "+path), "others than the owner may replace the file of %s (mode %04o)", name, fi.Mode().Perm())
-		case fi.Mode().Perm()&0o044 != 0:
+		case config.Exposed(fi, int(service), groups):
 			e.warn("secrets", fix("chmod 600 "+path), "other users of this machine may read the file of %s (mode %04o)", name, fi.Mode().Perm())
 		case !slices.Contains(owners, owner(fi)):
 			e.warn("secrets", fix(fmt.Sprintf("chown it to the service's user: chown --reference=%s %s", e.Settings.DataDir, path)),
@@ -90,7 +97,7 @@ func (e *examination) secrets() {
 	if good == len(files) {
 		text := "no secret is kept in a file"
 		if good > 0 {
-			text = fmt.Sprintf("files: %d, readable for their owner only", good)
+			text = fmt.Sprintf("files: %d, readable for their owner or the service's group only", good)
 		}
 		e.ok("secrets", "%s", text)
 	}
@@ -99,6 +106,13 @@ func (e *examination) secrets() {
 func owner(fi fs.FileInfo) uint32 {
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
 		return st.Uid
+	}
+	return 0
+}
+
+func group(fi fs.FileInfo) uint32 {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return st.Gid
 	}
 	return 0
 }

@@ -34,6 +34,25 @@ func TestSecretFiles(t *testing.T) {
 	demand(t, examine(t, Config{Settings: c}), "secrets", Fail, "callgoose-token", "no such file")
 }
 
+// A pod's secrets are root's and readable for its group; its volume may be root's too.
+func TestSecretFilesOfAPod(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	c := settings(t, nowhere(nil))
+	path := filepath.Join(filepath.Dir(c.DataDir), "token")
+	for mode, want := range map[os.FileMode]Severity{0o440: OK, 0o444: Warn} {
+		if err := errors.Join(os.Chown(c.DataDir, 54321, 54322), os.Chown(path, 0, 54322), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		demand(t, examine(t, Config{Settings: c}), "secrets", want)
+	}
+	if err := errors.Join(os.Chown(path, 0, 54323), os.Chmod(path, 0o440)); err != nil {
+		t.Fatal(err)
+	}
+	demand(t, examine(t, Config{Settings: c}), "secrets", Warn, "may read")
+}
+
 // nowhere adds an address where nobody listens: what is tested here is local.
 func nowhere(flags map[string]string) map[string]string {
 	all := map[string]string{"callgoose-url": "http://127.0.0.1:1/v1/process"}
