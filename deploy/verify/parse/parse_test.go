@@ -14,6 +14,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -77,6 +78,7 @@ func manifests(t *testing.T, content []byte) (all []any) {
 			"NetworkPolicy": &networkingv1.NetworkPolicy{}, "PersistentVolumeClaim": &corev1.PersistentVolumeClaim{},
 			"ConfigMap": &corev1.ConfigMap{}, "ServiceAccount": &corev1.ServiceAccount{},
 			"ClusterRole": &rbacv1.ClusterRole{}, "ClusterRoleBinding": &rbacv1.ClusterRoleBinding{},
+			"PodMonitor": &monitoringv1.PodMonitor{},
 		}
 		into := kinds[meta.Kind]
 		if into == nil {
@@ -138,6 +140,45 @@ func TestStandalone(t *testing.T) {
 	}
 	if all[0].(*corev1.Secret).Name != pod.Spec.Volumes[0].Secret.SecretName {
 		t.Error("another secret is mounted")
+	}
+}
+
+// The monitor finds the pod of standalone.yaml, its port and its token, and the
+// policies let Prometheus in there and nowhere else.
+func TestPodMonitor(t *testing.T) {
+	all := manifests(t, read(t, "podmonitor.yaml"))
+	if len(all) != 2 {
+		t.Fatalf("%d documents", len(all))
+	}
+	standalone := manifests(t, read(t, "standalone.yaml"))
+	secret, pod := standalone[0].(*corev1.Secret), standalone[2].(*appsv1.StatefulSet).Spec.Template
+	monitor, policy := all[0].(*monitoringv1.PodMonitor), all[1].(*networkingv1.NetworkPolicy)
+	for _, selector := range []map[string]string{monitor.Spec.Selector.MatchLabels, policy.Spec.PodSelector.MatchLabels} {
+		if len(selector) == 0 {
+			t.Error("everything is selected")
+		}
+		for k, v := range selector {
+			if pod.Labels[k] != v {
+				t.Errorf("the pod is not selected: %s", k)
+			}
+		}
+	}
+	e := monitor.Spec.PodMetricsEndpoints[0]
+	if e.Port == nil || e.Authorization == nil || e.Authorization.Credentials == nil {
+		t.Fatalf("no port or no token: %+v", e)
+	}
+	i := slices.IndexFunc(pod.Spec.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.Name == *e.Port })
+	if i < 0 || pod.Spec.Containers[0].Ports[i].ContainerPort != 4668 || policy.Spec.Ingress[0].Ports[0].Port.StrVal != *e.Port {
+		t.Errorf("port %s is not that of operators, or not let in", *e.Port)
+	}
+	if c := e.Authorization.Credentials; c.Name != secret.Name || c.Key != "admin-token" || e.Path != "/metrics" {
+		t.Errorf("scrapes %s with %+v", e.Path, c)
+	}
+	if monitor.Spec.JobLabel != "" && pod.Labels[monitor.Spec.JobLabel] == "" {
+		t.Errorf("the pod has no label %s to name the job", monitor.Spec.JobLabel)
+	}
+	if len(policy.Spec.Ingress) != 1 || len(policy.Spec.Ingress[0].From) != 1 || policy.Spec.Egress != nil {
+		t.Errorf("the policy lets in or out too much: %+v", policy.Spec)
 	}
 }
 
