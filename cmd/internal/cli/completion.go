@@ -81,11 +81,11 @@ _pmm_callgoose() {
 				names += "|" + quoteShell(strings.Join(n.path, " ")+" -"+f.short)
 			}
 			switch {
-			case f.many && len(f.values) > 0:
+			case f.many && len(f.offered()) > 0:
 				fmt.Fprintf(&b, "    %s)\n      local before=''\n      [[ $cur == *,* ]] && before=${cur%%,*},\n"+
-					"      mapfile -t COMPREPLY < <(compgen -P \"$before\" -W %s -- \"${cur##*,}\"); return ;;\n", names, quoteShell(strings.Join(f.values, " ")))
-			case len(f.values) > 0:
-				fmt.Fprintf(&b, "    %s) mapfile -t COMPREPLY < <(compgen -W %s -- \"$cur\"); return ;;\n", names, quoteShell(strings.Join(f.values, " ")))
+					"      mapfile -t COMPREPLY < <(compgen -P \"$before\" -W %s -- \"${cur##*,}\"); return ;;\n", names, quoteShell(strings.Join(f.offered(), " ")))
+			case len(f.offered()) > 0:
+				fmt.Fprintf(&b, "    %s) mapfile -t COMPREPLY < <(compgen -W %s -- \"$cur\"); return ;;\n", names, quoteShell(strings.Join(f.offered(), " ")))
 			case f.file:
 				fmt.Fprintf(&b, "    %s) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- \"$cur\"); return ;;\n", names)
 			default:
@@ -152,10 +152,10 @@ func zshCompletion(root *node) string {
 					spec = "*" + spec
 				}
 				switch {
-				case f.many && len(f.values) > 0:
-					spec += ":" + f.name + ":_values -s , " + f.name + " " + strings.Join(f.values, " ")
-				case len(f.values) > 0:
-					spec += ":" + f.name + ":(" + strings.Join(f.values, " ") + ")"
+				case f.many && len(f.offered()) > 0:
+					spec += ":" + f.name + ":_values -s , " + f.name + " " + strings.Join(f.offered(), " ")
+				case len(f.offered()) > 0:
+					spec += ":" + f.name + ":(" + strings.Join(f.offered(), " ") + ")"
 				case f.file:
 					spec += ":" + f.name + ":_files"
 				case f.value:
@@ -205,10 +205,10 @@ complete -c pmm-callgoose -l help -d 'help'
 				b.WriteString(" -s " + f.short)
 			}
 			switch {
-			case f.many && len(f.values) > 0:
-				fmt.Fprintf(&b, " -x -a %s", quoteFish("(__fish_append , "+strings.Join(f.values, " ")+")"))
-			case len(f.values) > 0:
-				fmt.Fprintf(&b, " -x -a %s", quoteFish(strings.Join(f.values, " ")))
+			case f.many && len(f.offered()) > 0:
+				fmt.Fprintf(&b, " -x -a %s", quoteFish("(__fish_append , "+strings.Join(f.offered(), " ")+")"))
+			case len(f.offered()) > 0:
+				fmt.Fprintf(&b, " -x -a %s", quoteFish(strings.Join(f.offered(), " ")))
 			case f.file:
 				b.WriteString(" -r -F")
 			case f.value:

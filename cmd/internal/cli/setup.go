@@ -15,7 +15,7 @@ import (
 // pmmFlags are the flags of the commands that ask PMM.
 func pmmFlags(more ...cli.Flag) []cli.Flag {
 	text := func(name, usage string) *cli.StringFlag {
-		return &cli.StringFlag{Name: name, Usage: usage, EnvVars: []string{config.EnvName(name)}, Category: "PMM", TakesFile: strings.HasSuffix(name, "-file")}
+		return &cli.StringFlag{Name: name, Usage: usage, EnvVars: []string{config.EnvName(name)}, Category: "PMM", TakesFile: strings.HasSuffix(name, "-file") || strings.HasSuffix(name, "-ca")}
 	}
 	return append([]cli.Flag{
 		text("pmm-url", "address of PMM, https://HOST"),

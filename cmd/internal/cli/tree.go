@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/event"
 )
@@ -31,6 +32,7 @@ type flagNode struct {
 	value  bool     // takes one
 	many   bool     // takes several, separated by commas
 	values []string // all there are, nil = any
+	usual  []string // some that are good, of many
 	file   bool     // the value is a path
 }
 
@@ -65,11 +67,38 @@ func (n *node) each(fn func(*node)) {
 
 func (n *node) name() string { return n.path[len(n.path)-1] }
 
-// Values that no option of the configuration describes.
-var flagValues = map[string][]string{
-	"output": {"table", "json"},
-	"status": {string(event.Firing), string(event.Resolved)},
-	"kind":   {"notification", "event"},
+// flagValues are those of flags that are no option of the configuration.
+func flagValues(name string) (values []string) {
+	switch name {
+	case "output":
+		return []string{"table", "json"}
+	case "status":
+		return []string{string(event.Firing), string(event.Resolved)}
+	case "kind":
+		return []string{admin.KindNotification, admin.KindEvent}
+	case "outcome":
+		for _, o := range event.Outcomes {
+			values = append(values, string(o))
+		}
+	}
+	return values
+}
+
+// usualValues are completed, and others are taken too. The severities are those
+// that PMM offers for an alert rule.
+func usualValues(name string) []string {
+	if name == "severity" {
+		return []string{"emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"}
+	}
+	return nil
+}
+
+// offered is what a shell completes.
+func (f flagNode) offered() []string {
+	if len(f.values) > 0 {
+		return f.values
+	}
+	return f.usual
 }
 
 func describeFlag(f cli.Flag) flagNode {
@@ -90,15 +119,12 @@ func describeFlag(f cli.Flag) flagNode {
 	case *cli.StringSliceFlag:
 		d.many = f.Name != "match" // a label may hold a comma
 	}
-	d.values = flagValues[d.name]
-	for _, o := range config.Options() {
-		if o.Name == d.name {
-			d.values = o.Values
-		}
-	}
-	if d.name == "outcome" {
-		for _, o := range event.Outcomes {
-			d.values = append(d.values, string(o))
+	d.values, d.usual = flagValues(d.name), usualValues(d.name)
+	if o, ok := d.setting(); ok {
+		d.values = o.Values
+		// A flag of another type only has the same name, as replay's --rate.
+		if _, text := f.(*cli.StringFlag); text && o.Off != "" {
+			d.usual = []string{o.Off}
 		}
 	}
 	return d
