@@ -2,6 +2,8 @@
 # Builds deb and rpm, the same bytes each time for one commit and version:
 #   deploy/package/build.sh VERSION OUTDIR [ARCH...]     (default: amd64 arm64)
 # NFPM is the command to pack with, SOURCE_DATE_EPOCH the time in the packages.
+# MAINTAINER, "Name <address>", is who answers for them: whoever publishes them.
+# Without it they name an address that cannot exist (RFC 2606), and that is said.
 set -euo pipefail
 
 version=${1:?VERSION}
@@ -13,7 +15,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 if [[ -z ${SOURCE_DATE_EPOCH:-} ]]; then
 	SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 fi
-export SOURCE_DATE_EPOCH VERSION=$version CGO_ENABLED=0
+if [[ -z ${MAINTAINER:-} ]]; then
+	MAINTAINER='nobody yet <maintainer-not-set@example.invalid>'
+	echo "MAINTAINER is not set: these packages name nobody to write to" >&2
+fi
+export SOURCE_DATE_EPOCH MAINTAINER VERSION=$version CGO_ENABLED=0
 commit=$(git rev-parse HEAD 2>/dev/null || true)
 date=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
 read -ra nfpm <<<"${NFPM:-go run $(sed -n 's/^ *NFPM: *//p' Taskfile.yml)}"
@@ -31,7 +37,7 @@ gzip -9nc <<-EOF >"$stage/changelog.gz"
 
 	  * What changed stands in CHANGELOG.md of the project.
 
-	 -- pmm-callgoose maintainers <maintainers@example.invalid>  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
+	 -- $MAINTAINER  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 EOF
 (($#)) || set -- amd64 arm64
 for ARCH in "$@"; do
