@@ -65,6 +65,25 @@ func (q *Queue) PublishNotification(ctx context.Context, n event.Notification) (
 	}
 }
 
+// PublishAlone stores n in a message, and so with an fsync, of its own. It is there
+// to be compared with PublishNotification.
+func (q *Queue) PublishAlone(ctx context.Context, n event.Notification) (string, error) {
+	if err := q.room.refuse(len(n.Body)); err != nil {
+		return "", err
+	}
+	began := time.Now()
+	data, _ := encodeEnvelope(nil, nil, []*publishing{{note: n}})
+	ack, err := q.js.Publish(ctx, noteSubject, data, jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return "", fmt.Errorf("%w: publish a notification: %w", ErrUnavailable, err)
+	}
+	if q.cfg.Synced != nil {
+		q.cfg.Synced(time.Since(began), 1)
+	}
+	q.room.wrote(len(data), n.Alerts)
+	return event.NotificationID(ack.Sequence, 0), nil
+}
+
 // Commits under way. A commit passes through several goroutines of the server
 // besides the fsync: with one at a time, a busy machine spends its time handing
 // over. A few, one behind the other, keep the disk busy.

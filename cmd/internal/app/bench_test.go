@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,40 +29,77 @@ import (
 // BenchmarkIntake posts bodies of five alerts over real connections, to
 //
 //	discard   the same server, throwing the body away
-//	fsync     the same handler, one fsync for each webhook
+//	fsync     the same handler, appending to a file, one fsync for each webhook
+//	alone     the same handler and queue, one message and so one fsync for each webhook
 //	durable   the same handler, the real queue
 //
 // The ratios within one run are what counts.
 func BenchmarkIntake(b *testing.B) {
-	body, err := os.ReadFile(filepath.Join("..", "..", "..", "testdata", "webhook", "grafana-firing-group-5.json"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	for _, connections := range []int{1, 64} {
-		for _, name := range []string{"discard", "fsync", "durable"} {
-			b.Run(fmt.Sprintf("%s/connections=%d", name, connections), func(b *testing.B) {
-				var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					_, _ = io.Copy(io.Discard, r.Body)
-					w.WriteHeader(http.StatusAccepted)
+	for _, kind := range []string{"10KB", "5KB"} {
+		bodies := benchBodies(b, kind)
+		for _, connections := range []int{1, 64} {
+			for _, name := range []string{"discard", "fsync", "alone", "durable"} {
+				b.Run(fmt.Sprintf("body=%s/connections=%d/%s", kind, connections, name), func(b *testing.B) {
+					var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						_, _ = io.Copy(io.Discard, r.Body)
+						w.WriteHeader(http.StatusAccepted)
+					})
+					if name != "discard" {
+						h = benchHandler(b, name)
+					}
+					benchPosts(b, ingest.Server(h, nil), bodies, connections)
 				})
-				if name != "discard" {
-					h = benchHandler(b, name)
-				}
-				benchPosts(b, ingest.Server(h, nil), body, connections)
-			})
+			}
 		}
 	}
 }
 
+// benchBodies are 64 bodies of one kind: that of testdata, each with alerts of its
+// own, or what bench sends. No two are alike, as what is stored is compressed.
+func benchBodies(b *testing.B, kind string) (bodies [][]byte) {
+	const count, alerts = 64, 5
+	made := bench.NewBodies(alerts, 5500, count*alerts)
+	if kind == "5KB" {
+		for n := range count {
+			bodies = append(bodies, made.Body(nil, n))
+		}
+		return bodies
+	}
+	body, err := os.ReadFile(filepath.Join("..", "..", "..", "testdata", "webhook", "grafana-firing-group-5.json"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	fingerprint := regexp.MustCompile(`"fingerprint":"[0-9a-f]{16}"`)
+	for range count {
+		bodies = append(bodies, fingerprint.ReplaceAllFunc(body, func([]byte) []byte {
+			return fmt.Appendf(nil, `"fingerprint":"%016x"`, rand.Uint64())
+		}))
+	}
+	return bodies
+}
+
 func benchHandler(b *testing.B, name string) http.Handler {
 	var p ingest.Publisher = &onePerFsync{dir: b.TempDir()}
-	if name == "durable" {
-		q, err := queue.Open(context.Background(), queue.Config{Dir: b.TempDir(), MaxStore: 1 << 40})
+	if name != "fsync" {
+		var commits, took atomic.Int64
+		q, err := queue.Open(context.Background(), queue.Config{
+			Dir: b.TempDir(), MaxStore: 1 << 40,
+			Synced: func(d time.Duration, _ int) { commits.Add(1); took.Add(int64(d)) },
+		})
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Cleanup(func() { _ = q.Close() })
-		p = queued{q}
+		b.Cleanup(func() {
+			_ = q.Close()
+			if n := commits.Load(); n > 0 {
+				b.ReportMetric(float64(took.Load())/float64(n)/1e6, "ms/commit")
+				b.ReportMetric(float64(b.N)/float64(n), "webhooks/commit")
+			}
+		})
+		p = queued(q.PublishNotification)
+		if name == "alone" {
+			p = queued(q.PublishAlone)
+		}
 	}
 	h, err := ingest.New(ingest.Config{Publisher: p, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -67,10 +108,10 @@ func benchHandler(b *testing.B, name string) http.Handler {
 	return h
 }
 
-type queued struct{ q *queue.Queue }
+type queued func(context.Context, event.Notification) (string, error)
 
 func (p queued) Publish(ctx context.Context, n ingest.Notification) (string, error) {
-	return p.q.PublishNotification(ctx, event.Notification(n))
+	return p(ctx, event.Notification(n))
 }
 
 // onePerFsync is what a store without group commit does at its best: append,
@@ -97,7 +138,9 @@ func (p *onePerFsync) Publish(_ context.Context, n ingest.Notification) (string,
 	return "x", p.f.Sync()
 }
 
-func benchPosts(b *testing.B, srv *http.Server, body []byte, connections int) {
+// benchPosts reports also the median time of a webhook, and the processor time it
+// cost both sides: that hardly depends on what else the machine does.
+func benchPosts(b *testing.B, srv *http.Server, bodies [][]byte, connections int) {
 	s := httptest.NewUnstartedServer(srv.Handler)
 	s.Config = srv
 	s.Start()
@@ -107,11 +150,21 @@ func benchPosts(b *testing.B, srv *http.Server, body []byte, connections int) {
 	var left atomic.Int64
 	left.Store(int64(b.N))
 	var wg sync.WaitGroup
+	took := make([][]time.Duration, connections)
+	for i := range took {
+		took[i] = make([]time.Duration, 0, b.N)
+	}
+	cpu := cpuTime()
 	b.ResetTimer()
-	for range connections {
+	for i := range connections {
 		wg.Go(func() {
-			for left.Add(-1) >= 0 {
-				resp, err := client.Post(s.URL+"/v1/webhook", "application/json", bytes.NewReader(body))
+			for {
+				n := left.Add(-1)
+				if n < 0 {
+					return
+				}
+				start := time.Now()
+				resp, err := client.Post(s.URL+"/v1/webhook", "application/json", bytes.NewReader(bodies[int(n)%len(bodies)]))
 				if err != nil {
 					b.Error(err)
 					return
@@ -122,11 +175,23 @@ func benchPosts(b *testing.B, srv *http.Server, body []byte, connections int) {
 					b.Errorf("answered %d", resp.StatusCode)
 					return
 				}
+				took[i] = append(took[i], time.Since(start))
 			}
 		})
 	}
 	wg.Wait()
+	b.StopTimer()
+	all := slices.Concat(took...)
+	slices.Sort(all)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "webhooks/s")
+	b.ReportMetric(float64(all[len(all)/2])/1e6, "p50-ms")
+	b.ReportMetric(float64(cpuTime()-cpu)/1e3/float64(b.N), "cpu-µs/webhook")
+}
+
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkDrain queues events while the sink is shut and opens it: a whole

@@ -19,7 +19,7 @@ func TestBodiesAreWhatPMMSends(t *testing.T) {
 	}
 	seen := map[string]int{}
 	for n := range 6 {
-		got, err := pmm.Decode(b.body(nil, n))
+		got, err := pmm.Decode(b.Body(nil, n))
 		if err != nil || len(got.Alerts) != 5 || len(got.Unusable) != 0 {
 			t.Fatal(got, err)
 		}

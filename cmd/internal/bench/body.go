@@ -44,8 +44,8 @@ func (b *Bodies) atLeast(connections int) error {
 	return nil
 }
 
-// body is the n-th body of a run.
-func (b *Bodies) body(dst []byte, n int) []byte {
+// Body appends the n-th body of a run to dst.
+func (b *Bodies) Body(dst []byte, n int) []byte {
 	return b.append(dst, n%b.groups, n/b.groups%2 == 0, time.Now())
 }
 

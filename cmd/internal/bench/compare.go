@@ -84,7 +84,7 @@ func Fsync(ctx context.Context, dir string, bodies *Bodies, count int) (l Latenc
 	var took []time.Duration
 	var body []byte
 	for i := 0; i < count && ctx.Err() == nil; i++ {
-		body = bodies.body(body[:0], i)
+		body = bodies.Body(body[:0], i)
 		start := time.Now()
 		if _, err := f.Write(body); err != nil {
 			return l, err

@@ -120,7 +120,7 @@ func (l *Load) Run(ctx context.Context) (Measured, error) {
 				if l.Every > 0 {
 					sleep(ctx, time.Until(began.Add(time.Duration(n)*l.Every)))
 				}
-				body = l.Bodies.body(body[:0], first+n)
+				body = l.Bodies.Body(body[:0], first+n)
 				start := time.Now()
 				code, err := l.Target.post(ctx, c, body)
 				switch {

@@ -304,7 +304,7 @@ func (s *story) delay(ctx context.Context, r *Report) error {
 	t := Target{URL: s.p.URL}
 	var took []time.Duration
 	for n := range 2 * delayKeys {
-		code, err := t.post(ctx, c, bodies.body(nil, n))
+		code, err := t.post(ctx, c, bodies.Body(nil, n))
 		if err != nil || code != 202 {
 			return fmt.Errorf("webhook answered %d: %w", code, err)
 		}
