@@ -149,43 +149,47 @@ func (s *scanner) value() []byte {
 func (s *scanner) str() {
 	data, i := s.data, s.pos+1
 	for {
-		for i+8 <= len(data) {
-			if marks := special(binary.LittleEndian.Uint64(data[i:])); marks != 0 {
-				i += bits.TrailingZeros64(marks) / 8
-				break
+		if i+8 <= len(data) {
+			marks := special(binary.LittleEndian.Uint64(data[i:]))
+			if marks == 0 {
+				i += 8
+				continue
 			}
-			i += 8
+			i += bits.TrailingZeros64(marks) / 8
+		} else {
+			for i < len(data) && data[i] >= ' ' && data[i] != '"' && data[i] != '\\' {
+				i++
+			}
+			if i == len(data) {
+				s.fail(i)
+				return
+			}
 		}
-		for i < len(data) && data[i] >= ' ' && data[i] != '"' && data[i] != '\\' {
-			i++ // only within the last seven bytes of the text
-		}
-		switch {
-		case i == len(data):
-			s.fail(i)
-			return
-		case data[i] == '"':
+		switch data[i] {
+		case '"':
 			s.pos = i + 1
 			return
-		case data[i] != '\\': // a bare control character
+		case '\\':
+			n := escape(data[i:])
+			if n == 0 {
+				s.fail(min(i+1, len(data)))
+				return
+			}
+			i += n
+		default: // a bare control character
 			s.fail(i)
 			return
 		}
-		n := escape(data[i:])
-		if n == 0 {
-			s.fail(min(i+1, len(data)))
-			return
-		}
-		i += n
 	}
 }
 
 // special marks, in the top bit of each byte, the quotes, backslashes and
 // control characters of eight bytes. The lowest mark is exact; a borrow can make
-// higher ones false.
+// higher ones false. Of the plain characters only the quote, with its second bit
+// turned, joins the control characters below 0x21.
 func special(w uint64) uint64 {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
-	quote, slash := w^ones*'"', w^ones*'\\'
-	return ((quote-ones)&^quote | (slash-ones)&^slash | (w-ones*' ')&^w) & tops
+	return ((w ^ ones*2 - ones*0x21) | (w ^ ones*'\\' - ones)) &^ w & tops
 }
 
 // escape returns the length of the escape sequence that b begins with, 0 when it
