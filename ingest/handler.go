@@ -130,8 +130,9 @@ const (
 type Handler struct {
 	config   Config
 	guard    guard
+	late     error // the cause of a publish that takes too long
 	stopping atomic.Bool
-	buffers  sync.Pool // *bytes.Buffer, for bodies
+	buffers  sync.Pool // *bytes.Buffer, for a body and then for the answer to it
 }
 
 // New returns a Handler that stores what it accepts through c.Publisher.
@@ -141,7 +142,7 @@ func New(c Config) (*Handler, error) {
 	}
 	c = c.withDefaults()
 	c.Logger = c.Logger.With("component", "ingest")
-	h := &Handler{config: c, guard: newGuard(c)}
+	h := &Handler{config: c, guard: newGuard(c), late: fmt.Errorf("not stored within %s", c.PublishTimeout)}
 	h.buffers.New = func() any { return new(bytes.Buffer) }
 	return h, nil
 }
@@ -176,7 +177,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve takes a webhook as far as its 202, or says why there is none.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, now time.Time) *refusal {
-	source, no := h.admit(r)
+	source, no := h.admit(r, now)
 	if no != nil {
 		return no
 	}
@@ -201,8 +202,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, now time.Time) *
 	}
 
 	// From here the sender's patience no longer matters; see the package comment.
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(r.Context()), h.config.PublishTimeout,
-		fmt.Errorf("not stored within %s", h.config.PublishTimeout))
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(r.Context()), h.config.PublishTimeout, h.late)
 	defer cancel()
 	id, err := h.config.Publisher.Publish(ctx, Notification{Source: source, ReceivedAt: now.UTC(), Body: body, Alerts: alerts})
 	if err != nil {
@@ -212,20 +212,22 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, now time.Time) *
 	}
 
 	// The body is on disk: dying before the 202 is out costs a repeat, no alert.
-	accepted(w, id, alerts)
+	accepted(w, buf, id, alerts)
 	h.config.Observer.Stored(source)
 	if truncated > 0 {
 		h.config.Observer.Truncated(source, truncated)
 		h.config.Logger.Warn("pmm cut alerts off the notification, set max alerts to 0 in its contact point",
 			"notification_id", id, "source", source, "alerts", alerts, "truncated", truncated)
 	}
-	h.config.Logger.LogAttrs(ctx, slog.LevelDebug, "notification accepted", slog.String("notification_id", id),
-		slog.String("source", source), slog.Int("alerts", alerts), slog.Duration("duration", time.Since(now)))
+	if h.config.Logger.Enabled(ctx, slog.LevelDebug) {
+		h.config.Logger.LogAttrs(ctx, slog.LevelDebug, "notification accepted", slog.String("notification_id", id),
+			slog.String("source", source), slog.Int("alerts", alerts), slog.Duration("duration", time.Since(now)))
+	}
 	return nil
 }
 
 // admit decides on the header alone and returns the source.
-func (h *Handler) admit(r *http.Request) (source string, no *refusal) {
+func (h *Handler) admit(r *http.Request, now time.Time) (source string, no *refusal) {
 	source, ok := sourceOf(r.URL.Path)
 	if !ok {
 		return "", refuse(http.StatusNotFound,
@@ -237,7 +239,7 @@ func (h *Handler) admit(r *http.Request) (source string, no *refusal) {
 	if h.stopping.Load() {
 		return "", &refusal{code: http.StatusServiceUnavailable, reason: "stopping", retry: stopRetry}
 	}
-	if reason := h.guard.header(r.Header, time.Now()); reason != "" {
+	if reason := h.guard.header(r.Header, now); reason != "" {
 		return "", refuse(http.StatusUnauthorized, "%s", reason)
 	}
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
@@ -278,7 +280,11 @@ func (h *Handler) read(buf *bytes.Buffer, w http.ResponseWriter, r *http.Request
 	// A promised length is no reason to reserve megabytes: the sender may never
 	// send them.
 	buf.Grow(int(min(max(r.ContentLength, 0), 64<<10)) + bytes.MinRead)
-	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, h.config.MaxBody))
+	from := r.Body
+	if r.ContentLength < 0 { // else admit has looked at the length, and net/http ends the body there
+		from = http.MaxBytesReader(w, from, h.config.MaxBody)
+	}
+	_, err := buf.ReadFrom(from)
 	if err == nil {
 		return nil
 	}
@@ -302,12 +308,18 @@ func unstored(err error) *refusal {
 	return no
 }
 
-func accepted(w http.ResponseWriter, id string, alerts int) {
-	writeJSON(w, http.StatusAccepted, struct {
-		ID     string `json:"id"`
-		Alerts int    `json:"alerts"`
-	}{id, alerts})
+// accepted answers 202. An id is plain ASCII, so quoting it as Go does is JSON.
+func accepted(w http.ResponseWriter, buf *bytes.Buffer, id string, alerts int) {
+	buf.Reset()
+	b := strconv.AppendQuote(append(buf.AvailableBuffer(), `{"id":`...), id)
+	b = strconv.AppendInt(append(b, `,"alerts":`...), int64(alerts), 10)
+	b = append(b, "}\n"...)
+	w.Header()["Content-Type"] = contentJSON
+	w.WriteHeader(http.StatusAccepted)
+	_, _ = w.Write(b) // a sender that is gone repeats
 }
+
+var contentJSON = []string{"application/json"} // shared: net/http only reads it
 
 func (h *Handler) answer(w http.ResponseWriter, no *refusal) {
 	switch no.code {
@@ -330,9 +342,9 @@ func (h *Handler) answer(w http.ResponseWriter, no *refusal) {
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {
-	w.Header().Set("Content-Type", "application/json")
+	w.Header()["Content-Type"] = contentJSON
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(v) // a sender that is gone repeats
+	_ = json.NewEncoder(w).Encode(v)
 }
 
 func (h *Handler) log(r *http.Request, no *refusal, took time.Duration) {
