@@ -23,6 +23,17 @@ const (
 	gatherBytes = 1 << 20
 )
 
+// An fsync costs processor time too, as much as a dozen webhooks: under load
+// it pays to share it among more than those that came during the one before.
+const (
+	// company is how many callers a commit waits for at the most.
+	company = 32
+	// crowded is how many callers must be about for it to wait at all.
+	crowded = 8
+	// patience is how long it waits at the most.
+	patience = time.Millisecond
+)
+
 // publishing is a notification waiting for its commit.
 type publishing struct {
 	note event.Notification
@@ -34,6 +45,9 @@ type published struct {
 	err error
 }
 
+// publishings are used again, each once its caller has the answer.
+var publishings = sync.Pool{New: func() any { return &publishing{done: make(chan published, 1)} }}
+
 // PublishNotification stores n and returns its id once it is fsynced. Any
 // error means that it may not be stored: answer 503. The body is not kept.
 // Safe concurrently: callers that wait at the same time share one fsync.
@@ -41,7 +55,8 @@ func (q *Queue) PublishNotification(ctx context.Context, n event.Notification) (
 	if err := q.room.refuse(len(n.Body)); err != nil {
 		return "", err
 	}
-	p := &publishing{note: n, done: make(chan published, 1)}
+	p := publishings.Get().(*publishing)
+	p.note = n
 	select {
 	case q.publish <- p:
 	case <-q.stop:
@@ -54,6 +69,8 @@ func (q *Queue) PublishNotification(ctx context.Context, n event.Notification) (
 	// by publishTimeout.
 	select {
 	case r := <-p.done:
+		p.note = event.Notification{}
+		publishings.Put(p)
 		return r.id, r.err
 	case <-q.ended:
 	}
@@ -84,134 +101,137 @@ func (q *Queue) PublishAlone(ctx context.Context, n event.Notification) (string,
 	return event.NotificationID(ack.Sequence, 0), nil
 }
 
-// Commits under way. A commit passes through several goroutines of the server
-// besides the fsync: with one at a time, a busy machine spends its time handing
-// over. A few, one behind the other, keep the disk busy.
-const (
-	maxUnderWay = 2
-	// company is how many must be waiting to start a commit beside another.
-	company = 24
-)
-
-// underWay is one commit on its way to the disk.
-type underWay struct {
-	ack   jetstream.PubAckFuture
-	batch []*publishing
-	data  []byte
-	began time.Time
+// commit is the committer: while a publish is being fsynced the next
+// notifications gather, and all of them go out as one message. If we die before
+// its acknowledgement nobody was told that anything is stored; if we die after
+// it, it is on disk.
+func (q *Queue) commit() {
+	defer close(q.ended)
+	g := gathering{from: q.publish, goal: 1, timer: time.NewTimer(patience)}
+	defer g.timer.Stop()
+	for q.first(&g) {
+		g.fill()
+		g.envelope, g.scratch = encodeEnvelope(g.envelope, g.scratch, g.batch)
+		began := time.Now()
+		seq, err := q.store(g.envelope, g.timer)
+		g.plan()
+		if err != nil {
+			g.envelope = nil // the client may still hold it
+			q.refuse(g.batch, err)
+		} else {
+			q.accepted(&g, seq, began)
+		}
+		g.clear()
+	}
 }
 
-// commit is the committer: while a publish is being fsynced the next
-// notifications gather, and all of them go out as one message. There is no
-// timer: a lone notification commits at once. settle, started here, releases
-// the callers in the order of the commits.
-func (q *Queue) commit() {
-	pending := make(chan underWay, maxUnderWay)
-	settled := make(chan []byte, maxUnderWay) // buffers, to be used again
-	var settling sync.WaitGroup
-	settling.Go(func() { q.settle(pending, settled) })
-	defer close(q.ended)
-	defer settling.Wait()
-	defer close(pending)
-
-	var scratch []byte
-	var spare [][]byte
-	var held *publishing // did not fit into the commit before
-	flying := 0
-	landed := func(buf []byte) {
-		flying--
-		if cap(buf) <= 4*gatherBytes { // one large body must not stay
-			spare = append(spare, buf)
+// first waits for the first notification of a commit. It returns false when the
+// queue is closed.
+func (q *Queue) first(g *gathering) bool {
+	select { // busy, and turning all the same
+	case q.turn <- struct{}{}:
+	default:
+	}
+	for len(g.batch) == 0 {
+		select {
+		case p := <-q.publish:
+			g.add(p)
+		case q.turn <- struct{}{}:
+		case <-q.stop:
+			return false
 		}
 	}
-	for {
-		select { // busy, and turning all the same
-		case q.turn <- struct{}{}:
+	return true
+}
+
+// store publishes an envelope and returns its sequence once it is fsynced.
+func (q *Queue) store(envelope []byte, timer *time.Timer) (uint64, error) {
+	ack, err := q.js.PublishAsync(noteSubject, envelope, jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return 0, err
+	}
+	faultpoint.Here("notification-sent")
+	timer.Reset(publishTimeout)
+	select {
+	case ack := <-ack.Ok():
+		return ack.Sequence, nil
+	case err := <-ack.Err():
+		return 0, err
+	case <-timer.C:
+		return 0, errors.New("no acknowledgement from the store")
+	}
+}
+
+// gathering is what goes into one commit. Owned by the committer.
+type gathering struct {
+	from              <-chan *publishing
+	batch             []*publishing
+	size              int         // of the bodies in batch
+	held              *publishing // did not fit
+	goal              int         // callers to wait for
+	timer             *time.Timer
+	envelope, scratch []byte // used again
+}
+
+func (g *gathering) add(p *publishing) {
+	if len(g.batch) > 0 && g.size+len(p.note.Body) > gatherBytes {
+		g.held = p
+		return
+	}
+	g.size += len(p.note.Body)
+	g.batch = append(g.batch, p)
+}
+
+// fill takes all that wait, and then waits for more company, but not for long.
+func (g *gathering) fill() {
+	late := false
+	for g.held == nil && len(g.batch) < gatherCount {
+		select {
+		case p := <-g.from:
+			g.add(p)
+			continue
 		default:
 		}
-		batch := make([]*publishing, 0, 16)
-		if held != nil {
-			batch, held = append(batch, held), nil
+		if len(g.batch) >= g.goal {
+			return
 		}
-		for len(batch) == 0 {
-			select {
-			case p := <-q.publish:
-				batch = append(batch, p)
-			case buf := <-settled:
-				landed(buf)
-			case q.turn <- struct{}{}:
-			case <-q.stop:
-				return
-			}
+		if !late {
+			late = true
+			g.timer.Reset(patience)
 		}
-		size := len(batch[0].note.Body)
-		add := func(p *publishing) {
-			if size += len(p.note.Body); size > gatherBytes {
-				held = p
-			} else {
-				batch = append(batch, p)
-			}
+		select {
+		case p := <-g.from:
+			g.add(p)
+		case <-g.timer.C:
+			return
 		}
-		for held == nil && len(batch) < gatherCount {
-			select {
-			case p := <-q.publish:
-				add(p)
-				continue
-			default:
-			}
-			if flying == 0 || flying < maxUnderWay && len(batch) >= company {
-				break
-			}
-			select { // for company, or for the end of what is under way
-			case p := <-q.publish:
-				add(p)
-			case buf := <-settled:
-				landed(buf)
-			}
-		}
-		for flying == maxUnderWay {
-			landed(<-settled)
-		}
-		var buf []byte
-		if n := len(spare); n > 0 {
-			buf, spare = spare[n-1], spare[:n-1]
-		}
-		buf, scratch = encodeEnvelope(buf, scratch, batch)
-		if cap(scratch) > 4*gatherBytes {
-			scratch = nil
-		}
-		u := underWay{batch: batch, data: buf, began: time.Now()}
-		var err error
-		if u.ack, err = q.js.PublishAsync(noteSubject, buf, jetstream.WithRetryAttempts(0)); err != nil {
-			q.refuse(batch, err)
-			continue
-		}
-		faultpoint.Here("notification-sent")
-		pending <- u
-		flying++
 	}
 }
 
-// settle waits for the acknowledgement of each commit in turn. If we die before
-// it nobody was told that anything is stored; if we die after it, it is on disk.
-func (q *Queue) settle(pending <-chan underWay, settled chan<- []byte) {
-	timer := time.NewTimer(publishTimeout)
-	defer timer.Stop()
-	for u := range pending {
-		timer.Reset(publishTimeout)
-		var err error
-		select {
-		case ack := <-u.ack.Ok():
-			q.accepted(u, ack.Sequence)
-		case err = <-u.ack.Err():
-		case <-timer.C:
-			err = errors.New("no acknowledgement from the store")
-		}
-		if err != nil {
-			q.refuse(u.batch, err)
-			u.data = nil // the client may still hold it
-		}
-		settled <- u.data
+// plan sets the goal of the next commit. The callers in this one and those that
+// came meanwhile are all that we know of. Most of them will be back soon: three
+// quarters are worth waiting for. Waiting for all would be waiting for the
+// slowest, and for those that do not come back.
+func (g *gathering) plan() {
+	g.goal = 1
+	if crowd := len(g.batch) + len(g.from); crowd >= crowded {
+		g.goal = min(company, crowd*3/4)
+	}
+}
+
+// clear makes g ready for the next commit.
+func (g *gathering) clear() {
+	clear(g.batch)
+	g.batch, g.size = g.batch[:0], 0
+	if held := g.held; held != nil {
+		g.held = nil
+		g.add(held)
+	}
+	if cap(g.envelope) > 4*gatherBytes { // one large body must not stay
+		g.envelope = nil
+	}
+	if cap(g.scratch) > 4*gatherBytes {
+		g.scratch = nil
 	}
 }
 
@@ -227,22 +247,22 @@ func (q *Queue) refuse(batch []*publishing, err error) {
 }
 
 // accepted answers the callers of a commit that is on disk.
-func (q *Queue) accepted(u underWay, seq uint64) {
+func (q *Queue) accepted(g *gathering, seq uint64, began time.Time) {
 	if q.cfg.Synced != nil {
-		q.cfg.Synced(time.Since(u.began), len(u.batch))
+		q.cfg.Synced(time.Since(began), len(g.batch))
 	}
 	alerts := 0
-	for _, p := range u.batch {
+	for _, p := range g.batch {
 		alerts += p.note.Alerts
 	}
-	q.room.wrote(len(u.data), alerts)
+	q.room.wrote(len(g.envelope), alerts)
 	q.lastNote.Store(seq)
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
 	faultpoint.Here("notification-stored")
-	for i, p := range u.batch {
+	for i, p := range g.batch {
 		p.done <- published{id: event.NotificationID(seq, uint32(i))}
 	}
 }
