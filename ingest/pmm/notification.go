@@ -192,10 +192,8 @@ func inside(token []byte) []byte {
 	if len(token) < 2 {
 		return nil
 	}
-	for _, c := range token {
-		if c == '\\' {
-			return unquote(token)
-		}
+	if bytes.IndexByte(token, '\\') >= 0 {
+		return unquote(token)
 	}
 	return token[1 : len(token)-1]
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -45,9 +44,6 @@ type published struct {
 	err error
 }
 
-// publishings are used again, each once its caller has the answer.
-var publishings = sync.Pool{New: func() any { return &publishing{done: make(chan published, 1)} }}
-
 // PublishNotification stores n and returns its id once it is fsynced. Any
 // error means that it may not be stored: answer 503. The body is not kept.
 // Safe concurrently: callers that wait at the same time share one fsync.
@@ -55,7 +51,10 @@ func (q *Queue) PublishNotification(ctx context.Context, n event.Notification) (
 	if err := q.room.refuse(len(n.Body)); err != nil {
 		return "", err
 	}
-	p := publishings.Get().(*publishing)
+	p, _ := q.publishings.Get().(*publishing)
+	if p == nil {
+		p = &publishing{done: make(chan published, 1)}
+	}
 	p.note = n
 	select {
 	case q.publish <- p:
@@ -70,7 +69,7 @@ func (q *Queue) PublishNotification(ctx context.Context, n event.Notification) (
 	select {
 	case r := <-p.done:
 		p.note = event.Notification{}
-		publishings.Put(p)
+		q.publishings.Put(p)
 		return r.id, r.err
 	case <-q.ended:
 	}

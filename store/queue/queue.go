@@ -74,12 +74,13 @@ type Queue struct {
 	notes jetstream.Stream
 	evs   jetstream.Stream
 
-	publish chan *publishing
-	stop    chan struct{}
-	ended   chan struct{} // closed when the committer has ended
-	turn    chan struct{} // the committer hands one out when it is free and somebody waits
-	wg      sync.WaitGroup
-	once    sync.Once
+	publish     chan *publishing
+	publishings sync.Pool // used again, each once its caller has the answer
+	stop        chan struct{}
+	ended       chan struct{} // closed when the committer has ended
+	turn        chan struct{} // the committer hands one out when it is free and somebody waits
+	wg          sync.WaitGroup
+	once        sync.Once
 
 	lastNote  atomic.Uint64 // newest sequence in NOTIFICATIONS
 	lastEvent atomic.Uint64 // newest sequence in EVENTS; moved by the caller of PublishEvents
