@@ -212,13 +212,13 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 	if err != nil {
 		return v, err
 	}
-	v.PMM, answer.Version = oneLine(answer.Version), ""
+	v.PMM, answer.Version = oneLine(hide(answer.Version, c.secrets)), ""
 	if v.PMM != "" && !atLeast(v.PMM, 2, 31) {
 		return v, fmt.Errorf("this is PMM %s: %w", v.PMM, ErrTooOld)
 	}
 	// Without it the version of PMM decides what can be used.
 	if err := c.do(ctx, request{doing: "read the version of Grafana", path: "/graph/api/health", out: &answer}); err == nil {
-		v.Grafana = oneLine(answer.Version)
+		v.Grafana = oneLine(hide(answer.Version, c.secrets))
 	} else if ctx.Err() != nil {
 		return v, err
 	}
@@ -283,7 +283,7 @@ func (c *Client) do(ctx context.Context, r request) error {
 	case status >= 300 && status < 400:
 		return fail(status, "PMM answered with a redirect to %s; is this the address of PMM itself, with https?", target(resp.Header.Get("Location")))
 	case status < 200 || status > 299:
-		return fail(status, "PMM answered %d %s%s", status, http.StatusText(status), advice(status, said(body)))
+		return fail(status, "PMM answered %d %s%s", status, http.StatusText(status), advice(status, said(body, secrets)))
 	case err != nil:
 		return fail(status, "the answer of PMM broke off: %s", innermost(err))
 	case len(body) > maxAnswer:
@@ -293,7 +293,7 @@ func (c *Client) do(ctx context.Context, r request) error {
 	}
 	if err := json.Unmarshal(body, r.out); err != nil {
 		if bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")) {
-			return fail(resp.StatusCode, "PMM answered with a web page (%s) where JSON was expected; is this the address of PMM itself?", said(body))
+			return fail(resp.StatusCode, "PMM answered with a web page (%s) where JSON was expected; is this the address of PMM itself?", said(body, secrets))
 		}
 		return fail(resp.StatusCode, "the answer of PMM cannot be read: it is not the JSON that is documented")
 	}
@@ -317,7 +317,8 @@ var (
 
 // said is what an answer says for people. Grafana answers {"message":…}, its
 // access control also {"title":…}, pmm-managed {"error":…,"message":…}, nginx a page.
-func said(body []byte) string {
+// Secrets are taken out before the text is cut: half of one would not be found.
+func said(body []byte, secrets []string) string {
 	var a struct {
 		Message string `json:"message"`
 		Error   string `json:"error"`
@@ -326,13 +327,13 @@ func said(body []byte) string {
 		if a.Message == "" {
 			a.Message = a.Error
 		}
-		return oneLine(a.Message)
+		return oneLine(hide(a.Message, secrets))
 	}
 	text := string(body[:min(len(body), 64<<10)])
 	if m := titleTag.FindStringSubmatch(text); m != nil {
 		text = m[1]
 	}
-	return oneLine(html.UnescapeString(anyTag.ReplaceAllString(text, " ")))
+	return oneLine(hide(html.UnescapeString(anyTag.ReplaceAllString(text, " ")), secrets))
 }
 
 // advice is what to do about a refusal.
