@@ -176,9 +176,7 @@ func (c *Client) Send(ctx context.Context, body []byte) (Reply, error) {
 		// creates nothing. After any other 2xx it could create a second incident.
 		return Reply{}, transportError(ctx, err, true, true, token)
 	}
-	r := parseReply(resp.StatusCode, text)
-	r.ID = redact(r.ID, token)
-	return r, nil
+	return parseReply(resp.StatusCode, text, token), nil
 }
 
 func (c *Client) request(ctx context.Context, body []byte, token string) (*http.Request, error) {
@@ -259,7 +257,7 @@ func oneLine(b string) string {
 }
 
 // parseReply reads the documented answer; every field is optional.
-func parseReply(status int, text []byte) Reply {
+func parseReply(status int, text []byte, token string) Reply {
 	var a struct {
 		ID        json.RawMessage `json:"id"`
 		Triggered struct {
@@ -277,7 +275,7 @@ func parseReply(status int, text []byte) Reply {
 		return r
 	}
 	r.Readable = true
-	r.ID = strings.Trim(oneLine(string(a.ID)), `"`)
+	r.ID = strings.Trim(oneLine(redact(string(a.ID), token)), `"`) // before it is cut
 	r.Created, r.Resolved = a.Triggered.Created, a.Resolved.Resolved
 	r.Duplicate = a.Triggered.Duplicate || a.Resolved.Duplicate || a.Duplicate
 	return r

@@ -63,10 +63,12 @@ func retryAfter(v string, now time.Time) time.Duration {
 	if v == "" {
 		return 0
 	}
-	if s, err := strconv.ParseUint(v, 10, 32); err == nil {
+	if strings.Trim(v, "0123456789") == "" {
+		s, err := strconv.ParseUint(v, 10, 32)
+		if err != nil { // too many digits
+			return maxRetryAfter
+		}
 		return min(time.Duration(s)*time.Second, maxRetryAfter)
-	} else if errors.Is(err, strconv.ErrRange) {
-		return maxRetryAfter
 	}
 	if at, err := http.ParseTime(v); err == nil {
 		return min(max(at.Sub(now), 0), maxRetryAfter)
