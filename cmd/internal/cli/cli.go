@@ -110,6 +110,8 @@ func (p *program) app() *cli.App {
 		ExitErrHandler:         func(*cli.Context, error) {},
 		CommandNotFound:        nil,
 		UseShortOptionHandling: false,
+		// A label's value may hold commas: --match may be repeated instead.
+		DisableSliceFlagSeparator: true,
 		Commands: []*cli.Command{
 			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.replayCommand(), p.deadLettersCommand(),
 			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.benchCommand(), p.configCommand(), p.versionCommand(),

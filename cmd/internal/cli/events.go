@@ -21,7 +21,7 @@ func filterFlags() []cli.Flag {
 		&cli.StringFlag{Name: "until", Usage: "received before: RFC 3339, or a duration"},
 		&cli.StringFlag{Name: "status", Usage: "firing or resolved"},
 		&cli.StringSliceFlag{Name: "outcome", Usage: "queued, delivered, discarded, dead, suppressed, collapsed; several with commas"},
-		&cli.StringSliceFlag{Name: "match", Usage: "label=value; may be repeated, all must match"},
+		&cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "label=value; may be repeated, all must match"},
 		&cli.StringFlag{Name: "incident", Usage: "incident key"},
 		&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many, newest first"},
 	}
