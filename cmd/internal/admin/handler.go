@@ -294,6 +294,9 @@ func setFilter(f *event.Filter, limit *int, name, v string) (err error) {
 		if !ok || k == "" {
 			return fmt.Errorf("match %q is not label=value", v)
 		}
+		if other, twice := f.Labels[k]; twice && other != val {
+			return fmt.Errorf("match asks for label %q to be both %q and %q", k, other, val)
+		}
 		if f.Labels == nil {
 			f.Labels = map[string]string{}
 		}
@@ -325,7 +328,8 @@ func ParseTime(v string, now time.Time) (time.Time, error) {
 		return now.Add(-d.Abs()), nil
 	}
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04", "2006-01-02 15:04", time.DateOnly} {
-		if t, err := time.Parse(layout, v); err == nil {
+		// An offset can lead out of the years that RFC 3339 can write.
+		if t, err := time.Parse(layout, v); err == nil && t.UTC().Year() >= 0 && t.UTC().Year() <= 9999 {
 			return t, nil
 		}
 	}

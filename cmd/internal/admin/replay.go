@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -134,8 +135,8 @@ func ParseReplay(q url.Values) (r ReplayRequest, err error) {
 		case "dry_run":
 			r.DryRun, err = strconv.ParseBool(v)
 		case "rate":
-			if r.Rate, err = strconv.ParseFloat(v, 64); err == nil && !(r.Rate >= 0) {
-				err = errors.New("negative")
+			if r.Rate, err = strconv.ParseFloat(v, 64); err == nil && (!(r.Rate >= 0) || math.IsInf(r.Rate, 0)) {
+				err = errors.New("not a number of events a second")
 			}
 		default:
 			rest[name] = values

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -159,7 +160,7 @@ type loginPage struct {
 func local(next string) string {
 	u, err := url.Parse(next)
 	if err != nil || u.IsAbs() || u.Host != "" || u.User != nil || !strings.HasPrefix(next, "/") ||
-		strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n\t") || !isPage(u.Path) {
+		strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n\t#") || !isPage(path.Clean(u.Path)) {
 		return "/"
 	}
 	return next

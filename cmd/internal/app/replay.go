@@ -162,7 +162,7 @@ const enqueueAtOnce = 200
 func (a *App) enqueue(ctx context.Context, j *job, refs []worker.Ref, perSecond float64) {
 	limit, chunk := rate.NewLimiter(rate.Inf, 1), enqueueAtOnce
 	if perSecond > 0 {
-		chunk = max(1, min(enqueueAtOnce, int(perSecond)))
+		chunk = int(max(1, min(enqueueAtOnce, perSecond)))
 		limit = rate.NewLimiter(rate.Limit(perSecond), chunk)
 	}
 	err := func() error {
