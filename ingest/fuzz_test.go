@@ -62,7 +62,7 @@ func FuzzGuard(f *testing.F) {
 		if want := mayPass(methods, authorization, timestamp, signature, body, now); (refusal == "") != want {
 			t.Fatalf("methods %04b, Authorization %q, timestamp %q, signature %q: refusal %q, but that it passes is %v", methods, authorization, timestamp, signature, refusal, want)
 		}
-		for _, word := range strings.Fields(authorization + " " + timestamp + " " + signature) {
+		for word := range strings.FieldsSeq(authorization + " " + timestamp + " " + signature) {
 			if len(word) > 8 && strings.Contains(refusal, word) && describe(word) == "no scheme known to us" {
 				t.Fatalf("%q repeats %q", refusal, word)
 			}
