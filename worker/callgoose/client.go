@@ -164,6 +164,9 @@ func (c *Client) Send(ctx context.Context, body []byte) (Reply, error) {
 		return Reply{}, transportError(ctx, err, connected.Load(), sent.Load(), token)
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode < 100 { // as unreadable as no status at all
+		return Reply{}, &Error{Step: "reset", Sent: true, text: "the answer has no status"}
+	}
 	if resp.StatusCode < 200 { // 101: its body is the bare connection, which no deadline ends
 		return Reply{}, statusError(resp, "", time.Now())
 	}
