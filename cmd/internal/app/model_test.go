@@ -130,7 +130,7 @@ func (g *script) step() {
 	case n < 88:
 		g.pass(time.Duration(g.rng.Int64N(int64(15 * time.Minute))))
 	case n < 94:
-		names := []string{"none", "none", "refused", "reset", "hang", "slow", "lost", "500", "503", "429", "401", "302", "discard", "by event", "mixed", "mixed"}
+		names := []string{"none", "none", "refused", "reset", "hang", "slow", "lost", "500", "503", "429", "401", "302", "discard", "by event", "one in three", "mixed", "mixed"}
 		g.mu.Lock()
 		g.fault = names[g.rng.IntN(len(names))]
 		g.mu.Unlock()
@@ -360,6 +360,8 @@ func (g *script) member(p place, first, alone bool) (any, accepted) {
 		m.StartsAt = id.ended[g.rng.IntN(len(id.ended))]
 	case n < 76:
 		m.StartsAt = time.Time{}
+	case n < 85 && id.open == nil: // PMM waited before it told
+		m.StartsAt = now.Add(-time.Duration(g.rng.Int64N(int64(6 * time.Minute)))).Truncate(time.Millisecond)
 	case id.open != nil && len(id.open.starts) >= 3: // twins are two; four are remembered
 		m.StartsAt = starts
 	}

@@ -228,19 +228,20 @@ type answer struct {
 
 // The faults, by name. Each picks an answer by a number.
 var faults = map[string]func(n uint64) answer{
-	"none":     func(uint64) answer { return answer{code: 200, body: `{"id":1,"triggered":{"created":true}}`} },
-	"refused":  func(uint64) answer { return answer{refuse: true} },
-	"reset":    func(uint64) answer { return answer{} },
-	"hang":     func(uint64) answer { return answer{delay: time.Hour} },
-	"slow":     func(n uint64) answer { return answer{code: 200, body: "{}", delay: time.Duration(n%20) * time.Second} },
-	"lost":     func(n uint64) answer { return answer{code: 200, body: "{}", lost: n%2 == 0} },
-	"500":      func(uint64) answer { return answer{code: 500} },
-	"503":      func(uint64) answer { return answer{code: 503, after: "90"} },
-	"429":      func(uint64) answer { return answer{code: 429, after: "5"} },
-	"401":      func(uint64) answer { return answer{code: 401} },
-	"302":      func(uint64) answer { return answer{code: 302} },
-	"discard":  func(uint64) answer { return answer{code: 202, body: `{"id":2}`} },
-	"by event": func(n uint64) answer { return answer{code: []int{200, 201, 202, 400, 413, 415, 422}[n%7], body: "{}"} },
+	"none":         func(uint64) answer { return answer{code: 200, body: `{"id":1,"triggered":{"created":true}}`} },
+	"refused":      func(uint64) answer { return answer{refuse: true} },
+	"reset":        func(uint64) answer { return answer{} },
+	"hang":         func(uint64) answer { return answer{delay: time.Hour} },
+	"slow":         func(n uint64) answer { return answer{code: 200, body: "{}", delay: time.Duration(n%20) * time.Second} },
+	"lost":         func(n uint64) answer { return answer{code: 200, body: "{}", lost: n%2 == 0} },
+	"500":          func(uint64) answer { return answer{code: 500} },
+	"503":          func(uint64) answer { return answer{code: 503, after: "90"} },
+	"429":          func(uint64) answer { return answer{code: 429, after: "5"} },
+	"401":          func(uint64) answer { return answer{code: 401} },
+	"302":          func(uint64) answer { return answer{code: 302} },
+	"discard":      func(uint64) answer { return answer{code: 202, body: `{"id":2}`} },
+	"by event":     func(n uint64) answer { return answer{code: []int{200, 201, 202, 400, 413, 415, 422}[n%7], body: "{}"} },
+	"one in three": func(n uint64) answer { return answer{code: []int{500, 200, 201}[n%3], body: "{}"} },
 	"mixed": func(n uint64) answer {
 		return []answer{
 			{code: 200, body: "{}"},
@@ -266,7 +267,7 @@ var faults = map[string]func(n uint64) answer{
 // pick is a number that depends on the seed, the event and the attempt only.
 func (s *sandbox) pick(id string, attempt int) uint64 {
 	h := fnv.New64a()
-	if s.fault == "by event" {
+	if s.fault == "by event" || s.fault == "one in three" {
 		attempt = 0
 	}
 	fmt.Fprint(h, s.seed, id, attempt)
