@@ -262,11 +262,11 @@ type sentAlert struct {
 
 // notify posts one or two notifications at once.
 func (g *script) notify() {
-	time.Sleep(time.Millisecond) // no two episodes of a place begin at once
+	time.Sleep(10 * time.Millisecond) // no two episodes of a place begin at once
 	g.mu.Lock()
 	var stored []event.Notification
 	seq := uint64(len(g.notes)) + 1
-	taken, alone := map[place]bool{}, false
+	taken, alone, count := map[place]bool{}, false, 0
 	for range 1 + g.rng.IntN(4)/3 {
 		source := []string{"pmm", "pmm", "dr"}[g.rng.IntN(3)]
 		note := uint32(len(stored))
@@ -286,7 +286,9 @@ func (g *script) notify() {
 				continue
 			}
 			taken[p] = true
-			m, a := g.member(p, len(members) == 0, len(taken) == 1)
+			began := time.Now().UTC().Truncate(time.Millisecond).Add(-time.Duration(count) * time.Millisecond)
+			count++
+			m, a := g.member(p, began, len(members) == 0, len(taken) == 1)
 			alone = len(taken) == 1 && a.trimmed
 			a.pos, a.source, a.received, a.test = pos, source, time.Now().UTC(), test && a.firing
 			if a.key != "" {
@@ -322,8 +324,7 @@ func (g *script) notify() {
 
 // member is what PMM says of a place now, or has said before, or what its twin
 // says; and the same in the oracle's words.
-func (g *script) member(p place, first, alone bool) (any, accepted) {
-	now := time.Now().UTC().Truncate(time.Millisecond)
+func (g *script) member(p place, now time.Time, first, alone bool) (any, accepted) {
 	id := g.oracle.identity(p.source + "-" + p.fingerprint())
 	m := sentAlert{Status: "firing", Labels: p.labels(), StartsAt: now}
 	if p.finger {
