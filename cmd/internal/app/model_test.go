@@ -159,8 +159,8 @@ func (g *script) settled() {
 
 func (g *script) restart(kill, lost bool) {
 	// With both a discarded event and its repeat in line again, it cannot be told
-	// from outside which of the two was collapsed.
-	lost = lost && !g.oracle.rules.collapse
+	// from outside which of the two was collapsed or given up.
+	lost = lost && !g.oracle.rules.collapse && g.oracle.rules.retryFor > time.Hour
 	g.tell("restart, kill %v, the ledger is lost %v", kill, lost)
 	g.halt(kill)
 	if lost {
