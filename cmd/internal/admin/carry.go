@@ -10,7 +10,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
+	"unicode"
 
 	"pmm-callgoose/store/event"
 )
@@ -103,7 +105,7 @@ func (h handler) doImport(w http.ResponseWriter, r *http.Request) {
 			alerts, err = h.Carrier.Import(r.Context(), c)
 		}
 		if err != nil {
-			done.Error = fmt.Sprintf("line %d: %s; the lines before it are stored", n, err)
+			done.Error = fmt.Sprintf("line %d: %s; the lines before it are stored", n, printable(err.Error()))
 			reply(w, http.StatusOK, done)
 			return
 		}
@@ -114,6 +116,16 @@ func (h handler) doImport(w http.ResponseWriter, r *http.Request) {
 		done.Error = err.Error()
 	}
 	reply(w, http.StatusOK, done)
+}
+
+// printable is an error that may quote a line of the file, for a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, text)
 }
 
 // Export writes an export to w, line by line.

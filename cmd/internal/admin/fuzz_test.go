@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -134,7 +134,7 @@ func (h *hand) Export(_ context.Context, _ string, _ event.Filter, _ int, line f
 
 func (h *hand) Import(_ context.Context, c Carried) (int, error) {
 	if h.fails != "" && c.Source == h.fails {
-		return 0, errors.New("it cannot be stored")
+		return 0, fmt.Errorf("notification %s cannot be stored", c.ID)
 	}
 	h.lines = append(h.lines, c)
 	return 1, nil
@@ -147,6 +147,7 @@ func FuzzImport(f *testing.F) {
 	f.Add([]byte(`{"kind":"notification","source":"full"}` + "\n" + `{"kind":"notification"}`))
 	f.Add([]byte(`{"KIND":"notification","record":{"attempt_log":[{}],"labels":null},"body":null}` + "\n[]"))
 	f.Add([]byte(`{"kind":"nonsense"}`))
+	f.Add([]byte(`{"kind":"notification","id":"\u001b[2J\u009b","source":"full"}`))
 	f.Add([]byte("\xff\n{\"kind\":\"notification\",\"body\":\"!\"}"))
 	f.Add([]byte(`{"kind":"notification","received_at":"9999-12-31T23:59:59-23:59"}`))
 	f.Fuzz(func(t *testing.T, lines []byte) {
