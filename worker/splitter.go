@@ -468,7 +468,7 @@ func (b *batch) adopt(c *candidate) (found *event.Episode, labels map[string]str
 		return nil, nil, nil
 	}
 	for ep := range b.tx.OpenEpisodes(c.note.Source, some["alertname"]) {
-		all, err := openLabels(b.tx, ep)
+		all, err := b.openLabels(ep)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -490,14 +490,28 @@ func (b *batch) adopt(c *candidate) (found *event.Episode, labels map[string]str
 }
 
 // openLabels are the labels of an open episode.
-func openLabels(tx event.Tx, ep *event.Episode) (map[string]string, error) {
-	switch r, err := tx.Record(ep.FiringAt, ep.Firing); {
+func (b *batch) openLabels(ep *event.Episode) (map[string]string, error) {
+	switch r, err := b.tx.Record(ep.FiringAt, ep.Firing); {
 	case err != nil:
 		return nil, err
 	case r != nil:
 		return r.Labels, nil
 	}
-	return tx.Labels(ep.Key) // retention, and then a rebuilt ledger
+	if e := b.gathered(ep); e != nil {
+		return e.Labels, nil
+	}
+	return b.tx.Labels(ep.Key) // retention, and then a rebuilt ledger
+}
+
+// gathered is the firing event of an episode that began in this very batch: it
+// has no record yet.
+func (b *batch) gathered(ep *event.Episode) *event.Event {
+	for _, e := range slices.Backward(b.events) {
+		if e.Pos == ep.Firing {
+			return e
+		}
+	}
+	return nil
 }
 
 func includes(all, some map[string]string) bool {
@@ -514,11 +528,13 @@ func includes(all, some map[string]string) bool {
 func (b *batch) complete(c *candidate, ep *event.Episode, labels map[string]string) error {
 	c.alert.Labels = union(labels, c.alert.Labels)
 	r, err := b.tx.Record(ep.FiringAt, ep.Firing)
-	if err != nil || r == nil {
-		return err
+	fired := b.gathered(ep)
+	if err == nil && r != nil {
+		fired, err = b.read(b.ctx, r)
 	}
-	fired, err := b.read(b.ctx, r)
 	switch {
+	case fired == nil && err == nil:
+		return nil
 	case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
 		return nil
 	case err != nil:

@@ -137,7 +137,7 @@ const (
 	// through: then its event is in line.
 	repeatsOnce = false
 	// A trimmed recovery is held against alerts of the same notification, too.
-	adoptsAtOnce = false
+	adoptsAtOnce = true
 	// A kill between the publish of events and the commit of the ledger loses no
 	// record of an alert that was suppressed along with them.
 	suppressedStay = false
