@@ -434,9 +434,9 @@ func (b *batch) candidate(c *candidate) error {
 		c.unusable = &pmm.Unusable{Raw: c.alert.Raw, Reason: fmt.Sprintf("its event would be larger than %d MiB", maxEvent>>20)}
 		return b.unusable(c)
 	}
-	if verdict == end && b.cfg.ByAlertname && b.othersOpen(e) {
-		// The incident of that name must stay open; the episode ends all the same,
-		// and the stream has to know.
+	if e.Status == event.Resolved && b.cfg.ByAlertname && b.othersOpen(e) {
+		// The incident of that name must stay open, also when this is the recovery of
+		// something never seen. An episode ends all the same, and the stream has to know.
 		e.Settled, e.Reason = event.Suppressed, ReasonStillFiring
 		b.tx.Count("suppressed:"+e.Reason, 1)
 	}

@@ -126,7 +126,7 @@ func (o *oracle) identity(key string) *identity {
 const (
 	// With --incident-by alertname a recovery of what never fired is withheld, like
 	// any other, while an alert of that name fires: it would close their incident.
-	strangersWait = false
+	strangersWait = true
 	// What PMM's twin gave as the start of an episode is known as its start also
 	// where the twin's word was let through as a repeat.
 	twinsAreKnown = false
