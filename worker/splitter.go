@@ -427,6 +427,9 @@ func (b *batch) candidate(c *candidate) error {
 	case suppress:
 		return b.suppress(c, key, ep, reason)
 	case again:
+		if err := b.remember(c, ep); err != nil {
+			return err
+		}
 		return b.again(c, last)
 	}
 	e := b.event(c, key, fingerprint, ep, verdict)
@@ -629,12 +632,21 @@ func (b *batch) again(c *candidate, last *event.Record) error {
 	return nil
 }
 
+// remember keeps what a repeat gives as the start of its episode: the other PMM of
+// a pair has one of its own, by which its late word is known.
+func (b *batch) remember(c *candidate, ep *event.Episode) error {
+	starts := c.alert.StartsAt
+	if starts.IsZero() || ep.StartsAt.IsZero() || starts.Equal(ep.StartsAt) ||
+		slices.ContainsFunc(ep.Seen, starts.Equal) || len(ep.Seen) >= maxStarts-1 {
+		return nil
+	}
+	ep.Seen = append(ep.Seen, starts)
+	return b.tx.PutEpisode(ep)
+}
+
 func (b *batch) suppress(c *candidate, key string, ep *event.Episode, reason string) error {
-	if reason == ReasonRepeat && ep != nil && ep.Open && !c.alert.StartsAt.IsZero() &&
-		!ep.StartsAt.IsZero() && !c.alert.StartsAt.Equal(ep.StartsAt) &&
-		!slices.ContainsFunc(ep.Seen, c.alert.StartsAt.Equal) && len(ep.Seen) < maxStarts-1 {
-		ep.Seen = append(ep.Seen, c.alert.StartsAt)
-		if err := b.tx.PutEpisode(ep); err != nil {
+	if reason == ReasonRepeat && ep != nil {
+		if err := b.remember(c, ep); err != nil {
 			return err
 		}
 	}

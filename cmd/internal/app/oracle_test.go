@@ -129,7 +129,7 @@ const (
 	strangersWait = true
 	// What PMM's twin gave as the start of an episode is known as its start also
 	// where the twin's word was let through as a repeat.
-	twinsAreKnown = false
+	twinsAreKnown = true
 	// An episode without a start does not have the ids of a recovery without a
 	// start that came before it.
 	countedApart = false
