@@ -629,7 +629,9 @@ func (b *batch) again(c *candidate, last *event.Record) error {
 	old.Again, old.At, old.QueuedAt, old.Settled, old.Reason = againRepeat, c.pos, time.Now().UTC(), "", ""
 	old.Since = c.note.ReceivedAt
 	b.add(old)
-	return nil
+	// At once, not when it is published: another repeat may stand behind this one.
+	r.Outcome, r.Reason, r.SettledAt = event.Queued, old.Again, time.Time{}
+	return b.tx.PutRecord(r)
 }
 
 // remember keeps what a repeat gives as the start of its episode: the other PMM of

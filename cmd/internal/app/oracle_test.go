@@ -135,7 +135,7 @@ const (
 	countedApart = false
 	// Of several repeats that are decided on together only the first is let
 	// through: then its event is in line.
-	repeatsOnce = false
+	repeatsOnce = true
 	// A trimmed recovery is held against alerts of the same notification, too.
 	adoptsAtOnce = true
 	// A kill between the publish of events and the commit of the ledger loses no
