@@ -109,6 +109,7 @@ func apply(ep *event.Episode, e *event.Event) *event.Episode {
 		return next
 	}
 	if ep == nil || !ep.Open {
+		next.Count++ // an episode of its own: without a start it is known by its number
 		next.Adopted = ep == nil || ep.Adopted
 		next.Past = starts(&event.Episode{StartsAt: e.StartsAt})
 		return next

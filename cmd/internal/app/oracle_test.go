@@ -132,7 +132,7 @@ const (
 	twinsAreKnown = true
 	// An episode without a start does not have the ids of a recovery without a
 	// start that came before it.
-	countedApart = false
+	countedApart = true
 	// Of several repeats that are decided on together only the first is let
 	// through: then its event is in line.
 	repeatsOnce = true
