@@ -228,7 +228,7 @@ func (s *Store) commit() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		crowd := len(group) >= crowded
+		crowd := len(group) >= crowded && !s.cfg.NoSync
 		group = group[:0]
 		select {
 		case o := <-s.ops:
