@@ -161,7 +161,7 @@ func glance(body []byte) (members int, truncated int64, ok bool) {
 	var h head
 	usable := false
 	for more := s.open('}'); more; more = s.more('}') {
-		switch string(inside(s.name())) {
+		switch string(s.word()) {
 		case "alerts":
 			if members > 0 || s.peek() != '[' {
 				return 0, 0, false
@@ -184,18 +184,6 @@ func glance(body []byte) (members int, truncated int64, ok bool) {
 		return 0, 0, false
 	}
 	return members, h.truncated(), true
-}
-
-// inside returns what is between the quotes of a name, to be compared with the
-// plain names we know. Only with escapes it has to be unquoted for that.
-func inside(token []byte) []byte {
-	if len(token) < 2 {
-		return nil
-	}
-	if bytes.IndexByte(token, '\\') >= 0 {
-		return unquote(token)
-	}
-	return token[1 : len(token)-1]
 }
 
 func noneUsable(members int, first string) *Error {
@@ -280,7 +268,7 @@ func readMember(s *scanner) (m member) {
 	}
 	start := s.pos
 	for more := s.open('}'); more; more = s.more('}') {
-		name, value := inside(s.name()), s.value()
+		name, value := s.word(), s.value()
 		switch string(name) {
 		case "status":
 			m.status = value

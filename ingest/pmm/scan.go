@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/bits"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -27,10 +26,11 @@ const maxDepth = 512
 // As in encoding/json, invalid UTF-8 inside a string is no mistake; whoever
 // keeps a value passes it through clean.
 type scanner struct {
-	data  []byte
-	pos   int
-	depth int
-	err   *Error
+	data    []byte
+	pos     int
+	depth   int
+	escaped bool // the string read last, or one before it, has escapes
+	err     *Error
 }
 
 func (s *scanner) fail(at int) {
@@ -51,6 +51,13 @@ func (s *scanner) failf(format string, args ...any) {
 
 // peek skips white space and returns the byte that follows, 0 at the end.
 func (s *scanner) peek() byte {
+	if s.pos < len(s.data) && s.data[s.pos] > ' ' { // what PMM sends has no white space
+		return s.data[s.pos]
+	}
+	return s.space()
+}
+
+func (s *scanner) space() byte {
 	for s.pos < len(s.data) {
 		switch c := s.data[s.pos]; c {
 		case ' ', '\n', '\t', '\r':
@@ -107,6 +114,7 @@ func (s *scanner) name() []byte {
 		return nil
 	}
 	start := s.pos
+	s.escaped = false
 	s.str()
 	name := s.data[start:s.pos]
 	if s.peek() != ':' {
@@ -115,6 +123,16 @@ func (s *scanner) name() []byte {
 	}
 	s.pos++
 	return name
+}
+
+// word reads the name of an object's next member, to be compared with plain
+// names that we know.
+func (s *scanner) word() []byte {
+	token := s.name()
+	if s.escaped || len(token) < 2 {
+		return unquote(token)
+	}
+	return token[1 : len(token)-1]
 }
 
 // value reads any value and returns it as written.
@@ -176,6 +194,7 @@ func (s *scanner) str() {
 				return
 			}
 			i += n
+			s.escaped = true
 		default: // a bare control character
 			s.fail(i)
 			return
@@ -222,21 +241,22 @@ func (s *scanner) literal(word string) {
 }
 
 func (s *scanner) number() {
-	s.accept("-")
-	if !s.accept("0") {
+	s.accept('-', '-')
+	if !s.accept('0', '0') {
 		s.digits()
 	}
-	if s.accept(".") {
+	if s.accept('.', '.') {
 		s.digits()
 	}
-	if s.accept("eE") {
-		s.accept("+-")
+	if s.accept('e', 'E') {
+		s.accept('+', '-')
 		s.digits()
 	}
 }
 
-func (s *scanner) accept(set string) bool {
-	if s.pos < len(s.data) && strings.IndexByte(set, s.data[s.pos]) >= 0 {
+// accept passes over one of two bytes, and reports whether it was there.
+func (s *scanner) accept(a, b byte) bool {
+	if s.pos < len(s.data) && (s.data[s.pos] == a || s.data[s.pos] == b) {
 		s.pos++
 		return true
 	}
