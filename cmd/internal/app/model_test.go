@@ -24,7 +24,7 @@ import (
 // notifications and faults are the same, the jitter of retries and the turns of
 // goroutines are not: with many steps the same run is made again and again).
 func TestModel(t *testing.T) {
-	want := 2000
+	want := 1500
 	if n, err := strconv.Atoi(os.Getenv("PMM_CALLGOOSE_MODEL_STEPS")); err == nil {
 		want = n
 	}
@@ -145,10 +145,10 @@ func (g *script) step() {
 
 // settled waits until nothing moves, and looks.
 func (g *script) settled() {
-	synctest.Wait()
+	g.rest()
 	if !g.verify() && g.p.dead.Load() {
 		g.restart(true, g.rng.IntN(6) == 0)
-		synctest.Wait()
+		g.rest()
 		g.verify()
 	}
 	for _, fault := range g.oracle.faults {
@@ -263,6 +263,7 @@ type sentAlert struct {
 // notify posts one or two notifications at once.
 func (g *script) notify() {
 	time.Sleep(10 * time.Millisecond) // no two episodes of a place begin at once
+	g.settled()
 	g.mu.Lock()
 	var stored []event.Notification
 	seq := uint64(len(g.notes)) + 1

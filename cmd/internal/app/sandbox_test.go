@@ -42,6 +42,7 @@ type sandbox struct {
 	all       []accepted
 	fault     string // what Callgoose does to requests
 	requests  map[string]int
+	answers   uint64          // how often a request came or ended
 	busy      map[string]bool // ordering keys with a request under way
 	probing   int
 	down      bool // an attempt told the process that Callgoose is away
@@ -298,6 +299,7 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	a := faults[p.fault](p.pick(e.ID, p.requests[e.ID]))
 	p.requests[e.ID]++
+	p.answers++
 	m := p.oracle.requested(e.Key, e.Status, e.ID, e.Late, body, time.Now(), !a.refuse, p.lives, p.failures)
 	line := p.oracle.order[e.Key]
 	if p.busy[line] {
@@ -314,6 +316,7 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 		p.probing++
 	}
 	defer func() {
+		p.answers++
 		if probe {
 			p.probing--
 		}
@@ -411,10 +414,27 @@ func (s *sandbox) start() {
 		})
 	}
 	watch(p.splitter.Run)
-	synctest.Wait()
+	s.rest()
 	watch(p.deliverer.Run)
-	synctest.Wait()
+	s.rest()
 }
+
+// rest waits until nothing moves but what waits for seconds: a commit may wait for
+// company.
+func (s *sandbox) rest() {
+	s.t.Helper()
+	for before, moved := uint64(0), true; moved; {
+		time.Sleep(2 * commitWithin)
+		synctest.Wait()
+		s.mu.Lock()
+		now := s.ledger.Changes() + s.answers + uint64(len(s.events))
+		s.mu.Unlock()
+		moved, before = now != before, now
+	}
+}
+
+// commitWithin is how long a commit waits for company at the most.
+const commitWithin = time.Millisecond
 
 // halt ends a life, in order or by a kill.
 func (s *sandbox) halt(kill bool) {
@@ -528,8 +548,11 @@ func (s *sandbox) lookUp() {
 			if r != nil && m.settled.IsZero() {
 				m.settled = r.SettledAt
 			}
-			if r == nil || r.Outcome != m.outcome || m.outcome == m.want && !r.SettledAt.Equal(m.settled) {
+			switch {
+			case r == nil || r.Outcome != m.outcome, m.outcome == m.want && (r.SettledAt.Before(m.settled) || r.SettledAt.After(m.settled.Add(2*commitWithin))):
 				o.fault("%s %s %s is %+v, want %s since %s", m.key, m.status, m.id, r, m.outcome, m.settled)
+			case m.outcome == m.want:
+				m.settled = r.SettledAt // what --resend-after counts from
 			}
 		}
 		return nil
