@@ -134,7 +134,9 @@ func Open(cfg Config) (s *Store, fresh bool, err error) {
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
 	}
 	s.wg.Go(s.commit)
-	s.wg.Go(s.keepSmall)
+	if !cfg.NoSync {
+		s.wg.Go(s.keepSmall)
+	}
 	return s, fresh, nil
 }
 
