@@ -151,6 +151,8 @@ func (g *script) settled() {
 		g.rest()
 		g.verify()
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	for _, fault := range g.oracle.faults {
 		g.t.Errorf("after step %d: %s", len(g.told), fault)
 	}
@@ -195,13 +197,17 @@ func (g *script) drain() {
 			return
 		}
 		waiting = 0
+		g.mu.Lock()
 		for _, line := range g.oracle.queues {
 			waiting += len(line)
 		}
+		g.mu.Unlock()
 		if waiting == 0 {
 			return
 		}
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	for _, line := range g.oracle.queues {
 		for _, m := range line {
 			g.t.Errorf("event %d, %s %s %s, is in line a day after all faults ended", m.seq, m.key, m.status, m.id)
@@ -215,6 +221,8 @@ func (s *sandbox) compare() {
 	if err := s.ledger.Each(event.Filter{}, func(r *event.Record) bool { records[r.Pos] = r; return true }); err != nil {
 		s.t.Fatal(err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, f := range s.oracle.fates {
 		r := records[f.pos]
 		delete(records, f.pos)
