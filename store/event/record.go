@@ -100,9 +100,9 @@ func (r *Record) Append(b []byte, shared bool) []byte {
 		received = r.ReceivedAt.UnixNano()
 	}
 	b = binary.BigEndian.AppendUint64(b, uint64(received))
-	raw, err := hex.DecodeString(r.ID)
+	raw := hexBytes(r.ID, idSize)
 	switch {
-	case err == nil && len(raw) == idSize && hex.EncodeToString(raw) == r.ID:
+	case raw != nil:
 		b = append(append(b, idHash), raw...)
 	case r.ID == r.Pos.SuppressedID():
 		b = append(b, idSuppressed)

@@ -159,6 +159,14 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
+func TestTheSieveLetsThroughAnIDThatIsKeptAsText(t *testing.T) {
+	r := fullRecord()
+	r.ID = "62AA110960031C02CBCD"
+	if !NewSieve(&Filter{IDs: []string{r.ID}}).Lets(r.Append(nil, false)) {
+		t.Error("a record is left out by its own id")
+	}
+}
+
 func TestCodesAreNeverChanged(t *testing.T) {
 	if !slices.Equal(outcomeCodes, []Outcome{"queued", "delivered", "discarded", "dead", "suppressed", "collapsed"}) ||
 		!slices.Equal(statusCodes, []Status{"", "firing", "resolved"}) ||

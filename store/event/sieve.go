@@ -3,7 +3,6 @@ package event
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"math"
 	"slices"
 	"time"
@@ -39,13 +38,12 @@ func NewSieve(f *Filter) *Sieve {
 	if n := len(f.Incident); n >= 16 {
 		// The end of the key, however it is written.
 		s.keyText = []byte(f.Incident[n-16:])
-		s.key, _ = hex.DecodeString(f.Incident[n-16:])
+		s.key = hexBytes(f.Incident[n-16:], 8)
 	}
 	if len(f.IDs) > 0 {
 		s.ids = make(map[[idSize]byte]bool, len(f.IDs))
 		for _, id := range f.IDs {
-			raw, err := hex.DecodeString(id)
-			if err == nil && len(raw) == idSize {
+			if raw := hexBytes(id, idSize); raw != nil {
 				s.ids[[idSize]byte(raw)] = true
 			} else {
 				s.otherIDs = true
@@ -74,7 +72,7 @@ func (s *Sieve) Lets(b []byte) bool {
 	at := int64(binary.BigEndian.Uint64(b[atReceived:]))
 	switch {
 	case !s.outcomes[b[atOutcome]], s.status >= 0 && int(b[atStatus]) != s.status, at < s.since, at >= s.until,
-		s.keyText != nil && !bytes.Contains(b, s.keyText) && !(len(s.key) == 8 && bytes.Contains(b, s.key)):
+		s.keyText != nil && !bytes.Contains(b, s.keyText) && (s.key == nil || !bytes.Contains(b, s.key)):
 		return false
 	case s.ids == nil:
 		return true

@@ -57,10 +57,20 @@ func DecodeLabels(b []byte) (map[string]string, error) {
 // appendHex writes a text of lower-case hexadecimal digits of the given number
 // of bytes as those, any other text as it is.
 func appendHex(b []byte, s string, size int) []byte {
-	if raw, err := hex.DecodeString(s); err == nil && len(raw) == size && hex.EncodeToString(raw) == s {
+	if raw := hexBytes(s, size); raw != nil {
 		return append(append(b, 0), raw...)
 	}
 	return append(binary.AppendUvarint(b, uint64(len(s))+1), s...)
+}
+
+// hexBytes are the bytes that s says in lower-case hexadecimal digits, nil when it
+// is anything else or of another size.
+func hexBytes(s string, size int) []byte {
+	raw, err := hex.DecodeString(s)
+	if err != nil || len(raw) != size || hex.EncodeToString(raw) != s {
+		return nil
+	}
+	return raw
 }
 
 type reader struct {
@@ -99,6 +109,11 @@ func (r *reader) byte() byte {
 
 func (r *reader) uvarint() uint64 {
 	n, w := binary.Uvarint(r.rest)
+	return number(r, n, w)
+}
+
+// number passes over a varint of w bytes.
+func number[T int64 | uint64](r *reader, n T, w int) T {
 	if w <= 0 {
 		r.fail()
 		return 0
@@ -117,12 +132,7 @@ func (r *reader) uint32() uint32 {
 
 func (r *reader) varint() int64 {
 	n, w := binary.Varint(r.rest)
-	if w <= 0 {
-		r.fail()
-		return 0
-	}
-	r.rest = r.rest[w:]
-	return n
+	return number(r, n, w)
 }
 
 func (r *reader) string() string { return string(r.bytes(r.uvarint())) }
