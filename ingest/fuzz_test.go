@@ -108,15 +108,7 @@ var validSource = regexp.MustCompile(`\A[a-z0-9-]{1,16}\z`)
 // FuzzWebhook: every answer is one that the contract names, in JSON, and 202
 // only for what was stored, as it came.
 func FuzzWebhook(f *testing.F) {
-	names, err := webhook.Files.ReadDir(".")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, name := range names {
-		b, err := webhook.Files.ReadFile(name.Name())
-		if err != nil {
-			f.Fatal(err)
-		}
+	for b := range webhook.Bodies() {
 		f.Add("POST", "/v1/webhook", "", "", int64(len(b)), b)
 	}
 	f.Add("PUT", "/v1/webhook/pmm-2", "", "identity", int64(-1), []byte(body))

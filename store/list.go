@@ -71,7 +71,7 @@ func (t *tx) eachOfDay(d string, f *event.Filter, fn func(*event.Record) bool) (
 				}
 				labels[r.Key] = known
 			}
-			r.Brief, r.Labels, r.Alertname = false, known, known["alertname"]
+			give(r, known)
 		}
 		if f.Match(r) && !fn(r) {
 			return false, nil

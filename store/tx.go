@@ -240,14 +240,18 @@ func (t *tx) Brief(at time.Time, pos event.Position) (*event.Record, error) {
 }
 
 // fill reads what a brief record leaves out.
-func (t *tx) fill(r *event.Record) (err error) {
+func (t *tx) fill(r *event.Record) error {
 	if !r.Brief {
 		return nil
 	}
-	r.Brief = false
-	r.Labels, err = t.Labels(r.Key)
-	r.Alertname = r.Labels["alertname"]
+	labels, err := t.Labels(r.Key)
+	give(r, labels)
 	return err
+}
+
+// give makes a brief record whole with the labels that stand under its key.
+func give(r *event.Record, labels map[string]string) {
+	r.Brief, r.Labels, r.Alertname = false, labels, labels["alertname"]
 }
 
 func decodeRecord(k, v []byte) (*event.Record, error) {

@@ -530,18 +530,18 @@ func includes(all, some map[string]string) bool {
 // Its own bytes stay as they came.
 func (b *batch) complete(c *candidate, ep *event.Episode, labels map[string]string) error {
 	c.alert.Labels = union(labels, c.alert.Labels)
-	r, err := b.tx.Record(ep.FiringAt, ep.Firing)
 	fired := b.gathered(ep)
-	if err == nil && r != nil {
-		fired, err = b.read(b.ctx, r)
-	}
-	switch {
-	case fired == nil && err == nil:
-		return nil
-	case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
-		return nil
-	case err != nil:
-		return err
+	if fired == nil {
+		r, err := b.tx.Record(ep.FiringAt, ep.Firing)
+		if err != nil || r == nil {
+			return err
+		}
+		switch fired, err = b.read(b.ctx, r); {
+		case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+			return nil
+		case err != nil:
+			return err
+		}
 	}
 	c.alert.Annotations = union(fired.Annotations, c.alert.Annotations)
 	return nil
