@@ -135,6 +135,8 @@ type result struct {
 	number  int  // of this attempt among all of the event, 0 when nothing was sent
 	skipped bool // nothing was sent: the circuit opened first
 	err     error
+	// unrecorded: it was sent, and what came of it could not be written.
+	unrecorded bool
 }
 
 // NewDeliverer makes a deliverer; Run starts it.
@@ -489,8 +491,8 @@ func (d *Deliverer) next(probe bool) *lane {
 
 // attempt claims the event, sends it once, and records the answer. It runs in
 // a goroutine of its own, one at a time for each lane.
-func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) result {
-	res := result{lane: l, probe: probe}
+func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) (res result) {
+	res = result{lane: l, probe: probe}
 	if d.limit.Wait(ctx) != nil {
 		res.skipped = true
 		return res
@@ -507,7 +509,11 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 	}
 	claimed := time.Now()
 	ok, release, leave := d.place(ctx, probe)
-	defer leave()
+	defer func() {
+		if !res.unrecorded { // else nobody takes its place: the disk does not take more
+			leave()
+		}
+	}()
 	defer release()
 	if ok && frozenNow && time.Since(claimed) > time.Second { // requests are slow: it is later by now
 		_, _, delayedBy, err = d.claim(ctx, it, e, true)
@@ -581,6 +587,7 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 	d.cfg.Observer.Attempt(a, step)
 	if res.verdict.class != interrupted {
 		_, res.err = d.record(ctx, it, e, a, res.verdict, frozenNow)
+		res.unrecorded = res.err != nil
 	}
 	faultpoint.Here("recorded")
 	return res
@@ -621,6 +628,11 @@ func (d *Deliverer) place(ctx context.Context, probe bool) (ok bool, release, le
 
 // mayGo reports whether, by what is known now, the request is worth making.
 func (d *Deliverer) mayGo(probe bool) bool {
+	select {
+	case <-d.halt: // a place may have come free at the same moment
+		return false
+	default:
+	}
 	return probe || d.allSet.Load() && d.failing.Load() < openAfter
 }
 

@@ -120,8 +120,8 @@ func TestADiskThatDiesAndComesBackIsUsedAgain(t *testing.T) {
 			l.finish()
 			r.settle(&l.book)
 			r.stop()
-			if again := r.account(&l.book); again > cycles*againPerKill {
-				t.Errorf("%d accepted again, more than %d a time", again, againPerKill)
+			if again := r.account(&l.book); again > cycles*againPerCut {
+				t.Errorf("%d accepted again, more than %d a time", again, againPerCut)
 			}
 			t.Logf("%d times, %d webhooks sent again, %d refused", cycles, l.repeats.Load(), l.refused.Load())
 		})

@@ -190,8 +190,8 @@ func TestPowerCutLosesNothingAccepted(t *testing.T) {
 			l.finish()
 			r.settle(&l.book)
 			r.stop()
-			if again := r.account(&l.book); again > cuts*againPerKill {
-				t.Errorf("%d accepted again, more than %d a cut", again, againPerKill)
+			if again := r.account(&l.book); again > cuts*againPerCut {
+				t.Errorf("%d accepted again, more than %d a cut", again, againPerCut)
 			}
 			t.Logf("%d cuts, %d webhooks sent again, %d refused", cuts, l.repeats.Load(), l.refused.Load())
 		})
