@@ -5,9 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"sort"
+	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Alert is one alert as it goes out: the envelope it came in, its own bytes,
@@ -50,59 +51,58 @@ const maxEnvelope = 64 << 10
 // group made from this alert alone, and flat string keys. Order and white space
 // are fixed: the same alert gives the same bytes.
 func Body(a Alert) []byte {
-	common := a.Labels
-	if a.UniqueName {
-		common = make(map[string]string, len(a.Labels))
-		maps.Copy(common, a.Labels)
-		common["alertname"] = Name(a.Labels) + " [" + instanceOr(a.Labels, a.Fingerprint) + "]"
+	size := 512 + 2*len(a.Raw) // what describes the alert stands in it once more
+	for _, m := range a.Envelope {
+		size += min(len(m.Value), maxMember) + len(m.Name) + 4
 	}
-	group := a.GroupLabels
-	if len(group) == 0 || len(object(group)) > maxMember {
-		group = map[string]string{"alertname": Name(a.Labels)}
-	}
-	alert := a.Raw
-	if !a.HasFinger {
-		alert = withFingerprint(alert, a.Fingerprint)
-	}
-	made := []Member{
-		{"status", quote(a.Status)},
-		{"alerts", append(append([]byte{'['}, alert...), ']')},
-		{"groupLabels", object(group)},
-		{"commonLabels", object(common)},
-		{"commonAnnotations", object(a.Annotations)},
-	}
-	flat := []Member{
-		{"source", quote(a.Source)},
-		{"incident_key", quote(a.IncidentKey)},
-		{"event_id", quote(a.EventID)},
-		{"title", quote(Title(a.Labels, a.Annotations))},
-		{"description", quote(Description(a.Labels, a.Annotations, a.Fingerprint))},
-		{"severity", quote(or(a.Labels["severity"], "unknown"))},
-		{"instance", quote(instanceOr(a.Labels, a.Fingerprint))},
-	}
-	ours := map[string]bool{"delayed_by": true, "receiver": true}
-	for _, m := range made {
-		ours[m.Name] = true
-	}
-	for _, m := range flat {
-		ours[m.Name] = true
-	}
-	var out []Member
+	b := append(make([]byte, 0, min(size, maxEnvelope+512+2*len(a.Raw))), '{')
 	for _, m := range a.Envelope {
 		if m.Name == "receiver" && len(m.Value) <= maxMember {
-			out = append(out, m)
+			b = appendMember(b, m.Name, m.Value)
 		}
 	}
-	out = append(out, made...)
+	b = appendText(b, "status", a.Status)
+	b = append(appendName(b, "alerts"), '[')
+	if a.HasFinger {
+		b = append(b, a.Raw...)
+	} else {
+		b = appendWithFingerprint(b, a.Raw, a.Fingerprint)
+	}
+	b = append(b, ']')
+	group := appendObject(appendName(b, "groupLabels"), a.GroupLabels)
+	if len(a.GroupLabels) == 0 || len(group)-len(b) > maxMember+len(`,"groupLabels":`) {
+		group = appendObject(appendName(b, "groupLabels"), map[string]string{"alertname": Name(a.Labels)})
+	}
+	b = appendName(group, "commonLabels")
+	if a.UniqueName {
+		b = appendObjectWith(b, a.Labels, "alertname", Name(a.Labels)+" ["+instanceOr(a.Labels, a.Fingerprint)+"]")
+	} else {
+		b = appendObject(b, a.Labels)
+	}
+	b = appendObject(appendName(b, "commonAnnotations"), a.Annotations)
 	room := maxEnvelope
 	for _, m := range a.Envelope {
 		size := len(m.Name) + len(m.Value)
-		if !ours[m.Name] && len(m.Value) <= maxMember && size <= room {
+		if !made[m.Name] && len(m.Value) <= maxMember && size <= room {
 			room -= size
-			out = append(out, m)
+			b = appendMember(b, m.Name, m.Value)
 		}
 	}
-	return join(append(out, flat...))
+	b = appendText(b, "source", a.Source)
+	b = appendText(b, "incident_key", a.IncidentKey)
+	b = appendText(b, "event_id", a.EventID)
+	b = appendText(b, "title", Title(a.Labels, a.Annotations))
+	b = appendText(b, "description", Description(a.Labels, a.Annotations, a.Fingerprint))
+	b = appendText(b, "severity", or(a.Labels["severity"], "unknown"))
+	b = appendText(b, "instance", instanceOr(a.Labels, a.Fingerprint))
+	return append(b, '}')
+}
+
+// made are the members that Body or Late writes itself, or puts first.
+var made = map[string]bool{
+	"receiver": true, "status": true, "alerts": true, "groupLabels": true, "commonLabels": true, "commonAnnotations": true,
+	"source": true, "incident_key": true, "event_id": true, "title": true, "description": true, "severity": true, "instance": true,
+	"delayed_by": true,
 }
 
 // Name is the alert's name, never empty.
@@ -205,53 +205,85 @@ func join(members []Member) []byte {
 	for _, m := range members {
 		size += len(m.Name) + len(m.Value) + 4
 	}
-	b := bytes.NewBuffer(make([]byte, 0, size))
-	b.WriteByte('{')
-	for i, m := range members {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.Write(quote(m.Name))
-		b.WriteByte(':')
-		b.Write(m.Value)
+	b := append(make([]byte, 0, size), '{')
+	for _, m := range members {
+		b = appendMember(b, m.Name, m.Value)
 	}
-	b.WriteByte('}')
-	return b.Bytes()
+	return append(b, '}')
 }
 
-// withFingerprint adds the member at the end of the alert's object.
-func withFingerprint(raw []byte, fingerprint string) []byte {
+// appendWithFingerprint adds the member at the end of the alert's object.
+func appendWithFingerprint(b, raw []byte, fingerprint string) []byte {
 	raw = bytes.TrimRight(raw, " \t\r\n")
-	head := bytes.TrimRight(raw[:len(raw)-1], " \t\r\n")
-	out := append(make([]byte, 0, len(raw)+40), head...)
-	if head[len(head)-1] != '{' {
-		out = append(out, ',')
-	}
-	out = append(out, `"fingerprint":`...)
-	out = append(out, quote(fingerprint)...)
-	return append(out, '}')
+	b = append(b, bytes.TrimRight(raw[:len(raw)-1], " \t\r\n")...)
+	return append(appendText(b, "fingerprint", fingerprint), '}')
 }
 
-// object is a flat JSON object with sorted names.
-func object(m map[string]string) []byte {
-	names := make([]string, 0, len(m))
+// appendObject writes a flat JSON object with sorted names.
+func appendObject(b []byte, m map[string]string) []byte { return appendObjectWith(b, m, "", "") }
+
+// appendObjectWith writes it with one member of another value, unless name is empty.
+func appendObjectWith(b []byte, m map[string]string, name, value string) []byte {
+	names := make([]string, 0, len(m)+1)
 	for k := range m {
 		names = append(names, k)
 	}
-	sort.Strings(names)
-	members := make([]Member, len(names))
-	for i, k := range names {
-		members[i] = Member{k, quote(m[k])}
+	if _, has := m[name]; !has && name != "" {
+		names = append(names, name)
 	}
-	return join(members)
+	slices.Sort(names)
+	b = append(b, '{')
+	for _, k := range names {
+		if k == name && name != "" {
+			b = appendText(b, k, value)
+		} else {
+			b = appendText(b, k, m[k])
+		}
+	}
+	return append(b, '}')
 }
 
-// quote is s as a JSON string, with the text as it is: < and & stay readable,
-// because maintenance filters of Callgoose look for text in the raw payload.
-func quote(s string) []byte {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
+func appendMember(b []byte, name string, value []byte) []byte {
+	return append(appendName(b, name), value...)
+}
+
+func appendText(b []byte, name, text string) []byte {
+	return appendQuote(appendName(b, name), text)
+}
+
+// appendName begins a member. No value ends as an object begins.
+func appendName(b []byte, name string) []byte {
+	if b[len(b)-1] != '{' {
+		b = append(b, ',')
+	}
+	return append(appendQuote(b, name), ':')
+}
+
+// appendQuote writes s as a JSON string, with the text as it is: < and & stay
+// readable, because maintenance filters of Callgoose look for text in the raw payload.
+func appendQuote(b []byte, s string) []byte {
+	if plain(s) {
+		b = append(append(b, '"'), s...)
+		return append(b, '"')
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	_ = enc.Encode(s) // a string always encodes
-	return bytes.TrimRight(b.Bytes(), "\n")
+	return append(b, bytes.TrimRight(buf.Bytes(), "\n")...)
+}
+
+func quote(s string) []byte { return appendQuote(nil, s) }
+
+// plain reports whether the encoder would leave every character of s as it is.
+func plain(s string) bool {
+	ascii := true
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' {
+			return false
+		} else if c >= utf8.RuneSelf {
+			ascii = false
+		}
+	}
+	return ascii || utf8.ValidString(s) && !strings.ContainsAny(s, "\u2028\u2029")
 }

@@ -173,7 +173,7 @@ func TestTextsFallBackAndAreNeverEmpty(t *testing.T) {
 				t.Errorf("groupLabels = %s", m["groupLabels"])
 			}
 			a.UniqueName = false
-			if got := members(t, Body(a))["commonLabels"]; !bytes.Equal(got, object(c.labels)) {
+			if got := members(t, Body(a))["commonLabels"]; !bytes.Equal(got, appendObject(nil, c.labels)) {
 				t.Errorf("--incident-by alertname: commonLabels = %s", got)
 			}
 		})
@@ -235,7 +235,7 @@ func TestFingerprintIsAddedToTheAlert(t *testing.T) {
 		`{"a":"{"}`:            `{"a":"{","fingerprint":"f\"p"}`,
 		" {\"a\":[{ }]  }  \n": ` {"a":[{ }],"fingerprint":"f\"p"}`,
 	} {
-		got := withFingerprint([]byte(raw), `f"p`)
+		got := appendWithFingerprint(nil, []byte(raw), `f"p`)
 		if string(got) != want || !json.Valid(got) {
 			t.Errorf("%q: %s, want %s", raw, got, want)
 		}
@@ -425,6 +425,24 @@ func BenchmarkLate(b *testing.B) {
 	for b.Loop() {
 		if _, err := Late(body, time.Hour); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestTextIsQuotedAsByTheEncoder(t *testing.T) {
+	texts := []string{"", "plain", "\x80", "a\xffb", "é\xc3", "\xed\xa0\x80"}
+	for r := range rune(0x3000) {
+		texts = append(texts, string(r), "é"+string(r)+"x")
+	}
+	for _, s := range append(texts, "\ufffd", "\U0001f6a8", "\U0010ffff") {
+		var want bytes.Buffer
+		enc := json.NewEncoder(&want)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(s); err != nil {
+			t.Fatal(err)
+		}
+		if got := appendQuote([]byte("x"), s); string(got)+"\n" != "x"+want.String() {
+			t.Errorf("%q: %s", s, got)
 		}
 	}
 }
