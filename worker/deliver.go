@@ -410,8 +410,6 @@ func (d *Deliverer) take(seq uint64, e *event.Event) {
 	it := &item{seq: seq, ev: e, size: len(e.Body), backlog: d.circuit.outage()}
 	if d.w.bytes+it.size > windowBytes {
 		it.size, e.Body = 0, nil
-	} else {
-		e.Body = append([]byte(nil), e.Body...) // not the whole message
 	}
 	if l, fresh := d.w.add(it); fresh && d.circuit.hopeful(l.key) {
 		d.circuit.probeAt = time.Time{}
@@ -730,37 +728,37 @@ func (d *Deliverer) logAttempt(ctx context.Context, it *item, r result, now, nex
 	case v.outcome == event.Discarded, v.outcome == "" && v.class != interrupted:
 		level = slog.LevelWarn
 	}
-	attrs := []any{
-		"event_id", it.ev.ID, "event_key", it.ev.Key, "alertname", it.ev.Alertname, "status", it.ev.Status,
-		"source", it.ev.Source, "notification_id", it.ev.Pos.NotificationID(),
-		"attempt", r.number, "outcome", a.Result, "duration", a.Duration.Round(time.Microsecond),
-		"waited", now.Sub(it.ev.QueuedAt).Round(time.Millisecond),
-	}
+	attrs := append(make([]slog.Attr, 0, 20),
+		slog.String("event_id", it.ev.ID), slog.String("event_key", it.ev.Key), slog.String("alertname", it.ev.Alertname),
+		slog.String("status", string(it.ev.Status)), slog.String("source", it.ev.Source),
+		slog.String("notification_id", it.ev.Pos.NotificationID()), slog.Int("attempt", r.number), slog.String("outcome", a.Result),
+		slog.Duration("duration", a.Duration.Round(time.Microsecond)),
+		slog.Duration("waited", now.Sub(it.ev.QueuedAt).Round(time.Millisecond)))
 	if r.probe {
-		attrs = append(attrs, "probe", true)
+		attrs = append(attrs, slog.Bool("probe", true))
 	}
 	if a.Status != 0 {
-		attrs = append(attrs, "http_status", a.Status)
+		attrs = append(attrs, slog.Int("http_status", a.Status))
 	}
 	if a.Effect != "" {
-		attrs = append(attrs, "effect", a.Effect)
+		attrs = append(attrs, slog.String("effect", a.Effect))
 	}
 	if a.ID != "" {
-		attrs = append(attrs, "callgoose_id", a.ID)
+		attrs = append(attrs, slog.String("callgoose_id", a.ID))
 	}
 	if a.Error != "" {
-		attrs = append(attrs, "err", a.Error)
+		attrs = append(attrs, slog.String("err", a.Error))
 	}
 	if !next.IsZero() {
-		attrs = append(attrs, "retry_in", max(next.Sub(now), 0).Round(time.Millisecond))
+		attrs = append(attrs, slog.Duration("retry_in", max(next.Sub(now), 0).Round(time.Millisecond)))
 	}
 	switch v.outcome {
 	case event.Discarded:
-		attrs = append(attrs, "hint", "no filter of Callgoose matched; repair it, then replay --outcome discarded")
+		attrs = append(attrs, slog.String("hint", "no filter of Callgoose matched; repair it, then replay --outcome discarded"))
 	case event.Dead:
-		attrs = append(attrs, "reason", v.reason, "hint", "dead-letters list, then retry or drop")
+		attrs = append(attrs, slog.String("reason", v.reason), slog.String("hint", "dead-letters list, then retry or drop"))
 	}
-	d.log.Log(ctx, level, "attempt", attrs...)
+	d.log.LogAttrs(ctx, level, "attempt", attrs...)
 }
 
 // finish takes in the end of an attempt.

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type Deliveries struct {
 	release  context.CancelFunc     // of batch
 	fetched  int                    // from batch; owned likewise
 	highest  uint64                 // handed out, or looked at; owned likewise
+	buf      []byte                 // to unpack in; owned likewise
 	open     context.Context        //nolint:containedctx // ends with Close
 	close    context.CancelFunc
 
@@ -113,7 +115,7 @@ func (q *Queue) Deliver(ctx context.Context, floor uint64) (*Deliveries, error) 
 	if _, err := q.js.ResetConsumerToSequence(ctx, events, deliverer, floor+1); err != nil {
 		return nil, fmt.Errorf("%w: reset consumer: %w", ErrUnavailable, err)
 	}
-	d := &Deliveries{q: q, consumer: c, acks: map[uint64]string{}}
+	d := &Deliveries{q: q, consumer: c, acks: map[uint64]string{}, buf: make([]byte, 64<<10)}
 	d.open, d.close = context.WithCancel(context.WithoutCancel(ctx))
 	return d, nil
 }
@@ -169,7 +171,10 @@ func (d *Deliveries) take(m jetstream.Msg) (event.Delivery, error) {
 	d.mu.Lock()
 	d.acks[out.Seq] = m.Reply()
 	d.mu.Unlock()
-	out.Event, out.Err = unpack(m.Data(), event.DecodeBrief)
+	out.Event, out.Err = unpackInto(d.buf, m.Data(), event.DecodeBrief)
+	if out.Err == nil {
+		out.Event.Body = bytes.Clone(out.Event.Body) // and not the whole message
+	}
 	return out, nil
 }
 

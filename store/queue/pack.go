@@ -27,13 +27,22 @@ func pack(e *event.Event) []byte {
 	if *buf = raw; cap(raw) > 1<<20 { // one large event must not stay
 		*buf = nil
 	}
-	m := make([]byte, 1+s2.MaxEncodedLen(len(raw)))
-	m[0] = packed
-	return m[:1+len(s2.Encode(m[1:], raw))]
+	into := eventBuffers.Get().(*[]byte)
+	defer eventBuffers.Put(into)
+	m := s2.Encode((*into)[:cap(*into)], raw)
+	if *into = m; cap(m) > 1<<20 {
+		*into = nil
+	}
+	return append(append(make([]byte, 0, 1+len(m)), packed), m...)
 }
 
 // unpack reads a message with decode, which is event.Decode or event.DecodeBrief.
 func unpack(m []byte, decode func([]byte) (*event.Event, error)) (*event.Event, error) {
+	return unpackInto(nil, m, decode)
+}
+
+// unpackInto uses buf where it is large enough: then the event's body is a part of it.
+func unpackInto(buf, m []byte, decode func([]byte) (*event.Event, error)) (*event.Event, error) {
 	if len(m) == 0 || m[0] != packed {
 		return decode(m)
 	}
@@ -41,7 +50,7 @@ func unpack(m []byte, decode func([]byte) (*event.Event, error)) (*event.Event, 
 	if err != nil || size > maxUnpacked {
 		return nil, fmt.Errorf("unpack event: length: %w", event.ErrDamaged)
 	}
-	raw, err := s2.Decode(nil, m[1:])
+	raw, err := s2.Decode(buf[:cap(buf)], m[1:])
 	if err != nil {
 		return nil, fmt.Errorf("unpack event: %w: %w", event.ErrDamaged, err)
 	}

@@ -70,6 +70,9 @@ func New(cfg Config) (*Client, error) {
 		t.MaxIdleConns = cfg.Concurrency
 		cfg.Transport = t
 	}
+	q := u.Query()
+	q.Set("from", cfg.From)
+	u.RawQuery = q.Encode()
 	return &Client{cfg: cfg, url: *u}, nil
 }
 
@@ -184,26 +187,24 @@ func (c *Client) Send(ctx context.Context, body []byte) (Reply, error) {
 
 func (c *Client) request(ctx context.Context, body []byte, token string) (*http.Request, error) {
 	u := c.url
-	q := u.Query()
-	q.Set("from", c.cfg.From)
 	if c.cfg.Query {
+		q := u.Query()
 		q.Set("token", token)
+		u.RawQuery = q.Encode()
 	}
-	u.RawQuery = q.Encode()
 	// The address was parsed once: it is put in, not parsed again.
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "/", bytes.NewReader(body))
+	// A repeated POST may open a second incident: the transport must not send it
+	// again by itself on a connection that broke. No Idempotency-Key, no GetBody.
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "/", io.NopCloser(bytes.NewReader(body)))
 	if err != nil {
 		return nil, err
 	}
-	req.URL, req.Host = &u, u.Host
+	req.URL, req.Host, req.ContentLength = &u, u.Host, int64(len(body))
 	if !c.cfg.Query {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "pmm-callgoose")
-	// A repeated POST may open a second incident: the transport must not send it
-	// again by itself on a connection that broke. No Idempotency-Key, no GetBody.
-	req.GetBody = nil
 	return req, nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -40,8 +39,8 @@ func (p *program) serve(c *cli.Context) error {
 	decided := func(name string) bool {
 		return slices.ContainsFunc(p.environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
 	}
-	if !decided("GOGC") { // it sits beside what it watches: rather some CPU than memory
-		debug.SetGCPercent(40)
+	if !decided("GOGC") {
+		paceHeap()
 	}
 	if !decided("GOMAXPROCS") {
 		// An fsync keeps its place from others until the runtime notices, and there is

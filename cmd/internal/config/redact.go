@@ -173,10 +173,12 @@ type redacting struct {
 func (h redacting) Handle(ctx context.Context, rec slog.Record) error {
 	m := h.r.replacer()
 	clean := slog.NewRecord(rec.Time, rec.Level, m.Replace(rec.Message), rec.PC)
+	attrs := make([]slog.Attr, 0, rec.NumAttrs())
 	rec.Attrs(func(a slog.Attr) bool {
-		clean.AddAttrs(m.attr(a))
+		attrs = append(attrs, m.attr(a))
 		return true
 	})
+	clean.AddAttrs(attrs...)
 	return h.Handler.Handle(ctx, clean)
 }
 
