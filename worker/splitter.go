@@ -604,6 +604,7 @@ func (s *Splitter) finish(e *event.Event, c *candidate) {
 		Labels: c.alert.Labels, Annotations: c.alert.Annotations,
 		Fingerprint: e.Fingerprint, HasFinger: c.alert.Fingerprint != "",
 		Source: s.cfg.From, IncidentKey: e.Key, EventID: e.ID, UniqueName: !s.cfg.ByAlertname,
+		Envelope: make([]callgoose.Member, 0, len(c.group.Envelope)),
 	}
 	for _, f := range c.group.Envelope {
 		out.Envelope = append(out.Envelope, callgoose.Member(f))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -51,11 +52,9 @@ const maxEnvelope = 64 << 10
 // group made from this alert alone, and flat string keys. Order and white space
 // are fixed: the same alert gives the same bytes.
 func Body(a Alert) []byte {
-	size := 512 + 2*len(a.Raw) // what describes the alert stands in it once more
-	for _, m := range a.Envelope {
-		size += min(len(m.Value), maxMember) + len(m.Name) + 4
-	}
-	b := append(make([]byte, 0, min(size, maxEnvelope+512+2*len(a.Raw))), '{')
+	buf := bodies.Get().(*[]byte)
+	defer bodies.Put(buf)
+	b := append((*buf)[:0], '{')
 	for _, m := range a.Envelope {
 		if m.Name == "receiver" && len(m.Value) <= maxMember {
 			b = appendMember(b, m.Name, m.Value)
@@ -95,8 +94,15 @@ func Body(a Alert) []byte {
 	b = appendText(b, "description", Description(a.Labels, a.Annotations, a.Fingerprint))
 	b = appendText(b, "severity", or(a.Labels["severity"], "unknown"))
 	b = appendText(b, "instance", instanceOr(a.Labels, a.Fingerprint))
-	return append(b, '}')
+	b = append(b, '}')
+	if *buf = b; cap(b) > 1<<20 { // one large alert must not stay
+		*buf = nil
+	}
+	return bytes.Clone(b)
 }
+
+// bodies are buffers to write a body in before its size is known.
+var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
 // made are the members that Body or Late writes itself, or puts first.
 var made = map[string]bool{
