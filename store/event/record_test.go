@@ -167,6 +167,24 @@ func TestTheSieveLetsThroughAnIDThatIsKeptAsText(t *testing.T) {
 	}
 }
 
+func TestTheSieveLetsThroughAnyKey(t *testing.T) {
+	for _, source := range []string{"pmm", "pmm-eu-west-1", "production-site-1", ""} {
+		for _, fingerprint := range []string{"18e04dbe104bb755", "18E04DBE104BB755", "abc", "a-b", "sixteen-letters-", "no hexadecimal digits", "", "-"} {
+			r := fullRecord()
+			r.Source, r.Key = source, Key(source, fingerprint)
+			for _, r.Brief = range []bool{false, true} {
+				if !NewSieve(&Filter{Incident: r.Key}).Lets(r.Append(nil, r.Brief)) {
+					t.Errorf("a record of %q is left out by its own key", r.Key)
+				}
+			}
+		}
+	}
+	r := fullRecord()
+	if NewSieve(&Filter{Incident: "pmm-08e04dbe104bb755"}).Lets(r.Append(nil, false)) {
+		t.Errorf("a record of %q passes for another", r.Key)
+	}
+}
+
 func TestCodesAreNeverChanged(t *testing.T) {
 	if !slices.Equal(outcomeCodes, []Outcome{"queued", "delivered", "discarded", "dead", "suppressed", "collapsed"}) ||
 		!slices.Equal(statusCodes, []Status{"", "firing", "resolved"}) ||

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -35,10 +36,11 @@ func NewSieve(f *Filter) *Sieve {
 	if !f.Until.IsZero() {
 		s.until = nanos(f.Until)
 	}
-	if n := len(f.Incident); n >= 16 {
-		// The end of the key, however it is written.
-		s.keyText = []byte(f.Incident[n-16:])
-		s.key = hexBytes(f.Incident[n-16:], 8)
+	// The end of the key, however it is written: at a hyphen, source and fingerprint
+	// may stand apart.
+	if end := f.Incident[strings.LastIndexByte(f.Incident, '-')+1:]; end != "" {
+		s.keyText = []byte(end)
+		s.key = hexBytes(end, 8)
 	}
 	if len(f.IDs) > 0 {
 		s.ids = make(map[[idSize]byte]bool, len(f.IDs))
