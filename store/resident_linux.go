@@ -15,10 +15,10 @@ import (
 // large as its ledger. The pages stay in the page cache when we let go of them,
 // and looking again costs a minor fault, about 1 us for 64 KiB.
 const (
-	trimEvery = time.Second
+	trimEvery = time.Second // and every trimCommits commits
 	// trimAbove is how much of files may be mapped and resident, bytes: the
 	// program's own pages are some 20 MiB of it.
-	trimAbove = 40 << 20
+	trimAbove = 28 << 20
 )
 
 // keepSmall lets go of the ledger's pages now and then.
@@ -31,6 +31,7 @@ func (s *Store) keepSmall() {
 		}
 		select {
 		case <-tick.C:
+		case <-s.trim:
 		case <-s.stop:
 			return
 		}

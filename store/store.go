@@ -62,6 +62,7 @@ type Store struct {
 	wg     sync.WaitGroup
 	once   sync.Once
 	failed chan error
+	trim   chan struct{} // has an element when the map is worth a look; see keepSmall
 	// changes counts commits.
 	changes atomic.Uint64
 
@@ -128,7 +129,7 @@ func Open(cfg Config) (s *Store, fresh bool, err error) {
 	case err != nil:
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
 	}
-	s = &Store{cfg: cfg, db: db, ops: make(chan *op, 1024), stop: make(chan struct{}), ended: make(chan struct{}), failed: make(chan error, 1)}
+	s = &Store{cfg: cfg, db: db, ops: make(chan *op, 1024), stop: make(chan struct{}), ended: make(chan struct{}), failed: make(chan error, 1), trim: make(chan struct{}, 1)}
 	if fresh, err = s.init(); err != nil {
 		_ = db.Close()
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
@@ -305,7 +306,12 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	})
 	if err == nil {
 		s.state = next
-		s.changes.Add(1)
+		if s.changes.Add(1)%trimCommits == 0 {
+			select {
+			case s.trim <- struct{}{}:
+			default:
+			}
+		}
 		if s.cfg.Committed != nil {
 			s.cfg.Committed(time.Since(began))
 		}
@@ -321,6 +327,9 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	}
 	return err
 }
+
+// trimCommits is how many commits the map is left alone for at the most.
+const trimCommits = 256
 
 // Changes counts the commits since Open: when it stands still, so does the rest.
 func (s *Store) Changes() uint64 { return s.changes.Load() }

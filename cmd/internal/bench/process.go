@@ -115,6 +115,13 @@ func (p *Process) Usage() (u Usage) {
 	return u
 }
 
+// ForgetPeak makes Usage tell the peak from now on. At a start bbolt looks at each
+// page of its file once, and all of them count as resident for that moment.
+func (p *Process) ForgetPeak() {
+	// See proc_pid_clear_refs(5). Where it cannot be done, the peak includes the start.
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.cmd.Process.Pid), []byte("5"), 0)
+}
+
 // field is the number behind a word in a file of /proc, 0 when it is not there.
 func field(path, word string) int64 {
 	text, err := os.ReadFile(path)

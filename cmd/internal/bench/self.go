@@ -85,7 +85,7 @@ type Backlog struct {
 	Drain    float64 `json:"drained_per_second"`     // from the first event to the last
 	Bare     float64 `json:"bare_client_per_second"` // same bodies, same concurrency
 	OfBare   float64 `json:"of_bare"`
-	Peak     int64   `json:"peak_resident_bytes"` // since the restart, drain included
+	Peak     int64   `json:"peak_resident_bytes"` // in the drain
 	CPU      float64 `json:"cpu_seconds"`         // likewise
 }
 
@@ -442,6 +442,7 @@ func (s *story) backlog(ctx context.Context, r *Report) (err error) {
 		return err
 	}
 	b.Restored = s.p.Usage()
+	s.p.ForgetPeak()
 	s.say("the drain")
 	if b.Drain, err = s.drain(ctx); err != nil {
 		return err
