@@ -285,7 +285,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	var next state
 	var began time.Time // of the commit
 	err := s.db.Update(func(btx *bbolt.Tx) error {
-		t := &tx{tx: btx, state: s.state.clone(), open: s.open, opens: func(o openEpisodes) { s.open = o }}
+		t := &tx{tx: btx, state: s.state.clone(), open: s.open, opens: func(o openEpisodes) { s.open = o }, trim: s.trim}
 		err := fn(t)
 		if err = cmp.Or(err, t.bad); err != nil {
 			fnFailed = true
@@ -328,8 +328,11 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	return err
 }
 
-// trimCommits is how many commits the map is left alone for at the most.
-const trimCommits = 256
+// How many commits, and how many records of a scan, the map is left alone for at the most.
+const (
+	trimCommits = 256
+	trimScanned = 4096
+)
 
 // Changes counts the commits since Open: when it stands still, so does the rest.
 func (s *Store) Changes() uint64 { return s.changes.Load() }
@@ -337,7 +340,7 @@ func (s *Store) Changes() uint64 { return s.changes.Load() }
 // View runs fn in a read transaction, beside writes.
 func (s *Store) View(fn func(event.Tx) error) error {
 	err := s.db.View(func(btx *bbolt.Tx) error {
-		t := &tx{tx: btx}
+		t := &tx{tx: btx, trim: s.trim}
 		if b := btx.Bucket(bucketMeta).Get(keyState); b != nil {
 			if err := readState(b, &t.state); err != nil {
 				return err

@@ -23,6 +23,18 @@ type tx struct {
 	minutes map[int64]event.Minute // what happened, by minute since 1970
 	open    openEpisodes           // nil = not known, or only read
 	opens   func(openEpisodes)     // keeps what was made; nil for those who only read
+	scanned int                    // records and episodes passed
+	trim    chan<- struct{}        // of the Store
+}
+
+// passed counts what a scan passes: the pages of all of it would be resident at its end.
+func (t *tx) passed() {
+	if t.scanned++; t.scanned%trimScanned == 0 {
+		select {
+		case t.trim <- struct{}{}:
+		default:
+		}
+	}
 }
 
 func (t *tx) Progress() event.Progress { return t.state.Progress }
@@ -92,6 +104,7 @@ func (t *tx) OpenEpisodes(source, alertname string) iter.Seq[*event.Episode] {
 func (t *tx) eachOpen(source, alertname string, yield func(*event.Episode) bool) error {
 	c := t.tx.Bucket(bucketEpisodes).Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
+		t.passed()
 		if !event.EpisodeOpen(v) {
 			continue
 		}
