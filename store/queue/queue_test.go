@@ -337,3 +337,69 @@ func FuzzUnpack(f *testing.F) {
 		}
 	})
 }
+
+// After a crash the server reads every block and keeps what it made of them. The
+// second start must not: it begins with an index that is as new as the blocks.
+func TestAfterACrashAnIndexIsMade(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	q := open(t, Config{Dir: dir, NoSync: true, MaxStore: 1 << 30})
+	random := make([]byte, 4<<20) // what can be packed would not fill blocks
+	_, _ = rand.NewChaCha8([32]byte{}).Read(random)
+	body := string(random)
+	const bodies = 2 * restartAbove
+	index := filepath.Join(dir, streamDir(notifications), "msgs", "index.db")
+	var old []byte
+	for range 2 {
+		for range bodies / 2 {
+			if _, err := q.PublishNotification(t.Context(), note(body)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if old == nil {
+			var err error
+			if old, err = os.ReadFile(index); err != nil {
+				t.Fatal(err)
+			}
+			q = open(t, Config{Dir: dir, NoSync: true, MaxStore: 1 << 30})
+		}
+	}
+	behind := func() bool {
+		t.Helper()
+		behind, err := indexBehind(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return behind
+	}
+	if behind() {
+		t.Error("the index is old after an orderly stop")
+	}
+	then := time.Now().Add(-time.Hour)
+	for name, crash := range map[string]func() error{
+		"old":  func() error { return errors.Join(os.WriteFile(index, old, 0o600), os.Chtimes(index, then, then)) },
+		"gone": func() error { return os.Remove(index) },
+	} {
+		if err := crash(); err != nil {
+			t.Fatal(err)
+		}
+		if !behind() {
+			t.Errorf("%s: not noticed", name)
+		}
+		q = open(t, Config{Dir: dir, NoSync: true, MaxStore: 1 << 30})
+		if behind() {
+			t.Errorf("%s: the index is still behind", name)
+		}
+		for seq := range uint64(bodies) {
+			if notes, err := q.Notifications(t.Context(), seq+1); err != nil || string(notes[0].Body) != body {
+				t.Errorf("%s: notification %d: %v", name, seq+1, err)
+			}
+		}
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
