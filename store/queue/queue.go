@@ -129,7 +129,7 @@ func (q *Queue) open(ctx context.Context) (err error) {
 		if err := mend(q.cfg.Dir, q.cfg.Logger); err != nil {
 			return err
 		}
-		if q.srv, err = openServer(q.cfg); err != nil {
+		if q.srv, err = openServer(q.cfg, restartAbove); err != nil {
 			return err
 		}
 	}

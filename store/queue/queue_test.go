@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -342,17 +343,18 @@ func FuzzUnpack(f *testing.F) {
 // second start must not: it begins with an index that is as new as the blocks.
 func TestAfterACrashAnIndexIsMade(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	q := open(t, Config{Dir: dir, NoSync: true, MaxStore: 1 << 30})
+	const above = 4
+	cfg := Config{Dir: t.TempDir(), NoSync: true, MaxStore: 1 << 30, Logger: slog.New(slog.DiscardHandler)}
+	index := filepath.Join(cfg.Dir, streamDir(events), "msgs", "index.db")
 	random := make([]byte, 4<<20) // what can be packed would not fill blocks
 	_, _ = rand.NewChaCha8([32]byte{}).Read(random)
-	body := string(random)
-	const bodies = 2 * restartAbove
-	index := filepath.Join(dir, streamDir(notifications), "msgs", "index.db")
 	var old []byte
 	for range 2 {
-		for range bodies / 2 {
-			if _, err := q.PublishNotification(t.Context(), note(body)); err != nil {
+		q := open(t, cfg)
+		for n := range above {
+			e := someEvent("pmm-1", n)
+			e.Body = random
+			if _, err := q.PublishEvents(t.Context(), []*event.Event{e}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -364,12 +366,11 @@ func TestAfterACrashAnIndexIsMade(t *testing.T) {
 			if old, err = os.ReadFile(index); err != nil {
 				t.Fatal(err)
 			}
-			q = open(t, Config{Dir: dir, NoSync: true, MaxStore: 1 << 30})
 		}
 	}
 	behind := func() bool {
 		t.Helper()
-		behind, err := indexBehind(dir)
+		behind, err := indexBehind(cfg.Dir, above)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -389,13 +390,18 @@ func TestAfterACrashAnIndexIsMade(t *testing.T) {
 		if !behind() {
 			t.Errorf("%s: not noticed", name)
 		}
-		q = open(t, Config{Dir: dir, NoSync: true, MaxStore: 1 << 30})
+		srv, err := openServer(cfg, above)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if behind() {
 			t.Errorf("%s: the index is still behind", name)
 		}
-		for seq := range uint64(bodies) {
-			if notes, err := q.Notifications(t.Context(), seq+1); err != nil || string(notes[0].Body) != body {
-				t.Errorf("%s: notification %d: %v", name, seq+1, err)
+		stopServer(srv)
+		q := open(t, cfg)
+		for seq := range uint64(2 * above) {
+			if e, err := q.Event(t.Context(), seq+1); err != nil || !bytes.Equal(e.Body, random) {
+				t.Errorf("%s: event %d: %v", name, seq+1, err)
 			}
 		}
 		if err := q.Close(); err != nil {

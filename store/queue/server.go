@@ -19,17 +19,17 @@ import (
 	"pmm-callgoose/store/event/faultpoint"
 )
 
-// restartAbove is from how many blocks of a stream on (8 MiB each) openServer looks
-// at how it was recovered.
-const restartAbove = 4
+// restartAbove is from how many blocks of EVENTS on (8 MiB each, of 20,000 events or
+// so) it is worth half a second to forget how they were recovered.
+const restartAbove = 32
 
 // openServer starts the embedded server. After a crash the index of a stream is
 // older than its blocks: the server reads them all, and keeps an index of the
 // subjects of each in memory for minutes, 100 bytes for every event that is stored.
 // A clean stop writes the index that a second start begins with, in milliseconds
 // and without all that. If we die here, the next start does the same.
-func openServer(cfg Config) (*server.Server, error) {
-	behind, err := indexBehind(cfg.Dir)
+func openServer(cfg Config, above int) (*server.Server, error) {
+	behind, err := indexBehind(cfg.Dir, above)
 	if err != nil {
 		return nil, err
 	}
@@ -42,31 +42,23 @@ func openServer(cfg Config) (*server.Server, error) {
 	return startServer(cfg)
 }
 
-// indexBehind reports whether a large stream has no index, or one that is older
-// than its newest block.
-func indexBehind(dir string) (bool, error) {
-	for _, stream := range []string{notifications, events} {
-		msgs := filepath.Join(dir, streamDir(stream), "msgs")
-		blocks, err := blocksOf(msgs)
-		if err != nil {
-			return false, err
-		}
-		if len(blocks) < restartAbove {
-			continue
-		}
-		newest, err := os.Stat(filepath.Join(msgs, strconv.Itoa(blocks[len(blocks)-1])+".blk"))
-		if err != nil {
-			return false, err
-		}
-		index, err := os.Stat(filepath.Join(msgs, "index.db"))
-		if errors.Is(err, fs.ErrNotExist) || err == nil && index.ModTime().Before(newest.ModTime()) {
-			return true, nil
-		}
-		if err != nil {
-			return false, err
-		}
+// indexBehind reports whether EVENTS has so many blocks, and no index or one that
+// is older than the newest of them.
+func indexBehind(dir string, above int) (bool, error) {
+	msgs := filepath.Join(dir, streamDir(events), "msgs")
+	blocks, err := blocksOf(msgs)
+	if err != nil || len(blocks) < above {
+		return false, err
 	}
-	return false, nil
+	newest, err := os.Stat(filepath.Join(msgs, strconv.Itoa(blocks[len(blocks)-1])+".blk"))
+	if err != nil {
+		return false, err
+	}
+	index, err := os.Stat(filepath.Join(msgs, "index.db"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	return err == nil && index.ModTime().Before(newest.ModTime()), err
 }
 
 // startServer runs the embedded server in dir. It opens no socket, installs no
