@@ -307,10 +307,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	if err == nil {
 		s.state = next
 		if s.changes.Add(1)%trimCommits == 0 {
-			select {
-			case s.trim <- struct{}{}:
-			default:
-			}
+			nudge(s.trim)
 		}
 		if s.cfg.Committed != nil {
 			s.cfg.Committed(time.Since(began))
@@ -333,6 +330,14 @@ const (
 	trimCommits = 256
 	trimScanned = 4096
 )
+
+// nudge makes keepSmall look, unless it is about to. nil = nobody looks.
+func nudge(trim chan<- struct{}) {
+	select {
+	case trim <- struct{}{}:
+	default:
+	}
+}
 
 // Changes counts the commits since Open: when it stands still, so does the rest.
 func (s *Store) Changes() uint64 { return s.changes.Load() }

@@ -30,10 +30,7 @@ type tx struct {
 // passed counts what a scan passes: the pages of all of it would be resident at its end.
 func (t *tx) passed() {
 	if t.scanned++; t.scanned%trimScanned == 0 {
-		select {
-		case t.trim <- struct{}{}:
-		default:
-		}
+		nudge(t.trim)
 	}
 }
 

@@ -135,8 +135,6 @@ type result struct {
 	number  int  // of this attempt among all of the event, 0 when nothing was sent
 	skipped bool // nothing was sent: the circuit opened first
 	err     error
-	// unrecorded: it was sent, and what came of it could not be written.
-	unrecorded bool
 }
 
 // NewDeliverer makes a deliverer; Run starts it.
@@ -489,8 +487,8 @@ func (d *Deliverer) next(probe bool) *lane {
 
 // attempt claims the event, sends it once, and records the answer. It runs in
 // a goroutine of its own, one at a time for each lane.
-func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) (res result) {
-	res = result{lane: l, probe: probe}
+func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) result {
+	res := result{lane: l, probe: probe}
 	if d.limit.Wait(ctx) != nil {
 		res.skipped = true
 		return res
@@ -507,8 +505,9 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 	}
 	claimed := time.Now()
 	ok, release, leave := d.place(ctx, probe)
+	keep := false // its place: it was sent, and the disk does not take what came of it
 	defer func() {
-		if !res.unrecorded { // else nobody takes its place: the disk does not take more
+		if !keep {
 			leave()
 		}
 	}()
@@ -585,7 +584,7 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 	d.cfg.Observer.Attempt(a, step)
 	if res.verdict.class != interrupted {
 		_, res.err = d.record(ctx, it, e, a, res.verdict, frozenNow)
-		res.unrecorded = res.err != nil
+		keep = res.err != nil
 	}
 	faultpoint.Here("recorded")
 	return res

@@ -68,9 +68,10 @@ func Body(a Alert) []byte {
 		b = appendWithFingerprint(b, a.Raw, a.Fingerprint)
 	}
 	b = append(b, ']')
-	group := appendObject(appendName(b, "groupLabels"), a.GroupLabels)
-	if len(a.GroupLabels) == 0 || len(group)-len(b) > maxMember+len(`,"groupLabels":`) {
-		group = appendObject(appendName(b, "groupLabels"), map[string]string{"alertname": Name(a.Labels)})
+	b = appendName(b, "groupLabels")
+	group := appendObject(b, a.GroupLabels)
+	if len(a.GroupLabels) == 0 || len(group)-len(b) > maxMember {
+		group = appendObject(b, map[string]string{"alertname": Name(a.Labels)})
 	}
 	b = appendName(group, "commonLabels")
 	if a.UniqueName {
