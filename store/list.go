@@ -13,7 +13,7 @@ import (
 // Each calls fn with every record chosen, newest first unless asked otherwise,
 // until fn returns false. Their labels are not the caller's.
 func (s *Store) Each(f event.Filter, fn func(*event.Record) bool) error {
-	return s.notice(s.db.View(func(btx *bbolt.Tx) error { return (&tx{tx: btx, trim: s.trim}).Each(f, fn) }))
+	return s.notice(s.db.View(func(btx *bbolt.Tx) error { return (&tx{tx: btx, pages: &s.pages}).Each(f, fn) }))
 }
 
 func (t *tx) Each(f event.Filter, fn func(*event.Record) bool) error {
@@ -53,7 +53,7 @@ func (t *tx) eachOfDay(d string, f *event.Filter, fn func(*event.Record) bool) (
 	possible := event.NewSieve(f)
 	labels := map[string]map[string]string{} // those read last
 	for k, v := first(); k != nil; k, v = next() {
-		t.passed()
+		t.pages.touched()
 		if !possible.Lets(v) {
 			continue
 		}

@@ -15,7 +15,7 @@ import (
 // large as its ledger. The pages stay in the page cache when we let go of them,
 // and looking again costs a minor fault, about 1 us for 64 KiB.
 const (
-	trimEvery = time.Second // see trimCommits, too
+	trimEvery = time.Second
 	// trimAbove is how much of files may be mapped and resident, bytes: the
 	// program's own pages are some 20 MiB of it.
 	trimAbove = 28 << 20
@@ -31,7 +31,7 @@ func (s *Store) keepSmall() {
 		}
 		select {
 		case <-tick.C:
-		case <-s.trim:
+		case <-s.pages.look:
 		case <-s.stop:
 			return
 		}

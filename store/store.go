@@ -62,7 +62,7 @@ type Store struct {
 	wg     sync.WaitGroup
 	once   sync.Once
 	failed chan error
-	trim   chan struct{} // has an element when the map is worth a look; see keepSmall
+	pages  mapped // of its file
 	// changes counts commits.
 	changes atomic.Uint64
 
@@ -129,7 +129,7 @@ func Open(cfg Config) (s *Store, fresh bool, err error) {
 	case err != nil:
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
 	}
-	s = &Store{cfg: cfg, db: db, ops: make(chan *op, 1024), stop: make(chan struct{}), ended: make(chan struct{}), failed: make(chan error, 1), trim: make(chan struct{}, 1)}
+	s = &Store{cfg: cfg, db: db, ops: make(chan *op, 1024), stop: make(chan struct{}), ended: make(chan struct{}), failed: make(chan error, 1), pages: mapped{look: make(chan struct{}, 1)}}
 	if fresh, err = s.init(); err != nil {
 		_ = db.Close()
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
@@ -285,7 +285,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	var next state
 	var began time.Time // of the commit
 	err := s.db.Update(func(btx *bbolt.Tx) error {
-		t := &tx{tx: btx, state: s.state.clone(), open: s.open, opens: func(o openEpisodes) { s.open = o }, trim: s.trim}
+		t := &tx{tx: btx, state: s.state.clone(), open: s.open, opens: func(o openEpisodes) { s.open = o }, pages: &s.pages}
 		err := fn(t)
 		if err = cmp.Or(err, t.bad); err != nil {
 			fnFailed = true
@@ -306,9 +306,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	})
 	if err == nil {
 		s.state = next
-		if s.changes.Add(1)%trimCommits == 0 {
-			nudge(s.trim)
-		}
+		s.changes.Add(1)
 		if s.cfg.Committed != nil {
 			s.cfg.Committed(time.Since(began))
 		}
@@ -325,27 +323,13 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	return err
 }
 
-// How many commits, and how many records of a scan, the map is left alone for at the most.
-const (
-	trimCommits = 256
-	trimScanned = 4096
-)
-
-// nudge makes keepSmall look, unless it is about to. nil = nobody looks.
-func nudge(trim chan<- struct{}) {
-	select {
-	case trim <- struct{}{}:
-	default:
-	}
-}
-
 // Changes counts the commits since Open: when it stands still, so does the rest.
 func (s *Store) Changes() uint64 { return s.changes.Load() }
 
 // View runs fn in a read transaction, beside writes.
 func (s *Store) View(fn func(event.Tx) error) error {
 	err := s.db.View(func(btx *bbolt.Tx) error {
-		t := &tx{tx: btx, trim: s.trim}
+		t := &tx{tx: btx, pages: &s.pages}
 		if b := btx.Bucket(bucketMeta).Get(keyState); b != nil {
 			if err := readState(b, &t.state); err != nil {
 				return err

@@ -23,15 +23,7 @@ type tx struct {
 	minutes map[int64]event.Minute // what happened, by minute since 1970
 	open    openEpisodes           // nil = not known, or only read
 	opens   func(openEpisodes)     // keeps what was made; nil for those who only read
-	scanned int                    // records and episodes passed
-	trim    chan<- struct{}        // of the Store
-}
-
-// passed counts what a scan passes: the pages of all of it would be resident at its end.
-func (t *tx) passed() {
-	if t.scanned++; t.scanned%trimScanned == 0 {
-		nudge(t.trim)
-	}
+	pages   *mapped                // nil = nobody looks
 }
 
 func (t *tx) Progress() event.Progress { return t.state.Progress }
@@ -62,6 +54,7 @@ func (t *tx) Count(name string, n int64) {
 func (t *tx) Counts() map[string]int64 { return maps.Clone(t.state.Counts) }
 
 func (t *tx) Episode(key string) (*event.Episode, error) {
+	t.pages.touched()
 	b := t.tx.Bucket(bucketEpisodes).Get([]byte(key))
 	if b == nil {
 		return nil, nil
@@ -101,7 +94,7 @@ func (t *tx) OpenEpisodes(source, alertname string) iter.Seq[*event.Episode] {
 func (t *tx) eachOpen(source, alertname string, yield func(*event.Episode) bool) error {
 	c := t.tx.Bucket(bucketEpisodes).Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
-		t.passed()
+		t.pages.touched()
 		if !event.EpisodeOpen(v) {
 			continue
 		}
@@ -273,6 +266,7 @@ func decodeRecord(k, v []byte) (*event.Record, error) {
 }
 
 func (t *tx) PutRecord(r *event.Record) error {
+	t.pages.touched()
 	records, err := t.tx.CreateBucketIfNotExists(recordsBucket(day(r.ReceivedAt)))
 	if err != nil {
 		return err

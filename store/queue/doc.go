@@ -4,6 +4,9 @@
 //	NOTIFICATIONS  notifications.in                     envelopes of raw bodies, as accepted
 //	EVENTS         events.<partition>.<incident_key>    one message an event, in order of decision
 //
+// Embedded, where nobody can filter by it, the key is left out of the subject that
+// EVENTS stores: else the memory of the server grows with what it reads.
+//
 // Both are file streams with Limits retention: a message stays after it was
 // settled, so that it can be read and replayed, until retention removes it.
 //

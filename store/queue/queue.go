@@ -129,7 +129,7 @@ func (q *Queue) open(ctx context.Context) (err error) {
 		if err := mend(q.cfg.Dir, q.cfg.Logger); err != nil {
 			return err
 		}
-		if q.srv, err = openServer(q.cfg, restartAbove); err != nil {
+		if q.srv, err = startServer(q.cfg); err != nil {
 			return err
 		}
 	}
@@ -146,10 +146,18 @@ func (q *Queue) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	q.evs, err = q.stream(ctx, jetstream.StreamConfig{
+	evs := jetstream.StreamConfig{
 		Name: events, Subjects: []string{"events.*.*"}, AllowAtomicPublish: true,
 		Description: "pmm-callgoose: one message an event",
-	}, q.cfg.AfterEvent)
+	}
+	if q.srv != nil {
+		// The server indexes the subjects of each block that it wrote or read, and
+		// keeps that for two minutes at least: 100 bytes an event, with the key in it.
+		evs.SubjectTransform = &jetstream.SubjectTransformConfig{
+			Source: "events.*.*", Destination: "events.{{wildcard(1)}}",
+		}
+	}
+	q.evs, err = q.stream(ctx, evs, q.cfg.AfterEvent)
 	if err != nil {
 		return err
 	}

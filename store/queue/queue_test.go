@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -13,6 +13,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"pmm-callgoose/store/event"
 )
@@ -339,73 +342,96 @@ func FuzzUnpack(f *testing.F) {
 	})
 }
 
-// After a crash the server reads every block and keeps what it made of them. The
-// second start must not: it begins with an index that is as new as the blocks.
-func TestAfterACrashAnIndexIsMade(t *testing.T) {
+// In a store of our own the server must not keep an index of every key that it
+// wrote or read. Who listens still hears the key, and an external server has it.
+func TestSubjectsOfEvents(t *testing.T) {
 	t.Parallel()
-	const above = 4
-	cfg := Config{Dir: t.TempDir(), NoSync: true, MaxStore: 1 << 30, Logger: slog.New(slog.DiscardHandler)}
-	index := filepath.Join(cfg.Dir, streamDir(events), "msgs", "index.db")
-	random := make([]byte, 4<<20) // what can be packed would not fill blocks
-	_, _ = rand.NewChaCha8([32]byte{}).Read(random)
-	var old []byte
-	for range 2 {
-		q := open(t, cfg)
-		for n := range above {
-			e := someEvent("pmm-1", n)
-			e.Body = random
-			if _, err := q.PublishEvents(t.Context(), []*event.Event{e}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := q.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if old == nil {
-			var err error
-			if old, err = os.ReadFile(index); err != nil {
-				t.Fatal(err)
-			}
-		}
+	const keys = 300
+	external, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, JetStream: true, StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
 	}
-	behind := func() bool {
-		t.Helper()
-		behind, err := indexBehind(cfg.Dir, above)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return behind
+	external.Start()
+	t.Cleanup(func() { stopServer(external) })
+	if !external.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the external server does not start")
 	}
-	if behind() {
-		t.Error("the index is old after an orderly stop")
-	}
-	then := time.Now().Add(-time.Hour)
-	for name, crash := range map[string]func() error{
-		"old":  func() error { return errors.Join(os.WriteFile(index, old, 0o600), os.Chtimes(index, then, then)) },
-		"gone": func() error { return os.Remove(index) },
+	for name, cfg := range map[string]Config{
+		"embedded": {Dir: t.TempDir(), NoSync: true},
+		"external": {URL: external.ClientURL()},
 	} {
-		if err := crash(); err != nil {
-			t.Fatal(err)
-		}
-		if !behind() {
-			t.Errorf("%s: not noticed", name)
-		}
-		srv, err := openServer(cfg, above)
+		q := open(t, cfg)
+		heard, err := q.nc.SubscribeSync("events.>")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if behind() {
-			t.Errorf("%s: the index is still behind", name)
+		want := map[string]uint64{} // messages by subject
+		var evs []*event.Event
+		for n := range keys {
+			e := someEvent(fmt.Sprintf("pmm-%016x", n), n)
+			subject := fmt.Sprintf("events.%d", event.Partition(e.Key))
+			if cfg.URL != "" {
+				subject += "." + e.Key
+			}
+			want[subject]++
+			evs = append(evs, e)
 		}
-		stopServer(srv)
-		q := open(t, cfg)
-		for seq := range uint64(2 * above) {
-			if e, err := q.Event(t.Context(), seq+1); err != nil || !bytes.Equal(e.Body, random) {
-				t.Errorf("%s: event %d: %v", name, seq+1, err)
+		for _, some := range [][]*event.Event{evs[:1], evs[1:]} { // plain and by batch
+			if _, err := q.PublishEvents(t.Context(), some); err != nil {
+				t.Fatal(err)
 			}
 		}
-		if err := q.Close(); err != nil {
+		for _, e := range evs {
+			m, err := heard.NextMsg(5 * time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := fmt.Sprintf("events.%d.%s", event.Partition(e.Key), e.Key); m.Subject != want {
+				t.Errorf("%s: published on %s, want %s", name, m.Subject, want)
+			}
+		}
+		info, err := q.evs.Info(t.Context(), jetstream.WithSubjectFilter(">"))
+		if err != nil {
 			t.Fatal(err)
+		}
+		if !maps.Equal(info.State.Subjects, want) {
+			t.Errorf("%s: %d subjects are stored, want %d: %v", name, len(info.State.Subjects), len(want), info.State.Subjects)
+		}
+	}
+}
+
+// Before, the key was in the stored subject: such a store goes on.
+func TestAStoreWithKeysInItsSubjects(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Dir: t.TempDir(), NoSync: true}
+	publish := func(q *Queue, n int) {
+		t.Helper()
+		if _, err := q.PublishEvents(t.Context(), []*event.Event{someEvent(fmt.Sprintf("pmm-%d", n), n)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q := open(t, cfg)
+	old := q.evs.CachedInfo().Config
+	old.SubjectTransform = nil
+	if _, err := q.js.UpdateStream(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	publish(q, 1)
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, cfg)
+	publish(q, 2)
+	for seq, subject := range map[uint64]string{
+		1: fmt.Sprintf("events.%d.pmm-1", event.Partition("pmm-1")),
+		2: fmt.Sprintf("events.%d", event.Partition("pmm-2")),
+	} {
+		m, err := q.evs.GetMsg(t.Context(), seq)
+		if err != nil || m.Subject != subject {
+			t.Errorf("message %d: %v, %v, want the subject %s", seq, m, err, subject)
+		}
+		if e, err := q.Event(t.Context(), seq); err != nil || e.Key != fmt.Sprintf("pmm-%d", seq) {
+			t.Errorf("event %d: %v, %v", seq, e, err)
 		}
 	}
 }

@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"runtime/debug"
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,48 +14,6 @@ import (
 
 	"pmm-callgoose/store/event/faultpoint"
 )
-
-// restartAbove is from how many blocks of EVENTS on (8 MiB each, of 20,000 events or
-// so) it is worth half a second to forget how they were recovered.
-const restartAbove = 32
-
-// openServer starts the embedded server. After a crash the index of a stream is
-// older than its blocks: the server reads them all, and keeps an index of the
-// subjects of each in memory for minutes, 100 bytes for every event that is stored.
-// A clean stop writes the index that a second start begins with, in milliseconds
-// and without all that. If we die here, the next start does the same.
-func openServer(cfg Config, above int) (*server.Server, error) {
-	behind, err := indexBehind(cfg.Dir, above)
-	if err != nil {
-		return nil, err
-	}
-	srv, err := startServer(cfg)
-	if err != nil || !behind {
-		return srv, err
-	}
-	stopServer(srv)
-	debug.FreeOSMemory() // of all that was read
-	return startServer(cfg)
-}
-
-// indexBehind reports whether EVENTS has so many blocks, and no index or one that
-// is older than the newest of them.
-func indexBehind(dir string, above int) (bool, error) {
-	msgs := filepath.Join(dir, streamDir(events), "msgs")
-	blocks, err := blocksOf(msgs)
-	if err != nil || len(blocks) < above {
-		return false, err
-	}
-	newest, err := os.Stat(filepath.Join(msgs, strconv.Itoa(blocks[len(blocks)-1])+".blk"))
-	if err != nil {
-		return false, err
-	}
-	index, err := os.Stat(filepath.Join(msgs, "index.db"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
-	}
-	return err == nil && index.ModTime().Before(newest.ModTime()), err
-}
 
 // startServer runs the embedded server in dir. It opens no socket, installs no
 // signal handler, and fsyncs every write before it acknowledges it.
