@@ -30,25 +30,11 @@ func Check(dir string) error {
 // checkLocked checks while it holds the lock. What becomes of damage is decided
 // by then, still under it.
 func checkLocked(dir string, then func(error) error) error {
-	f, err := os.OpenFile(filepath.Join(dir, FileName), os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	f, err := lock(dir)
+	if f == nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	for end := time.Now().Add(time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-			break
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("%w: %s", ErrLocked, dir)
-		}
-	}
 	info, err := f.Stat()
 	if err != nil || info.Size() == 0 {
 		return err
@@ -58,6 +44,42 @@ func checkLocked(dir string, then func(error) error) error {
 		return then(err)
 	}
 	return err
+}
+
+// Free reports whether nobody holds the directory: nil, or ErrLocked after a second.
+// Open asks the same; this is for what must not be done twice before Open.
+func Free(dir string) error {
+	f, err := lock(dir)
+	if f != nil {
+		_ = f.Close()
+	}
+	return err
+}
+
+// lock takes the lock of a ledger, which closing the file gives back. nil when
+// there is no ledger.
+func lock(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, FileName), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for end := time.Now().Add(time.Second); ; time.Sleep(20 * time.Millisecond) {
+		switch err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
+		case err == nil:
+			return f, nil
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			err = fmt.Errorf("lock %s: %w", f.Name(), err)
+		case time.Now().After(end):
+			err = fmt.Errorf("%w: %s", ErrLocked, dir)
+		default:
+			continue
+		}
+		_ = f.Close()
+		return nil, err
+	}
 }
 
 // aside moves a damaged ledger out of the way, so that Open makes a new one.

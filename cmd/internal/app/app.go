@@ -19,6 +19,7 @@ import (
 	"pmm-callgoose/cmd/internal/metrics"
 	"pmm-callgoose/cmd/internal/sdnotify"
 	"pmm-callgoose/ingest"
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/event/faultpoint"
 	"pmm-callgoose/store/queue"
@@ -56,8 +57,9 @@ type App struct {
 	handler *ingest.Handler
 	core    atomic.Pointer[core] // nil while the store is not open
 	problem atomic.Pointer[error]
-	opening atomic.Int64 // Unix nanoseconds: when the opening under way began
-	fatal   chan error   // has an element when opening again cannot help
+	opening atomic.Int64  // Unix nanoseconds: when the opening under way began
+	opened  chan struct{} // closed when the first opening is over, well or not
+	fatal   chan error    // has an element when opening again cannot help
 	started time.Time
 	jobs    jobs
 	// refusedAt is when a webhook last could not be stored.
@@ -70,7 +72,7 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &App{cfg: cfg, log: opts.Logger.With("component", "app"), started: time.Now(), fatal: make(chan error, 1)}
+	a := &App{cfg: cfg, log: opts.Logger.With("component", "app"), started: time.Now(), opened: make(chan struct{}), fatal: make(chan error, 1)}
 	opts.metrics = metrics.New(metrics.Config{Version: opts.Version, Status: a.observe})
 	a.opts = opts
 	ask := func(s *config.Secret) func() string {
@@ -106,6 +108,14 @@ func (r refused) Unwrap() error             { return r.error }
 // Publish implements ingest.Publisher.
 func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error) {
 	c := a.core.Load()
+	if c == nil {
+		// PMM would not send it again for minutes: what comes during a start waits for it.
+		select {
+		case <-a.opened:
+			c = a.core.Load()
+		case <-ctx.Done():
+		}
+	}
 	if c == nil {
 		return "", refused{a.whyClosed(), 5 * time.Second}
 	}
@@ -154,14 +164,28 @@ func (a *App) Run(ctx context.Context) (err error) {
 	}()
 	later := func(fn func()) { cleanups = append(cleanups, fn) }
 
-	first, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
 	coreCtx, stopCore := context.WithCancelCause(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	later(func() { stopCore(errStopping); wg.Wait() })
-	a.core.Store(first)
+	var addrs Addresses
+	if !a.opts.NoListen {
+		// Opening takes seconds where much waits or after a crash, and a refused
+		// connection is a lost notification: the port is open before the store.
+		if err := store.Free(a.cfg.DataDir); err != nil {
+			return err
+		}
+		if addrs.Webhooks, err = a.listen(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
+			return err
+		}
+	}
+	first, err := a.open(ctx)
+	if err == nil {
+		a.core.Store(first)
+	}
+	close(a.opened)
+	if err != nil {
+		return err
+	}
 	wg.Go(func() { a.keep(coreCtx, first) })
 	about := alarm.New(alarm.Config{
 		Command: a.cfg.AlarmCommand, Webhook: a.cfg.AlarmWebhook.Reveal, After: a.cfg.AlarmAfter,
@@ -174,9 +198,8 @@ func (a *App) Run(ctx context.Context) (err error) {
 		wg.Go(func() { a.watch(coreCtx) })
 	}
 
-	var addrs Addresses
 	if !a.opts.NoListen {
-		if addrs, err = a.listen(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
+		if addrs.Admin, err = a.listenAdmin(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
 			return err
 		}
 	}
@@ -231,15 +254,15 @@ func (a *App) keep(ctx context.Context, c *core) {
 	}
 }
 
-// listen binds the addresses and serves on them.
-func (a *App) listen(later func(func())) (addrs Addresses, err error) {
+// listen binds the intake and serves on it. It returns its URL.
+func (a *App) listen(later func(func())) (string, error) {
 	tlsConfig, err := ingest.TLSConfig(a.cfg.TLSCert, a.cfg.TLSKey, a.cfg.TLSClientCA)
 	if err != nil {
-		return addrs, err
+		return "", err
 	}
 	l, err := net.Listen("tcp", a.cfg.Listen) //nolint:noctx // binds at once
 	if err != nil {
-		return addrs, fmt.Errorf("--listen: %w", err)
+		return "", fmt.Errorf("--listen: %w", err)
 	}
 	scheme := "http://"
 	srv := ingest.Server(a.handler, tlsConfig)
@@ -249,21 +272,25 @@ func (a *App) listen(later func(func())) (addrs Addresses, err error) {
 	} else {
 		a.serve(later, srv, nil, func() error { return srv.Serve(l) })
 	}
-	addrs.Webhooks = scheme + l.Addr().String() + "/v1/webhook"
+	return scheme + l.Addr().String() + "/v1/webhook", nil
+}
 
+// listenAdmin binds what operators ask and serves on it. It returns the URL of
+// --admin-listen, "" when that is off.
+func (a *App) listenAdmin(later func(func())) (string, error) {
 	sock, err := admin.ListenSocket(a.cfg.DataDir)
 	if err != nil {
-		return addrs, err
+		return "", err
 	}
 	local := &http.Server{Handler: admin.New(admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}), ReadHeaderTimeout: 5 * time.Second}
 	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
 
 	if a.cfg.AdminListen == "" {
-		return addrs, nil
+		return "", nil
 	}
 	al, err := net.Listen("tcp", a.cfg.AdminListen) //nolint:noctx // binds at once
 	if err != nil {
-		return addrs, fmt.Errorf("--admin-listen: %w", err)
+		return "", fmt.Errorf("--admin-listen: %w", err)
 	}
 	cfg := admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}
 	if a.cfg.AdminToken.IsSet() {
@@ -277,8 +304,7 @@ func (a *App) listen(later func(func())) (addrs Addresses, err error) {
 	}
 	ops := &http.Server{Handler: admin.New(cfg), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 32 << 10}
 	a.serve(later, ops, endStreams(ops), func() error { return ops.Serve(al) })
-	addrs.Admin = "http://" + al.Addr().String()
-	return addrs, nil
+	return "http://" + al.Addr().String(), nil
 }
 
 // endStreams gives the server's requests a context that can be ended: an open

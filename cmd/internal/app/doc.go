@@ -1,10 +1,11 @@
 // Package app is the process around the core: the only place where concrete
-// types meet. An App binds the addresses first, then opens the core (ledger,
+// types meet. An App binds the intake first, then opens the core (ledger,
 // queue, splitter, deliverer) and keeps it running: when the store fails, the
 // core is closed and opened again, and recovery decides what is there. In
-// between webhooks are answered with 503.
+// between webhooks are answered with 503; during the start they wait for its end,
+// as long as PMM has patience.
 //
-// Start: ledger (the lock), queue, intake, recovery, splitter, delivery. Stop
+// Start: intake, ledger (the lock), queue, operators, recovery, splitter, delivery. Stop
 // is the reverse: refuse new webhooks, let handlers finish, stop splitting,
 // give attempts under way ten seconds, close the queue, close the ledger. A
 // clean stop is a courtesy: kill -9 at any line is as safe.

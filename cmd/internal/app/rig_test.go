@@ -43,9 +43,10 @@ type rig struct {
 	logs *bytes.Buffer
 	log  *slog.Logger // nil = text at info, into logs
 
-	app  *App
-	stop context.CancelFunc
-	done chan error
+	app   *App
+	ready chan Addresses
+	stop  context.CancelFunc
+	done  chan error
 }
 
 // network counts the requests that were tried.
@@ -96,22 +97,33 @@ func bubbleWith(t *testing.T, fake callgoosetest.Config, change func(*config.Con
 
 func (r *rig) start() {
 	r.t.Helper()
-	ready := make(chan Addresses, 1)
+	r.make()
+	r.run()
+}
+
+func (r *rig) make() {
+	r.t.Helper()
+	r.ready = make(chan Addresses, 1)
 	log := r.log
 	if log == nil {
 		log = slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	}
 	app, err := New(r.cfg, Options{
-		Version: "test", NoListen: true, NoSync: true, Transport: r.net, Ready: func(a Addresses) { ready <- a }, Logger: log,
+		Version: "test", NoListen: true, NoSync: true, Transport: r.net, Ready: func(a Addresses) { r.ready <- a }, Logger: log,
 	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.app = app
+}
+
+func (r *rig) run() {
+	r.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	r.app, r.stop, r.done = app, stop, make(chan error, 1)
-	go func() { r.done <- app.Run(ctx) }()
+	r.stop, r.done = stop, make(chan error, 1)
+	go func() { r.done <- r.app.Run(ctx) }()
 	select {
-	case <-ready:
+	case <-r.ready:
 	case err := <-r.done:
 		r.t.Fatal(err)
 	}

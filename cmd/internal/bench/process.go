@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,19 +18,20 @@ import (
 // Process is a forwarder in a process of its own.
 type Process struct {
 	URL    string        // of the intake
-	Ready  time.Duration // from the start to its line, which it prints when the port is open
+	Open   time.Duration // from the start to its port being open; 0 when the port was not known before
+	Ready  time.Duration // from the start to its line: the store is open, too
 	Status *admin.Client
 	cmd    *exec.Cmd
 	log    *os.File
 }
 
 // Start runs serve of the program at path with these further flags, everything
-// in dir, and waits until it is ready.
-func Start(ctx context.Context, path, dir string, flags ...string) (*Process, error) {
+// in dir, and waits until it is ready. It takes webhooks at the address listen.
+func Start(ctx context.Context, path, dir, listen string, flags ...string) (*Process, error) {
 	data := filepath.Join(dir, "data")
 	cmd := exec.CommandContext(ctx, path)
 	// The path may be that of a test binary: it is told apart by its name.
-	cmd.Args = append([]string{"pmm-callgoose", "serve", "--data-dir", data, "--listen", "127.0.0.1:0", "--admin-listen", "off"}, flags...)
+	cmd.Args = append([]string{"pmm-callgoose", "serve", "--data-dir", data, "--listen", listen, "--admin-listen", "off"}, flags...)
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "PMM_CALLGOOSE_") {
 			cmd.Env = append(cmd.Env, kv)
@@ -52,8 +54,13 @@ func Start(ctx context.Context, path, dir string, flags ...string) (*Process, er
 		_ = log.Close()
 		return nil, fmt.Errorf("start serve: %w", err)
 	}
+	open := make(chan time.Duration, 1)
+	polling, stop := context.WithCancel(ctx)
+	go func() { open <- openAfter(polling, listen, began) }()
 	line, err := bufio.NewReader(out).ReadString('\n')
 	p.Ready = time.Since(began)
+	stop()
+	p.Open = <-open
 	if err != nil {
 		_ = cmd.Wait()
 		_ = log.Close()
@@ -66,6 +73,21 @@ func Start(ctx context.Context, path, dir string, flags ...string) (*Process, er
 		}
 	}
 	return p, nil
+}
+
+// openAfter is how long after began a port could be connected to, 0 when it is any port.
+func openAfter(ctx context.Context, addr string, began time.Time) time.Duration {
+	if strings.HasSuffix(addr, ":0") {
+		return 0
+	}
+	for ctx.Err() == nil {
+		if c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr); err == nil {
+			_ = c.Close()
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return time.Since(began)
 }
 
 // Kill is kill -9.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"slices"
 	"time"
 
@@ -80,7 +81,8 @@ type Backlog struct {
 	Events   int64   `json:"events"`
 	Keys     int     `json:"keys"`
 	Usage    Usage   `json:"usage"`                  // with all of them queued
-	Ready    float64 `json:"ready_seconds"`          // after kill -9: port open
+	Open     float64 `json:"port_open_seconds"`      // after kill -9: webhooks are taken, and wait for the store
+	Ready    float64 `json:"ready_seconds"`          // after kill -9: the store is open
 	Restored Usage   `json:"usage_after_restart"`    // when the first probe is due
 	Drain    float64 `json:"drained_per_second"`     // from the first event to the last
 	Bare     float64 `json:"bare_client_per_second"` // same bodies, same concurrency
@@ -143,7 +145,15 @@ func (p Plan) Run(ctx context.Context) (r *Report, err error) {
 func (s *story) say(format string, args ...any) { s.Say(fmt.Sprintf(format, args...)) }
 
 func (s *story) start(ctx context.Context) (err error) {
-	s.p, err = Start(ctx, s.Program, s.Dir, "--callgoose-url", s.sink.URL, "--allow-unauthenticated",
+	listen := "127.0.0.1:0"
+	if s.p != nil { // again, and who sends does not ask for the port
+		u, err := url.Parse(s.p.URL)
+		if err != nil {
+			return err
+		}
+		listen = u.Host
+	}
+	s.p, err = Start(ctx, s.Program, s.Dir, listen, "--callgoose-url", s.sink.URL, "--allow-unauthenticated",
 		"--max-store", "64GiB", "--late-after", "1h")
 	return err
 }
@@ -437,7 +447,7 @@ func (s *story) backlog(ctx context.Context, r *Report) (err error) {
 	if err := s.start(ctx); err != nil {
 		return err
 	}
-	b.Ready = s.p.Ready.Seconds()
+	b.Open, b.Ready = s.p.Open.Seconds(), s.p.Ready.Seconds()
 	if err := s.status(ctx, func(st admin.Status) bool { return st.OldestQueuedAt != nil }); err != nil {
 		return err
 	}

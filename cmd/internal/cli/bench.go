@@ -159,7 +159,7 @@ func (p *program) showBench(r *bench.Report, dir string) {
 		rows = append(
 			rows,
 			[]string{"backlog", fmt.Sprintf("%d events of %d keys: %s resident, %s since the start at most", b.Events, b.Keys, config.ShowSize(b.Usage.Resident), config.ShowSize(b.Usage.Peak))},
-			[]string{"after kill -9", fmt.Sprintf("ready in %.2f s, %s resident", b.Ready, config.ShowSize(b.Restored.Resident))},
+			[]string{"after kill -9", fmt.Sprintf("port open in %.2f s, ready in %.2f s, %s resident", b.Open, b.Ready, config.ShowSize(b.Restored.Resident))},
 			[]string{"drain", fmt.Sprintf("%.0f events/s, %.0f %% of the %.0f/s of a bare client; peak %s resident, %.1f CPU seconds for 10,000", b.Drain, 100*b.OfBare, b.Bare, config.ShowSize(b.Peak), b.CPU/float64(b.Events)*10_000)},
 		)
 	}

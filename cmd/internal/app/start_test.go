@@ -1,0 +1,107 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/store"
+)
+
+// postAside posts while r may not answer yet.
+func (r *rig) postAside() <-chan *httptest.ResponseRecorder {
+	answer := make(chan *httptest.ResponseRecorder, 1)
+	go func() { answer <- r.post(webhook(r.t, "grafana-firing-group-5.json")) }()
+	synctest.Wait()
+	return answer
+}
+
+// PMM does not try again for minutes: what comes before the store is open waits,
+// and is answered as soon as it can be, well or not.
+func TestAWebhookWaitsForTheStart(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		owner, cfg := *r, *r.cfg
+		defer func() { *r = owner }()
+
+		r.make()
+		second := r.postAside()
+		if err := r.app.Run(context.Background()); !errors.Is(err, store.ErrLocked) {
+			t.Errorf("the second says %v", err)
+		}
+		if w := <-second; w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+			t.Errorf("it answered %d %v", w.Code, w.Header())
+		}
+
+		cfg.DataDir = t.TempDir()
+		r.cfg = &cfg
+		r.make()
+		began := time.Now()
+		late := <-r.postAside()
+		if took := time.Since(began); late.Code != http.StatusServiceUnavailable || took > 9*time.Second {
+			t.Errorf("nobody started it, and it answered %d after %s", late.Code, took)
+		}
+		waiting := r.postAside()
+		select {
+		case w := <-waiting:
+			t.Fatalf("it answered %d before it was started", w.Code)
+		default:
+		}
+		r.run()
+		if w := <-waiting; w.Code != http.StatusAccepted {
+			t.Errorf("it answered %d: %s", w.Code, w.Body)
+		}
+		if got := r.settle().Delivered; got != 5 {
+			t.Errorf("%d of 5 alerts were delivered", got)
+		}
+		r.halt()
+	})
+}
+
+// The port is open before the store is.
+func TestThePortIsOpenFirst(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // a NATS server that does not answer
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := free.Addr().String()
+	_ = free.Close()
+	a, err := New(&config.Config{
+		DataDir: t.TempDir(), Listen: addr, NATSURL: config.URL("nats://" + silent.Addr().String()),
+		CallgooseURL: "https://callgoose.test/", CallgooseToken: config.NewSecret(token), CallgooseAuth: "bearer", MaxBody: 10 << 20,
+	}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- a.Run(context.Background()) }()
+	for open := false; !open; {
+		select {
+		case err := <-done:
+			t.Fatalf("it ended with %v, and its port was never open", err)
+		case <-time.After(time.Millisecond):
+			var c net.Conn
+			if c, err = net.Dial("tcp", addr); err == nil {
+				open = true
+				_ = c.Close()
+			}
+		}
+	}
+	if a.core.Load() != nil {
+		t.Error("the store is open without its server")
+	}
+	if err := <-done; err == nil {
+		t.Error("it stopped without an error")
+	}
+}
