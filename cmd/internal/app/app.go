@@ -58,7 +58,7 @@ type App struct {
 	core    atomic.Pointer[core] // nil while the store is not open
 	problem atomic.Pointer[error]
 	opening atomic.Int64  // Unix nanoseconds: when the opening under way began
-	opened  chan struct{} // closed when the first opening is over, well or not
+	opened  chan struct{} // closed when the first opening is over, well or not, or we stop
 	fatal   chan error    // has an element when opening again cannot help
 	started time.Time
 	jobs    jobs
@@ -178,12 +178,17 @@ func (a *App) Run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	over := sync.OnceFunc(func() { close(a.opened) })
+	defer context.AfterFunc(ctx, over)()
 	first, err := a.open(ctx)
 	if err == nil {
 		a.core.Store(first)
 	}
-	close(a.opened)
-	if err != nil {
+	over()
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return nil // stopped meanwhile
+	case err != nil:
 		return err
 	}
 	wg.Go(func() { a.keep(coreCtx, first) })

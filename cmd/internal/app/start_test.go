@@ -46,6 +46,17 @@ func TestAWebhookWaitsForTheStart(t *testing.T) {
 		if took := time.Since(began); late.Code != http.StatusServiceUnavailable || took > 9*time.Second {
 			t.Errorf("nobody started it, and it answered %d after %s", late.Code, took)
 		}
+		stopped, stop := context.WithCancel(context.Background())
+		stop()
+		refused := r.postAside()
+		if err := r.app.Run(stopped); err != nil {
+			t.Errorf("stopped while it opens the store, it says %v", err)
+		}
+		if w := <-refused; w.Code != http.StatusServiceUnavailable {
+			t.Errorf("it answered %d", w.Code)
+		}
+
+		r.make()
 		waiting := r.postAside()
 		select {
 		case w := <-waiting:
@@ -84,8 +95,10 @@ func TestThePortIsOpenFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
 	done := make(chan error, 1)
-	go func() { done <- a.Run(context.Background()) }()
+	go func() { done <- a.Run(ctx) }()
 	for open := false; !open; {
 		select {
 		case err := <-done:
