@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -143,25 +142,31 @@ func or(values ...string) string {
 	return ""
 }
 
-// Late is body with a word about lateness: the key delayed_by, and a line in
-// the description, which is what the person who is called gets to read.
+// Late is a body that Body made, with a word about lateness: the key delayed_by, and
+// a line in the description, which is what the person who is called gets to read.
 func Late(body []byte, by time.Duration) ([]byte, error) {
-	members, err := split(body)
-	if err != nil {
-		return nil, err
+	// After the description there are strings only, and in a string this would be
+	// escaped: the last of its kind is the one that we wrote.
+	const name = `,"description":"`
+	start := bytes.LastIndex(body, []byte(name))
+	if start < 0 || body[len(body)-1] != '}' {
+		return nil, errors.New("the stored body has no description")
+	}
+	end := start + len(name)
+	for end < len(body) && body[end] != '"' {
+		if body[end] == '\\' {
+			end++
+		}
+		end++
+	}
+	if end >= len(body) {
+		return nil, errors.New("the description in the stored body has no end")
 	}
 	text := Delay(by)
-	for i, m := range members {
-		if m.Name != "description" {
-			continue
-		}
-		var d string
-		if err := json.Unmarshal(m.Value, &d); err != nil {
-			return nil, fmt.Errorf("description: %w", err)
-		}
-		members[i].Value = quote(d + "\n\nDelivered late by pmm-callgoose: " + text + " after the event.")
-	}
-	return join(append(members, Member{"delayed_by", quote(text)})), nil
+	out := append(make([]byte, 0, len(body)+128), body[:end]...)
+	out = append(out, `\n\nDelivered late by pmm-callgoose: `+text+` after the event.`...)
+	out = append(out, body[end:len(body)-1]...)
+	return append(appendText(out, "delayed_by", text), '}'), nil
 }
 
 // Recovery is the alert in raw as it would look resolved at that time. It is

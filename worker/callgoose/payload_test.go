@@ -308,12 +308,14 @@ func TestWhatIsNoObjectIsRefused(t *testing.T) {
 		if recErr == nil && !json.Valid(rec) {
 			t.Errorf("Recovery(%q) = %q", s, rec)
 		}
-		if s != "{" && (lateErr == nil || recErr == nil) {
+		if lateErr == nil || s != "{" && recErr == nil {
 			t.Errorf("%q was accepted: %v, %v", s, lateErr, recErr)
 		}
 	}
-	if _, err := Late([]byte(`{"description":7}`), time.Hour); err == nil {
-		t.Error("a description that is no string was accepted")
+	for _, s := range []string{`{"a":1,"description":7}`, `{"a":1,"description":"}`, `{"a":1,"description":"\"}`, `{"a":1,"description":"`, `{"a":1,"description":"x"`} {
+		if late, err := Late([]byte(s), time.Hour); err == nil {
+			t.Errorf("Late(%q) = %q", s, late)
+		}
 	}
 }
 
@@ -394,6 +396,13 @@ func FuzzBody(f *testing.F) {
 			if k != "description" && !bytes.Equal(lm[k], v) {
 				t.Fatalf("late changed %s", k)
 			}
+		}
+		if d := text(t, lm, "description"); d != text(t, m, "description")+"\n\nDelivered late by pmm-callgoose: 1h0m0s after the event." {
+			t.Fatalf("late description %q", d)
+		}
+		apart, err := split(late)
+		if err != nil || !bytes.Equal(join(apart), late) || apart[len(apart)-1].Name != "delayed_by" {
+			t.Fatalf("late, taken apart and put together: %v: %s", err, late)
 		}
 		resolved, err := Recovery(raw, time.Unix(0, 0))
 		if err != nil || !json.Valid(resolved) {
