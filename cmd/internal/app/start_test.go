@@ -118,3 +118,42 @@ func TestThePortIsOpenFirst(t *testing.T) {
 		t.Error("it stopped without an error")
 	}
 }
+
+// Of several that start at the same moment one gets the directory.
+func TestOfManyStartsOneGetsTheDirectory(t *testing.T) {
+	t.Parallel()
+	const starters = 4
+	dir := t.TempDir()
+	for round := range 3 { // fresh, then not
+		ready, done := make(chan Addresses, starters), make(chan error, starters)
+		ctx, stop := context.WithCancel(context.Background())
+		for range starters {
+			a, err := New(&config.Config{
+				DataDir: dir, Listen: "127.0.0.1:0", CallgooseURL: "https://callgoose.test/", CallgooseToken: config.NewSecret(token),
+				CallgooseAuth: "bearer", MaxBody: 10 << 20, MaxStore: 1 << 30,
+			}, Options{NoSync: true, Ready: func(a Addresses) { ready <- a }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { done <- a.Run(ctx) }()
+		}
+		for range starters - 1 {
+			if err := <-done; !errors.Is(err, store.ErrLocked) {
+				t.Errorf("round %d: one that should not have it says %v", round, err)
+			}
+		}
+		select {
+		case <-ready:
+		case err := <-done:
+			t.Errorf("round %d: the last one, too: %v", round, err)
+			done <- nil
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("round %d: it stopped with %v", round, err)
+		}
+		if len(ready) != 0 {
+			t.Errorf("round %d: %d more were ready", round, len(ready))
+		}
+	}
+}
