@@ -18,7 +18,7 @@ const (
 	trimEvery = time.Second
 	// trimAbove is how much of files may be mapped and resident, bytes: the
 	// program's own pages are some 20 MiB of it.
-	trimAbove = 28 << 20
+	trimAbove = 36 << 20
 )
 
 // keepSmall lets go of the ledger's pages now and then.
