@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -145,8 +144,7 @@ func benchPosts(b *testing.B, srv *http.Server, bodies [][]byte, connections int
 	s.Config = srv
 	s.Start()
 	defer s.Close()
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: connections}}
-	defer client.CloseIdleConnections()
+	target := &bench.Target{URL: s.URL + "/v1/webhook"}
 	var left atomic.Int64
 	left.Store(int64(b.N))
 	var wg sync.WaitGroup
@@ -158,21 +156,21 @@ func benchPosts(b *testing.B, srv *http.Server, bodies [][]byte, connections int
 	b.ResetTimer()
 	for i := range connections {
 		wg.Go(func() {
+			c, err := bench.NewConn(target)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer c.Close()
 			for {
 				n := left.Add(-1)
 				if n < 0 {
 					return
 				}
 				start := time.Now()
-				resp, err := client.Post(s.URL+"/v1/webhook", "application/json", bytes.NewReader(bodies[int(n)%len(bodies)]))
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				_, _ = io.Copy(io.Discard, resp.Body)
-				_ = resp.Body.Close()
-				if resp.StatusCode != http.StatusAccepted {
-					b.Errorf("answered %d", resp.StatusCode)
+				code, err := c.Post(b.Context(), bodies[int(n)%len(bodies)])
+				if err != nil || code != http.StatusAccepted {
+					b.Errorf("answered %d: %v", code, err)
 					return
 				}
 				took[i] = append(took[i], time.Since(start))

@@ -1,8 +1,14 @@
 package bench
 
 import (
+	"context"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -152,5 +158,54 @@ func TestSinkNoticesWhatIsWrong(t *testing.T) {
 	}
 	if rate, err := s.Bare(t.Context(), 2, 20); err != nil || rate <= 0 || s.Received.Load() != 6 {
 		t.Errorf("bare %f %v, received %d", rate, err, s.Received.Load())
+	}
+}
+
+func TestConnIsKeptAndMadeAnew(t *testing.T) {
+	var conns, posts atomic.Int64
+	hang := make(chan struct{})
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		switch n := posts.Add(1); {
+		case string(body) != fmt.Sprintf("body %d", n) || r.Header.Get("X-Test") != "yes" || r.Header.Get(pmm.SignatureHeader) == "":
+			w.WriteHeader(http.StatusBadRequest)
+		case n == 2:
+			w.Header().Set("Connection", "close")
+		case n == 4:
+			<-hang
+		}
+	}))
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	srv.StartTLS()
+	defer srv.Close()
+	defer close(hang)
+	c, err := NewConn(&Target{
+		URL: srv.URL + "/v1/webhook", Header: http.Header{"X-Test": {"yes"}}, HMACSecret: "s",
+		TLS: srv.Client().Transport.(*http.Transport).TLSClientConfig,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	for n := range 3 {
+		if code, err := c.Post(ctx, fmt.Appendf(nil, "body %d", n+1)); err != nil || code != http.StatusOK {
+			t.Errorf("webhook %d: %d, %v", n+1, code, err)
+		}
+	}
+	if n := conns.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+	time.AfterFunc(10*time.Millisecond, stop)
+	if code, err := c.Post(ctx, []byte("body 4")); err == nil {
+		t.Errorf("it was stopped and yet answered %d", code)
+	}
+	if _, err := NewConn(&Target{URL: "http://["}); err == nil {
+		t.Error("a URL that is none was accepted")
 	}
 }

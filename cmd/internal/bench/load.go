@@ -95,8 +95,6 @@ func (l *Load) Run(ctx context.Context) (Measured, error) {
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	c := client(l.Connections, l.Target.TLS)
-	defer c.CloseIdleConnections()
 	var (
 		sent    atomic.Int64
 		bad     atomic.Int64 // refusals on end
@@ -110,6 +108,12 @@ func (l *Load) Run(ctx context.Context) (Measured, error) {
 	over := func() bool { return l.Duration > 0 && time.Since(began) >= l.Duration }
 	for i := range l.Connections {
 		wg.Go(func() {
+			c, err := NewConn(&l.Target)
+			if err != nil {
+				stop(err)
+				return
+			}
+			defer c.Close()
 			var body []byte
 			for ctx.Err() == nil && !over() {
 				n := int(sent.Add(1)) - 1
@@ -122,7 +126,7 @@ func (l *Load) Run(ctx context.Context) (Measured, error) {
 				}
 				body = l.Bodies.Body(body[:0], first+n)
 				start := time.Now()
-				code, err := l.Target.post(ctx, c, body)
+				code, err := c.Post(ctx, body)
 				switch {
 				case err != nil && ctx.Err() != nil:
 				case err != nil:
