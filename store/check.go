@@ -66,20 +66,22 @@ func lock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for end := time.Now().Add(time.Second); ; time.Sleep(20 * time.Millisecond) {
-		switch err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
-		case err == nil:
-			return f, nil
-		case !errors.Is(err, syscall.EWOULDBLOCK):
-			err = fmt.Errorf("lock %s: %w", f.Name(), err)
-		case time.Now().After(end):
-			err = fmt.Errorf("%w: %s", ErrLocked, dir)
-		default:
-			continue
+	end := time.Now().Add(time.Second)
+	for {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(end) {
+			break
 		}
-		_ = f.Close()
-		return nil, err
+		time.Sleep(20 * time.Millisecond)
 	}
+	if err == nil {
+		return f, nil
+	}
+	_ = f.Close()
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, fmt.Errorf("%w: %s", ErrLocked, dir)
+	}
+	return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 }
 
 // aside moves a damaged ledger out of the way, so that Open makes a new one.

@@ -287,7 +287,8 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	local := &http.Server{Handler: admin.New(admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}), ReadHeaderTimeout: 5 * time.Second}
+	cfg := admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}
+	local := &http.Server{Handler: admin.New(cfg), ReadHeaderTimeout: 5 * time.Second}
 	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
 
 	if a.cfg.AdminListen == "" {
@@ -297,7 +298,6 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("--admin-listen: %w", err)
 	}
-	cfg := admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}
 	if a.cfg.AdminToken.IsSet() {
 		cfg.Token = a.cfg.AdminToken.Reveal
 	}

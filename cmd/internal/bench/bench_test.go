@@ -134,12 +134,14 @@ func TestSinkNoticesWhatIsWrong(t *testing.T) {
 	}
 	defer s.Close()
 	b := NewBodies(1, 400, 3)
-	c := client(1, nil)
-	defer c.CloseIdleConnections()
-	target := Target{URL: s.URL}
+	c, err := NewConn(&Target{URL: s.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
 	send := func(group int, firing bool, wantCode int, wantWrong int64) {
 		t.Helper()
-		code, err := target.post(t.Context(), c, b.append(nil, group, firing, time.Now()))
+		code, err := c.Post(t.Context(), b.append(nil, group, firing, time.Now()))
 		if err != nil || code != wantCode || s.Wrong.Load() != wantWrong {
 			t.Errorf("answered %d %v, wrong %d", code, err, s.Wrong.Load())
 		}

@@ -81,7 +81,7 @@ func (c *Conn) post(body []byte) (code int, keep bool, err error) {
 	return resp.StatusCode, !resp.Close, errors.Join(err, resp.Body.Close())
 }
 
-func (c *Conn) dial(ctx context.Context) (err error) {
+func (c *Conn) dial(ctx context.Context) error {
 	u, port := c.req.URL, "80"
 	dial := (&net.Dialer{}).DialContext
 	if u.Scheme == "https" {
@@ -90,12 +90,11 @@ func (c *Conn) dial(ctx context.Context) (err error) {
 	if u.Port() != "" {
 		port = u.Port()
 	}
-	if c.conn, err = dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port)); err != nil {
-		c.conn = nil
+	conn, err := dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
 		return err
 	}
-	conn := c.conn
-	c.ended = context.AfterFunc(ctx, func() { _ = conn.Close() })
+	c.conn, c.ended = conn, context.AfterFunc(ctx, func() { _ = conn.Close() })
 	c.r, c.w = bufio.NewReader(conn), bufio.NewWriterSize(conn, 64<<10)
 	return nil
 }

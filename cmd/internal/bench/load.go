@@ -1,13 +1,9 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"math"
 	"net/http"
 	"slices"
@@ -15,8 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"pmm-callgoose/ingest/pmm"
 )
 
 // Target is an intake and the way into it.
@@ -79,14 +73,6 @@ func latency(list []time.Duration) Latency {
 
 // refusals on end after which a load gives up.
 const maxRefusals = 20
-
-// client is one that keeps its connections.
-func client(connections int, t *tls.Config) *http.Client {
-	return &http.Client{
-		Transport: &http.Transport{MaxIdleConns: connections, MaxIdleConnsPerHost: connections, TLSClientConfig: t},
-		Timeout:   60 * time.Second,
-	}
-}
 
 // Run sends the load. It returns what was measured also when ctx ended it.
 func (l *Load) Run(ctx context.Context) (Measured, error) {
@@ -176,8 +162,6 @@ func (l *Load) follow(done <-chan struct{}, sent *atomic.Int64) {
 // connections at once.
 func (l *Load) Resolve(ctx context.Context) error {
 	const connections = 16
-	c := client(connections, l.Target.TLS)
-	defer c.CloseIdleConnections()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	groups := l.Bodies.open()
@@ -185,8 +169,14 @@ func (l *Load) Resolve(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for range connections {
 		wg.Go(func() {
+			c, err := NewConn(&l.Target)
+			if err != nil {
+				stop(err)
+				return
+			}
+			defer c.Close()
 			for i := int(next.Add(1)) - 1; i < len(groups) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				code, err := l.Target.post(ctx, c, l.Bodies.append(nil, groups[i], false, time.Now()))
+				code, err := c.Post(ctx, l.Bodies.append(nil, groups[i], false, time.Now()))
 				if err == nil && code != http.StatusAccepted {
 					err = fmt.Errorf("a recovery was answered %d", code)
 				}
@@ -199,25 +189,6 @@ func (l *Load) Resolve(ctx context.Context) error {
 	wg.Wait()
 	l.Bodies.closed()
 	return context.Cause(ctx)
-}
-
-// post sends one body and reads the whole answer.
-func (t *Target) post(ctx context.Context, c *http.Client, body []byte) (code int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.URL, bytes.NewReader(body))
-	if err != nil {
-		return 0, err
-	}
-	maps.Copy(req.Header, t.Header)
-	req.Header.Set("Content-Type", "application/json")
-	if t.HMACSecret != "" {
-		pmm.Sign(req.Header, t.HMACSecret, t.HMACTimestamp, body, time.Now())
-	}
-	resp, err := c.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	_, err = io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode, errors.Join(err, resp.Body.Close())
 }
 
 // sleep waits, at most until ctx ends.

@@ -309,12 +309,14 @@ func (s *story) delay(ctx context.Context, r *Report) error {
 	hook := func(int, bool) { arrived <- time.Now() }
 	s.sink.hook.Store(&hook)
 	defer s.sink.hook.Store(nil)
-	c := client(1, nil)
-	defer c.CloseIdleConnections()
-	t := Target{URL: s.p.URL}
+	c, err := NewConn(&Target{URL: s.p.URL})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
 	var took []time.Duration
 	for n := range 2 * delayKeys {
-		code, err := t.post(ctx, c, bodies.Body(nil, n))
+		code, err := c.Post(ctx, bodies.Body(nil, n))
 		if err != nil || code != 202 {
 			return fmt.Errorf("webhook answered %d: %w", code, err)
 		}

@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -130,9 +131,12 @@ func (s *Sink) Bare(ctx context.Context, concurrency, count int) (perSecond floa
 	if len(bodies) == 0 {
 		return 0, fmt.Errorf("the sink received nothing yet")
 	}
-	c := client(concurrency, nil)
+	c := &http.Client{
+		Transport: &http.Transport{MaxIdleConns: concurrency, MaxIdleConnsPerHost: concurrency},
+		Timeout:   answerWithin,
+	}
 	defer c.CloseIdleConnections()
-	t := Target{URL: s.URL + "?from=" + bareFrom}
+	to := s.URL + "?from=" + bareFrom
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var sent atomic.Int64
@@ -141,7 +145,7 @@ func (s *Sink) Bare(ctx context.Context, concurrency, count int) (perSecond floa
 	for range concurrency {
 		wg.Go(func() {
 			for n := sent.Add(1) - 1; n < int64(count) && ctx.Err() == nil; n = sent.Add(1) - 1 {
-				if code, err := t.post(ctx, c, bodies[n%int64(len(bodies))]); err != nil {
+				if code, err := post(ctx, c, to, bodies[n%int64(len(bodies))]); err != nil {
 					stop(err)
 				} else if code != http.StatusOK {
 					stop(fmt.Errorf("the sink answered %d", code))
@@ -151,4 +155,19 @@ func (s *Sink) Bare(ctx context.Context, concurrency, count int) (perSecond floa
 	}
 	wg.Wait()
 	return float64(count) / time.Since(began).Seconds(), context.Cause(ctx)
+}
+
+// post sends one body and reads the whole answer.
+func post(ctx context.Context, c *http.Client, url string, body []byte) (code int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, errors.Join(err, resp.Body.Close())
 }
