@@ -127,7 +127,7 @@ func Open(cfg Config) (s *Store, fresh bool, err error) {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, false, fmt.Errorf("%w: %s", ErrLocked, dir)
 	case err != nil:
-		return nil, false, fmt.Errorf("open %s: %w", path, err)
+		return nil, false, fmt.Errorf("open the ledger in %s: %w", dir, err)
 	}
 	s = &Store{cfg: cfg, db: db, ops: make(chan *op, 1024), stop: make(chan struct{}), ended: make(chan struct{}), failed: make(chan error, 1), pages: mapped{look: make(chan struct{}, 1)}}
 	if fresh, err = s.init(); err != nil {

@@ -46,7 +46,8 @@ type Want struct {
 	HMACSecret string
 	// HMACTimestampHeader is the header with the signed time. "" = the usual one.
 	HMACTimestampHeader string
-	// Matchers narrow the route to the alerts that fulfil them all. None = all alerts.
+	// Matchers narrow the route to the alerts that fulfil them all. Empty = all
+	// alerts; nil = as the route is, all alerts for a new one.
 	Matchers []Matcher
 	// Rotate writes the credentials again. PMM never shows them, so a change of a
 	// secret cannot be seen, and without this a second run changes nothing.
@@ -513,6 +514,10 @@ func (p *Plan) planRoutes(w Want) error {
 		step.Why = "first among the routes; it continues, so those after it get what they got"
 		p.Notes = append(p.Notes, "alert rules that name a contact point of their own pass by the notification policies: they are not sent here")
 	} else {
+		if w.Matchers == nil && len(main.matchers) > 0 {
+			w.Matchers = main.matchers
+			p.Notes = append(p.Notes, "the route keeps its conditions, "+describe(main.matchers)+"; --match all sends every alert here")
+		}
 		if main.unread != nil || !sameMatchers(main.matchers, w.Matchers) {
 			from := describe(main.matchers)
 			if main.unread != nil {

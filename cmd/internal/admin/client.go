@@ -187,7 +187,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 		answer.Error = "status " + strconv.Itoa(resp.StatusCode)
 	}
 	if resp.StatusCode == http.StatusNotFound && answer.Error == ErrNotFound.Error() {
-		return nil, fmt.Errorf("%w: %s", ErrNotFound, strings.TrimPrefix(path, "/api/v1/events/"))
+		return nil, fmt.Errorf("%w: %s (settled events go after --retention)", ErrNotFound, strings.TrimPrefix(path, "/api/v1/events/"))
 	}
 	return nil, errors.New(answer.Error)
 }

@@ -206,12 +206,16 @@ const (
 )
 
 // tail writes a line for every event that came in, or whose outcome changed,
-// since the request began.
+// since the request began. With since or limit it begins with what is there.
 func (h handler) tail(w http.ResponseWriter, r *http.Request) {
-	f, _, err := ParseFilter(r.URL.Query())
+	q := r.URL.Query()
+	f, first, err := ParseFilter(q)
 	if err != nil {
 		fail(w, http.StatusBadRequest, err)
 		return
+	}
+	if !q.Has("since") && !q.Has("limit") {
+		first = 0
 	}
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{})
@@ -231,11 +235,10 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 			list = nil // between two openings of the store
 		}
 		next := make(map[string]state, len(list))
-		for _, rec := range slices.Backward(list) {
-
+		for i, rec := range slices.Backward(list) {
 			now := state{rec.Outcome, rec.Tries}
 			next[rec.ID] = now
-			if old, known := seen[rec.ID]; seen == nil || known && old == now {
+			if old, known := seen[rec.ID]; seen == nil && i >= first || known && old == now {
 				continue
 			}
 			if enc.Encode(NewRow(rec)) != nil {
@@ -258,7 +261,7 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 
 // ParseFilter reads the filters of a query: since, until, status, outcome,
 // match (label=value, repeated), incident, text, id, limit. Times are RFC 3339,
-// or a duration such as 2h for "that long ago".
+// or a duration such as 2h or 3d for "that long ago".
 func ParseFilter(q url.Values) (f event.Filter, limit int, err error) {
 	limit = DefaultLimit
 	for name, values := range q {
@@ -268,15 +271,22 @@ func ParseFilter(q url.Values) (f event.Filter, limit int, err error) {
 			}
 		}
 	}
+	if !f.Until.IsZero() && !f.Since.Before(f.Until) {
+		return f, limit, errors.New("until is not later than since: nothing is between them")
+	}
 	return f, limit, nil
 }
 
 func setFilter(f *event.Filter, limit *int, name, v string) (err error) {
 	switch name {
 	case "since":
-		f.Since, err = ParseTime(v, time.Now())
+		if f.Since, err = ParseTime(v, time.Now()); err != nil {
+			err = fmt.Errorf("since %w", err)
+		}
 	case "until":
-		f.Until, err = ParseTime(v, time.Now())
+		if f.Until, err = ParseTime(v, time.Now()); err != nil {
+			err = fmt.Errorf("until %w", err)
+		}
 	case "status":
 		f.Status = event.Status(v)
 		if f.Status != event.Firing && f.Status != event.Resolved {
@@ -285,7 +295,7 @@ func setFilter(f *event.Filter, limit *int, name, v string) (err error) {
 	case "outcome":
 		for o := range strings.SplitSeq(v, ",") {
 			if !known(event.Outcome(o)) {
-				return fmt.Errorf("outcome %q is not one of %v", o, event.Outcomes)
+				return fmt.Errorf("outcome %q is not one of %s", o, outcomes())
 			}
 			f.Outcomes = append(f.Outcomes, event.Outcome(o))
 		}
@@ -318,20 +328,34 @@ func setFilter(f *event.Filter, limit *int, name, v string) (err error) {
 	return err
 }
 
+func outcomes() string {
+	var names []string
+	for _, o := range event.Outcomes {
+		names = append(names, string(o))
+	}
+	return strings.Join(names, ", ")
+}
+
 func known(o event.Outcome) bool {
 	return slices.Contains(event.Outcomes, o)
 }
 
-// ParseTime reads RFC 3339, a date, or a duration before now.
+// ParseTime reads RFC 3339, a date with or without a time (UTC), or a duration
+// before now, of days too: 90m, 2h, 3d.
 func ParseTime(v string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(v); err == nil {
-		return now.Add(-d.Abs()), nil
+	if days, ok := strings.CutSuffix(v, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return now.Add(-time.Duration(n) * 24 * time.Hour), nil
+		}
 	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04", "2006-01-02 15:04", time.DateOnly} {
+	if d, err := time.ParseDuration(v); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02 15:04:05Z07:00", time.DateTime, time.DateOnly} {
 		// An offset can lead out of the years that RFC 3339 can write.
 		if t, err := time.Parse(layout, v); err == nil && t.UTC().Year() >= 0 && t.UTC().Year() <= 9999 {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("time %q is neither RFC 3339 (2026-01-31T03:00:00Z) nor a duration (2h)", v)
+	return time.Time{}, fmt.Errorf("%q is no time: say how long ago (90m, 2h, 3d), or when (2026-01-31T03:00:00Z, 2026-01-31 03:00 for UTC)", v)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -30,11 +31,33 @@ type Plan struct {
 	Firing    int `json:"firing"`
 	Resolved  int `json:"resolved"`
 	Incidents int `json:"incidents"`
+	// Outcomes is what became of them so far.
+	Outcomes map[event.Outcome]int `json:"outcomes,omitempty"`
 	// Left out, and why.
 	Closed  int `json:"left_out_closed"`   // firing events whose episode has closed since
 	Waiting int `json:"left_out_queued"`   // in line already
 	NoEvent int `json:"left_out_no_event"` // suppressed or unusable alerts: nothing to send
 	Job     int `json:"job,omitempty"`     // 0 for a dry run
+}
+
+// DropRequest chooses dead letters to be forgotten.
+type DropRequest struct {
+	Filter event.Filter
+	Limit  int  // the oldest so many, 0 = all
+	DryRun bool // only counts
+}
+
+// Count adds what is known of one more event.
+func (p *Plan) Count(s event.Status) {
+	p.Events++
+	switch s {
+	case event.Firing:
+		p.Firing++
+	case event.Resolved:
+		p.Resolved++
+	default:
+		p.NoEvent++
+	}
 }
 
 // Job is how far a replay has come.
@@ -53,10 +76,9 @@ type Job struct {
 type Replayer interface {
 	Replay(ctx context.Context, r ReplayRequest) (Plan, error)
 	ReplayJob(id int) (Job, error)
-	// DropDeadLetters forgets dead letters, the oldest so many (0 = all), and
-	// returns how many. Like Replay, it does nothing and returns an ErrNotFound
-	// when an ID of the filter is not among them.
-	DropDeadLetters(ctx context.Context, f event.Filter, limit int) (int, error)
+	// DropDeadLetters forgets the dead letters that are chosen. Like Replay, it does
+	// nothing and returns an ErrNotFound when an ID of the filter is not among them.
+	DropDeadLetters(ctx context.Context, r DropRequest) (Plan, error)
 }
 
 func (h handler) replay(w http.ResponseWriter, r *http.Request) {
@@ -88,17 +110,29 @@ func (h handler) replayJob(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h handler) drop(w http.ResponseWriter, r *http.Request) {
-	f, limit, err := parseChoice(r.URL.Query())
+	q := r.URL.Query()
+	var err error
+	var req DropRequest
+	if v := q.Get("dry_run"); v != "" {
+		req.DryRun, err = strconv.ParseBool(v)
+	}
+	q.Del("dry_run")
+	if err == nil {
+		req.Filter, req.Limit, err = parseChoice(q)
+	}
 	if err != nil {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
-	n, err := h.Replayer.DropDeadLetters(r.Context(), f, limit)
-	if err != nil {
+	plan, err := h.Replayer.DropDeadLetters(r.Context(), req)
+	switch {
+	case err != nil:
 		failed(w, err)
-		return
+	case req.DryRun:
+		reply(w, http.StatusOK, plan)
+	default:
+		reply(w, http.StatusOK, map[string]int{"dropped": plan.Events})
 	}
-	reply(w, http.StatusOK, map[string]int{"dropped": n})
 }
 
 // failed answers with what went wrong: asking for what is not there is the
@@ -165,9 +199,17 @@ func (c *Client) ReplayJob(ctx context.Context, id int) (j Job, err error) {
 	return j, c.call(ctx, http.MethodGet, "/api/v1/replay/"+strconv.Itoa(id), nil, &j)
 }
 
-// DropDeadLetters forgets the dead letters chosen by the filters of ParseFilter.
+// DropDeadLetters forgets the dead letters chosen by the filters of ParseFilter,
+// and returns how many.
 func (c *Client) DropDeadLetters(ctx context.Context, q url.Values) (int, error) {
 	var answer struct{ Dropped int }
 	err := c.call(ctx, http.MethodPost, "/api/v1/dead-letters/drop", q, &answer)
 	return answer.Dropped, err
+}
+
+// PlanDrop says what DropDeadLetters would forget.
+func (c *Client) PlanDrop(ctx context.Context, q url.Values) (p Plan, err error) {
+	q = maps.Clone(q)
+	q.Set("dry_run", "true")
+	return p, c.call(ctx, http.MethodPost, "/api/v1/dead-letters/drop", q, &p)
 }

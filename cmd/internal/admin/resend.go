@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -172,43 +171,31 @@ func (s *site) job(w http.ResponseWriter, r *http.Request) {
 	s.show(w, r, http.StatusOK, "job", frame{Title: fmt.Sprintf("Replay %d", id), Here: "events", Page: jobPage{j, event.Outcomes}})
 }
 
-// dead counts the dead letters of a query.
-func (s *site) dead(r *http.Request, q url.Values) (p previewPage, f event.Filter, limit int, err error) {
+// dropPlan asks what a drop would forget.
+func (s *site) dropPlan(r *http.Request, q url.Values) (p previewPage, req DropRequest, err error) {
 	chosen := q.Has("all") || len(q) > 0
 	q.Del("all")
 	if !chosen {
-		return p, f, limit, errors.New("nothing was chosen: tick the dead letters first")
+		return p, req, errors.New("nothing was chosen: tick the dead letters first")
 	}
 	if err := pin(q, time.Now()); err != nil {
-		return p, f, limit, err
+		return p, req, err
 	}
-	if f, limit, err = parseChoice(q); err != nil {
-		return p, f, limit, err
+	if req.Filter, req.Limit, err = parseChoice(q); err != nil {
+		return p, req, err
 	}
-	f.Outcomes = []event.Outcome{event.Dead}
-	list, err := s.Source.Events(r.Context(), f, cmp.Or(limit, MaxLimit))
+	p.Query, p.Chosen, p.IDs = q.Encode(), chips(q), len(q["id"])
+	req.DryRun = true
+	p.Plan, err = s.Replayer.DropDeadLetters(r.Context(), req)
+	req.DryRun = false
 	if err != nil {
-		return p, f, limit, notNow{err}
+		err = notNow{err}
 	}
-	p.Query, p.Chosen, p.IDs, p.Plan.Events = q.Encode(), chips(q), len(q["id"]), len(list)
-	incidents := map[string]bool{}
-	for _, rec := range list {
-		incidents[rec.Key] = true
-		switch rec.Status {
-		case event.Firing:
-			p.Plan.Firing++
-		case event.Resolved:
-			p.Plan.Resolved++
-		default:
-			p.Plan.NoEvent++
-		}
-	}
-	p.Plan.Incidents = len(incidents)
-	return p, f, limit, nil
+	return p, req, err
 }
 
 func (s *site) dropPreview(w http.ResponseWriter, r *http.Request) {
-	p, _, _, err := s.dead(r, r.URL.Query())
+	p, _, err := s.dropPlan(r, r.URL.Query())
 	if err != nil {
 		s.refuse(w, r, err)
 		return
@@ -222,7 +209,7 @@ func (s *site) drop(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, r, http.StatusBadRequest, errors.New("the form is damaged"))
 		return
 	}
-	p, f, limit, err := s.dead(r, q)
+	p, req, err := s.dropPlan(r, q)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
@@ -232,7 +219,7 @@ func (s *site) drop(w http.ResponseWriter, r *http.Request) {
 		s.show(w, r, http.StatusConflict, "drop", frame{Title: "Drop dead letters", Here: "dead-letters", Page: p})
 		return
 	}
-	if _, err := s.Replayer.DropDeadLetters(r.Context(), f, limit); err != nil {
+	if _, err := s.Replayer.DropDeadLetters(r.Context(), req); err != nil {
 		s.unavailable(w, r, err)
 		return
 	}

@@ -82,12 +82,20 @@ func (m *memory) ReplayJob(id int) (Job, error) {
 	return Job{ID: 7, Total: 4, InLine: 4, Settled: 1, Outcomes: map[event.Outcome]int{event.Delivered: 1}}, nil
 }
 
-func (m *memory) DropDeadLetters(_ context.Context, f event.Filter, _ int) (int, error) {
+func (m *memory) DropDeadLetters(_ context.Context, r DropRequest) (p Plan, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.drops = append(m.drops, f)
-	return 1, nil
+	for _, rec := range m.records {
+		if rec.Outcome == event.Dead && r.Filter.Match(rec) {
+			p.Count(rec.Status)
+		}
+	}
+	if !r.DryRun {
+		m.drops = append(m.drops, r.Filter)
+	}
+	return p, nil
 }
+
 func (m *memory) History(time.Time) ([]event.Minute, error) { return m.minutes, nil }
 func (m *memory) Changes() uint64                           { m.mu.Lock(); defer m.mu.Unlock(); return m.changes }
 

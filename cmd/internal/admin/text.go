@@ -17,6 +17,8 @@ import (
 var templateFuncs = template.FuncMap{
 	"clean": clean, "short": short, "clock": clock, "stamp": stamp, "ago": ago, "until": until, "span": span,
 	"bytes": size, "count": count, "where": where, "severity": severity, "why": why, "plural": plural,
+	// As the errors of worker/callgoose begin when there was an answer.
+	"answered": func(lastError string) bool { return strings.HasPrefix(lastError, "callgoose answered ") },
 	"percent": func(part, of int64) int64 {
 		if of <= 0 {
 			return 0

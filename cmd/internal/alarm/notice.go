@@ -123,7 +123,7 @@ func (n Notice) sentence() string {
 	case n.Alarm == Held:
 		text = fmt.Sprintf("Callgoose has refused us for %s%s: nobody is paged, %s.", lasted, reason, waits)
 	default:
-		text = fmt.Sprintf("Callgoose has not answered for %s%s: nobody is paged, %s.", lasted, reason, waits)
+		text = fmt.Sprintf("Callgoose has taken no alert for %s%s: nobody is paged, %s.", lasted, reason, waits)
 	}
 	return plain(text)
 }

@@ -292,7 +292,7 @@ func TestSentences(t *testing.T) {
 		n    Notice
 		want string
 	}{
-		{base, "Callgoose has not answered for 1 hour 5 minutes (cannot connect to 'x': connection refused ): nobody is paged, 14 alerts wait, the oldest for 1 hour 12 minutes."},
+		{base, "Callgoose has taken no alert for 1 hour 5 minutes (cannot connect to 'x': connection refused ): nobody is paged, 14 alerts wait, the oldest for 1 hour 12 minutes."},
 		{
 			with(func(n *Notice) { n.Alarm, n.Callgoose.LastError = Held, "callgoose answered 401" }),
 			"Callgoose has refused us for 1 hour 5 minutes (callgoose answered 401): nobody is paged, 14 alerts wait, the oldest for 1 hour 12 minutes.",

@@ -142,11 +142,16 @@ func (a *App) Reload() {
 	readable := true
 	defer func() { a.opts.metrics.Reloaded(readable) }()
 	for _, s := range a.cfg.Secrets() {
-		if changed, err := s.Reload(); err != nil {
+		changed, err := s.Reload()
+		log := a.log.With("setting", s.Name(), "file", s.File())
+		switch {
+		case err != nil:
 			readable = false
-			a.log.Error("a secret cannot be read again, the old one stays", "err", err)
-		} else if changed {
-			a.log.Info("a secret was replaced")
+			log.Error("a secret cannot be read again, the old one stays", "err", err)
+		case changed:
+			log.Info("a secret was replaced")
+		case s.File() != "":
+			log.Info("a secret was read again and is the same")
 		}
 	}
 	if c := a.core.Load(); c != nil {
@@ -166,7 +171,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 
 	coreCtx, stopCore := context.WithCancelCause(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	later(func() { stopCore(errStopping); wg.Wait() })
+	later(func() { stopCore(errStopping); wg.Wait(); a.log.Info("stopped") })
 	var addrs Addresses
 	if !a.opts.NoListen {
 		// Opening takes seconds where much waits or after a crash, and a refused
@@ -209,6 +214,11 @@ func (a *App) Run(ctx context.Context) (err error) {
 		}
 	}
 	a.addrs.Store(&addrs)
+	a.log.Info("started", "version", a.opts.Version, "data_dir", a.cfg.DataDir, "webhooks", addrs.Webhooks, "operators", addrs.Admin,
+		"callgoose_url", a.cfg.CallgooseURL, "opened_in", time.Since(a.started).Round(time.Millisecond), "state", a.statusLine(ctx))
+	if err := a.Ready(); err != nil {
+		a.log.Error("webhooks are refused with 503", "err", err)
+	}
 	if a.opts.Ready != nil {
 		a.opts.Ready(addrs)
 	}
@@ -263,7 +273,7 @@ func (a *App) keep(ctx context.Context, c *core) {
 func (a *App) listen(later func(func())) (string, error) {
 	tlsConfig, err := ingest.TLSConfig(a.cfg.TLSCert, a.cfg.TLSKey, a.cfg.TLSClientCA)
 	if err != nil {
-		return "", err
+		return "", config.Problems{{Where: "--tls-cert", Text: err.Error()}}
 	}
 	l, err := net.Listen("tcp", a.cfg.Listen) //nolint:noctx // binds at once
 	if err != nil {

@@ -679,8 +679,8 @@ func TestDeadLettersAreRetriedAndDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.settle()
-		if n, err := r.app.DropDeadLetters(context.Background(), event.Filter{}, 0); n != 1 || err != nil {
-			t.Errorf("dropped %d, %v", n, err)
+		if n, err := r.app.DropDeadLetters(context.Background(), admin.DropRequest{}); n.Events != 1 || err != nil {
+			t.Errorf("dropped %+v, %v", n, err)
 		}
 		if s := r.status(); s.Dead != 0 || s.Delivered != 1 {
 			t.Errorf("%+v", s)
@@ -699,15 +699,15 @@ func TestDroppingAndReplayingTakeExactlyWhatWasNamed(t *testing.T) {
 		}
 		r.settle()
 		dead := r.events(event.Filter{OldestFirst: true})
-		if n, err := r.app.DropDeadLetters(ctx, event.Filter{OldestFirst: true}, 2); n != 2 || err != nil {
-			t.Errorf("dropped %d of 2, %v", n, err)
+		if n, err := r.app.DropDeadLetters(ctx, admin.DropRequest{Filter: event.Filter{OldestFirst: true}, Limit: 2}); n.Events != 2 || err != nil {
+			t.Errorf("dropped %+v of 2, %v", n, err)
 		}
 		if left := r.events(event.Filter{OldestFirst: true}); len(left) != 3 || left[0].ID != dead[2].ID {
 			t.Errorf("left are %d", len(left))
 		}
 		wrong := event.Filter{IDs: []string{dead[3].ID, "no-such-id"}, OldestFirst: true}
-		if n, err := r.app.DropDeadLetters(ctx, wrong, 0); n != 0 || !errors.Is(err, admin.ErrNotFound) || !strings.Contains(err.Error(), "no-such-id") {
-			t.Errorf("dropped %d, %v", n, err)
+		if n, err := r.app.DropDeadLetters(ctx, admin.DropRequest{Filter: wrong}); n.Events != 0 || !errors.Is(err, admin.ErrNotFound) || !strings.Contains(err.Error(), "no-such-id") {
+			t.Errorf("dropped %+v, %v", n, err)
 		}
 		if p, err := r.app.Replay(ctx, admin.ReplayRequest{Filter: wrong}); p.Job != 0 || !errors.Is(err, admin.ErrNotFound) {
 			t.Errorf("replay %+v, %v", p, err)

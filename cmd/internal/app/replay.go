@@ -87,12 +87,11 @@ func plan(c *core, r admin.ReplayRequest, queued bool) (p admin.Plan, refs []wor
 					continue
 				}
 			}
-			p.Events++
-			if e.status == event.Firing {
-				p.Firing++
-			} else {
-				p.Resolved++
+			p.Count(e.status)
+			if p.Outcomes == nil {
+				p.Outcomes = map[event.Outcome]int{}
 			}
+			p.Outcomes[e.outcome]++
 			incidents[e.key] = true
 			refs = append(refs, e.ref)
 		}
@@ -239,37 +238,49 @@ func (a *App) ReplayJob(id int) (admin.Job, error) {
 }
 
 // DropDeadLetters implements admin.Replayer.
-func (a *App) DropDeadLetters(ctx context.Context, f event.Filter, limit int) (int, error) {
+func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin.Plan, err error) {
 	c := a.core.Load()
 	if c == nil {
-		return 0, a.whyClosed()
+		return p, a.whyClosed()
 	}
+	f := r.Filter
 	f.Outcomes = []event.Outcome{event.Dead}
-	n := 0
-	err := c.ledger.Do(ctx, func(tx event.Tx) error {
-		n = 0
+	var ids []string
+	drop := func(tx event.Tx) error {
+		p, ids = admin.Plan{}, nil
+		incidents := map[string]bool{}
 		var list []*event.Record
 		asked := newAsked(f)
-		if err := tx.Each(f, func(r *event.Record) bool {
-			asked.found(r)
-			list = append(list, r)
-			return limit == 0 || len(list) < limit
+		if err := tx.Each(f, func(rec *event.Record) bool {
+			asked.found(rec)
+			p.Count(rec.Status)
+			incidents[rec.Key] = true
+			list, ids = append(list, rec), append(ids, rec.ID)
+			return r.Limit == 0 || len(list) < r.Limit
 		}); err != nil {
 			return err
 		}
-		if err := asked.missing(); err != nil && limit == 0 {
+		p.Incidents = len(incidents)
+		if err := asked.missing(); err != nil && r.Limit == 0 {
 			return err
 		}
-		for _, r := range list {
-			if err := tx.DropRecord(r); err != nil {
+		if r.DryRun {
+			return nil
+		}
+		for _, rec := range list {
+			if err := tx.DropRecord(rec); err != nil {
 				return err
 			}
-			n++
 		}
 		return nil
-	})
-	if err == nil && n > 0 {
-		a.log.Warn("dead letters dropped by an operator", "count", n)
 	}
-	return n, err
+	if r.DryRun {
+		err = c.ledger.View(drop)
+	} else if err = c.ledger.Do(ctx, drop); err == nil && p.Events > 0 {
+		a.log.Warn("dead letters dropped by an operator", "count", p.Events, "event_ids", ids[:min(len(ids), 20)])
+	}
+	if err != nil {
+		return admin.Plan{}, err
+	}
+	return p, nil
 }

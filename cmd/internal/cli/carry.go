@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -56,15 +57,17 @@ func (p *program) importCommand() *cli.Command {
 				return err
 			}
 			if shown, err := p.json(c, done); !shown {
-				fmt.Fprintf(p.out, "%d notifications with %d alerts stored", done.Notifications, done.Alerts)
+				fmt.Fprintf(p.out, "%s with %s stored", plural(done.Notifications, "notification"), plural(done.Alerts, "alert"))
 				if done.Skipped > 0 {
-					fmt.Fprintf(p.out, ", %d lines of kind event left out", done.Skipped)
+					fmt.Fprintf(p.out, ", %s of kind event left out", plural(done.Skipped, "line"))
 				}
 				fmt.Fprintln(p.out)
 			} else if err != nil {
 				return err
 			}
 			switch {
+			case done.Error == "" && done.Notifications == 0 && done.Skipped > 0:
+				return errors.New("an export with --kind event is for reading: events export without it makes what can be imported")
 			case done.Error == "":
 				return nil
 			case done.Notifications > 0:

@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -52,7 +54,48 @@ func Main(args, environ []string, stdout, stderr io.Writer) int {
 	defer stop()
 	p := &program{environ: environ, out: stdout, err: stderr}
 	app := p.app()
-	return p.report(app.RunContext(ctx, flagsFirst(app.Commands, args)))
+	return p.report(app.RunContext(ctx, flagsFirst(app.Commands, plainly(args))))
+}
+
+// plainly knows the other ways to ask for help and for the version.
+func plainly(args []string) []string {
+	if len(args) < 2 {
+		return args
+	}
+	switch args[1] {
+	case "help":
+		return append(append(args[:1:1], args[2:]...), "--help")
+	case "--version", "-version", "-v":
+		return append(args[:1:1], "version")
+	}
+	return args
+}
+
+var badValue = regexp.MustCompile(`^invalid value (".*") for flag -+([^:]+): `)
+
+// misused says in our words what the library found wrong with the flags of c.
+func misused(c *cli.Context, err error, _ bool) error {
+	command, flags := "pmm-callgoose", c.App.Flags
+	if c.Command != nil && c.Command.Name != "" && c.Command.HelpName != "" {
+		command, flags = c.Command.HelpName, c.Command.Flags
+	}
+	text := err.Error()
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		name = strings.TrimLeft(name, "-")
+		var names []string
+		for _, f := range flags {
+			names = append(names, f.Names()[0])
+		}
+		meant := config.Suggest(name, names)
+		if slices.Contains(names, name+"-file") { // a secret, in its place
+			meant = "; did you mean " + name + "-file?"
+		}
+		return usagef("there is no flag --%s%s (%s --help)", name, meant, command)
+	}
+	if m := badValue.FindStringSubmatch(text); m != nil {
+		return usagef("--%s: %s cannot be read (%s --help)", m[2], m[1], command)
+	}
+	return usageError{errors.New(strings.Replace(text, ": -", ": --", 1))}
 }
 
 // flagsFirst moves the flags of a command before its arguments: the library
@@ -95,7 +138,6 @@ func flagsFirst(commands []*cli.Command, args []string) []string {
 }
 
 func (p *program) app() *cli.App {
-	usage := func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
 	app := &cli.App{
 		Name:  "pmm-callgoose",
 		Usage: "forward alerts of Percona Monitoring and Management to Callgoose, durably",
@@ -106,7 +148,7 @@ func (p *program) app() *cli.App {
 		HideHelpCommand:        true,
 		Writer:                 p.out,
 		ErrWriter:              p.err,
-		OnUsageError:           usage,
+		OnUsageError:           misused,
 		ExitErrHandler:         func(*cli.Context, error) {},
 		CommandNotFound:        nil,
 		UseShortOptionHandling: false,
@@ -119,7 +161,7 @@ func (p *program) app() *cli.App {
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return usagef("there is no command %q; see pmm-callgoose --help", c.Args().First())
+				return usagef("there is no command %q%s (pmm-callgoose --help)", c.Args().First(), config.Suggest(c.Args().First(), names(c.App.Commands)))
 			}
 			return cli.ShowAppHelp(c)
 		},
@@ -127,13 +169,13 @@ func (p *program) app() *cli.App {
 	var each func([]*cli.Command)
 	each = func(cs []*cli.Command) {
 		for _, c := range cs {
-			c.OnUsageError = usage
+			c.OnUsageError = misused
 			c.HideHelpCommand = true
 			if len(c.Subcommands) > 0 {
 				name := c.Name
 				c.Action = func(c *cli.Context) error {
 					if c.Args().Present() {
-						return usagef("there is no command \"%s %s\"; see pmm-callgoose %s --help", name, c.Args().First(), name)
+						return usagef("there is no command \"%s %s\"%s (pmm-callgoose %s --help)", name, c.Args().First(), config.Suggest(c.Args().First(), names(c.Command.Subcommands)), name)
 					}
 					return cli.ShowSubcommandHelp(c)
 				}
@@ -143,6 +185,13 @@ func (p *program) app() *cli.App {
 	}
 	each(app.Commands)
 	return app
+}
+
+func names(commands []*cli.Command) (list []string) {
+	for _, c := range commands {
+		list = append(list, c.Name)
+	}
+	return list
 }
 
 // report prints the error, one line with the way out, and picks the exit code.
@@ -169,6 +218,10 @@ func (p *program) report(err error) int {
 		code, hint = exitUsage, "nothing was changed; install that version again"
 	case errors.As(err, &partial):
 		code = exitPartial
+	case errors.Is(err, syscall.EADDRINUSE):
+		hint = "ss -ltnp shows who listens there: another pmm-callgoose?"
+	case errors.Is(err, fs.ErrPermission):
+		hint = "run this as the user that owns the data directory, or give that to this user"
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintln(p.err, "pmm-callgoose:", clean(line))

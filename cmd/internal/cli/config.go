@@ -2,8 +2,12 @@ package cli
 
 import (
 	"cmp"
+	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/config"
 )
 
 func (p *program) configCommand() *cli.Command {
@@ -31,6 +35,14 @@ func (p *program) configCommand() *cli.Command {
 					rows = append(rows, []string{s.Name, s.Value, from})
 				}
 				p.table([]string{"SETTING", "VALUE", "FROM"}, rows)
+				if loadErr == nil { // a command may need less; say what serve would say
+					if _, _, err := config.Load(p.input(c, true)); err != nil {
+						fmt.Fprintln(p.err, "serve would refuse this:")
+						for line := range strings.SplitSeq(err.Error(), "\n") {
+							fmt.Fprintln(p.err, "  "+clean(line))
+						}
+					}
+				}
 				return loadErr
 			},
 		}},

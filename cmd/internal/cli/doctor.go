@@ -216,5 +216,5 @@ func (p *program) showReport(r doctor.Report) {
 			fmt.Fprintf(p.out, "      %-*s  > %s\n", wide, "", clean(line))
 		}
 	}
-	fmt.Fprintf(p.out, "\n%d ok, %d warnings, %d failed, %d skipped\n", r.OK, r.Warnings, r.Failed, r.Skipped)
+	fmt.Fprintf(p.out, "\n%d ok, %s, %d failed, %d skipped\n", r.OK, plural(r.Warnings, "warning"), r.Failed, r.Skipped)
 }

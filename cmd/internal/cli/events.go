@@ -2,8 +2,10 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,8 +19,8 @@ import (
 // filterFlags are the filters of everything that chooses events.
 func filterFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "since", Usage: "received at or after: RFC 3339, or a duration (2h ago)"},
-		&cli.StringFlag{Name: "until", Usage: "received before: RFC 3339, or a duration"},
+		&cli.StringFlag{Name: "since", Usage: "received at or after: how long ago (90m, 2h, 3d), or when (2026-01-31T03:00:00Z)"},
+		&cli.StringFlag{Name: "until", Usage: "received before: the same"},
 		&cli.StringFlag{Name: "status", Usage: "firing or resolved"},
 		&cli.StringSliceFlag{Name: "outcome", Usage: "queued, delivered, discarded, dead, suppressed, collapsed; several with commas"},
 		&cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "label=value; may be repeated, all must match"},
@@ -72,11 +74,11 @@ func (p *program) eventsCommand() *cli.Command {
 				Action: p.eventsList,
 			},
 			{
-				Name: "show", Usage: "show one event: every attempt, what was sent, what PMM sent", ArgsUsage: "ID",
+				Name: "show", Usage: "show one event: every attempt, what was sent, what PMM sent", ArgsUsage: "ID (of an event; of a notification: lists its events)",
 				Flags: clientFlags(), Action: p.eventsShow,
 			},
 			{
-				Name: "tail", Usage: "print events as they come in and as they are settled, until interrupted",
+				Name: "tail", Usage: "print events as they come in, are tried and are settled, until interrupted; with --since or --limit begin with those that are there",
 				Flags: clientFlags(filterFlags()...), Action: p.eventsTail,
 			},
 			p.exportCommand(), p.importCommand(),
@@ -93,6 +95,16 @@ func (p *program) eventsList(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.showEvents(c, list); err != nil {
+		return err
+	}
+	if len(list) == c.Int("limit") && c.String("output") != "json" {
+		fmt.Fprintf(p.err, "the newest %d; more with --limit, less with filters\n", len(list))
+	}
+	return nil
+}
+
+func (p *program) showEvents(c *cli.Context, list []*event.Record) error {
 	for _, r := range list {
 		r.Attempts = nil // events show has them
 	}
@@ -108,13 +120,10 @@ func (p *program) eventsList(c *cli.Context) error {
 		rows = append(rows, eventRow(r))
 	}
 	p.table(eventHeading, rows)
-	if len(list) == c.Int("limit") {
-		fmt.Fprintf(p.err, "the newest %d; more with --limit, less with filters\n", len(list))
-	}
 	return nil
 }
 
-var eventHeading = []string{"RECEIVED", "ID", "STATUS", "OUTCOME", "TRIES", "ALERT", "WHERE", "INCIDENT", "LAST ERROR"}
+var eventHeading = []string{"RECEIVED", "ID", "STATUS", "OUTCOME", "TRIES", "ALERT", "WHERE", "INCIDENT", "LAST ERROR OR REASON"}
 
 func eventRow(r *event.Record) []string {
 	note := r.LastError
@@ -131,7 +140,10 @@ func describe(r *event.Record) string {
 	if r.Status == "" {
 		return "a member of the notification that cannot be used"
 	}
-	return r.Alertname + " at " + where(r.Labels) + " is " + string(r.Status)
+	if at := where(r.Labels); at != "-" {
+		return r.Alertname + " at " + at + " is " + string(r.Status)
+	}
+	return r.Alertname + " is " + string(r.Status)
 }
 
 // where is the place an alert speaks of, as PMM's own pages name it.
@@ -153,6 +165,13 @@ func (p *program) eventsShow(c *cli.Context) error {
 		return err
 	}
 	d, err := client.Event(c.Context, c.Args().First())
+	if errors.Is(err, admin.ErrNotFound) && strings.HasPrefix(c.Args().First(), "n") { // a notification
+		list, lerr := client.Events(c.Context, url.Values{"text": {c.Args().First()}, "limit": {strconv.Itoa(admin.MaxLimit)}})
+		list = slices.DeleteFunc(list, func(r *event.Record) bool { return r.Notification != c.Args().First() })
+		if lerr == nil && len(list) > 0 {
+			return p.showEvents(c, list)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -192,10 +211,14 @@ func (p *program) eventsShow(c *cli.Context) error {
 		}
 		p.table([]string{"  AT", "TOOK", "HTTP", "RESULT", "ANSWER"}, indent(rows))
 	}
+	sent := "what Callgoose gets"
+	if slices.ContainsFunc(d.Attempts, func(a event.Attempt) bool { return a.Sent }) {
+		sent = "sent to Callgoose"
+	}
 	for _, part := range []struct {
 		name string
 		raw  json.RawMessage
-	}{{"sent to Callgoose", d.Sent}, {"as PMM sent it", d.Raw}} {
+	}{{sent, d.Sent}, {"as PMM sent it", d.Raw}} {
 		if len(part.raw) > 0 {
 			fmt.Fprintf(p.out, "\n%s:\n%s\n", part.name, clean(string(part.raw)))
 		}
@@ -218,13 +241,20 @@ func (p *program) eventsTail(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if !c.IsSet("limit") {
+		q.Del("limit") // only with it, or with since, what is there already comes first
+	}
 	return client.Tail(c.Context, q, func(r *event.Record) error {
 		if c.String("output") == "json" {
 			r.Attempts = nil
 			return json.NewEncoder(p.out).Encode(admin.NewRow(r))
 		}
-		_, err := fmt.Fprintf(p.out, "%s  %-8s  %-10s  %s  %s  %s  %s\n", stamp(r.ReceivedAt), clean(string(r.Status)), r.Outcome,
-			r.ID, clean(r.Alertname), clean(where(r.Labels)), clean(short(r.LastError+r.Reason, 100)))
+		note := short(eventRow(r)[8], 100)
+		if r.Tries > 0 && note != "" {
+			note = fmt.Sprintf("try %d: %s", r.Tries, note)
+		}
+		_, err := fmt.Fprintf(p.out, "%s  %-8s  %-10s  %-20s  %s  %s  %s\n", stamp(time.Now()), clean(string(r.Status)), r.Outcome,
+			r.ID, clean(r.Alertname), clean(where(r.Labels)), clean(note))
 		return err
 	})
 }

@@ -65,7 +65,7 @@ func (p *program) replayOffline(c *cli.Context) error {
 		_, err := p.json(c, o.Plan)
 		return err
 	}
-	if err := p.confirm(c, fmt.Sprintf("send %d events to %s?", o.Plan.Events, cfg.CallgooseURL)); err != nil {
+	if err := p.confirm(c, fmt.Sprintf("send %s to %s?", plural(o.Plan.Events, "event"), cfg.CallgooseURL)); err != nil {
 		return err
 	}
 	job, err := o.Send(c.Context)

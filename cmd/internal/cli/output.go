@@ -72,6 +72,14 @@ func short(s string, n int) string {
 	return string(r[:n-1]) + "…"
 }
 
+// plural is a number with the word for it.
+func plural[N int | int64](n N, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}
+
 func stamp(t time.Time) string {
 	if t.IsZero() {
 		return "-"

@@ -28,7 +28,7 @@ func choiceFlags(more ...cli.Flag) []cli.Flag {
 			flags = append(flags, f)
 		}
 	}
-	return append(append(flags, &cli.IntFlag{Name: "limit", Usage: "the oldest so many (default: all)"}), more...)
+	return append(append(flags, &cli.IntFlag{Name: "limit", Usage: "the oldest so many", DefaultText: "all"}), more...)
 }
 
 func sendAgainFlags() []cli.Flag {
@@ -37,7 +37,7 @@ func sendAgainFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "include-closed", Usage: "also firing events whose episode has closed since"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be sent"},
 		&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
-		&cli.Float64Flag{Name: "rate", Usage: "events a second put in line (default: at once)"},
+		&cli.Float64Flag{Name: "rate", Usage: "events a second put in line", DefaultText: "at once"},
 	)
 }
 
@@ -68,6 +68,9 @@ func (p *program) deadLettersCommand() *cli.Command {
 			{
 				Name: "list", Usage: "list them, newest first", Flags: clientFlags(filterFlags()...),
 				Action: func(c *cli.Context) error {
+					if err := onlyDead(c); err != nil {
+						return err
+					}
 					if err := c.Set("outcome", string(event.Dead)); err != nil {
 						return err
 					}
@@ -80,11 +83,25 @@ func (p *program) deadLettersCommand() *cli.Command {
 			},
 			{
 				Name: "drop", Usage: "forget them", ArgsUsage: "[ID...]",
-				Flags:  clientFlags(choiceFlags(&cli.BoolFlag{Name: "all", Usage: "all dead letters"}, &cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"})...),
+				Flags: clientFlags(choiceFlags(
+					&cli.BoolFlag{Name: "all", Usage: "all dead letters"},
+					&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be forgotten"},
+					&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
+				)...),
 				Action: p.dropDeadLetters,
 			},
 		},
 	}
+}
+
+// onlyDead refuses to look for other outcomes among the dead letters.
+func onlyDead(c *cli.Context) error {
+	for _, o := range c.StringSlice("outcome") {
+		if o != string(event.Dead) {
+			return usagef("--outcome: dead letters are those with the outcome dead; see events list and replay for the others")
+		}
+	}
+	return nil
 }
 
 // choice turns flags and IDs into a query.
@@ -107,6 +124,7 @@ func choice(c *cli.Context, only event.Outcome) (url.Values, error) {
 	}
 	if only != "" {
 		q.Set("outcome", string(only))
+		return q, onlyDead(c)
 	}
 	return q, nil
 }
@@ -116,6 +134,9 @@ func (p *program) sendAgain(c *cli.Context, only event.Outcome) error {
 	q, err := choice(c, only)
 	if err != nil {
 		return err
+	}
+	if c.Float64("rate") < 0 {
+		return usagef("--rate: a number of events a second is not negative")
 	}
 	if c.Bool("include-closed") {
 		q.Set("include_closed", "true")
@@ -134,10 +155,15 @@ func (p *program) sendAgain(c *cli.Context, only event.Outcome) error {
 		p.showPlan(plan)
 	}
 	if c.Bool("dry-run") || plan.Events == 0 {
-		_, err := p.json(c, plan)
-		return err
+		if _, err := p.json(c, plan); err != nil {
+			return err
+		}
+		if plan.Events == 0 && c.NArg() > 0 {
+			return errors.New("nothing of what was named can be sent again")
+		}
+		return nil
 	}
-	if err := p.confirm(c, fmt.Sprintf("send %d events again?", plan.Events)); err != nil {
+	if err := p.confirm(c, fmt.Sprintf("send %s again?", plural(plan.Events, "event"))); err != nil {
 		return err
 	}
 	q.Del("dry_run")
@@ -170,7 +196,11 @@ func (p *program) judge(c *cli.Context, job admin.Job) error {
 }
 
 func (p *program) showPlan(plan admin.Plan) {
-	fmt.Fprintf(p.out, "%d events: %d firing, %d resolved, of %d incidents\n", plan.Events, plan.Firing, plan.Resolved, plan.Incidents)
+	fmt.Fprintf(p.out, "%s: %d firing, %d resolved, of %s", plural(plan.Events, "event"), plan.Firing, plan.Resolved, plural(plan.Incidents, "incident"))
+	if len(plan.Outcomes) > 0 {
+		fmt.Fprintf(p.out, "; so far %s", outcomes(plan.Outcomes))
+	}
+	fmt.Fprintln(p.out)
 	for _, left := range []struct {
 		n   int
 		why string
@@ -186,14 +216,20 @@ func (p *program) showPlan(plan admin.Plan) {
 }
 
 func (p *program) showJob(j admin.Job) {
-	var parts []string
-	for _, o := range slices.Sorted(maps.Keys(j.Outcomes)) {
-		parts = append(parts, fmt.Sprintf("%d %s", j.Outcomes[o], o))
-	}
+	text := outcomes(j.Outcomes)
 	if j.Gone > 0 {
-		parts = append(parts, fmt.Sprintf("%d no longer stored or in line already", j.Gone))
+		text = strings.TrimPrefix(fmt.Sprintf("%s, %d no longer stored or in line already", text, j.Gone), ", ")
 	}
-	fmt.Fprintf(p.out, "%d events: %s\n", j.Total, strings.Join(parts, ", "))
+	fmt.Fprintf(p.out, "%s: %s\n", plural(j.Total, "event"), text)
+}
+
+// outcomes lists how many came to what.
+func outcomes(counts map[event.Outcome]int) string {
+	var parts []string
+	for _, o := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%d %s", counts[o], o))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // watch follows a replay to its end. Interrupted, it leaves the events in line.
@@ -262,10 +298,22 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.confirm(c, "forget these dead letters for good?"); err != nil {
+	q.Del("all")
+	plan, err := client.PlanDrop(c.Context, q)
+	if err != nil {
 		return err
 	}
-	q.Del("all")
+	what := fmt.Sprintf("%s of %s", plural(plan.Events, "dead letter"), plural(plan.Incidents, "incident"))
+	if c.Bool("dry-run") || plan.Events == 0 {
+		if done, err := p.json(c, plan); done {
+			return err
+		}
+		fmt.Fprintf(p.out, "%s: %d firing, %d resolved, %d unusable; nothing was dropped\n", what, plan.Firing, plan.Resolved, plan.NoEvent)
+		return nil
+	}
+	if err := p.confirm(c, fmt.Sprintf("forget %s (%d firing, %d resolved, %d unusable) for good? Callgoose will never hear of them.", what, plan.Firing, plan.Resolved, plan.NoEvent)); err != nil {
+		return err
+	}
 	n, err := client.DropDeadLetters(c.Context, q)
 	if err != nil {
 		return err
@@ -273,6 +321,6 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	if done, err := p.json(c, map[string]int{"dropped": n}); done {
 		return err
 	}
-	fmt.Fprintf(p.out, "%d dead letters dropped\n", n)
+	fmt.Fprintf(p.out, "%s dropped\n", plural(n, "dead letter"))
 	return nil
 }

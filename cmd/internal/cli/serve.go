@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/app"
+	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/sdnotify"
 )
 
@@ -31,7 +32,10 @@ func (p *program) serveCommand() *cli.Command {
 }
 
 func (p *program) serve(c *cli.Context) error {
-	cfg, err := p.load(c, true)
+	cfg, warnings, err := config.Load(p.input(c, true))
+	if err != nil || cfg.LogFormat != "json" {
+		p.warn(warnings)
+	}
 	if err != nil {
 		return err
 	}
@@ -48,6 +52,11 @@ func (p *program) serve(c *cli.Context) error {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	}
 	log := newLogger(cfg, p.err)
+	if cfg.LogFormat == "json" {
+		for _, w := range warnings {
+			log.Warn(string(w), "component", "config")
+		}
+	}
 	a, err := app.New(cfg, app.Options{
 		Version: build().Version, Logger: log, Notify: sdnotify.New(p.environ),
 		Ready: func(addrs app.Addresses) { fmt.Fprintln(p.out, addrs.Line()) },

@@ -93,7 +93,7 @@ func (p *program) setupCommand() *cli.Command {
 			Flags: pmmFlags(append(settingFlags(intakeSettings...),
 				&cli.StringFlag{Name: "webhook-url", EnvVars: []string{config.EnvName("webhook-url")}, Usage: "where PMM finds this service, http://HOST:4667/v1/webhook, as seen from PMM"},
 				&cli.StringFlag{Name: "contact-point", Value: pmm.DefaultName, EnvVars: []string{config.EnvName("contact-point")}, Usage: "name of the contact point"},
-				&cli.GenericFlag{Name: "match", Value: &texts{}, Usage: "send only alerts with this label: name=value, or != =~ !~; repeat for more that must hold too (default: all alerts)"},
+				&cli.GenericFlag{Name: "match", Value: &texts{}, Usage: "send only alerts with this label: name=value, or != =~ !~; repeat for more that must hold too; all: every alert (default: as the route is, every alert for a new one)"},
 				&cli.BoolFlag{Name: "rotate-credentials", Usage: "write the credentials again; PMM never shows them, so a changed one is not noticed"},
 				&cli.BoolFlag{Name: "remove", Usage: "take back what was made here"},
 				&cli.BoolFlag{Name: "dry-run", Usage: "only show what would change"},
@@ -149,8 +149,13 @@ func (p *program) setupPMM(c *cli.Context) error {
 		showSetup(p.out, client.Host(), plan)
 	}
 	if plan.Empty() || c.Bool("dry-run") {
-		_, err := p.json(c, report)
-		return err
+		if done, err := p.json(c, report); done {
+			return err
+		}
+		if !plan.Empty() {
+			fmt.Fprintln(p.out, "nothing was changed (--dry-run)")
+		}
+		return nil
 	}
 	if err := p.confirm(c, "change PMM at "+client.Host()+"?"); err != nil {
 		return err
@@ -180,6 +185,10 @@ func (p *program) wanted(c *cli.Context, name string) (pmm.Want, error) {
 		return want, usageError{fmt.Errorf("--webhook-url: %w", err)}
 	}
 	for _, text := range *c.Generic("match").(*texts) {
+		if text == "all" && len(want.Matchers) == 0 {
+			want.Matchers = []pmm.Matcher{}
+			continue
+		}
 		m, err := pmm.ParseMatcher(text)
 		if err != nil {
 			return want, usageError{fmt.Errorf("--match: %w", err)}

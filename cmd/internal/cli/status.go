@@ -49,7 +49,14 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 		rows = append(rows, []string{"", "last error: " + s.Callgoose.LastError})
 	}
 	if s.Callgoose.State != event.Up && s.Callgoose.NextProbe != nil && s.Queued > 0 {
-		rows = append(rows, []string{"", fmt.Sprintf("next probe in %s", max(s.Callgoose.NextProbe.Sub(now), 0).Round(time.Second))})
+		next := "now"
+		if in := s.Callgoose.NextProbe.Sub(now).Round(time.Second); in > 0 {
+			next = "in " + in.String()
+		}
+		rows = append(rows, []string{"", "next probe " + next})
+	}
+	if s.Callgoose.State == event.Held {
+		rows = append(rows, []string{"", "token or address is wrong: pmm-callgoose doctor says which; a new token in its file is found by itself"})
 	}
 	waiting := fmt.Sprintf("%d, %d in flight", s.Queued, s.InFlight)
 	if s.OldestQueuedAt != nil {
@@ -77,8 +84,8 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 		[]string{"dead", fmt.Sprint(s.Dead) + hint(s.Dead > 0, "events list --outcome dead says why")},
 		[]string{"suppressed", suppressed},
 		[]string{"collapsed", fmt.Sprint(s.Collapsed)},
-		[]string{"received", fmt.Sprintf("%d notifications, %d alerts", s.Notifications, s.Alerts) +
-			hint(s.Truncated > 0, fmt.Sprintf("PMM cut off %d alerts: set maxAlerts to 0 in its contact point", s.Truncated))},
+		[]string{"received", plural(s.Notifications, "notification") + ", " + plural(s.Alerts, "alert") +
+			hint(s.Truncated > 0, fmt.Sprintf("PMM cut off %s: set Max alerts to 0 in its contact point", plural(s.Truncated, "alert")))},
 	)
 	for i, pmm := range s.Sources {
 		heading := ""
@@ -96,7 +103,7 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 	}
 	rows = append(rows, []string{"store", store})
 	if s.Damaged > 0 {
-		rows = append(rows, []string{"damaged", fmt.Sprintf("%d stored messages could not be read; see the log", s.Damaged)})
+		rows = append(rows, []string{"damaged", plural(s.Damaged, "stored message") + " could not be read; see the log"})
 	}
 	rows = append(rows, []string{"version", s.Version})
 	p.table(nil, rows)

@@ -1,8 +1,11 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"net/url"
+	"os"
 	"strings"
 )
 
@@ -141,6 +144,22 @@ func (l *loader) check() {
 	}
 	if !l.in.Serve {
 		return
+	}
+	for _, file := range []struct{ name, path string }{
+		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA},
+	} {
+		if file.path == "" {
+			continue
+		}
+		f, err := os.Open(file.path)
+		if err == nil {
+			_ = f.Close()
+			continue
+		}
+		if pe, ok := errors.AsType[*fs.PathError](err); ok {
+			err = pe.Err
+		}
+		l.wrong(file.name, "%s cannot be read: %v", file.path, err)
 	}
 	if !l.given("callgoose-url") {
 		l.wrong("callgoose-url", "is needed: the endpoint of your Callgoose organisation, https://…/v1/process")

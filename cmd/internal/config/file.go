@@ -123,7 +123,7 @@ func unknownKey(key string) string {
 		}
 		names = append(names, o.Name)
 	}
-	return "unknown key" + suggest(key, names)
+	return "unknown key" + Suggest(key, names)
 }
 
 var plainKey = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,60}$`)

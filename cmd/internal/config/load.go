@@ -233,7 +233,7 @@ func (l *loader) secret(o Option) {
 		s.From, s.File = from, path
 		where = l.where(o.Name)
 		if sec, err = readSecret(o, path); err == nil && exposed(path) {
-			l.warn(where, "other users of this machine may read the file; chmod 600 would stop that")
+			l.warn(where, "other users of this machine may read %s; chmod 600 would stop that", sayFile(path))
 		}
 	case l.credential(name) != "":
 		s.From, s.File = fromCredential, l.credential(name)
@@ -290,12 +290,13 @@ func (l *loader) unknownEnv() {
 	}
 	slices.Sort(unknown)
 	for _, name := range unknown {
-		l.warn(name, "is not a variable of ours and is ignored%s", suggest(name, known))
+		l.warn(name, "is not a variable of ours and is ignored%s", Suggest(name, known))
 	}
 }
 
-// suggest names the candidate that was probably meant.
-func suggest(name string, candidates []string) string {
+// Suggest names the candidate that was probably meant: "; did you mean NAME?", or
+// nothing.
+func Suggest(name string, candidates []string) string {
 	best, least := "", 1+min(3, len(name)/3)
 	for _, c := range candidates {
 		if d := distance(strings.ReplaceAll(strings.ToLower(name), "_", "-"), strings.ReplaceAll(strings.ToLower(c), "_", "-")); d < least {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ type Secret struct {
 	// Behind a pointer, so that not even a walk by reflection prints it.
 	value atomic.Pointer[string]
 	past  atomic.Pointer[[]string] // what it was before, newest last; replaced, never changed
+	name  string                   // of the setting
 	file  string                   // what Reload reads; empty if there is no file
 	check func(string) error
 	mu    sync.Mutex // one Reload at a time
@@ -42,7 +44,7 @@ func NewSecret(value string) *Secret {
 
 // readSecret reads the secret that the option names, from file.
 func readSecret(o Option, file string) (*Secret, error) {
-	s := &Secret{file: file, check: o.checkSecret}
+	s := &Secret{name: o.setting(), file: file, check: o.checkSecret}
 	_, err := s.Reload()
 	return s, err
 }
@@ -85,6 +87,13 @@ func (s *Secret) Reveal() string {
 // IsSet tells whether there is a secret.
 func (s *Secret) IsSet() bool { return s.Reveal() != "" }
 
+// Name is the setting that the secret is the value of, and File is where it was
+// read, if it was read from a file.
+func (s *Secret) Name() string { return s.name }
+
+// File: see Name.
+func (s *Secret) File() string { return s.file }
+
 // Reload reads the file again and tells whether the secret changed. On an error
 // the old secret stays. A secret that came from elsewhere never changes.
 func (s *Secret) Reload() (changed bool, err error) {
@@ -120,8 +129,6 @@ func (s *Secret) former() []string {
 	return nil
 }
 
-// readSecretFile does not name the file in its errors: people do put the token
-// itself where its file should be named.
 func readSecretFile(path string) (string, error) {
 	const most = 64 << 10
 	var b []byte
@@ -134,15 +141,26 @@ func readSecretFile(path string) (string, error) {
 		if pe, ok := errors.AsType[*fs.PathError](err); ok {
 			err = pe.Err
 		}
-		return "", fmt.Errorf("the file it names cannot be read: %w", err)
+		return "", fmt.Errorf("%s cannot be read: %w", sayFile(path), err)
 	}
 	if len(b) > most {
-		return "", errors.New("the file it names is too large for a secret")
+		return "", fmt.Errorf("%s is too large for a secret", sayFile(path))
 	}
 	if b = trimNewline(b); len(b) == 0 {
-		return "", errors.New("the file it names is empty")
+		return "", fmt.Errorf("%s is empty", sayFile(path))
 	}
 	return string(b), nil
+}
+
+// sayFile names the file of a secret in an error. People do put the token itself
+// where its file should be named: what does not stand in a directory that is
+// there may be one.
+func sayFile(path string) string {
+	dir := filepath.Dir(path)
+	if fi, err := os.Stat(dir); filepath.IsAbs(path) && dir != "/" && err == nil && fi.IsDir() {
+		return path
+	}
+	return "the file it names"
 }
 
 func trimNewline(b []byte) []byte {

@@ -56,11 +56,14 @@ func TestSecretsThatCannotBeUsed(t *testing.T) {
 		in   Input
 		want string
 	}{
-		{"empty file", Input{Flags: map[string]string{"callgoose-token-file": write(t, "s", "\n")}}, "--callgoose-token-file: the file it names is empty"},
+		{"empty file", Input{Flags: map[string]string{"callgoose-token-file": write(t, "s", "\n")}}, "/s is empty"},
 		{"the token itself", Input{Flags: map[string]string{"callgoose-token-file": "hunter2"}}, "--callgoose-token-file: the file it names cannot be read: no such file or directory"},
+		{"a token like a path", Input{Flags: map[string]string{"callgoose-token-file": "/hunter2"}}, "--callgoose-token-file: the file it names cannot be read: no such file or directory"},
+		{"a token like a long path", Input{Flags: map[string]string{"callgoose-token-file": "/hunter2/hunter2"}}, "--callgoose-token-file: the file it names cannot be read: no such file or directory"},
+		{"a missing file", Input{Flags: map[string]string{"callgoose-token-file": creds + "/gone"}}, "--callgoose-token-file: " + creds + "/gone cannot be read: no such file or directory"},
 		{"two lines", Input{Flags: map[string]string{"callgoose-token-file": write(t, "s", "hunter2\nhunter2\n")}}, "--callgoose-token-file: the secret holds a control character"},
 		{"a directory", Input{Environ: []string{"PMM_CALLGOOSE_CALLGOOSE_TOKEN_FILE=/"}}, "PMM_CALLGOOSE_CALLGOOSE_TOKEN_FILE: the file it names cannot be read: is a directory"},
-		{"endless", Input{Flags: map[string]string{"callgoose-token-file": "/dev/zero"}}, "--callgoose-token-file: the file it names is too large"},
+		{"endless", Input{Flags: map[string]string{"callgoose-token-file": "/dev/zero"}}, "--callgoose-token-file: /dev/zero is too large"},
 		{"empty credential", Input{Environ: []string{"CREDENTIALS_DIRECTORY=" + creds}}, "$CREDENTIALS_DIRECTORY/callgoose-token: "},
 		{"empty variable", Input{Environ: []string{"PMM_CALLGOOSE_CALLGOOSE_TOKEN=\n"}}, "PMM_CALLGOOSE_CALLGOOSE_TOKEN: is empty"},
 	}

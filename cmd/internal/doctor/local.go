@@ -146,6 +146,10 @@ func (e *examination) dataDir() {
 	default:
 		e.ok("data directory", "%s, mode %04o", dir, fi.Mode().Perm())
 	}
+	if aside, _ := filepath.Glob(filepath.Join(dir, "*.damaged-*")); len(aside) > 0 {
+		e.warn("data directory", fix("What could be read was taken into a new one; the log of that day says what is gone. Look at the disk, then delete or keep it."),
+			"%s was damaged and moved aside", filepath.Base(aside[len(aside)-1]))
+	}
 }
 
 // The kinds of file systems worth a word: magic numbers of statfs(2).
@@ -226,12 +230,17 @@ const (
 
 func (e *examination) fsync() {
 	dir := e.Settings.DataDir
-	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
+	fi, err := os.Stat(dir)
+	if err != nil || !fi.IsDir() {
 		e.skip("fsync", "there is no data directory yet")
 		return
 	}
 	times, err := timeSync(dir, syncs)
 	if errors.Is(err, fs.ErrPermission) {
+		if owner(fi) == uint32(os.Geteuid()) { // it is the service's user
+			e.fail("fsync", fix("chmod 700 "+dir), "its owner may not write to %s: the service cannot start", dir)
+			return
+		}
 		e.skip("fsync", "this user may not write to %s", dir)
 		return
 	}
