@@ -7,16 +7,6 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// Reasons why an alert does not become an event. They are counted and shown,
-// so they do not change.
-const (
-	ReasonRepeat      = "repeat"           // the alert is open, and PMM said so again
-	ReasonResolved    = "already_resolved" // the recovery was already passed on
-	ReasonLate        = "late"             // a firing of the episode that has ended
-	ReasonStillFiring = "still_firing"     // another alert of that name is open (--incident-by alertname)
-	ReasonHeartbeat   = "heartbeat"        // only a sign of life of PMM, see Heartbeat
-)
-
 // sameStart is how far apart the two PMMs of a pair may see the start of one
 // episode: each evaluates for itself.
 const sameStart = 2 * time.Minute
@@ -55,27 +45,27 @@ func decide(a arrival) (decision, string) {
 		case ep.Open: // never matched on startsAt: Grafana sends it again with startsAt == endsAt
 			return end, ""
 		default:
-			return suppress, ReasonResolved
+			return suppress, event.ReasonResolved
 		}
 	}
 	if ep == nil {
 		return begin, ""
 	}
 	if !a.startsAt.IsZero() && slices.ContainsFunc(ep.Past, a.startsAt.Equal) {
-		return suppress, ReasonLate
+		return suppress, event.ReasonLate
 	}
 	if !ep.Open || !sameEpisode(ep, a.startsAt) {
 		return begin, ""
 	}
 	switch {
 	case a.last == nil:
-		return suppress, ReasonRepeat
+		return suppress, event.ReasonRepeat
 	case a.last.Outcome == event.Discarded, a.last.Outcome == event.Dead:
 		return again, ""
 	case a.last.Outcome == event.Delivered && a.resendAfter > 0 && !a.now.Before(a.last.SettledAt.Add(a.resendAfter)):
 		return again, ""
 	}
-	return suppress, ReasonRepeat
+	return suppress, event.ReasonRepeat
 }
 
 // sameEpisode reports whether a start time means the open episode. A missing

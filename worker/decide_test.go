@@ -32,24 +32,24 @@ func TestDecide(t *testing.T) {
 		"firing, closed, begins an episode":                            {arrival{firing: true, startsAt: t0.Add(time.Hour), episode: closedSince(t0)}, begin, ""},
 		"firing a minute after the start of the closed one begins one": {arrival{firing: true, startsAt: t0.Add(time.Minute), episode: closedSince(t0)}, begin, ""},
 		"firing, closed, without a time begins an episode":             {arrival{firing: true, episode: closedSince(t0)}, begin, ""},
-		"firing of the episode just closed is late":                    {arrival{firing: true, startsAt: t0, episode: closedSince(t0)}, suppress, ReasonLate},
-		"firing of the other PMM's start of it is late":                {arrival{firing: true, startsAt: t0.Add(9 * time.Second), episode: closedSince(t0, t0.Add(9*time.Second))}, suppress, ReasonLate},
-		"firing, open, same start, is a repeat":                        {arrival{firing: true, startsAt: t0, episode: openSince(t0), last: settledAs(event.Delivered, t0)}, suppress, ReasonRepeat},
-		"firing, open, still queued, is a repeat":                      {arrival{firing: true, startsAt: t0, episode: openSince(t0), last: settledAs(event.Queued, t0)}, suppress, ReasonRepeat},
-		"firing, open, outcome not known, is a repeat":                 {arrival{firing: true, startsAt: t0, episode: openSince(t0)}, suppress, ReasonRepeat},
-		"firing, open, without a time, is a repeat":                    {arrival{firing: true, episode: openSince(t0), last: settledAs(event.Delivered, t0)}, suppress, ReasonRepeat},
-		"firing, open, two minutes off, is a repeat":                   {arrival{firing: true, startsAt: t0.Add(2 * time.Minute), episode: openSince(t0)}, suppress, ReasonRepeat},
-		"firing, open, two minutes early, is a repeat":                 {arrival{firing: true, startsAt: t0.Add(-2 * time.Minute), episode: openSince(t0)}, suppress, ReasonRepeat},
+		"firing of the episode just closed is late":                    {arrival{firing: true, startsAt: t0, episode: closedSince(t0)}, suppress, event.ReasonLate},
+		"firing of the other PMM's start of it is late":                {arrival{firing: true, startsAt: t0.Add(9 * time.Second), episode: closedSince(t0, t0.Add(9*time.Second))}, suppress, event.ReasonLate},
+		"firing, open, same start, is a repeat":                        {arrival{firing: true, startsAt: t0, episode: openSince(t0), last: settledAs(event.Delivered, t0)}, suppress, event.ReasonRepeat},
+		"firing, open, still queued, is a repeat":                      {arrival{firing: true, startsAt: t0, episode: openSince(t0), last: settledAs(event.Queued, t0)}, suppress, event.ReasonRepeat},
+		"firing, open, outcome not known, is a repeat":                 {arrival{firing: true, startsAt: t0, episode: openSince(t0)}, suppress, event.ReasonRepeat},
+		"firing, open, without a time, is a repeat":                    {arrival{firing: true, episode: openSince(t0), last: settledAs(event.Delivered, t0)}, suppress, event.ReasonRepeat},
+		"firing, open, two minutes off, is a repeat":                   {arrival{firing: true, startsAt: t0.Add(2 * time.Minute), episode: openSince(t0)}, suppress, event.ReasonRepeat},
+		"firing, open, two minutes early, is a repeat":                 {arrival{firing: true, startsAt: t0.Add(-2 * time.Minute), episode: openSince(t0)}, suppress, event.ReasonRepeat},
 		"firing, open, more than two minutes off, begins one":          {arrival{firing: true, startsAt: t0.Add(2*time.Minute + 1), episode: openSince(t0)}, begin, ""},
 		"repeat after a discard goes out again":                        {arrival{firing: true, startsAt: t0, episode: openSince(t0), last: settledAs(event.Discarded, t0)}, again, ""},
 		"repeat after a dead letter goes out again":                    {arrival{firing: true, startsAt: t0, episode: openSince(t0), last: settledAs(event.Dead, t0)}, again, ""},
-		"repeat after a collapse is a repeat":                          {arrival{firing: true, startsAt: t0, episode: openSince(t0), last: settledAs(event.Collapsed, t0)}, suppress, ReasonRepeat},
-		"repeat before resend-after is a repeat":                       {arrival{firing: true, startsAt: t0, episode: openSince(t0), last: settledAs(event.Delivered, t0), now: t0.Add(59 * time.Minute), resendAfter: time.Hour}, suppress, ReasonRepeat},
+		"repeat after a collapse is a repeat":                          {arrival{firing: true, startsAt: t0, episode: openSince(t0), last: settledAs(event.Collapsed, t0)}, suppress, event.ReasonRepeat},
+		"repeat before resend-after is a repeat":                       {arrival{firing: true, startsAt: t0, episode: openSince(t0), last: settledAs(event.Delivered, t0), now: t0.Add(59 * time.Minute), resendAfter: time.Hour}, suppress, event.ReasonRepeat},
 		"repeat at resend-after goes out again":                        {arrival{firing: true, startsAt: t0, episode: openSince(t0), last: settledAs(event.Delivered, t0), now: t0.Add(time.Hour), resendAfter: time.Hour}, again, ""},
 		"resolved, never seen, is an event":                            {arrival{}, orphan, ""},
 		"resolved, open, ends it":                                      {arrival{startsAt: t0, episode: openSince(t0)}, end, ""},
 		"resolved with startsAt == endsAt ends it":                     {arrival{startsAt: t0.Add(time.Hour), episode: openSince(t0)}, end, ""},
-		"resolved, closed, was passed on already":                      {arrival{startsAt: t0, episode: closedSince(t0)}, suppress, ReasonResolved},
+		"resolved, closed, was passed on already":                      {arrival{startsAt: t0, episode: closedSince(t0)}, suppress, event.ReasonResolved},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, reason := decide(c.arrival)
@@ -73,12 +73,12 @@ func TestApplyRemembersThePast(t *testing.T) {
 	ep.Seen = append(ep.Seen, t0.Add(time.Second))
 	ep = apply(ep, &event.Event{Key: "pmm-a", Status: event.Resolved, StartsAt: t0, Episode: ep.ID})
 	for _, at := range []time.Time{t0, t0.Add(time.Second)} {
-		if d, reason := decide(arrival{firing: true, startsAt: at, episode: ep}); d != suppress || reason != ReasonLate {
+		if d, reason := decide(arrival{firing: true, startsAt: at, episode: ep}); d != suppress || reason != event.ReasonLate {
 			t.Errorf("closed, firing of %s: %d %q", at, d, reason)
 		}
 	}
 	ep = apply(ep, fire(t0.Add(time.Hour)))
-	if d, reason := decide(arrival{firing: true, startsAt: t0, episode: ep}); d != suppress || reason != ReasonLate {
+	if d, reason := decide(arrival{firing: true, startsAt: t0, episode: ep}); d != suppress || reason != event.ReasonLate {
 		t.Errorf("open again, firing of the first: %d %q", d, reason)
 	}
 	if ep.Count != 2 || !ep.Open {

@@ -392,7 +392,7 @@ func (b *batch) candidate(c *candidate) error {
 	}
 	key, fingerprint := c.identity()
 	if c.alert.Labels[OurLabel] == Heartbeat {
-		return b.suppress(c, key, nil, ReasonHeartbeat)
+		return b.suppress(c, key, nil, event.ReasonHeartbeat)
 	}
 	ep, err := b.tx.Episode(key)
 	if err != nil {
@@ -440,7 +440,7 @@ func (b *batch) candidate(c *candidate) error {
 	if e.Status == event.Resolved && b.cfg.ByAlertname && b.othersOpen(e) {
 		// The incident of that name must stay open, also when this is the recovery of
 		// something never seen. An episode ends all the same, and the stream has to know.
-		e.Settled, e.Reason = event.Suppressed, ReasonStillFiring
+		e.Settled, e.Reason = event.Suppressed, event.ReasonStillFiring
 		b.tx.Count("suppressed:"+e.Reason, 1)
 	}
 	if err := b.tx.PutEpisode(apply(ep, e)); err != nil {
@@ -622,7 +622,7 @@ func (b *batch) again(c *candidate, last *event.Record) error {
 	old, err := b.read(b.ctx, r)
 	if errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged) {
 		b.log.WarnContext(b.ctx, "a discarded event is no longer stored and cannot be sent again", "event_id", r.ID)
-		return b.suppress(c, r.Key, nil, ReasonRepeat)
+		return b.suppress(c, r.Key, nil, event.ReasonRepeat)
 	}
 	if err != nil {
 		return err
@@ -648,7 +648,7 @@ func (b *batch) remember(c *candidate, ep *event.Episode) error {
 }
 
 func (b *batch) suppress(c *candidate, key string, ep *event.Episode, reason string) error {
-	if reason == ReasonRepeat && ep != nil {
+	if reason == event.ReasonRepeat && ep != nil {
 		if err := b.remember(c, ep); err != nil {
 			return err
 		}

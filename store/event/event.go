@@ -35,6 +35,16 @@ const (
 // Outcomes lists every outcome, in the order in which operators read them.
 var Outcomes = []Outcome{Queued, Delivered, Discarded, Dead, Suppressed, Collapsed}
 
+// Reasons why an alert does not become an event. They are counted and shown,
+// so they do not change.
+const (
+	ReasonRepeat      = "repeat"           // the alert is open, and PMM said so again
+	ReasonResolved    = "already_resolved" // the recovery was already passed on
+	ReasonLate        = "late"             // a firing of the episode that has ended
+	ReasonStillFiring = "still_firing"     // another alert of that name is open (--incident-by alertname)
+	ReasonHeartbeat   = "heartbeat"        // only a sign of life of PMM
+)
+
 // Position says where an alert stands in the stream of accepted notifications:
 // the stream's sequence, the notification within the stored envelope, and the
 // alert within the notification. Positions are unique, never reused, and sort

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"pmm-callgoose/store/event"
@@ -25,6 +26,28 @@ type previewPage struct {
 	Changed bool       // since the preview before
 	Keep    url.Values // for the form that changes the options
 }
+
+// here is the entry of the menu that the choice was made under.
+func (p previewPage) here() string {
+	if p.Keep.Get("outcome") == string(event.Dead) {
+		return "dead-letters"
+	}
+	return "events"
+}
+
+// SoFar says what became of the chosen events until now.
+func (p previewPage) SoFar() string {
+	var parts []string
+	for _, o := range event.Outcomes {
+		if n := p.Plan.Outcomes[o]; n > 0 {
+			parts = append(parts, count(n)+" "+string(o))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Delivered is the outcome that sending again may repeat.
+func (previewPage) Delivered() event.Outcome { return event.Delivered }
 
 // chip is one filter in words.
 type chip struct{ Name, Value string }
@@ -119,7 +142,7 @@ func (s *site) replayPreview(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	s.show(w, r, http.StatusOK, "replay", frame{Title: "Send again", Here: "events", Page: p})
+	s.show(w, r, http.StatusOK, "replay", frame{Title: "Send again", Here: p.here(), Page: p})
 }
 
 // replay begins what was previewed, unless it has become something else.
@@ -136,7 +159,7 @@ func (s *site) replay(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.PostForm.Get("expect") != strconv.Itoa(p.Plan.Events) {
 		p.Changed = true
-		s.show(w, r, http.StatusConflict, "replay", frame{Title: "Send again", Here: "events", Page: p})
+		s.show(w, r, http.StatusConflict, "replay", frame{Title: "Send again", Here: p.here(), Page: p})
 		return
 	}
 	req, err := ParseReplay(q)

@@ -16,7 +16,7 @@ import (
 
 var templateFuncs = template.FuncMap{
 	"clean": clean, "short": short, "clock": clock, "stamp": stamp, "ago": ago, "until": until, "span": span,
-	"bytes": size, "count": count, "where": where, "severity": severity, "why": why, "plural": plural,
+	"bytes": size, "count": count, "where": where, "severity": severity, "why": why, "explain": Explain, "plural": plural,
 	// As the errors of worker/callgoose begin when there was an answer.
 	"answered": func(lastError string) bool { return strings.HasPrefix(lastError, "callgoose answered ") },
 	"percent": func(part, of int64) int64 {
@@ -172,7 +172,7 @@ func plural(n any, one, many string) string {
 
 // where is the thing an alert is about.
 func where(r *event.Record) string {
-	for _, name := range []string{"instance", "service_name", "node_name"} {
+	for _, name := range []string{"service_name", "node_name", "instance"} { // as PMM's own pages name it
 		if v := r.Labels[name]; v != "" {
 			return v
 		}
@@ -181,6 +181,28 @@ func where(r *event.Record) string {
 }
 
 func severity(r *event.Record) string { return r.Labels["severity"] }
+
+// Explain says what an outcome means, and what can be done about it, where the
+// one word of its reason does not.
+func Explain(r *event.Record) string {
+	switch {
+	case r.Outcome == event.Discarded:
+		return "Callgoose answered that no filter of its service matched. Mend the filter (pmm-callgoose send-test says how), then send this again."
+	case r.Outcome == event.Suppressed && r.Reason == event.ReasonRepeat:
+		return "PMM repeats an alert as long as it fires. The first one is an event of its own; see the incident's other events."
+	case r.Outcome == event.Suppressed && r.Reason == event.ReasonResolved:
+		return "The incident was closed before: Callgoose knows already."
+	case r.Outcome == event.Suppressed && r.Reason == event.ReasonLate:
+		return "It fired for an episode that was over when it came in."
+	case r.Outcome == event.Suppressed && r.Reason == event.ReasonStillFiring:
+		return "Other alerts of that name still fire: the incident closes with the last of them (--incident-by alertname)."
+	case r.Outcome == event.Suppressed && r.Reason == event.ReasonHeartbeat:
+		return "A sign of life of PMM, made by a rule for it: never an alert."
+	case r.Outcome == event.Dead && r.Status == "":
+		return "It can only be dropped: PMM sent something of which no event can be made."
+	}
+	return ""
+}
 
 // why is the reason of an outcome, or the last error.
 func why(r *event.Record) string {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/worker"
 )
 
 // oracle is sections 5 and 6 of the contract written down a second time, as
@@ -163,7 +162,7 @@ func (o *oracle) decide(a accepted) {
 		f.key, f.status, f.outcome = a.source+"-unusable", "", event.Dead
 		o.inLine(f, a, false, true)
 	case a.heart:
-		o.suppress(f, worker.ReasonHeartbeat)
+		o.suppress(f, event.ReasonHeartbeat)
 	case a.firing:
 		o.firing(f, a)
 	default:
@@ -189,7 +188,7 @@ func (o *oracle) firing(f *fate, a accepted) {
 	id := o.identity(a.key)
 	known := func(list []time.Time) bool { return !a.starts.IsZero() && slices.ContainsFunc(list, a.starts.Equal) }
 	if known(id.ended) {
-		o.suppress(f, worker.ReasonLate)
+		o.suppress(f, event.ReasonLate)
 		return
 	}
 	if ep := id.open; ep != nil && o.same(ep, a.starts) {
@@ -211,7 +210,7 @@ func (o *oracle) firing(f *fate, a accepted) {
 			o.inLine(last, a, true, false)
 		default:
 			remember()
-			o.suppress(f, worker.ReasonRepeat)
+			o.suppress(f, event.ReasonRepeat)
 		}
 		return
 	}
@@ -237,7 +236,7 @@ func (o *oracle) resolved(f *fate, a accepted) {
 	if !id.fired {
 		if ep = o.adopt(a); ep == nil {
 			if id.told {
-				o.suppress(f, worker.ReasonResolved)
+				o.suppress(f, event.ReasonResolved)
 				return
 			}
 			id.told = true
@@ -254,7 +253,7 @@ func (o *oracle) resolved(f *fate, a accepted) {
 		f.key, a.key, a.name = ep.key, ep.key, ep.name
 	}
 	if ep == nil {
-		o.suppress(f, worker.ReasonResolved)
+		o.suppress(f, event.ReasonResolved)
 		return
 	}
 	owner := o.identity(ep.key)
@@ -267,7 +266,7 @@ func (o *oracle) resolved(f *fate, a accepted) {
 func (o *oracle) othersFire(f *fate, source, name string) bool {
 	for _, id := range o.keys {
 		if ep := id.open; ep != nil && ep.source == source && ep.name == name {
-			o.suppress(f, worker.ReasonStillFiring)
+			o.suppress(f, event.ReasonStillFiring)
 			return true
 		}
 	}
@@ -550,7 +549,7 @@ func (o *oracle) recall(a accepted, last event.Position) {
 		if f == nil || pos.Compare(last) > 0 {
 			continue
 		}
-		if f.outcome == event.Suppressed && f.reason != worker.ReasonStillFiring {
+		if f.outcome == event.Suppressed && f.reason != event.ReasonStillFiring {
 			f.gone = true
 			continue
 		}

@@ -185,6 +185,9 @@ func (p *program) eventsShow(c *cli.Context) error {
 		{"received", stamp(d.ReceivedAt) + " from " + d.Source + " in notification " + d.Notification},
 		{"outcome", strings.TrimSuffix(string(d.Outcome)+": "+d.Reason, ": ")},
 	}
+	if text := admin.Explain(d.Record); text != "" {
+		rows = append(rows, []string{"", text})
+	}
 	if d.SettledAt != nil {
 		rows = append(rows, []string{"settled", stamp(*d.SettledAt)})
 	}

@@ -140,6 +140,7 @@ log-level: verbose
 		`c.yaml:1: listen: "0.0.0.0:4667" can be reached from other machines`,
 		"--tls-cert: needs tls-key",
 		"c.yaml:4: retry-min: is longer than retry-max",
+		"--tls-cert: c.pem cannot be read: no such file",
 		"callgoose-url: is needed",
 		"callgoose-token-file: is needed",
 	}
@@ -177,7 +178,7 @@ func TestOptionsThatContradictEachOther(t *testing.T) {
 		{"a name may be anything", map[string]string{"listen": "pmm-callgoose:4667"}, "listen: "},
 		{"with a token", map[string]string{"listen": ":4667", "ingest-token-file": token}, ""},
 		{"allowed", map[string]string{"listen": ":4667", "allow-unauthenticated": "true"}, ""},
-		{"an unreadable token is one problem, not two", map[string]string{"listen": ":4667", "ingest-token-file": token + "x"}, "ingest-token-file: the file it names cannot be read: no such file or directory"},
+		{"an unreadable token is one problem, not two", map[string]string{"listen": ":4667", "ingest-token-file": token + "x"}, "ingest-token-file: " + token + "x cannot be read: no such file or directory"},
 		{"admin needs its own token", map[string]string{"admin-listen": ":4668", "allow-unauthenticated": "true"}, "admin-listen: "},
 		{"admin with a token", map[string]string{"admin-listen": ":4668", "admin-token-file": token}, ""},
 		{"admin off", map[string]string{"admin-listen": "off"}, ""},

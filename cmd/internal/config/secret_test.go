@@ -51,12 +51,13 @@ func TestSecretsComeFromTheFirstSourceThatHasThem(t *testing.T) {
 
 func TestSecretsThatCannotBeUsed(t *testing.T) {
 	creds := filepath.Dir(write(t, "callgoose-token", "\n"))
+	empty := write(t, "s", "\n")
 	tests := []struct {
 		name string
 		in   Input
 		want string
 	}{
-		{"empty file", Input{Flags: map[string]string{"callgoose-token-file": write(t, "s", "\n")}}, "/s is empty"},
+		{"empty file", Input{Flags: map[string]string{"callgoose-token-file": empty}}, "--callgoose-token-file: " + empty + " is empty"},
 		{"the token itself", Input{Flags: map[string]string{"callgoose-token-file": "hunter2"}}, "--callgoose-token-file: the file it names cannot be read: no such file or directory"},
 		{"a token like a path", Input{Flags: map[string]string{"callgoose-token-file": "/hunter2"}}, "--callgoose-token-file: the file it names cannot be read: no such file or directory"},
 		{"a token like a long path", Input{Flags: map[string]string{"callgoose-token-file": "/hunter2/hunter2"}}, "--callgoose-token-file: the file it names cannot be read: no such file or directory"},

@@ -14,7 +14,6 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/worker"
 )
 
 // Config is what New needs.
@@ -176,7 +175,7 @@ type scrape struct{ m *Metrics }
 
 var (
 	states  = []string{event.Up, event.Down, event.Held, event.Unknown}
-	reasons = []string{worker.ReasonRepeat, worker.ReasonResolved, worker.ReasonLate, worker.ReasonStillFiring}
+	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
 		notifications, alerts, suppressed, queued, inFlight, oldestAge, events, damaged,
 		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, reloadOK, reloadAt, build,
