@@ -69,6 +69,10 @@ func lock(dir string) (*os.File, error) {
 	end := time.Now().Add(time.Second)
 	for {
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil && !sameFile(f) { // whoever had it has moved it aside: this is not the ledger any more
+			_ = f.Close()
+			return lock(dir)
+		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(end) {
 			break
 		}
@@ -82,6 +86,13 @@ func lock(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("%w: %s", ErrLocked, dir)
 	}
 	return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+}
+
+// sameFile reports whether f still stands under its name.
+func sameFile(f *os.File) bool {
+	own, err1 := f.Stat()
+	named, err2 := os.Stat(f.Name())
+	return err1 == nil && err2 == nil && os.SameFile(own, named)
 }
 
 // aside moves a damaged ledger out of the way, so that Open makes a new one.

@@ -25,6 +25,9 @@ func (t *tx) Each(f event.Filter, fn func(*event.Record) bool) error {
 		if !f.Since.IsZero() && d < day(f.Since) || !f.Until.IsZero() && d > day(f.Until) {
 			continue
 		}
+		if _, listed := f.DayBefore(d); !listed {
+			continue
+		}
 		more, err := t.eachOfDay(d, &f, fn)
 		if err != nil || !more {
 			return err
@@ -42,9 +45,9 @@ func (t *tx) eachOfDay(d string, f *event.Filter, fn func(*event.Record) bool) (
 	if f.OldestFirst && f.After != (event.Position{}) {
 		first = func() ([]byte, []byte) { return c.Seek(f.After.Bytes()) }
 	}
-	if !f.OldestFirst && f.Before != (event.Position{}) {
+	if before, _ := f.DayBefore(d); !f.OldestFirst && before != (event.Position{}) {
 		first = func() ([]byte, []byte) {
-			if k, _ := c.Seek(f.Before.Bytes()); k == nil {
+			if k, _ := c.Seek(before.Bytes()); k == nil {
 				return c.Last()
 			}
 			return c.Prev()

@@ -65,6 +65,12 @@ type Store struct {
 	pages  mapped // of its file
 	// changes counts commits.
 	changes atomic.Uint64
+	// shown is the committed state, for those who must not wait for the disk. What
+	// it points to is never changed.
+	shown atomic.Pointer[state]
+	// broken is set when a commit failed: what the file then says may not be what it
+	// will say after the next start. Only opening it again tells.
+	broken atomic.Bool
 
 	// writing is held while a transaction writes; it guards state and open.
 	writing sync.Mutex
@@ -134,6 +140,8 @@ func Open(cfg Config) (s *Store, fresh bool, err error) {
 		_ = db.Close()
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
 	}
+	first := s.state.clone()
+	s.shown.Store(&first)
 	s.wg.Go(s.commit)
 	if !cfg.NoSync {
 		s.wg.Go(s.keepSmall)
@@ -281,6 +289,9 @@ func (s *Store) commit() {
 func (s *Store) Alone(fn func(event.Tx) error) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if s.broken.Load() {
+		return ErrFailed
+	}
 	fnFailed := false
 	var next state
 	var began time.Time // of the commit
@@ -306,6 +317,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	})
 	if err == nil {
 		s.state = next
+		s.shown.Store(&next)
 		s.changes.Add(1)
 		if s.cfg.Committed != nil {
 			s.cfg.Committed(time.Since(began))
@@ -314,6 +326,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	}
 	s.open = nil // it may hold what did not happen
 	if err = s.notice(err); !fnFailed {
+		s.broken.Store(true)
 		err = fmt.Errorf("%w: commit: %w", ErrFailed, err)
 		select {
 		case s.failed <- err:
@@ -370,10 +383,5 @@ type Summary struct {
 	Heard    map[string]time.Time
 }
 
-// Summary reads the small state.
-func (s *Store) Summary() Summary {
-	s.writing.Lock()
-	c := s.state.clone()
-	s.writing.Unlock()
-	return Summary(c)
-}
+// Summary is the small state as it was last committed. It waits for nobody.
+func (s *Store) Summary() Summary { return Summary(s.shown.Load().clone()) }

@@ -37,7 +37,7 @@ func (t *tx) SetCircuit(c event.Circuit) { t.state.Circuit, t.dirty = c, true }
 func (t *tx) Heard() map[string]time.Time { return maps.Clone(t.state.Heard) }
 
 func (t *tx) SetHeard(source string, at time.Time) {
-	if !at.After(t.state.Heard[source]) {
+	if heard := t.state.Heard[source]; !at.After(heard) && !heard.After(time.Now()) { // a clock may have been ahead
 		return
 	}
 	if t.state.Heard == nil {
@@ -124,7 +124,7 @@ func (t *tx) eachKnownOpen(source, alertname string, yield func(*event.Episode) 
 		if err != nil {
 			return err
 		}
-		if e != nil && !yield(e) {
+		if e != nil && e.Open && e.Source == source && e.Alertname == alertname && !yield(e) { // its name may have changed
 			return nil
 		}
 	}
@@ -182,8 +182,10 @@ func (t *tx) share(r *event.Record) (bool, error) {
 	return t.PutLabels(r.Key, r.Labels)
 }
 
-// dropLabels forgets the labels of keys that have neither a record nor an open episode.
-func (t *tx) dropLabels() error {
+// dropKeys forgets the labels, and the closed episodes, of keys that have neither a
+// record nor an open episode: nothing is left that they could be told from. An
+// adopted key never has a record; it goes by its own time.
+func (t *tx) dropKeys(before time.Time) error {
 	used := map[string]bool{}
 	for _, d := range recordDays(t.tx) {
 		c := t.tx.Bucket(recordsBucket(d)).Cursor()
@@ -198,11 +200,31 @@ func (t *tx) dropLabels() error {
 	for ep := range t.OpenEpisodes("", "") {
 		used[ep.Key] = true
 	}
+	unused := func(k, _ []byte) (bool, error) { return !used[string(k)], nil }
+	if err := dropWhere(t.tx.Bucket(bucketLabels), unused); err != nil {
+		return err
+	}
+	if err := dropWhere(t.tx.Bucket(bucketEpisodes), func(k, v []byte) (bool, error) {
+		if used[string(k)] {
+			return false, nil
+		}
+		ep, err := decodeEpisode(k, v)
+		return err == nil && !(ep.Adopted && ep.FiringAt.After(before)), err
+	}); err != nil {
+		return err
+	}
+	return t.bad
+}
+
+// dropWhere deletes what is chosen. bbolt allows no deletion while a cursor walks.
+func dropWhere(b *bbolt.Bucket, chosen func(k, v []byte) (bool, error)) error {
 	var gone [][]byte
-	b := t.tx.Bucket(bucketLabels)
 	c := b.Cursor()
-	for k, _ := c.First(); k != nil; k, _ = c.Next() {
-		if !used[string(k)] {
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		switch yes, err := chosen(k, v); {
+		case err != nil:
+			return err
+		case yes:
 			gone = append(gone, k)
 		}
 	}
@@ -211,7 +233,7 @@ func (t *tx) dropLabels() error {
 			return err
 		}
 	}
-	return t.bad
+	return nil
 }
 
 func day(at time.Time) string { return at.UTC().Format(time.DateOnly) }
@@ -316,7 +338,7 @@ func (t *tx) DropDays(before time.Time) (dropped []string, err error) {
 		}
 	}
 	if len(dropped) > 0 {
-		return dropped, t.dropLabels()
+		return dropped, t.dropKeys(before)
 	}
 	return dropped, nil
 }

@@ -63,6 +63,7 @@ type Deliverer struct {
 	sender Sender
 	log    *slog.Logger
 	limit  *rate.Limiter
+	pacing chan struct{} // held by the attempt that waits for limit
 	slots  chan struct{} // one for each request under way
 	// unrecorded has one for each event that Callgoose may have and our disk not yet:
 	// what a crash can double.
@@ -78,6 +79,7 @@ type Deliverer struct {
 	saved   uint64          // the floor in the ledger
 	savedAt time.Time
 	looked  time.Time // when the token was last looked for
+	hurry   bool      // there is more to settle without an attempt
 	highest uint64    // newest sequence pulled
 	results chan result
 	probed  map[string]bool // lanes probed in this outage, so that every one gets its turn
@@ -130,10 +132,10 @@ type result struct {
 	lane    *lane
 	probe   bool
 	verdict verdict
-	text    string
 	attempt event.Attempt
 	number  int  // of this attempt among all of the event, 0 when nothing was sent
 	skipped bool // nothing was sent: the circuit opened first
+	known   bool // nothing was sent: it is settled, says the ledger
 	err     error
 }
 
@@ -152,7 +154,7 @@ func NewDeliverer(cfg DeliverConfig, source Source, bodies Bodies, ledger Ledger
 	d := &Deliverer{
 		cfg: cfg, source: source, bodies: bodies, ledger: ledger, sender: sender,
 		log: cfg.Logger.With("component", "delivery"), limit: limit,
-		slots: make(chan struct{}, cfg.Concurrency), unrecorded: make(chan struct{}, 2*cfg.Concurrency),
+		pacing: make(chan struct{}, 1), slots: make(chan struct{}, cfg.Concurrency), unrecorded: make(chan struct{}, 2*cfg.Concurrency),
 		halt: make(chan struct{}), w: newLanes(),
 		settled: map[uint64]bool{}, probed: map[string]bool{},
 		results: make(chan result, 4*cfg.Concurrency),
@@ -364,8 +366,8 @@ func (d *Deliverer) sleep(now time.Time) time.Duration {
 		soonest(d.circuit.probeAt)
 	}
 	if it := d.w.oldest(); it != nil {
-		if at := it.ev.QueuedAt.Add(d.cfg.RetryFor); at.After(now) {
-			soonest(at)
+		if left := d.cfg.RetryFor - now.Sub(it.since); left > 0 {
+			soonest(now.Add(left))
 		}
 	}
 	if d.circuit.State == event.Held {
@@ -373,6 +375,9 @@ func (d *Deliverer) sleep(now time.Time) time.Duration {
 	}
 	if d.floor > d.saved { // retention makes room only below the saved floor
 		soonest(d.savedAt.Add(saveEvery))
+	}
+	if d.hurry {
+		d.hurry, next = false, now
 	}
 	return max(next.Sub(now), time.Millisecond)
 }
@@ -405,7 +410,8 @@ func (d *Deliverer) admit(ctx context.Context, m event.Delivery) error {
 // take puts an event into the window.
 func (d *Deliverer) take(seq uint64, e *event.Event) {
 	e.Labels, e.Annotations = nil, nil // of one that was made again
-	it := &item{seq: seq, ev: e, size: len(e.Body), backlog: d.circuit.outage()}
+	now := time.Now()
+	it := &item{seq: seq, ev: e, size: len(e.Body), backlog: d.circuit.outage(), since: now.Add(-now.Sub(e.QueuedAt))}
 	if d.w.bytes+it.size > windowBytes {
 		it.size, e.Body = 0, nil
 	}
@@ -425,6 +431,7 @@ func (d *Deliverer) settleQuietly(ctx context.Context, seq uint64) error {
 
 // start begins as many attempts as may go out now, oldest first.
 func (d *Deliverer) start(attempts context.Context, now time.Time) error {
+	collapses := 0
 	for d.flying < 2*d.cfg.Concurrency+claimAhead {
 		ok, probe := d.circuit.allow(now)
 		if !ok {
@@ -448,6 +455,10 @@ func (d *Deliverer) start(attempts context.Context, now time.Time) error {
 				return err
 			}
 			if collapsed {
+				if collapses++; collapses == atATurn {
+					d.hurry = true
+					return nil
+				}
 				continue
 			}
 		}
@@ -489,16 +500,15 @@ func (d *Deliverer) next(probe bool) *lane {
 // a goroutine of its own, one at a time for each lane.
 func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) result {
 	res := result{lane: l, probe: probe}
-	if d.limit.Wait(ctx) != nil {
-		res.skipped = true
-		return res
-	}
-	if !d.mayGo(probe) {
+	if !d.inTurn(ctx, probe) {
 		res.skipped = true
 		return res
 	}
 	e := it.ev
 	tries, frozenNow, delayedBy, err := d.claim(ctx, it, e, false)
+	if res.known = errors.Is(err, errSettled); res.known {
+		return res
+	}
 	if err != nil {
 		res.err = err
 		return res
@@ -569,12 +579,11 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) 
 	a := event.Attempt{At: start.UTC(), Duration: took, Result: res.verdict.result, Probe: probe, Sent: true}
 	if failed != nil {
 		a.Status, a.Error, a.Sent = failed.Status, failed.Error(), failed.Sent
-		res.text = a.Error
 	} else {
 		a.Status, a.ID, a.Effect = reply.Status, reply.ID, reply.Effect()
 	}
-	if res.verdict.class == trouble && time.Since(e.QueuedAt) > d.cfg.RetryFor {
-		d.giveUp(&res.verdict, res.text)
+	if res.verdict.class == trouble && time.Since(it.since) > d.cfg.RetryFor {
+		d.giveUp(&res.verdict, a.Error)
 	}
 	res.attempt, res.number = a, tries+1
 	step := ""
@@ -596,6 +605,38 @@ func (d *Deliverer) giveUp(v *verdict, text string) {
 	if text != "" {
 		v.reason += ": " + text
 	}
+}
+
+// inTurn keeps to --rate, for which one attempt waits at a time: when Callgoose goes
+// down, or we stop, those behind it must not wait for the rate to find that out. A
+// probe does not wait.
+func (d *Deliverer) inTurn(ctx context.Context, probe bool) bool {
+	if probe || d.limit.Limit() == rate.Inf {
+		return d.mayGo(probe)
+	}
+	select {
+	case d.pacing <- struct{}{}:
+	case <-d.halt:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	defer func() { <-d.pacing }()
+	due := time.Now().Add(d.limit.Reserve().Delay())
+	const look = 100 * time.Millisecond
+	for d.mayGo(false) {
+		wait := time.Until(due)
+		if wait <= 0 {
+			return true
+		}
+		select {
+		case <-time.After(min(wait, look)):
+		case <-d.halt:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return false
 }
 
 // place waits until the event may be sent: until there is a place among the
@@ -639,10 +680,14 @@ func (d *Deliverer) mayGo(probe bool) bool {
 // attempt that nothing was sent under. tries counts the attempts before this one.
 func (d *Deliverer) claim(ctx context.Context, it *item, e *event.Event, anew bool) (tries int, frozenNow bool, delayedBy time.Duration, err error) {
 	now := time.Now()
+	settled := false
 	err = d.ledger.Do(ctx, func(tx event.Tx) error {
 		r, err := d.open(tx, it, e)
 		if err != nil {
 			return err
+		}
+		if settled = r.Outcome != event.Queued; settled {
+			return nil
 		}
 		tries = r.Tries
 		if r.Frozen && !anew {
@@ -657,8 +702,15 @@ func (d *Deliverer) claim(ctx context.Context, it *item, e *event.Event, anew bo
 		}
 		return tx.PutRecord(r)
 	})
+	if err == nil && settled {
+		err = errSettled
+	}
 	return tries, frozenNow, delayedBy, err
 }
+
+// errSettled: nothing is to be sent. It is the second line behind a stream that
+// hands out nothing twice.
+var errSettled = errors.New("the event is settled")
 
 // unclaim takes back a claim that nothing was sent under.
 func (d *Deliverer) unclaim(ctx context.Context, it *item, e *event.Event) error {
@@ -771,14 +823,19 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 		}
 		return r.err
 	}
+	if r.probe && (r.skipped || r.known) {
+		d.circuit.probing = false
+	}
+	if r.known {
+		d.source.Ack(it.seq)
+		d.w.done(r.lane)
+		return d.advance(ctx)
+	}
 	if r.skipped {
-		if r.probe {
-			d.circuit.probing = false
-		}
 		d.w.enqueue(r.lane, time.Time{})
 		return nil
 	}
-	changed := d.circuit.observe(now, r.lane.key, r.probe, r.verdict, r.text)
+	changed := d.circuit.observe(now, r.lane.key, r.probe, r.verdict, r.attempt.Error)
 	retry := r.verdict.outcome == "" && r.verdict.class != interrupted
 	own := retry && r.verdict.class == trouble && d.circuit.State == event.Up
 	var next time.Time
@@ -835,9 +892,13 @@ func (d *Deliverer) announce(ctx context.Context) {
 // expire gives up events that waited longer than RetryFor: those at the head of
 // their lane that were tried, or that nothing could be tried for.
 func (d *Deliverer) expire(ctx context.Context, now time.Time) error {
-	for {
+	for n := 0; ; n++ {
+		if n == atATurn {
+			d.hurry = true
+			return nil
+		}
 		it := d.w.oldest()
-		if it == nil || now.Sub(it.ev.QueuedAt) <= d.cfg.RetryFor || d.circuit.State == event.Up || d.circuit.State == event.Unknown {
+		if it == nil || now.Sub(it.since) <= d.cfg.RetryFor || d.circuit.State == event.Up || d.circuit.State == event.Unknown {
 			return nil
 		}
 		l := d.w.byKey[it.ev.Lane]
@@ -894,6 +955,10 @@ func (d *Deliverer) collapse(ctx context.Context, l *lane, it *item) (bool, erro
 	}
 	return true, d.settle(ctx, l, event.Collapsed, "fired and resolved before anything of it could be sent (--on-backlog collapse)")
 }
+
+// atATurn is how many events are settled without an attempt, a commit each, before
+// the loop comes round again: it has others to hear.
+const atATurn = 32
 
 // saveEvery is how long the floor in the ledger may lag behind.
 const saveEvery = time.Second

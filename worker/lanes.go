@@ -2,6 +2,7 @@ package worker
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 
 	"pmm-callgoose/store/event"
@@ -12,6 +13,9 @@ type item struct {
 	seq  uint64
 	ev   *event.Event // labels and annotations dropped; Body nil when it has to be read again
 	size int          // of the body, while it is kept
+	// since is when it was put in line, told by a clock that does not jump: what was
+	// taken in young must not be given up because somebody corrected the time.
+	since time.Time
 	// backlog: it came in, or waited, while Callgoose was not up.
 	backlog bool
 	tries   int // failed attempts that were the event's own, for the backoff
@@ -25,7 +29,6 @@ type lane struct {
 	busy      bool
 	notBefore time.Time
 	index     int // in its heap, -1 for none
-	waiting   bool
 }
 
 func (l *lane) head() *item { return l.items[0] }
@@ -100,21 +103,20 @@ func (w *lanes) add(it *item) (*lane, bool) {
 
 // enqueue makes a lane that is not under way ready, or lets it wait.
 func (w *lanes) enqueue(l *lane, notBefore time.Time) {
-	l.busy, l.notBefore, l.waiting = false, notBefore, !notBefore.IsZero()
-	if l.waiting {
-		heap.Push(&w.waiting, l)
-	} else {
-		heap.Push(&w.ready, l)
+	l.busy, l.notBefore = false, notBefore
+	heap.Push(w.heapOf(l), l)
+}
+
+func (w *lanes) heapOf(l *lane) *laneHeap {
+	if l.notBefore.IsZero() {
+		return &w.ready
 	}
+	return &w.waiting
 }
 
 // take removes the lane from its heap; it is under way from now on.
 func (w *lanes) take(l *lane) *item {
-	h := &w.ready
-	if l.waiting {
-		h = &w.waiting
-	}
-	heap.Remove(h, l.index)
+	heap.Remove(w.heapOf(l), l.index)
 	l.busy = true
 	return l.head()
 }
@@ -136,6 +138,9 @@ func (w *lanes) done(l *lane) {
 	w.bytes -= it.size
 	for len(w.order) > 0 && w.seqs[w.order[0]] == nil {
 		w.order = w.order[1:]
+	}
+	if len(w.order) > 2*len(w.seqs)+1024 { // one that is stuck keeps the settled behind it
+		w.order = slices.DeleteFunc(w.order, func(seq uint64) bool { return w.seqs[seq] == nil })
 	}
 	if len(l.items) == 0 {
 		delete(w.byKey, l.key)

@@ -67,13 +67,13 @@ func (s *Splitter) requeue(ctx context.Context, r *requeue) error {
 			if rec == nil || rec.Outcome == event.Queued || rec.Seq == 0 {
 				continue
 			}
-			e, err := s.read(ctx, rec)
+			e, err := s.readToSend(ctx, rec)
 			switch {
 			case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
 				continue
 			case err != nil:
 				return err
-			case e.Settled == event.Dead, len(e.Body) == 0: // never was an event; only its episode was kept
+			case e.Settled == event.Dead: // never was an event
 				continue
 			}
 			b.putAgain(e, againReplay)
@@ -136,10 +136,14 @@ const (
 func (s *Splitter) prune(ctx context.Context, now time.Time) error {
 	byTime := s.cfg.Retention > 0 && now.Sub(s.pruned) >= pruneTime
 	for {
-		used, limit, _ := s.streams.Room()
+		used, limit, free := s.streams.Room()
 		share := 0.0
 		if used > limit/10*9 { // down to three quarters
 			share = float64(used-limit/4*3) / float64(used)
+		}
+		short := free >= 0 && free < s.cfg.MinFree
+		if short && used > 0 { // history must not keep alerts out; a tenth more, for what comes next
+			share = max(share, min(1, float64(s.cfg.MinFree/10*11-free)/float64(used)))
 		}
 		if share == 0 && !byTime {
 			return nil
@@ -147,6 +151,9 @@ func (s *Splitter) prune(ctx context.Context, now time.Time) error {
 		removed, err := s.pruneOnce(ctx, now, share)
 		if err != nil || !removed {
 			return err
+		}
+		if short {
+			s.log.WarnContext(ctx, "the disk is short of --min-free: removed settled history", "free_bytes", free, "min_free_bytes", s.cfg.MinFree)
 		}
 		byTime = false // a share is counted in messages: large ones may be left
 	}
@@ -169,7 +176,7 @@ func (s *Splitter) pruneOnce(ctx context.Context, now time.Time, share float64) 
 	}); err != nil {
 		return false, err
 	}
-	events, err := s.cut(ctx, floor, share, cutoff, s.streams.FirstEvent, func(seq uint64) (time.Time, error) {
+	events, moreEvents, err := s.cut(ctx, floor, share, cutoff, s.streams.FirstEvent, func(seq uint64) (time.Time, error) {
 		e, err := s.streams.Event(ctx, seq)
 		if err != nil {
 			return time.Time{}, err
@@ -179,7 +186,7 @@ func (s *Splitter) pruneOnce(ctx context.Context, now time.Time, share float64) 
 	if err != nil {
 		return false, err
 	}
-	notes, err := s.cut(ctx, split, share, cutoff, s.streams.FirstNotification, func(seq uint64) (time.Time, error) {
+	notes, moreNotes, err := s.cut(ctx, split, share, cutoff, s.streams.FirstNotification, func(seq uint64) (time.Time, error) {
 		n, err := s.streams.Notifications(ctx, seq)
 		if err != nil || len(n) == 0 {
 			return time.Time{}, err
@@ -188,6 +195,9 @@ func (s *Splitter) pruneOnce(ctx context.Context, now time.Time, share float64) 
 	})
 	if err != nil || notes == 0 && events == 0 {
 		return false, err
+	}
+	if moreEvents || moreNotes {
+		s.pruned = time.Time{} // at the next look
 	}
 	if err := s.keepOpen(ctx, events); err != nil {
 		return false, fmt.Errorf("keep open episodes: %w", err)
@@ -207,39 +217,40 @@ func (s *Splitter) pruneOnce(ctx context.Context, now time.Time, share float64) 
 	})
 }
 
+// atALook is how many messages are asked for their age at one look: each is read,
+// and the splitter waits meanwhile.
+const atALook = 2000
+
 // cut is the last sequence, up to most, that can go: because it is older than
-// cutoff, or because it belongs to the oldest share. 0 = nothing.
+// cutoff, or because it belongs to the oldest share. 0 = nothing; more = there may
+// be others as old. It stops at the first that is young: a clock that was wrong, or
+// an import, puts old ones behind it.
 func (s *Splitter) cut(ctx context.Context, most uint64, share float64, cutoff time.Time,
 	first func(context.Context) (uint64, error), at func(uint64) (time.Time, error),
-) (uint64, error) {
+) (upTo uint64, more bool, err error) {
 	from, err := first(ctx)
 	if err != nil || from > most {
-		return 0, err
+		return 0, false, err
 	}
-	upTo := from - 1 + uint64(share*float64(most-from+1))
-	// The times only grow: look for the first that is too young.
-	low, high := upTo+1, most+1
-	for low < high && !cutoff.IsZero() {
-		mid := low + (high-low)/2
-		t, err := at(mid)
-		switch {
-		case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
-			low = mid + 1
-		case err != nil:
-			return 0, err
-		case t.Before(cutoff):
-			low = mid + 1
-		default:
-			high = mid
+	upTo = from - 1 + uint64(share*float64(most-from+1))
+	for n := 0; upTo < most && !cutoff.IsZero(); n++ {
+		if n == atALook {
+			more = true
+			break
 		}
-	}
-	if !cutoff.IsZero() {
-		upTo = low - 1
+		t, err := at(upTo + 1)
+		if err != nil && !errors.Is(err, event.ErrGone) && !errors.Is(err, event.ErrDamaged) {
+			return 0, false, err
+		}
+		if err == nil && !t.Before(cutoff) {
+			break
+		}
+		upTo++
 	}
 	if upTo < from {
-		return 0, nil
+		return 0, false, nil
 	}
-	return upTo, nil
+	return upTo, more, nil
 }
 
 // keepOpen copies the firing events of open episodes that are about to go: a

@@ -25,6 +25,16 @@ func (s *Splitter) read(ctx context.Context, r *event.Record) (*event.Event, err
 	return e, err
 }
 
+// readToSend reads an event that has a body, which retention does not keep with an
+// open episode.
+func (s *Splitter) readToSend(ctx context.Context, r *event.Record) (*event.Event, error) {
+	e, err := s.read(ctx, r)
+	if err == nil && len(e.Body) == 0 {
+		return s.Restore(ctx, r)
+	}
+	return e, err
+}
+
 // Restore makes the event of r again: the same identity, and the same bytes as
 // long as --callgoose-from and --incident-by are the same. (Annotations that a
 // trimmed recovery took over from its alert are not in the record and are left

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -54,6 +55,7 @@ type SplitConfig struct {
 	ResendAfter time.Duration // 0 = off
 	LateAfter   time.Duration
 	Retention   time.Duration // of what is settled, 0 = for ever
+	MinFree     int64         // bytes that must stay free on the disk: settled history goes for them
 	Logger      *slog.Logger
 	Observer    Observer // nil = none; told only of events settled before any attempt
 }
@@ -69,7 +71,8 @@ type Splitter struct {
 	began   uint64      // newest notification when we started
 	asked   chan *requeue
 	turn    chan struct{} // as in Deliverer
-	ended   chan struct{} // closed when Run has returned
+	ended   chan struct{} // closed when Run has returned, or will never be called
+	end     func()        // closes ended, once
 	pruned  time.Time     // owned by Run
 }
 
@@ -81,6 +84,7 @@ func NewSplitter(cfg SplitConfig, streams Streams, ledger Ledger) *Splitter {
 		asked: make(chan *requeue), turn: make(chan struct{}), ended: make(chan struct{}),
 		began: streams.LastNotification(),
 	}
+	s.end = sync.OnceFunc(func() { close(s.ended) })
 	b := batch{Splitter: s}
 	err := ledger.View(func(tx event.Tx) error { b.progress = tx.Progress(); return nil })
 	s.behind.Store(err != nil || b.next() <= s.began)
@@ -122,6 +126,14 @@ const maxEvent = 24 << 20
 // publish and commit, or when its file was deleted. It returns before anything
 // is split or delivered.
 func (s *Splitter) Recover(ctx context.Context, fresh bool) error {
+	err := s.recover(ctx, fresh)
+	if err != nil {
+		s.end()
+	}
+	return err
+}
+
+func (s *Splitter) recover(ctx context.Context, fresh bool) error {
 	position, err := s.streams.Position(ctx)
 	if err != nil {
 		return err
@@ -198,8 +210,10 @@ func (s *Splitter) reapply(ctx context.Context, tx event.Tx, start, stop uint64)
 			if err != nil {
 				return err
 			}
-			if err := tx.PutEpisode(apply(ep, e)); err != nil {
-				return err
+			if e.Again != againKeep || ep == nil || !ep.Open || ep.ID != e.Episode { // a copy of what is known
+				if err := tx.PutEpisode(apply(ep, e)); err != nil {
+					return err
+				}
 			}
 		}
 		if seq <= tx.Floor() {
@@ -236,7 +250,7 @@ func assumeDelivered(tx event.Tx, e *event.Event) error {
 
 // Run splits until ctx ends or the store fails.
 func (s *Splitter) Run(ctx context.Context) error {
-	defer close(s.ended)
+	defer s.end()
 	look := time.NewTicker(faultpoint.Often(pruneEvery))
 	defer look.Stop()
 	always := make(chan struct{})
@@ -404,7 +418,7 @@ func (b *batch) candidate(c *candidate) error {
 			return err
 		}
 		if adopted != nil {
-			if err := b.tx.PutEpisode(&event.Episode{Key: key, Source: c.note.Source, Alertname: c.alert.Labels["alertname"], Adopted: true}); err != nil {
+			if err := b.tx.PutEpisode(&event.Episode{Key: key, Source: c.note.Source, Alertname: c.alert.Labels["alertname"], Adopted: true, FiringAt: c.note.ReceivedAt}); err != nil {
 				return err
 			}
 			if err := b.complete(c, adopted, labels); err != nil {
@@ -604,7 +618,7 @@ func (s *Splitter) finish(e *event.Event, c *candidate) {
 		Labels: c.alert.Labels, Annotations: c.alert.Annotations,
 		Fingerprint: e.Fingerprint, HasFinger: c.alert.Fingerprint != "",
 		Source: s.cfg.From, IncidentKey: e.Key, EventID: e.ID, UniqueName: !s.cfg.ByAlertname,
-		Envelope: make([]callgoose.Member, 0, len(c.group.Envelope)),
+		Envelope: make([]callgoose.Member, 0, len(c.group.Envelope)), Members: len(c.group.Alerts),
 	}
 	for _, f := range c.group.Envelope {
 		out.Envelope = append(out.Envelope, callgoose.Member(f))
@@ -619,7 +633,7 @@ func (b *batch) again(c *candidate, last *event.Record) error {
 	if err != nil {
 		return err
 	}
-	old, err := b.read(b.ctx, r)
+	old, err := b.readToSend(b.ctx, r)
 	if errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged) {
 		b.log.WarnContext(b.ctx, "a discarded event is no longer stored and cannot be sent again", "event_id", r.ID)
 		return b.suppress(c, r.Key, nil, event.ReasonRepeat)

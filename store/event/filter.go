@@ -16,8 +16,21 @@ type Filter struct {
 	IDs          []string
 	Text         string   // stands somewhere in the record's texts, whatever its case
 	After        Position // only what came in after it
-	Before       Position // only what came in before it; zero = no bound
+	Before       Position // only what is listed behind it, newest first; zero = no bound
+	BeforeDay    string   // the day of receipt of Before, as the ledger lists by day; empty = by position alone
 	OldestFirst  bool
+}
+
+// bounds reports whether Before bounds the records of a day.
+func (f *Filter) bounds(day string) bool { return f.BeforeDay == "" || f.BeforeDay == day }
+
+// DayBefore returns the bound for the records of a day (2006-01-02), and false when
+// none of them is listed behind it.
+func (f *Filter) DayBefore(day string) (Position, bool) {
+	if f.bounds(day) {
+		return f.Before, true
+	}
+	return Position{}, day < f.BeforeDay
 }
 
 // Match reports whether r is chosen.
@@ -28,7 +41,7 @@ func (f *Filter) Match(r *Record) bool {
 		f.Status != "" && r.Status != f.Status,
 		f.Incident != "" && r.Key != f.Incident,
 		r.Pos.Compare(f.After) <= 0,
-		f.Before != (Position{}) && r.Pos.Compare(f.Before) >= 0:
+		f.Before != (Position{}) && f.bounds(r.ReceivedAt.UTC().Format(time.DateOnly)) && r.Pos.Compare(f.Before) >= 0:
 		return false
 	}
 	if len(f.Outcomes) > 0 && !slices.Contains(f.Outcomes, r.Outcome) || len(f.IDs) > 0 && !slices.Contains(f.IDs, r.ID) {

@@ -20,7 +20,7 @@ import (
 //
 // It fetches in batches instead of keeping a subscription open: the channel of
 // a batch has room for all of it, so that a slow reader cannot make the client
-// drop a message, which would come again only after ackWait, out of order.
+// drop a message, which would not come again before the next start.
 type Deliveries struct {
 	q        *Queue
 	consumer jetstream.Consumer
@@ -106,7 +106,7 @@ func (q *Queue) declare(ctx context.Context) (jetstream.Consumer, error) {
 //
 // There is never a negative or late acknowledgement: a durable consumer with a
 // window keeps order only as long as nothing is redelivered. Retries happen in
-// the worker. If AckWait does pass, the worker knows the message by its sequence.
+// the worker, and AckWait is longer than any machine runs.
 func (q *Queue) Deliver(ctx context.Context, floor uint64) (*Deliveries, error) {
 	c, err := q.declare(ctx)
 	if err != nil {

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ const (
 	events         = "EVENTS"
 	deliverer      = "delivery"
 	noteSubject    = "notifications.in"
-	ackWait        = time.Hour
+	ackWait        = 50 * 365 * 24 * time.Hour // never: a message that came twice would come out of order
 	maxAckPending  = 100_000
 	publishTimeout = 5 * time.Second
 )
@@ -324,18 +325,19 @@ func (q *Queue) legible() error {
 	if time.Since(q.disk.at) < time.Second {
 		return q.disk.err
 	}
-	q.disk.at, q.disk.err = time.Now(), nil
+	q.disk.err = nil
+	defer func() { q.disk.at = time.Now() }() // after it: reading may take longer than a second
 	var buf []byte
 	for _, stream := range []string{notifications, events} {
 		msgs := filepath.Join(q.cfg.Dir, streamDir(stream), "msgs")
 		blocks, err := blocksOf(msgs)
+		q.disk.err = cmp.Or(q.disk.err, err)
 		for _, n := range blocks {
-			if err == nil {
-				buf, err = readInto(buf, filepath.Join(msgs, strconv.Itoa(n)+".blk"))
+			buf, err = readInto(buf, filepath.Join(msgs, strconv.Itoa(n)+".blk"))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, io.ErrUnexpectedEOF) { // but a block that retention removes
+				q.disk.err = cmp.Or(q.disk.err, err)
+				break
 			}
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, io.ErrUnexpectedEOF) { // a block that retention removes
-			q.disk.err = err
 		}
 	}
 	return q.disk.err

@@ -16,6 +16,7 @@ import (
 type Alert struct {
 	Status      string
 	Envelope    []Member          // top-level members of the notification but "alerts", as they came
+	Members     int               // how many alerts share that envelope, 0 = this one alone
 	Raw         []byte            // the alert exactly as it came
 	GroupLabels map[string]string // of the notification, nil when it had none
 	// Labels and Annotations describe the alert; for a trimmed recovery they are
@@ -46,16 +47,22 @@ const maxMember = 16 << 10
 // otherwise be stored with every one of its alerts.
 const maxEnvelope = 64 << 10
 
+// maxGroup bounds what the envelope of one notification takes in all its events:
+// a small body with thousands of alerts must not fill the disk.
+const maxGroup = 16 << 20
+
 // Body makes what is posted: the notification's own envelope holding this one
 // alert, so that the filters of Callgoose's guide work, with what describes the
 // group made from this alert alone, and flat string keys. Order and white space
 // are fixed: the same alert gives the same bytes.
 func Body(a Alert) []byte {
+	room := min(maxEnvelope, maxGroup/max(a.Members, 1))
+	each := min(maxMember, room)
 	buf := bodies.Get().(*[]byte)
 	defer bodies.Put(buf)
 	b := append((*buf)[:0], '{')
 	for _, m := range a.Envelope {
-		if m.Name == "receiver" && len(m.Value) <= maxMember {
+		if m.Name == "receiver" && len(m.Value) <= each {
 			b = appendMember(b, m.Name, m.Value)
 		}
 	}
@@ -69,7 +76,7 @@ func Body(a Alert) []byte {
 	b = append(b, ']')
 	b = appendName(b, "groupLabels")
 	group := appendObject(b, a.GroupLabels)
-	if len(a.GroupLabels) == 0 || len(group)-len(b) > maxMember {
+	if len(a.GroupLabels) == 0 || len(group)-len(b) > each {
 		group = appendObject(b, map[string]string{"alertname": Name(a.Labels)})
 	}
 	b = appendName(group, "commonLabels")
@@ -79,10 +86,9 @@ func Body(a Alert) []byte {
 		b = appendObject(b, a.Labels)
 	}
 	b = appendObject(appendName(b, "commonAnnotations"), a.Annotations)
-	room := maxEnvelope
 	for _, m := range a.Envelope {
 		size := len(m.Name) + len(m.Value)
-		if !made[m.Name] && len(m.Value) <= maxMember && size <= room {
+		if !made[m.Name] && len(m.Value) <= each && size <= room {
 			room -= size
 			b = appendMember(b, m.Name, m.Value)
 		}

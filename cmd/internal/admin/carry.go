@@ -66,6 +66,7 @@ func (h handler) export(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
+	unhurried(w)
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := bufio.NewWriter(w)
 	enc := json.NewEncoder(out)
@@ -80,8 +81,7 @@ func (h handler) export(w http.ResponseWriter, r *http.Request) {
 const maxLine = 128 << 20
 
 func (h handler) doImport(w http.ResponseWriter, r *http.Request) {
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Time{})
+	unhurried(w)
 	lines := bufio.NewScanner(r.Body)
 	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
 	var done Imported

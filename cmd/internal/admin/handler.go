@@ -217,8 +217,7 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 	if !q.Has("since") && !q.Has("limit") {
 		first = 0
 	}
-	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Time{})
+	control := unhurried(w)
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
@@ -227,12 +226,11 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 		tries   int
 	}
 	var seen map[string]state
-	tick := time.NewTicker(tailEvery)
-	defer tick.Stop()
-	for {
+	// look writes what is news. It returns false when nobody reads any more.
+	look := func() bool {
 		list, err := h.Source.Events(r.Context(), f, tailWindow)
 		if err != nil {
-			list = nil // between two openings of the store
+			return true // between two openings of the store
 		}
 		next := make(map[string]state, len(list))
 		for i, rec := range slices.Backward(list) {
@@ -242,11 +240,21 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 				continue
 			}
 			if enc.Encode(NewRow(rec)) != nil {
-				return
+				return false
 			}
 		}
-		if err == nil {
-			seen = next
+		seen = next
+		return true
+	}
+	var changes uint64 // at the last look
+	tick := time.NewTicker(tailEvery)
+	defer tick.Stop()
+	for {
+		// Looking costs as much as there is to look through.
+		if now := h.changes(); now != changes || seen == nil || h.Pages == nil {
+			if changes = now; !look() {
+				return
+			}
 		}
 		if control.Flush() != nil {
 			return
@@ -257,6 +265,21 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 		case <-tick.C:
 		}
 	}
+}
+
+func (h handler) changes() uint64 {
+	if h.Pages == nil {
+		return 0
+	}
+	return h.Pages.Changes()
+}
+
+// unhurried lifts the server's deadlines from a request that takes long by its nature.
+func unhurried(w http.ResponseWriter) *http.ResponseController {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Time{}) // net/http reads on, and ends the request with it
+	_ = control.SetWriteDeadline(time.Time{})
+	return control
 }
 
 // ParseFilter reads the filters of a query: since, until, status, outcome,

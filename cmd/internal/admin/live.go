@@ -45,8 +45,7 @@ func (s *site) live(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "too many streams", http.StatusServiceUnavailable)
 		return
 	}
-	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Time{})
+	control := unhurried(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold it back
 	tick := time.NewTicker(lookEvery)

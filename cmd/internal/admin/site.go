@@ -235,7 +235,8 @@ func ask(q url.Values, more ...string) asked {
 	}
 	if a.F, a.Limit, a.Err = ParseFilter(a.Query); a.Err == nil && before != "" {
 		p := &a.F.Before
-		if n, err := fmt.Sscanf(before, "%d.%d.%d", &p.Seq, &p.Note, &p.Item); n != 3 || err != nil {
+		n, err := fmt.Sscanf(before, "%d.%d.%d.%s", &p.Seq, &p.Note, &p.Item, &a.F.BeforeDay)
+		if _, derr := time.Parse(time.DateOnly, a.F.BeforeDay); n != 4 || err != nil || derr != nil {
 			a.Err = fmt.Errorf("before %q is not where a page begins", before)
 		}
 	}
@@ -291,8 +292,8 @@ func (s *site) list(r *http.Request, a asked) (l listed, err error) {
 	}
 	if len(l.Rows) > a.Limit {
 		l.Rows = l.Rows[:a.Limit]
-		p := l.Rows[a.Limit-1].Pos
-		l.Older = link(fmt.Sprintf("%d.%d.%d", p.Seq, p.Note, p.Item))
+		r := l.Rows[a.Limit-1]
+		l.Older = link(fmt.Sprintf("%d.%d.%d.%s", r.Pos.Seq, r.Pos.Note, r.Pos.Item, r.ReceivedAt.UTC().Format(time.DateOnly)))
 	}
 	if a.F.Before != (event.Position{}) {
 		l.First = link("")

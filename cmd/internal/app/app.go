@@ -317,7 +317,11 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 			cfg.Hosts = append(cfg.Hosts, ip.String())
 		}
 	}
-	ops := &http.Server{Handler: admin.New(cfg), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 32 << 10}
+	ops := &http.Server{
+		Handler: admin.New(cfg), MaxHeaderBytes: 32 << 10,
+		// What takes longer by its nature (tail, live, export, import) says so itself.
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute,
+	}
 	a.serve(later, ops, endStreams(ops), func() error { return ops.Serve(al) })
 	return "http://" + al.Addr().String(), nil
 }

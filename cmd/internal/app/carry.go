@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -27,30 +28,31 @@ func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int
 	}); err != nil {
 		return err
 	}
+	slices.SortFunc(list, func(a, b *event.Record) int { return a.Pos.Compare(b.Pos) })
 	last := ""
 	for _, r := range list {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if kind == admin.KindEvent {
-			d, err := a.Event(ctx, r.ID)
-			if errors.Is(err, admin.ErrNotFound) {
-				continue // retention was here in between
+			var body []byte
+			if r.Seq != 0 {
+				var err error
+				if body, _, err = c.sent(ctx, r); err != nil && !unreadable(err) {
+					return err
+				}
 			}
-			if err != nil {
-				return err
-			}
-			if err := line(admin.Carried{Kind: kind, ID: r.ID, Source: r.Source, ReceivedAt: r.ReceivedAt, Body: d.Sent, Record: r}); err != nil {
+			if err := line(admin.Carried{Kind: kind, ID: r.ID, Source: r.Source, ReceivedAt: r.ReceivedAt, Body: body, Record: r}); err != nil {
 				return err
 			}
 			continue
 		}
 		if r.Notification == last {
-			continue // records come in the order of their positions
+			continue
 		}
 		last = r.Notification
 		notes, err := c.queue.Notifications(ctx, r.Pos.Seq)
-		if errors.Is(err, event.ErrGone) {
+		if unreadable(err) || err == nil && int(r.Pos.Note) >= len(notes) {
 			continue
 		}
 		if err != nil {
@@ -62,6 +64,11 @@ func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int
 		}
 	}
 	return nil
+}
+
+// unreadable: there is nothing to carry, and the rest is not its fault.
+func unreadable(err error) bool {
+	return errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged)
 }
 
 // Import implements admin.Carrier.

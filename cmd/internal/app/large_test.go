@@ -36,8 +36,8 @@ func TestAnAlertTooLargeForTheStoreIsADeadLetter(t *testing.T) {
 	})
 }
 
-// What stands in the body once goes out with every alert: bounded for each
-// event, and a body of many is split in several steps.
+// What stands in the body once goes out with every alert: bounded for each event
+// and for all of them together, and a body of many is split in several steps.
 func TestALargeGroupIsSplitInSteps(t *testing.T) {
 	t.Parallel()
 	bubble(t, nil, func(r *rig) {
@@ -65,7 +65,7 @@ func TestALargeGroupIsSplitInSteps(t *testing.T) {
 		for _, q := range r.fake.Received() {
 			most = max(most, len(q.Body))
 		}
-		if most > 80<<10 || most < 50<<10 {
+		if most > 30<<10 || most < 15<<10 {
 			t.Errorf("the largest event has %d bytes", most)
 		}
 	})

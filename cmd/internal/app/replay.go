@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,6 +72,8 @@ func plan(c *core, r admin.ReplayRequest, queued bool) (p admin.Plan, refs []wor
 	if err != nil {
 		return p, nil, err
 	}
+	// The ledger lists by day, and what was imported may be of an earlier one.
+	slices.SortFunc(list, func(a, b chosen) int { return a.ref.Pos.Compare(b.ref.Pos) })
 	incidents := map[string]bool{}
 	err = c.ledger.View(func(tx event.Tx) error {
 		for _, e := range list {
@@ -246,8 +249,9 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 	f := r.Filter
 	f.Outcomes = []event.Outcome{event.Dead}
 	var ids []string
+	var mistaken error // in what was asked: the commit is shared with others, who made none
 	drop := func(tx event.Tx) error {
-		p, ids = admin.Plan{}, nil
+		p, ids, mistaken = admin.Plan{}, nil, nil
 		incidents := map[string]bool{}
 		var list []*event.Record
 		asked := newAsked(f)
@@ -261,10 +265,10 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 			return err
 		}
 		p.Incidents = len(incidents)
-		if err := asked.missing(); err != nil && r.Limit == 0 {
-			return err
+		if mistaken = asked.missing(); r.Limit > 0 {
+			mistaken = nil
 		}
-		if r.DryRun {
+		if r.DryRun || mistaken != nil {
 			return nil
 		}
 		for _, rec := range list {
@@ -276,10 +280,10 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 	}
 	if r.DryRun {
 		err = c.ledger.View(drop)
-	} else if err = c.ledger.Do(ctx, drop); err == nil && p.Events > 0 {
+	} else if err = c.ledger.Do(ctx, drop); err == nil && mistaken == nil && p.Events > 0 {
 		a.log.Warn("dead letters dropped by an operator", "count", p.Events, "event_ids", ids[:min(len(ids), 20)])
 	}
-	if err != nil {
+	if err = cmp.Or(err, mistaken); err != nil {
 		return admin.Plan{}, err
 	}
 	return p, nil

@@ -118,7 +118,7 @@ func (w *silenceWatch) decide(now time.Time, heard, open map[string]time.Time) (
 		s := worker.Silence{Source: source, Every: sources[source], Heard: heard[source]}
 		began, isOpen := open[source]
 		from := w.since
-		if s.Heard.After(from) {
+		if s.Heard.After(from) && !s.Heard.After(now) { // a clock that was ahead says nothing
 			from = s.Heard
 		}
 		switch {

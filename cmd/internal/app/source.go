@@ -150,34 +150,55 @@ func (a *App) Event(ctx context.Context, id string) (*admin.Detail, error) {
 	}
 	d := &admin.Detail{Row: admin.NewRow(r), NextTry: c.nextTry(r)}
 	if r.Seq != 0 {
-		e, err := c.queue.Event(ctx, r.Seq)
+		body, raw, err := c.sent(ctx, r)
 		switch {
 		case errors.Is(err, event.ErrGone):
 			d.Missing = "the event's body is no longer stored (--retention)"
+		case errors.Is(err, event.ErrDamaged):
+			d.Missing = "the event's body is damaged on disk"
 		case err != nil:
 			return nil, err
-		case e.Settled == event.Dead: // raw bytes that could not be used
-			d.Raw = asJSON(e.Body)
+		case raw:
+			d.Raw = asJSON(body)
 			return d, nil
 		default:
-			d.Sent = e.Body
-			if by, err := time.ParseDuration(r.DelayedBy); err == nil && r.DelayedBy != "" {
-				if d.Sent, err = callgoose.Late(e.Body, by); err != nil {
-					return nil, err
-				}
-			}
+			d.Sent = body
 		}
 	}
 	notes, err := c.queue.Notifications(ctx, r.Pos.Seq)
 	switch {
 	case errors.Is(err, event.ErrGone):
 		d.Missing = "the notification is no longer stored (--retention)"
+	case errors.Is(err, event.ErrDamaged):
+		d.Missing = "the notification is damaged on disk"
 	case err != nil:
 		return nil, err
 	case int(r.Pos.Note) < len(notes):
 		d.Raw = asJSON(notes[r.Pos.Note].Body)
 	}
 	return d, nil
+}
+
+// sent reads the body of r as Callgoose gets it. raw: it is no event, but what
+// could not be used. event.ErrGone or event.ErrDamaged when it cannot be read.
+func (c *core) sent(ctx context.Context, r *event.Record) (body []byte, raw bool, err error) {
+	e, err := c.queue.Event(ctx, r.Seq)
+	switch {
+	case err != nil:
+		return nil, false, err
+	case e.Settled == event.Dead:
+		return e.Body, true, nil
+	case len(e.Body) == 0: // retention kept only its episode
+		return nil, false, event.ErrGone
+	case r.DelayedBy == "":
+		return e.Body, false, nil
+	}
+	by, err := time.ParseDuration(r.DelayedBy)
+	if err != nil {
+		return nil, false, err
+	}
+	body, err = callgoose.Late(e.Body, by)
+	return body, false, err
 }
 
 // nextTry is when the event is tried again; nil when it is settled, or comes

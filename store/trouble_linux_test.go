@@ -1,0 +1,277 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"pmm-callgoose/store/event"
+)
+
+// What operators and alarms ask for must not wait for a disk that hangs.
+func TestTheSummaryWaitsForNobody(t *testing.T) {
+	s, _ := open(t)
+	if err := s.Do(t.Context(), func(tx event.Tx) error { tx.Count("x", 1); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	goOn, inside, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	defer once.Do(func() { close(goOn) })
+	go func() {
+		done <- s.Alone(func(tx event.Tx) error { tx.Count("x", 1); close(inside); <-goOn; return nil })
+	}()
+	<-inside
+	if n := s.Summary().Counts["x"]; n != 1 {
+		t.Errorf("beside a write that hangs the count is %d, committed is 1", n)
+	}
+	once.Do(func() { close(goOn) })
+	if err := <-done; err != nil || s.Summary().Counts["x"] != 2 {
+		t.Errorf("%v, %v", err, s.Summary().Counts)
+	}
+}
+
+// What the file says after a commit that failed is not known before it is opened again.
+func TestAfterAFailedCommitNothingIsWritten(t *testing.T) {
+	dir := t.TempDir()
+	s, _, err := Open(Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	restore := unwritable(t, filepath.Join(dir, FileName))
+	err = s.Do(t.Context(), func(tx event.Tx) error { return tx.PutRecord(record(1, event.Queued)) })
+	restore()
+	if !errors.Is(err, ErrFailed) {
+		t.Fatalf("the commit did not fail: %v", err)
+	}
+	if err := s.Do(t.Context(), func(tx event.Tx) error { tx.Count("x", 1); return nil }); !errors.Is(err, ErrFailed) {
+		t.Errorf("the next one: %v", err)
+	}
+}
+
+// unwritable makes writes to an open file fail until restore is called.
+func unwritable(t *testing.T, path string) (restore func()) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("there is no /proc here: ", err)
+	}
+	for _, e := range fds {
+		if name, err := os.Readlink("/proc/self/fd/" + e.Name()); err != nil || name != path {
+			continue
+		}
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		keep, err := syscall.Dup(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		readOnly, err := syscall.Open(path, syscall.O_RDONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Dup3(readOnly, fd, syscall.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if err := syscall.Dup3(keep, fd, syscall.O_CLOEXEC); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = syscall.Close(keep), syscall.Close(readOnly)
+		}
+	}
+	t.Fatalf("%s is not open", path)
+	return nil
+}
+
+// The one who waits for the lock of a damaged ledger must not take the new one,
+// which the other has made meanwhile, for it.
+func TestOfTwoWhoFindADamagedLedgerOneGetsTheDirectory(t *testing.T) {
+	for range 5 {
+		dir := t.TempDir()
+		s, _, err := Open(Config{Dir: dir, NoSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Alone(func(tx event.Tx) error {
+			for n := range 2000 {
+				if err := tx.PutRecord(record(n, event.Queued)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		_ = s.Close()
+		path := filepath.Join(dir, FileName)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 2 * os.Getpagesize(); i < len(b); i += os.Getpagesize() {
+			b[i+2000] ^= 1
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		var got [2]*Store
+		var errs [2]error
+		for i := range got {
+			wg.Go(func() { got[i], _, errs[i] = Open(Config{Dir: dir, NoSync: true}) })
+		}
+		wg.Wait()
+		if (got[0] == nil) == (got[1] == nil) {
+			t.Errorf("both or none: %v", errs)
+		}
+		for i, g := range got {
+			if g != nil {
+				_ = g.Close()
+			} else if !errors.Is(errs[i], ErrLocked) {
+				t.Errorf("the other one: %v", errs[i])
+			}
+		}
+		if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) != 1 {
+			t.Errorf("moved aside: %v", aside)
+		}
+	}
+}
+
+// An alert may lose its name with its recovery.
+func TestAnEpisodeThatClosedUnderAnotherNameIsNotOpen(t *testing.T) {
+	s, _ := open(t)
+	open := func() (keys []string) {
+		if err := s.Alone(func(tx event.Tx) error {
+			for ep := range tx.OpenEpisodes("pmm", "X") {
+				keys = append(keys, ep.Key)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return keys
+	}
+	put := func(name string, open bool) {
+		if err := s.Alone(func(tx event.Tx) error {
+			return tx.PutEpisode(&event.Episode{Key: "pmm-a", Source: "pmm", Alertname: name, Fingerprint: "a", Open: open})
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("X", true)
+	if got := open(); !slices.Equal(got, []string{"pmm-a"}) {
+		t.Fatalf("open: %v", got)
+	}
+	put("", false)
+	if got := open(); got != nil {
+		t.Errorf("open: %v", got)
+	}
+}
+
+// The ledger lists by day. An import, or a clock that was set back, puts an
+// earlier day behind a later one.
+func TestPagesShowEverythingWhateverTheDays(t *testing.T) {
+	s, _ := open(t)
+	today := time.Date(2026, 11, 26, 0, 1, 0, 0, time.UTC)
+	if err := s.Alone(func(tx event.Tx) error {
+		for i := range 10 {
+			r := record(i, event.Delivered)
+			if r.ReceivedAt = today; i >= 5 {
+				r.ReceivedAt = today.Add(-time.Hour)
+			}
+			if err := tx.PutRecord(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var shown []uint64
+	var f event.Filter
+	for range 10 {
+		var page []*event.Record
+		if err := s.Each(f, func(r *event.Record) bool { page = append(page, r); return len(page) < 3 }); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range page {
+			shown = append(shown, r.Pos.Seq)
+			f.Before, f.BeforeDay = r.Pos, day(r.ReceivedAt)
+		}
+	}
+	if want := []uint64{5, 4, 3, 2, 1, 10, 9, 8, 7, 6}; !slices.Equal(shown, want) {
+		t.Errorf("the pages show %v, want %v", shown, want)
+	}
+}
+
+// A clock that was ahead must not hide for a year that nothing is heard.
+func TestASignOfLifeFromTheFutureIsReplaced(t *testing.T) {
+	s, _ := open(t)
+	now := time.Now().UTC()
+	for _, at := range []time.Time{now.Add(-time.Minute), now.Add(365 * 24 * time.Hour), now.Add(-time.Second)} {
+		if err := s.Do(t.Context(), func(tx event.Tx) error { tx.SetHeard("pmm", at); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.Summary().Heard["pmm"]; !got.Equal(now.Add(-time.Second)) {
+		t.Errorf("heard at %s", got)
+	}
+	if err := s.Do(t.Context(), func(tx event.Tx) error { tx.SetHeard("pmm", now.Add(-time.Hour)); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Summary().Heard["pmm"]; !got.Equal(now.Add(-time.Second)) {
+		t.Errorf("an older one moved it to %s", got)
+	}
+}
+
+// Every incident key that was ever seen would be too many.
+func TestClosedEpisodesGoWithTheirLastRecord(t *testing.T) {
+	s, _ := open(t)
+	old, young := at, at.Add(40*24*time.Hour)
+	put := func(tx event.Tx, ep event.Episode, received time.Time, seq uint64) error {
+		ep.Source = "pmm"
+		if err := tx.PutEpisode(&ep); err != nil || seq == 0 {
+			return err
+		}
+		return tx.PutRecord(&event.Record{ID: ep.Key, Key: ep.Key, Outcome: event.Delivered, ReceivedAt: received, Pos: event.Position{Seq: seq}})
+	}
+	if err := s.Alone(func(tx event.Tx) error {
+		return errors.Join(
+			put(tx, event.Episode{Key: "pmm-old"}, old, 1),
+			put(tx, event.Episode{Key: "pmm-open", Open: true, FiringAt: old, Firing: event.Position{Seq: 2}}, old, 2),
+			put(tx, event.Episode{Key: "pmm-young"}, young, 3),
+			put(tx, event.Episode{Key: "pmm-adopted-old", Adopted: true, FiringAt: old}, old, 0),
+			put(tx, event.Episode{Key: "pmm-adopted-young", Adopted: true, FiringAt: young}, young, 0),
+		)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	if err := s.Alone(func(tx event.Tx) error {
+		if _, err := tx.DropDays(young.Add(-24 * time.Hour)); err != nil {
+			return err
+		}
+		for _, key := range []string{"pmm-old", "pmm-open", "pmm-young", "pmm-adopted-old", "pmm-adopted-young"} {
+			if ep, err := tx.Episode(key); err != nil {
+				return err
+			} else if ep != nil {
+				left = append(left, key)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"pmm-open", "pmm-young", "pmm-adopted-young"}; !slices.Equal(left, want) {
+		t.Errorf("left are %v, want %v", left, want)
+	}
+}
