@@ -409,6 +409,23 @@ func (t *tx) Settled() iter.Seq[uint64] {
 	}
 }
 
+func (t *tx) IsSettled(seq uint64) (bool, error) {
+	if seq <= t.state.Floor {
+		return true, nil
+	}
+	key := marksKey(seq)
+	sealed := t.tx.Bucket(bucketSettled).Get(key)
+	if sealed == nil {
+		return false, nil
+	}
+	bits, err := unseal(key, sealed)
+	if err != nil {
+		return false, err
+	}
+	at := seq % marks / 8
+	return at < uint64(len(bits)) && bits[at]&(1<<(seq%8)) != 0, nil
+}
+
 func (t *tx) Settle(seq uint64) error {
 	if seq <= t.state.Floor {
 		return nil

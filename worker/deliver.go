@@ -63,7 +63,6 @@ type Deliverer struct {
 	sender Sender
 	log    *slog.Logger
 	limit  *rate.Limiter
-	pacing chan struct{} // held by the attempt that waits for limit
 	slots  chan struct{} // one for each request under way
 	// unrecorded has one for each event that Callgoose may have and our disk not yet:
 	// what a crash can double.
@@ -74,6 +73,7 @@ type Deliverer struct {
 	w       *lanes
 	circuit *circuit
 	flying  int
+	passed  chan struct{} // closed when the attempt started last has its place, or gave up
 	settled map[uint64]bool // known as settled when we started
 	floor   uint64          // everything up to it is settled
 	saved   uint64          // the floor in the ledger
@@ -154,7 +154,7 @@ func NewDeliverer(cfg DeliverConfig, source Source, bodies Bodies, ledger Ledger
 	d := &Deliverer{
 		cfg: cfg, source: source, bodies: bodies, ledger: ledger, sender: sender,
 		log: cfg.Logger.With("component", "delivery"), limit: limit,
-		pacing: make(chan struct{}, 1), slots: make(chan struct{}, cfg.Concurrency), unrecorded: make(chan struct{}, 2*cfg.Concurrency),
+		slots: make(chan struct{}, cfg.Concurrency), unrecorded: make(chan struct{}, 2*cfg.Concurrency),
 		halt: make(chan struct{}), w: newLanes(),
 		settled: map[uint64]bool{}, probed: map[string]bool{},
 		results: make(chan result, 4*cfg.Concurrency),
@@ -210,6 +210,8 @@ func (d *Deliverer) Run(ctx context.Context) error {
 		return err
 	}
 	d.highest = d.floor
+	d.passed = make(chan struct{})
+	close(d.passed)
 	d.allSet.Store(d.circuit.State == event.Up)
 	d.publishView()
 
@@ -431,8 +433,11 @@ func (d *Deliverer) settleQuietly(ctx context.Context, seq uint64) error {
 
 // start begins as many attempts as may go out now, oldest first.
 func (d *Deliverer) start(attempts context.Context, now time.Time) error {
-	collapses := 0
-	for d.flying < 2*d.cfg.Concurrency+claimAhead {
+	collapses, most := 0, 2*d.cfg.Concurrency+claimAhead
+	if d.limit.Limit() != rate.Inf {
+		most = d.cfg.Concurrency // a claim that waits long is made twice
+	}
+	for d.flying < most {
 		ok, probe := d.circuit.allow(now)
 		if !ok {
 			return nil
@@ -467,7 +472,9 @@ func (d *Deliverer) start(attempts context.Context, now time.Time) error {
 			d.probed[l.key] = true
 		}
 		d.flying++
-		go func() { d.results <- d.attempt(attempts, l, it, probe) }()
+		before, passed := d.passed, make(chan struct{})
+		d.passed = passed
+		go func() { d.results <- d.attempt(attempts, l, it, probe, before, passed) }()
 	}
 	return nil
 }
@@ -497,24 +504,31 @@ func (d *Deliverer) next(probe bool) *lane {
 }
 
 // attempt claims the event, sends it once, and records the answer. It runs in
-// a goroutine of its own, one at a time for each lane.
-func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool) result {
+// a goroutine of its own, one at a time for each lane. Attempts are claimed side by
+// side and sent in the order in which they were started, the oldest first: each gets
+// its place behind the one before, and closes passed for the one after.
+func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool, before <-chan struct{}, passed chan<- struct{}) result {
 	res := result{lane: l, probe: probe}
-	if !d.inTurn(ctx, probe) {
+	pass := sync.OnceFunc(func() { close(passed) })
+	defer pass()
+	if !d.mayGo(probe) {
+		<-before
 		res.skipped = true
 		return res
 	}
 	e := it.ev
 	tries, frozenNow, delayedBy, err := d.claim(ctx, it, e, false)
-	if res.known = errors.Is(err, errSettled); res.known {
-		return res
-	}
-	if err != nil {
-		res.err = err
+	if res.known = errors.Is(err, errSettled); res.known || err != nil {
+		<-before
+		if !res.known {
+			res.err = err
+		}
 		return res
 	}
 	claimed := time.Now()
+	<-before
 	ok, release, leave := d.place(ctx, probe)
+	pass()
 	keep := false // its place: it was sent, and the disk does not take what came of it
 	defer func() {
 		if !keep {
@@ -607,21 +621,37 @@ func (d *Deliverer) giveUp(v *verdict, text string) {
 	}
 }
 
-// inTurn keeps to --rate, for which one attempt waits at a time: when Callgoose goes
-// down, or we stop, those behind it must not wait for the rate to find that out. A
-// probe does not wait.
+// place waits until the event may be sent: until it is its turn by --rate, and
+// there is a place among the requests, which release gives back, and among what is
+// not recorded yet, which leave gives back. Not ok: nothing may be sent any more.
+func (d *Deliverer) place(ctx context.Context, probe bool) (ok bool, release, leave func()) {
+	enter := func(places chan<- struct{}) bool {
+		select {
+		case places <- struct{}{}:
+			return true
+		case <-d.halt:
+		case <-ctx.Done():
+		}
+		return false
+	}
+	release, leave = func() {}, func() {}
+	if !d.inTurn(ctx, probe) || !enter(d.unrecorded) {
+		return false, release, leave
+	}
+	leave = func() { <-d.unrecorded }
+	if !enter(d.slots) {
+		return false, release, leave
+	}
+	release = sync.OnceFunc(func() { <-d.slots })
+	return d.mayGo(probe), release, leave
+}
+
+// inTurn keeps to --rate. When Callgoose goes down, or we stop, nobody waits on;
+// a probe does not wait at all.
 func (d *Deliverer) inTurn(ctx context.Context, probe bool) bool {
-	if probe || d.limit.Limit() == rate.Inf {
+	if probe || d.limit.Limit() == rate.Inf || !d.mayGo(false) {
 		return d.mayGo(probe)
 	}
-	select {
-	case d.pacing <- struct{}{}:
-	case <-d.halt:
-		return false
-	case <-ctx.Done():
-		return false
-	}
-	defer func() { <-d.pacing }()
 	due := time.Now().Add(d.limit.Reserve().Delay())
 	const look = 100 * time.Millisecond
 	for d.mayGo(false) {
@@ -637,31 +667,6 @@ func (d *Deliverer) inTurn(ctx context.Context, probe bool) bool {
 		}
 	}
 	return false
-}
-
-// place waits until the event may be sent: until there is a place among the
-// requests, which release gives back, and among what is not recorded yet, which
-// leave gives back. Not ok: nothing may be sent any more.
-func (d *Deliverer) place(ctx context.Context, probe bool) (ok bool, release, leave func()) {
-	enter := func(places chan<- struct{}) bool {
-		select {
-		case places <- struct{}{}:
-			return true
-		case <-d.halt:
-		case <-ctx.Done():
-		}
-		return false
-	}
-	release, leave = func() {}, func() {}
-	if !enter(d.unrecorded) {
-		return false, release, leave
-	}
-	leave = func() { <-d.unrecorded }
-	if !enter(d.slots) {
-		return false, release, leave
-	}
-	release = sync.OnceFunc(func() { <-d.slots })
-	return d.mayGo(probe), release, leave
 }
 
 // mayGo reports whether, by what is known now, the request is worth making.
@@ -682,12 +687,12 @@ func (d *Deliverer) claim(ctx context.Context, it *item, e *event.Event, anew bo
 	now := time.Now()
 	settled := false
 	err = d.ledger.Do(ctx, func(tx event.Tx) error {
+		if settled, err = tx.IsSettled(it.seq); err != nil || settled {
+			return err
+		}
 		r, err := d.open(tx, it, e)
 		if err != nil {
 			return err
-		}
-		if settled = r.Outcome != event.Queued; settled {
-			return nil
 		}
 		tries = r.Tries
 		if r.Frozen && !anew {
@@ -834,6 +839,9 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 	if r.skipped {
 		d.w.enqueue(r.lane, time.Time{})
 		return nil
+	}
+	if r.probe && !r.attempt.Sent { // nothing was said of this event: the next probe is the oldest again
+		delete(d.probed, r.lane.key)
 	}
 	changed := d.circuit.observe(now, r.lane.key, r.probe, r.verdict, r.attempt.Error)
 	retry := r.verdict.outcome == "" && r.verdict.class != interrupted

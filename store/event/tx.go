@@ -45,6 +45,8 @@ type Tx interface {
 	// floor, and Floor is the end of those settled without a gap.
 	Settled() iter.Seq[uint64]
 	Floor() uint64
+	// IsSettled reports whether the message at seq is settled.
+	IsSettled(seq uint64) (bool, error)
 	// Settle marks the message at seq as settled.
 	Settle(seq uint64) error
 	// SetFloor says that everything up to seq is settled; single marks below it go.
