@@ -92,7 +92,7 @@ func apply(ep *event.Episode, e *event.Event) *event.Episode {
 		next.Open, next.StartsAt = true, e.StartsAt
 		next.Firing, next.FiringAt = e.Pos, e.ReceivedAt
 		if ep != nil && ep.Open { // a resolve was never sent to us
-			next.Past = starts(ep)
+			next.Past, next.Shared = starts(ep), true
 		} else if ep != nil {
 			next.Past = ep.Past
 		}
@@ -104,16 +104,41 @@ func apply(ep *event.Episode, e *event.Event) *event.Episode {
 		next.Past = starts(&event.Episode{StartsAt: e.StartsAt})
 		return next
 	}
-	next.StartsAt, next.Firing, next.FiringAt = ep.StartsAt, ep.Firing, ep.FiringAt
+	next.StartsAt, next.Firing, next.FiringAt, next.Shared = ep.StartsAt, ep.Firing, ep.FiringAt, ep.Shared
 	next.Past = starts(ep)
 	return next
+}
+
+// putEpisode writes ep as e leaves it. Where one incident is kept for all alerts of
+// a name, a firing beside others shares it with them.
+func (s *Splitter) putEpisode(tx event.Tx, ep *event.Episode, e *event.Event) error {
+	next := apply(ep, e)
+	if s.cfg.ByAlertname && s.cfg.Collapse && e.Status == event.Firing {
+		var beside *event.Episode
+		for other := range tx.OpenEpisodes(e.Source, e.Alertname) {
+			if other.Key != e.Key {
+				beside = other // one that is not shared yet is the only one
+				break
+			}
+		}
+		if beside != nil {
+			next.Shared = true
+			if !beside.Shared {
+				beside.Shared = true
+				if err := tx.PutEpisode(beside); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return tx.PutEpisode(next)
 }
 
 // over marks the firing event of the episode that e ends while nothing of it was
 // sent: --on-backlog collapse asks for it. The recovery that we make for the Test
 // button does not count, somebody waits to see the pair arrive.
 func over(tx event.Tx, e *event.Event) error {
-	if e.Firing == (event.Position{}) || e.Settled != "" || e.Pos.Made() {
+	if e.Firing == (event.Position{}) || e.Settled != "" || e.Shared || e.Pos.Made() {
 		return nil
 	}
 	r, err := tx.Brief(e.ReceivedAt, e.Firing)

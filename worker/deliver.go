@@ -73,16 +73,20 @@ type Deliverer struct {
 	w       *lanes
 	circuit *circuit
 	flying  int
-	passed  chan struct{} // closed when the attempt started last has its place, or gave up
+	passed  chan struct{}   // closed when the attempt started last has its place, or gave up
 	settled map[uint64]bool // known as settled when we started
 	floor   uint64          // everything up to it is settled
 	saved   uint64          // the floor in the ledger
 	savedAt time.Time
 	looked  time.Time // when the token was last looked for
 	hurry   bool      // there is more to settle without an attempt
-	highest uint64    // newest sequence pulled
-	results chan result
-	probed  map[string]bool // lanes probed in this outage, so that every one gets its turn
+	out     bool      // nothing could be sent, until now
+	// recovered is when the last outage ended: what was put in line before waited in
+	// it, even when it is pulled only now.
+	recovered time.Time
+	highest   uint64 // newest sequence pulled
+	results   chan result
+	probed    map[string]bool // lanes probed in this outage, so that every one gets its turn
 
 	kick   chan struct{}
 	turn   chan struct{} // the loop hands out one each time it comes round and somebody waits
@@ -209,7 +213,7 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	d.highest = d.floor
+	d.highest, d.out = d.floor, d.circuit.outage()
 	d.passed = make(chan struct{})
 	close(d.passed)
 	d.allSet.Store(d.circuit.State == event.Up)
@@ -413,7 +417,7 @@ func (d *Deliverer) admit(ctx context.Context, m event.Delivery) error {
 func (d *Deliverer) take(seq uint64, e *event.Event) {
 	e.Labels, e.Annotations = nil, nil // of one that was made again
 	now := time.Now()
-	it := &item{seq: seq, ev: e, size: len(e.Body), backlog: d.circuit.outage(), since: now.Add(-now.Sub(e.QueuedAt))}
+	it := &item{seq: seq, ev: e, size: len(e.Body), backlog: d.circuit.outage() || e.QueuedAt.Before(d.recovered), since: now.Add(-now.Sub(e.QueuedAt))}
 	if d.w.bytes+it.size > windowBytes {
 		it.size, e.Body = 0, nil
 	}
@@ -454,7 +458,7 @@ func (d *Deliverer) start(attempts context.Context, now time.Time) error {
 			return nil
 		}
 		it := d.w.take(l)
-		if d.cfg.Collapse && it.backlog {
+		if d.cfg.Collapse && (it.backlog || it.ev.Firing != (event.Position{})) { // a recovery goes the way of its alert
 			collapsed, err := d.collapse(attempts, l, it)
 			if err != nil {
 				return err
@@ -883,6 +887,9 @@ func (d *Deliverer) announce(ctx context.Context) {
 	d.allSet.Store(c.State == event.Up)
 	switch c.State {
 	case event.Up:
+		if d.out {
+			d.out, d.recovered = false, time.Now()
+		}
 		d.log.InfoContext(ctx, "callgoose is up", "waiting", len(d.w.seqs))
 	case event.Held:
 		d.log.ErrorContext(ctx, "callgoose refuses us: everything is held until token and address are right", "err", c.LastError)
@@ -890,6 +897,7 @@ func (d *Deliverer) announce(ctx context.Context) {
 		d.log.WarnContext(ctx, "callgoose is down: events wait, one probe at a time goes out", "err", c.LastError)
 	}
 	if c.State != event.Up {
+		d.out = true
 		for _, it := range d.w.seqs {
 			it.backlog = true
 		}

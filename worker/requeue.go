@@ -124,6 +124,12 @@ func (b *batch) putAgain(e *event.Event, why string) {
 const (
 	pruneEvery = time.Second
 	pruneTime  = 10 * time.Minute
+	// pruneLooks bounds the looks on end: what waits wants to be split meanwhile.
+	pruneLooks = 4
+	// After pruneVain looks that made no room, which write as much as they remove,
+	// none is made for pruneFutile.
+	pruneVain   = 5
+	pruneFutile = 10 * time.Minute
 )
 
 // prune removes what is settled: older than Retention, and, when the store
@@ -135,7 +141,7 @@ const (
 // is there twice, and the next look goes on.
 func (s *Splitter) prune(ctx context.Context, now time.Time) error {
 	byTime := s.cfg.Retention > 0 && now.Sub(s.pruned) >= pruneTime
-	for {
+	for range pruneLooks {
 		used, limit, free := s.streams.Room()
 		share := 0.0
 		if used > limit/10*9 { // down to three quarters
@@ -145,6 +151,9 @@ func (s *Splitter) prune(ctx context.Context, now time.Time) error {
 		if short && used > 0 { // history must not keep alerts out; a tenth more, for what comes next
 			share = max(share, min(1, float64(s.cfg.MinFree/10*11-free)/float64(used)))
 		}
+		if now.Before(s.futile) {
+			share = 0
+		}
 		if share == 0 && !byTime {
 			return nil
 		}
@@ -152,11 +161,24 @@ func (s *Splitter) prune(ctx context.Context, now time.Time) error {
 		if err != nil || !removed {
 			return err
 		}
+		left, _, _ := s.streams.Room()
+		if cut := share * float64(used); share > 0 && float64(used-left) < cut/50 {
+			if s.vain++; s.vain < pruneVain {
+				return nil // more may be settled at the next look
+			}
+			// What is left belongs to open alerts, and is only written again.
+			s.vain, s.futile = 0, now.Add(pruneFutile)
+			s.log.ErrorContext(ctx, "the store is full of alerts that are open: raise --max-store, or see why their recoveries do not come",
+				"used_bytes", left, "max_bytes", limit)
+			return nil
+		}
+		s.vain = 0
 		if short {
 			s.log.WarnContext(ctx, "the disk is short of --min-free: removed settled history", "free_bytes", free, "min_free_bytes", s.cfg.MinFree)
 		}
 		byTime = false // a share is counted in messages: large ones may be left
 	}
+	return nil
 }
 
 // pruneOnce removes the oldest share of what is settled, and what is too old.
@@ -253,33 +275,61 @@ func (s *Splitter) cut(ctx context.Context, most uint64, share float64, cutoff t
 	return upTo, more, nil
 }
 
+// keptAnnotations bounds what is kept of an open alert that was delivered.
+const keptAnnotations = 4 << 10
+
+func size(texts map[string]string) (n int) {
+	for k, v := range texts {
+		n += len(k) + len(v)
+	}
+	return n
+}
+
 // keepOpen copies the firing events of open episodes that are about to go: a
 // rebuilt ledger must still know them, and a repeat may have to be sent.
 func (s *Splitter) keepOpen(ctx context.Context, upTo uint64) error {
 	if upTo == 0 {
 		return nil
 	}
-	return s.alone(ctx, func(b *batch) error {
-		for ep := range b.tx.OpenEpisodes("", "") {
-			rec, err := b.tx.Record(ep.FiringAt, ep.Firing)
-			if err != nil {
-				return err
-			}
-			if rec == nil || rec.Seq == 0 || rec.Seq > upTo {
-				continue
-			}
-			e, err := s.read(ctx, rec)
-			if errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			if rec.Outcome == event.Delivered && s.cfg.ResendAfter == 0 {
-				e.Body = nil // it will not be sent again
-			}
-			b.putAgain(e, againKeep)
+	for more := true; more; {
+		if err := s.alone(ctx, func(b *batch) (err error) {
+			more, err = b.keepSome(upTo)
+			return err
+		}); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
+}
+
+// keepSome copies as many as one batch takes, and reports whether there are more:
+// those copied stand behind upTo.
+func (b *batch) keepSome(upTo uint64) (more bool, err error) {
+	for ep := range b.tx.OpenEpisodes("", "") {
+		if len(b.events) >= 10*gatherEvents || b.size >= gatherBytes {
+			return true, nil
+		}
+		rec, err := b.tx.Record(ep.FiringAt, ep.Firing)
+		if err != nil {
+			return false, err
+		}
+		if rec == nil || rec.Seq == 0 || rec.Seq > upTo {
+			continue
+		}
+		e, err := b.read(b.ctx, rec)
+		if errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if rec.Outcome == event.Delivered && b.cfg.ResendAfter == 0 {
+			e.Body = nil // it will not be sent again
+			if size(e.Annotations) > keptAnnotations {
+				e.Annotations = nil // only a trimmed recovery takes them over
+			}
+		}
+		b.putAgain(e, againKeep)
+	}
+	return false, nil
 }

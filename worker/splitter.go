@@ -53,6 +53,7 @@ type SplitConfig struct {
 	// ByAlertname keeps one incident per alert name instead of one per alert.
 	ByAlertname bool
 	ResendAfter time.Duration // 0 = off
+	Collapse    bool          // --on-backlog collapse
 	LateAfter   time.Duration
 	Retention   time.Duration // of what is settled, 0 = for ever
 	MinFree     int64         // bytes that must stay free on the disk: settled history goes for them
@@ -74,6 +75,8 @@ type Splitter struct {
 	ended   chan struct{} // closed when Run has returned, or will never be called
 	end     func()        // closes ended, once
 	pruned  time.Time     // owned by Run
+	futile  time.Time     // no room can be made before it; owned by Run
+	vain    int           // looks on end that made none; owned by Run
 }
 
 // NewSplitter makes a splitter. It does nothing before Recover and Run.
@@ -202,16 +205,17 @@ func (s *Splitter) reapply(ctx context.Context, tx event.Tx, start, stop uint64)
 		if e.At.Compare(progress.At) > 0 {
 			progress.At = e.At
 		}
+		ep, err := tx.Episode(e.Key)
+		if err != nil {
+			return err
+		}
+		e.Shared = ep != nil && ep.Shared
 		if err := s.record(tx, e, seq); err != nil {
 			return err
 		}
 		if e.Again == "" && e.Settled != event.Dead || e.Again == againKeep {
-			ep, err := tx.Episode(e.Key)
-			if err != nil {
-				return err
-			}
 			if e.Again != againKeep || ep == nil || !ep.Open || ep.ID != e.Episode { // a copy of what is known
-				if err := tx.PutEpisode(apply(ep, e)); err != nil {
+				if err := s.putEpisode(tx, ep, e); err != nil {
 					return err
 				}
 			}
@@ -457,7 +461,8 @@ func (b *batch) candidate(c *candidate) error {
 		e.Settled, e.Reason = event.Suppressed, event.ReasonStillFiring
 		b.tx.Count("suppressed:"+e.Reason, 1)
 	}
-	if err := b.tx.PutEpisode(apply(ep, e)); err != nil {
+	e.Shared = ep != nil && ep.Shared
+	if err := b.putEpisode(b.tx, ep, e); err != nil {
 		return err
 	}
 	b.add(e)

@@ -146,6 +146,10 @@ type Event struct {
 	// that was let through, or a replay. Its body is the earlier event's.
 	Again string `json:"again,omitempty"`
 
+	// Shared is, for a recovery on its way into the ledger, that of its episode. It
+	// is not stored.
+	Shared bool `json:"-"`
+
 	// Body is what is posted to Callgoose, before any word about lateness.
 	Body []byte `json:"-"`
 }
@@ -250,6 +254,10 @@ type Episode struct {
 	// Adopted marks a key known only through recoveries that were given to
 	// another key, or that belonged to no alert.
 	Adopted bool `json:"adopted,omitempty"`
+	// Shared: another firing of the same incident went before it, or came beside it,
+	// and no recovery between. What one of them opens at Callgoose the last recovery
+	// closes, so none of them may be settled as collapsed.
+	Shared bool `json:"shared,omitempty"`
 	// Firing and FiringAt find the record of the firing event.
 	Firing   Position  `json:"firing,omitzero"`
 	FiringAt time.Time `json:"firing_at,omitzero"`

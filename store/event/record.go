@@ -286,6 +286,9 @@ func (ep *Episode) Append(b []byte) []byte {
 	if ep.ID == EpisodeID(ep.StartsAt, ep.Count) {
 		flags |= 8
 	}
+	if ep.Shared {
+		flags |= 16
+	}
 	b = append(b, recordVersion, flags)
 	b = appendString(appendString(b, ep.Source), ep.Alertname)
 	if flags&4 == 0 {
@@ -314,7 +317,7 @@ func DecodeEpisode(key string, b []byte) (*Episode, error) {
 		return nil, fmt.Errorf("decode episode %s: %w", key, ErrDamaged)
 	}
 	flags := r.byte()
-	ep.Key, ep.Open, ep.Adopted = key, flags&1 != 0, flags&2 != 0
+	ep.Key, ep.Open, ep.Adopted, ep.Shared = key, flags&1 != 0, flags&2 != 0, flags&16 != 0
 	ep.Source, ep.Alertname = r.string(), r.string()
 	switch {
 	case flags&4 == 0:

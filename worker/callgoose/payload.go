@@ -232,6 +232,12 @@ func join(members []Member) []byte {
 
 // appendWithFingerprint adds the member at the end of the alert's object.
 func appendWithFingerprint(b, raw []byte, fingerprint string) []byte {
+	if bytes.Contains(raw, []byte(`"fingerprint"`)) { // one that cannot be used: two would be no JSON for some
+		own := func(m Member) bool { return m.Name == "fingerprint" }
+		if members, err := split(raw); err == nil && slices.ContainsFunc(members, own) {
+			raw = join(slices.DeleteFunc(members, own))
+		}
+	}
 	raw = bytes.TrimRight(raw, " \t\r\n")
 	b = append(b, bytes.TrimRight(raw[:len(raw)-1], " \t\r\n")...)
 	return append(appendText(b, "fingerprint", fingerprint), '}')

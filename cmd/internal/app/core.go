@@ -70,7 +70,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	}
 	c.splitter = worker.NewSplitter(worker.SplitConfig{
 		From: cfg.CallgooseFrom, ByAlertname: cfg.IncidentBy == "alertname",
-		ResendAfter: cfg.ResendAfter, LateAfter: cfg.LateAfter, Retention: cfg.Retention, MinFree: cfg.MinFree, Logger: log,
+		ResendAfter: cfg.ResendAfter, Collapse: cfg.OnBacklog == "collapse", LateAfter: cfg.LateAfter, Retention: cfg.Retention, MinFree: cfg.MinFree, Logger: log,
 		Observer: observer,
 	}, c.queue, c.ledger)
 	rules := worker.DeliverConfig{

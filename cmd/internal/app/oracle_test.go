@@ -50,6 +50,7 @@ type episode struct {
 	labels            map[string]string
 	starts            []time.Time // the first one counts; the others are what PMM's twin saw
 	firing, resolved  *fate
+	shared            bool // others of the same incident fired before or beside it, without a recovery between
 }
 
 // fate is what must become of one alert.
@@ -214,10 +215,18 @@ func (o *oracle) firing(f *fate, a accepted) {
 		}
 		return
 	}
+	fresh := &episode{key: a.key, source: a.source, name: a.name, labels: a.labels, firing: f}
 	if id.open != nil { // a resolve was never sent to us
-		id.ended = id.open.starts
+		id.ended, fresh.shared = id.open.starts, true
 	}
-	id.open = &episode{key: a.key, source: a.source, name: a.name, labels: a.labels, firing: f}
+	if o.rules.byName {
+		for key, other := range o.keys {
+			if ep := other.open; ep != nil && key != a.key && ep.source == a.source && ep.name == a.name {
+				ep.shared, fresh.shared = true, true
+			}
+		}
+	}
+	id.open = fresh
 	if !a.starts.IsZero() {
 		id.open.starts = []time.Time{a.starts}
 	}
@@ -400,7 +409,7 @@ func (o *oracle) collapsible(m *message, failures int) bool {
 		return false
 	}
 	firing, resolved := m.episode.firing, m.episode.resolved
-	if resolved == nil || resolved.made || firing.reached > 0 || resolved.reached > 0 {
+	if resolved == nil || resolved.made || m.episode.shared || firing.reached > 0 || resolved.reached > 0 {
 		return false
 	}
 	if m.status == event.Firing {

@@ -240,6 +240,19 @@ func (a *App) ReplayJob(id int) (admin.Job, error) {
 	return out, err
 }
 
+// forgetEpisode closes the episode that a dropped dead letter began, when Callgoose
+// never had anything of it: while the alert fires PMM says so again, and that goes
+// out; and Callgoose is not told of a recovery from what it does not know.
+func forgetEpisode(tx event.Tx, r *event.Record) error {
+	ep, err := tx.Episode(r.Key)
+	if err != nil || ep == nil || !ep.Open || ep.Firing != r.Pos ||
+		slices.ContainsFunc(r.Attempts, func(a event.Attempt) bool { return a.Result == string(event.Delivered) }) {
+		return err
+	}
+	ep.Open, ep.Count = false, ep.Count-1
+	return tx.PutEpisode(ep)
+}
+
 // DropDeadLetters implements admin.Replayer.
 func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin.Plan, err error) {
 	c := a.core.Load()
@@ -272,7 +285,7 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 			return nil
 		}
 		for _, rec := range list {
-			if err := tx.DropRecord(rec); err != nil {
+			if err := errors.Join(tx.DropRecord(rec), forgetEpisode(tx, rec)); err != nil {
 				return err
 			}
 		}

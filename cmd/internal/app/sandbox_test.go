@@ -392,7 +392,7 @@ func (s *sandbox) start() {
 		s.t.Fatal(err)
 	}
 	p.splitter = worker.NewSplitter(worker.SplitConfig{
-		From: "PerconaPMM", ByAlertname: rules.byName, ResendAfter: rules.resend, LateAfter: rules.tellLate, Logger: log,
+		From: "PerconaPMM", ByAlertname: rules.byName, ResendAfter: rules.resend, Collapse: rules.collapse, LateAfter: rules.tellLate, Logger: log,
 	}, p, p)
 	p.deliverer = worker.NewDeliverer(worker.DeliverConfig{
 		RetryFor: rules.retryFor, Concurrency: rules.concurrency, LateAfter: rules.tellLate, Collapse: rules.collapse,

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -331,5 +332,126 @@ func TestNobodyWaitsForACoreThatCouldNotRecover(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		c.close()
+	})
+}
+
+// Whatever opens an incident must be followed by what closes it: of episodes that
+// share one none may be collapsed away.
+func TestACollapseLeavesNoIncidentOpen(t *testing.T) {
+	for _, by := range []string{"alert", "alertname"} {
+		t.Run(by, func(t *testing.T) {
+			guide := callgoosetest.Config{KeepBodies: true, Filters: callgoosetest.GuideFilters(), Tokens: []string{token}}
+			bubbleWith(t, guide, func(c *config.Config) { c.OnBacklog, c.IncidentBy = "collapse", by }, func(r *rig) {
+				r.net.Refuse(true)
+				start := time.Now()
+				r.accept(group(mysqlDown(1, "firing", start)))
+				time.Sleep(10 * time.Minute)
+				r.accept(group(mysqlDown(1, "firing", time.Now()))) // began anew, and no recovery came between
+				r.accept(group(mysqlDown(2, "firing", time.Now())))
+				time.Sleep(time.Minute)
+				r.accept(group(mysqlDown(1, "resolved", start)))
+				r.accept(group(mysqlDown(2, "resolved", start)))
+				time.Sleep(time.Minute)
+				r.accept(group(mysqlDown(2, "firing", time.Now()))) // this one is alone
+				r.accept(group(mysqlDown(2, "resolved", start)))
+				r.net.Refuse(false)
+				s := r.settle()
+				if open := r.fake.Open(); len(open) != 0 {
+					t.Errorf("left open: %+v", open)
+				}
+				if s.Collapsed < 2 {
+					t.Errorf("collapsed %d", s.Collapsed)
+				}
+			})
+		})
+	}
+}
+
+// After an outage the oldest go first, whatever else waits to be claimed.
+func TestAfterAnOutageTheOldestGoFirst(t *testing.T) {
+	for _, concurrency := range []int{1, 16} {
+		bubble(t, func(c *config.Config) { c.Rate, c.Concurrency = 10, concurrency }, func(r *rig) {
+			r.net.Refuse(true)
+			for i := range 200 {
+				r.accept(group(mysqlDown(i, "firing", time.Now())))
+			}
+			time.Sleep(time.Minute)
+			r.net.Refuse(false)
+			r.settle()
+			var order []int
+			for _, q := range r.fake.Received() {
+				_, text, _ := strings.Cut(string(q.Body), `"instance":"mysql-`)
+				text, _, _ = strings.Cut(text, ":")
+				n, err := strconv.Atoi(text)
+				if err != nil {
+					t.Fatalf("%s: %v", q.Body, err)
+				}
+				order = append(order, n)
+			}
+			for i, n := range order {
+				if d := i - n; d < -concurrency || d > concurrency {
+					t.Fatalf("with a concurrency of %d the order is %v", concurrency, order)
+				}
+			}
+		})
+	}
+}
+
+// A store that is full of alerts which are all still open has no history to give:
+// that must not stop what waits, nor be tried without end.
+func TestAStoreFullOfOpenAlertsDeliversAndRests(t *testing.T) {
+	bubble(t, func(c *config.Config) { c.MaxStore = 1 << 20 }, func(r *rig) {
+		rnd := rand.New(rand.NewPCG(1, 1))
+		accepted := 0
+		for i := range 400 {
+			a := mysqlDown(i, "firing", time.Now())
+			note := make([]byte, 4<<10) // labels that do not compress, and that an open alert must keep
+			for j := range note {
+				note[j] = byte('a' + rnd.IntN(26))
+			}
+			a.Labels["note"] = string(note)
+			if r.post(group(a)).Code == http.StatusAccepted {
+				accepted++
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		s := r.settle()
+		if s.Delivered != int64(accepted) || s.Queued != 0 {
+			t.Errorf("accepted %d, delivered %d, queued %d", accepted, s.Delivered, s.Queued)
+		}
+		time.Sleep(time.Minute)
+		seq := r.app.core.Load().queue.LastEvent()
+		time.Sleep(time.Hour)
+		if n := r.app.core.Load().queue.LastEvent() - seq; n > 6*5*uint64(accepted) {
+			t.Errorf("in an hour in which nothing happened %d copies were made of %d alerts", n, accepted)
+		}
+		if !strings.Contains(r.logs.String(), "full of alerts that are open") {
+			t.Error("nobody says why")
+		}
+	})
+}
+
+// PMM says it again as long as it fires, and a dead letter that was dropped must
+// not keep that from going out.
+func TestAfterADropTheAlertCanComeAgain(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		start := time.Now()
+		r.fake.FailNext(2, callgoosetest.Failure{Mode: callgoosetest.Status, Status: 422})
+		r.accept(group(mysqlDown(1, "firing", start)))
+		r.accept(group(mysqlDown(2, "firing", start)))
+		r.settle()
+		if p, err := r.app.DropDeadLetters(context.Background(), admin.DropRequest{}); p.Events != 2 || err != nil {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		r.accept(group(mysqlDown(1, "firing", start)))   // it fires on
+		r.accept(group(mysqlDown(2, "resolved", start))) // it is over
+		s := r.settle()
+		if s.Delivered != 1 || s.SuppressedReason[event.ReasonResolved] != 1 || len(r.fake.Open()) != 1 {
+			t.Errorf("delivered %d, suppressed %v, open %d", s.Delivered, s.SuppressedReason, len(r.fake.Open()))
+		}
+		r.accept(group(mysqlDown(1, "resolved", start)))
+		if r.settle(); len(r.fake.Open()) != 0 {
+			t.Error("it was not closed")
+		}
 	})
 }

@@ -98,7 +98,7 @@ func (p *program) eventsList(c *cli.Context) error {
 	if err := p.showEvents(c, list); err != nil {
 		return err
 	}
-	if len(list) == c.Int("limit") && c.String("output") != "json" {
+	if len(list) == c.Int("limit") {
 		fmt.Fprintf(p.err, "the newest %d; more with --limit, less with filters\n", len(list))
 	}
 	return nil

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime"
@@ -57,6 +58,7 @@ func (p *program) serve(c *cli.Context) error {
 			log.Warn(string(w), "component", "config")
 		}
 	}
+	slog.SetDefault(log) // net/http writes there what a server sends unasked, which may be a secret
 	a, err := app.New(cfg, app.Options{
 		Version: build().Version, Logger: log, Notify: sdnotify.New(p.environ),
 		Ready: func(addrs app.Addresses) { fmt.Fprintln(p.out, addrs.Line()) },

@@ -53,7 +53,7 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 		if in := s.Callgoose.NextProbe.Sub(now).Round(time.Second); in > 0 {
 			next = "in " + in.String()
 		}
-		rows = append(rows, []string{"", "next probe " + next})
+		rows = append(rows, []string{"", "next probe " + next + " (SIGHUP probes at once)"})
 	}
 	if s.Callgoose.State == event.Held {
 		rows = append(rows, []string{"", "token or address is wrong: pmm-callgoose doctor says which; a new token in its file is found by itself"})
