@@ -227,8 +227,8 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 	}
 	var seen map[string]state
 	// look writes what is news. It returns false when nobody reads any more.
-	look := func() bool {
-		list, err := h.Source.Events(r.Context(), f, tailWindow)
+	look := func(ctx context.Context) bool {
+		list, err := h.Source.Events(ctx, f, tailWindow)
 		if err != nil {
 			return true // between two openings of the store
 		}
@@ -252,7 +252,7 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 	for {
 		// Looking costs as much as there is to look through.
 		if now := h.changes(); now != changes || seen == nil || h.Pages == nil {
-			if changes = now; !look() {
+			if changes = now; !look(r.Context()) {
 				return
 			}
 		}

@@ -278,11 +278,11 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 			return err
 		}
 		p.Incidents = len(incidents)
-		if mistaken = asked.missing(); r.Limit > 0 {
-			mistaken = nil
+		if r.Limit == 0 {
+			mistaken = asked.missing()
 		}
 		if r.DryRun || mistaken != nil {
-			return nil
+			list = nil
 		}
 		for _, rec := range list {
 			if err := errors.Join(tx.DropRecord(rec), forgetEpisode(tx, rec)); err != nil {

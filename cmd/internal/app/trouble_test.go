@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -318,7 +317,7 @@ func TestNobodyWaitsForACoreThatCouldNotRecover(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		cfg := *r.cfg
 		cfg.DataDir = dir
-		c, err := openCore(context.Background(), &cfg, Options{NoSync: true, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Transport: r.net})
+		c, err := openCore(context.Background(), &cfg, Options{NoSync: true, Logger: slog.New(slog.DiscardHandler), Transport: r.net})
 		if err != nil {
 			t.Fatal(err)
 		}

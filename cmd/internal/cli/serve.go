@@ -55,7 +55,7 @@ func (p *program) serve(c *cli.Context) error {
 	log := newLogger(cfg, p.err)
 	if cfg.LogFormat == "json" {
 		for _, w := range warnings {
-			log.Warn(string(w), "component", "config")
+			log.Warn("a setting is odd", "component", "config", "warning", string(w))
 		}
 	}
 	slog.SetDefault(log) // net/http writes there what a server sends unasked, which may be a secret

@@ -87,11 +87,10 @@ func (s *Secret) Reveal() string {
 // IsSet tells whether there is a secret.
 func (s *Secret) IsSet() bool { return s.Reveal() != "" }
 
-// Name is the setting that the secret is the value of, and File is where it was
-// read, if it was read from a file.
+// Name is the setting that the secret is the value of.
 func (s *Secret) Name() string { return s.name }
 
-// File: see Name.
+// File is where it was read, "" when that was no file.
 func (s *Secret) File() string { return s.file }
 
 // Reload reads the file again and tells whether the secret changed. On an error
