@@ -35,13 +35,15 @@ func (r *room) wrote(bytes, alerts int) {
 func (r *room) refuse(body int) error {
 	need := 3 * int64(body)
 	if used, limit := r.used.Load(), r.max.Load(); used+need > limit {
-		return fmt.Errorf("%w: %d of %d bytes are used (--max-store)", ErrFull, used, limit)
+		return fmt.Errorf("%w: %s of %s are used (--max-store)", ErrFull, mib(used), mib(limit))
 	}
 	if free, limit := r.free.Load(), r.minFree.Load(); limit > 0 && free-need < limit {
-		return fmt.Errorf("%w: %d bytes are free on disk, %d must stay free (--min-free)", ErrFull, max(free, 0), limit)
+		return fmt.Errorf("%w: only %s are free on the disk, %s must stay free (--min-free)", ErrFull, mib(max(free, 0)), mib(limit))
 	}
 	return nil
 }
+
+func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // Room says how many bytes are stored, how many may be, and how many are free
 // on the disk; -1 when that is the disk of an external server.

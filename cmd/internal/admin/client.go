@@ -175,6 +175,10 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 		if errors.Is(err, os.ErrPermission) {
 			return nil, fmt.Errorf("no permission to ask the service at %s: run this as its user", c.where)
 		}
+		var cause *net.DNSError
+		if errors.As(err, &cause) {
+			return nil, fmt.Errorf("%w at %s: there is no such host", ErrNoService, c.where)
+		}
 		return nil, fmt.Errorf("%w at %s", ErrNoService, c.where)
 	}
 	if resp.StatusCode == http.StatusOK {
@@ -188,6 +192,9 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	}
 	if resp.StatusCode == http.StatusNotFound && answer.Error == ErrNotFound.Error() {
 		return nil, fmt.Errorf("%w: %s (settled events go after --retention)", ErrNotFound, strings.TrimPrefix(path, "/api/v1/events/"))
+	}
+	if resp.StatusCode == http.StatusNotFound && strings.HasPrefix(answer.Error, "no such path: webhooks") {
+		return nil, fmt.Errorf("%s is the address for PMM's webhooks; operators have one of their own (--admin-listen)", c.where)
 	}
 	return nil, errors.New(answer.Error)
 }

@@ -59,6 +59,7 @@ func New(cfg Config) http.Handler {
 	h := handler{cfg, newSite(cfg)}
 	mux := http.NewServeMux()
 	h.site.routes(mux)
+	mux.HandleFunc("GET /", h.nowhere)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]string{"status": "alive"})
 	})
@@ -154,6 +155,15 @@ func reply(w http.ResponseWriter, code int, v any) {
 
 func fail(w http.ResponseWriter, code int, err error) {
 	reply(w, code, map[string]string{"error": err.Error()})
+}
+
+// nowhere answers for a path that does not exist.
+func (h handler) nowhere(w http.ResponseWriter, r *http.Request) {
+	if !strings.Contains(r.Header.Get("Accept"), "text/html") { // no browser
+		fail(w, http.StatusNotFound, errors.New("no such path"))
+		return
+	}
+	h.site.problem(w, r, http.StatusNotFound, errors.New("there is no such page"))
 }
 
 func (h handler) ready(w http.ResponseWriter, _ *http.Request) {

@@ -161,6 +161,9 @@ func (l *loader) check() {
 		}
 		l.wrong(file.name, "%s cannot be read: %v", file.path, err)
 	}
+	if l.unreadable { // what is missing may stand there
+		return
+	}
 	if !l.given("callgoose-url") {
 		l.wrong("callgoose-url", "is needed: the endpoint of your Callgoose organisation, https://…/v1/process")
 	}

@@ -35,12 +35,15 @@ func (l *loader) readFile(path string) {
 	}
 	switch {
 	case err != nil:
+		l.unreadable = true
 		l.problem(path, "cannot be read: %v", err)
 	case len(b) > most:
+		l.unreadable = true
 		l.problem(path, "is too large for a configuration file")
 	default:
 		var problems Problems
 		l.file, problems = parseFile(path, b)
+		l.unreadable = l.file == nil && len(problems) > 0
 		l.problems = append(l.problems, problems...)
 	}
 }

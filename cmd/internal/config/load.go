@@ -109,6 +109,8 @@ type loader struct {
 	in       Input
 	env      map[string]string
 	file     map[string]entry
+	// unreadable: the file is not there, or is no YAML.
+	unreadable bool
 	c        *Config
 	warnings []Warning
 	problems Problems

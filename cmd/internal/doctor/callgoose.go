@@ -44,6 +44,10 @@ func (e *examination) callgoose(ctx context.Context) {
 		return
 	}
 	e.skip("callgoose token", "not reached")
+	if e.Service != nil && e.Service.State == "up" {
+		e.warn("callgoose", fix("Run doctor with the variables of the service: HTTPS_PROXY, HTTP_PROXY, NO_PROXY (systemctl show -p Environment pmm-callgoose)."),
+			"the service does reach it: its way out is another one than that from here")
+	}
 }
 
 // connect goes as far as a connection on which a request could be sent.

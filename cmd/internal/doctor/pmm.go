@@ -141,7 +141,10 @@ func (e *examination) credentials(w *pmm.Webhook, fail func(way, format string, 
 
 // routes tells what may keep alerts from the routes that lead to it.
 func (e *examination) routes(w *pmm.Webhook, name string) {
+	before := e.Report.Warnings
+	var leads []string
 	for _, r := range w.Routes {
+		leads = append(leads, or(oneLine(strings.Join(r.Matches, ", ")), "all alerts"))
 		which := "its route"
 		if len(r.Matches) > 0 {
 			which += " for " + oneLine(strings.Join(r.Matches, ", "))
@@ -152,6 +155,9 @@ func (e *examination) routes(w *pmm.Webhook, name string) {
 		if r.Muted {
 			e.warn("pmm policies", fix("Is that meant? See the mute timings of the route."), "%s: %s is muted at times", name, which)
 		}
+	}
+	if e.Report.Warnings == before {
+		e.ok("pmm policies", "%s gets %s", name, strings.Join(leads, "; and "))
 	}
 }
 
