@@ -439,7 +439,7 @@ func (d *Deliverer) settleQuietly(ctx context.Context, seq uint64) error {
 func (d *Deliverer) start(attempts context.Context, now time.Time) error {
 	collapses, most := 0, 2*d.cfg.Concurrency+claimAhead
 	if d.limit.Limit() != rate.Inf {
-		most = d.cfg.Concurrency // a claim that waits long is made twice
+		most = 2 * d.cfg.Concurrency // a claim that waits long is made twice
 	}
 	for d.flying < most {
 		ok, probe := d.circuit.allow(now)

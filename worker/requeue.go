@@ -168,8 +168,8 @@ func (s *Splitter) prune(ctx context.Context, now time.Time) error {
 			}
 			// What is left belongs to open alerts, and is only written again.
 			s.vain, s.futile = 0, now.Add(pruneFutile)
-			s.log.ErrorContext(ctx, "the store is full of alerts that are open: raise --max-store, or see why their recoveries do not come",
-				"used_bytes", left, "max_bytes", limit)
+			s.log.ErrorContext(ctx, "no room can be made: what is left belongs to alerts that are open; raise --max-store or free the disk, and see why their recoveries do not come",
+				"used_bytes", left, "max_bytes", limit, "free_bytes", free, "min_free_bytes", s.cfg.MinFree)
 			return nil
 		}
 		s.vain = 0

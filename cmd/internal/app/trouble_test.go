@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -24,6 +25,7 @@ import (
 )
 
 func (r *rig) reopened() int {
+	synctest.Wait()
 	return strings.Count(r.logs.String(), "the store failed; opening it again")
 }
 
@@ -78,9 +80,8 @@ func TestAfterALongOutageNothingGoesOutTwice(t *testing.T) {
 				}
 			}
 			time.Sleep(3 * time.Hour)
-			rnd := rand.New(rand.NewPCG(1, uint64(n)))
 			r.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Hook, Hook: func(*http.Request, []byte) *callgoosetest.Response {
-				time.Sleep(time.Duration(rnd.IntN(400)) * time.Millisecond)
+				time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond)
 				return nil
 			}})
 			r.net.Refuse(false)
@@ -233,6 +234,7 @@ func TestHistoryGivesWayToMinFree(t *testing.T) {
 		r.restart()
 		time.Sleep(time.Minute)
 		after := r.status()
+		synctest.Wait() // the log may be read
 		if after.Store.UsedBytes > s.Store.UsedBytes/2 || !strings.Contains(r.logs.String(), "short of --min-free") {
 			t.Errorf("%d bytes used, before %d", after.Store.UsedBytes, s.Store.UsedBytes)
 		}
@@ -424,7 +426,8 @@ func TestAStoreFullOfOpenAlertsDeliversAndRests(t *testing.T) {
 		if n := r.app.core.Load().queue.LastEvent() - seq; n > 6*5*uint64(accepted) {
 			t.Errorf("in an hour in which nothing happened %d copies were made of %d alerts", n, accepted)
 		}
-		if !strings.Contains(r.logs.String(), "full of alerts that are open") {
+		synctest.Wait()
+		if !strings.Contains(r.logs.String(), "belongs to alerts that are open") {
 			t.Error("nobody says why")
 		}
 	})
