@@ -24,7 +24,7 @@ import (
 // Errors a caller must branch on.
 var (
 	// ErrFull: what is not settled fills the store, or the disk is nearly full.
-	ErrFull = errors.New("there is no room in the store")
+	ErrFull = errors.New("the store is full")
 	// ErrUnavailable: the queue cannot say that it stored something. What was
 	// being published may or may not be on disk.
 	ErrUnavailable = errors.New("the queue is not available")

@@ -38,7 +38,7 @@ func (r *room) refuse(body int) error {
 		return fmt.Errorf("%w: %s of %s are used (--max-store)", ErrFull, mib(used), mib(limit))
 	}
 	if free, limit := r.free.Load(), r.minFree.Load(); limit > 0 && free-need < limit {
-		return fmt.Errorf("%w: only %s are free on the disk, %s must stay free (--min-free)", ErrFull, mib(max(free, 0)), mib(limit))
+		return fmt.Errorf("%w: the disk has only %s free, %s must stay free (--min-free)", ErrFull, mib(max(free, 0)), mib(limit))
 	}
 	return nil
 }
