@@ -175,8 +175,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 		if errors.Is(err, os.ErrPermission) {
 			return nil, fmt.Errorf("no permission to ask the service at %s: run this as its user", c.where)
 		}
-		var cause *net.DNSError
-		if errors.As(err, &cause) {
+		if _, ok := errors.AsType[*net.DNSError](err); ok {
 			return nil, fmt.Errorf("%w at %s: there is no such host", ErrNoService, c.where)
 		}
 		return nil, fmt.Errorf("%w at %s", ErrNoService, c.where)

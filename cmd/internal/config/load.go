@@ -106,14 +106,14 @@ func Load(in Input) (*Config, []Warning, error) {
 }
 
 type loader struct {
-	in       Input
-	env      map[string]string
-	file     map[string]entry
+	in   Input
+	env  map[string]string
+	file map[string]entry
 	// unreadable: the file is not there, or is no YAML.
 	unreadable bool
-	c        *Config
-	warnings []Warning
-	problems Problems
+	c          *Config
+	warnings   []Warning
+	problems   Problems
 }
 
 func (l *loader) problem(where, format string, args ...any) {
