@@ -157,19 +157,18 @@ func (s *Splitter) prune(ctx context.Context, now time.Time) error {
 		if share == 0 && !byTime {
 			return nil
 		}
-		removed, err := s.pruneOnce(ctx, now, share)
-		if err != nil || !removed {
+		removed, kept, err := s.pruneOnce(ctx, now, share)
+		if err != nil || removed == 0 {
 			return err
 		}
-		left, _, _ := s.streams.Room()
-		if cut := share * float64(used); share > 0 && float64(used-left) < cut/50 {
+		if share > 0 && 50*kept > 49*removed { // nearly all
 			if s.vain++; s.vain < pruneVain {
 				return nil // more may be settled at the next look
 			}
 			// What is left belongs to open alerts, and is only written again.
 			s.vain, s.futile = 0, now.Add(pruneFutile)
 			s.log.ErrorContext(ctx, "no room can be made: what is left belongs to alerts that are open; raise --max-store or free the disk, and see why their recoveries do not come",
-				"used_bytes", left, "max_bytes", limit, "free_bytes", free, "min_free_bytes", s.cfg.MinFree)
+				"used_bytes", used, "max_bytes", limit, "free_bytes", free, "min_free_bytes", s.cfg.MinFree)
 			return nil
 		}
 		s.vain = 0
@@ -181,8 +180,9 @@ func (s *Splitter) prune(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// pruneOnce removes the oldest share of what is settled, and what is too old.
-func (s *Splitter) pruneOnce(ctx context.Context, now time.Time, share float64) (removed bool, err error) {
+// pruneOnce removes the oldest share of what is settled, and what is too old. It
+// returns how many messages it removed, and how many it wrote again for open alerts.
+func (s *Splitter) pruneOnce(ctx context.Context, now time.Time, share float64) (removed, kept uint64, err error) {
 	s.pruned = now
 	cutoff := time.Time{}
 	if s.cfg.Retention > 0 {
@@ -196,9 +196,9 @@ func (s *Splitter) pruneOnce(ctx context.Context, now time.Time, share float64) 
 		}
 		return nil
 	}); err != nil {
-		return false, err
+		return 0, 0, err
 	}
-	events, moreEvents, err := s.cut(ctx, floor, share, cutoff, s.streams.FirstEvent, func(seq uint64) (time.Time, error) {
+	events, err := s.cut(ctx, floor, share, cutoff, s.streams.FirstEvent, func(seq uint64) (time.Time, error) {
 		e, err := s.streams.Event(ctx, seq)
 		if err != nil {
 			return time.Time{}, err
@@ -206,73 +206,78 @@ func (s *Splitter) pruneOnce(ctx context.Context, now time.Time, share float64) 
 		return e.QueuedAt, nil
 	})
 	if err != nil {
-		return false, err
+		return 0, 0, err
 	}
-	notes, moreNotes, err := s.cut(ctx, split, share, cutoff, s.streams.FirstNotification, func(seq uint64) (time.Time, error) {
+	notes, err := s.cut(ctx, split, share, cutoff, s.streams.FirstNotification, func(seq uint64) (time.Time, error) {
 		n, err := s.streams.Notifications(ctx, seq)
 		if err != nil || len(n) == 0 {
 			return time.Time{}, err
 		}
 		return n[0].ReceivedAt, nil
 	})
-	if err != nil || notes == 0 && events == 0 {
-		return false, err
+	if err != nil || notes.count+events.count == 0 {
+		return 0, 0, err
 	}
-	if moreEvents || moreNotes {
+	if events.more || notes.more {
 		s.pruned = time.Time{} // at the next look
 	}
-	if err := s.keepOpen(ctx, events); err != nil {
-		return false, fmt.Errorf("keep open episodes: %w", err)
+	if kept, err = s.keepOpen(ctx, events.upTo); err != nil {
+		return 0, 0, fmt.Errorf("keep open episodes: %w", err)
 	}
 	faultpoint.Here("prune-kept")
-	if err := s.streams.Purge(ctx, notes, events); err != nil {
-		return false, err
+	if err := s.streams.Purge(ctx, notes.upTo, events.upTo); err != nil {
+		return 0, 0, err
 	}
 	faultpoint.Here("prune-cut")
-	s.log.DebugContext(ctx, "removed settled history", "notifications_up_to", notes, "events_up_to", events)
-	if cutoff.IsZero() {
-		return true, nil
+	s.log.DebugContext(ctx, "removed settled history", "notifications_up_to", notes.upTo, "events_up_to", events.upTo, "kept", kept)
+	if !cutoff.IsZero() {
+		err = s.ledger.Alone(func(tx event.Tx) error {
+			_, err := tx.DropDays(cutoff)
+			return err
+		})
 	}
-	return true, s.ledger.Alone(func(tx event.Tx) error {
-		_, err := tx.DropDays(cutoff)
-		return err
-	})
+	return notes.count + events.count, kept, err
 }
 
 // atALook is how many messages are asked for their age at one look: each is read,
 // and the splitter waits meanwhile.
 const atALook = 2000
 
-// cut is the last sequence, up to most, that can go: because it is older than
-// cutoff, or because it belongs to the oldest share. 0 = nothing; more = there may
-// be others as old. It stops at the first that is young: a clock that was wrong, or
+// stretch is the beginning of a stream that can go: up to a sequence, 0 for nothing.
+type stretch struct {
+	upTo, count uint64
+	more        bool // there may be others as old
+}
+
+// cut finds what can go, of the messages up to most: what is older than cutoff, and
+// the oldest share. It stops at the first that is young: a clock that was wrong, or
 // an import, puts old ones behind it.
 func (s *Splitter) cut(ctx context.Context, most uint64, share float64, cutoff time.Time,
 	first func(context.Context) (uint64, error), at func(uint64) (time.Time, error),
-) (upTo uint64, more bool, err error) {
+) (cut stretch, err error) {
 	from, err := first(ctx)
 	if err != nil || from > most {
-		return 0, false, err
+		return cut, err
 	}
-	upTo = from - 1 + uint64(share*float64(most-from+1))
+	upTo := from - 1 + uint64(share*float64(most-from+1))
 	for n := 0; upTo < most && !cutoff.IsZero(); n++ {
 		if n == atALook {
-			more = true
+			cut.more = true
 			break
 		}
 		t, err := at(upTo + 1)
 		if err != nil && !errors.Is(err, event.ErrGone) && !errors.Is(err, event.ErrDamaged) {
-			return 0, false, err
+			return stretch{}, err
 		}
 		if err == nil && !t.Before(cutoff) {
 			break
 		}
 		upTo++
 	}
-	if upTo < from {
-		return 0, false, nil
+	if upTo >= from {
+		cut.upTo, cut.count = upTo, upTo-from+1
 	}
-	return upTo, more, nil
+	return cut, nil
 }
 
 // keptAnnotations bounds what is kept of an open alert that was delivered.
@@ -287,19 +292,17 @@ func size(texts map[string]string) (n int) {
 
 // keepOpen copies the firing events of open episodes that are about to go: a
 // rebuilt ledger must still know them, and a repeat may have to be sent.
-func (s *Splitter) keepOpen(ctx context.Context, upTo uint64) error {
-	if upTo == 0 {
-		return nil
-	}
-	for more := true; more; {
+func (s *Splitter) keepOpen(ctx context.Context, upTo uint64) (kept uint64, err error) {
+	for more := upTo > 0; more; {
 		if err := s.alone(ctx, func(b *batch) (err error) {
 			more, err = b.keepSome(upTo)
+			kept += uint64(len(b.events))
 			return err
 		}); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return kept, nil
 }
 
 // keepSome copies as many as one batch takes, and reports whether there are more:
