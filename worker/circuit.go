@@ -24,6 +24,7 @@ type circuit struct {
 	fails   int             // failures on end, without an answer between them
 	failed  map[string]bool // lanes they happened in
 	told    bool            // Callgoose said itself how long to wait
+	blamed  bool            // the last failure may be that event's own: Callgoose was reached
 	probing bool            // a probe is under way
 	probeAt time.Time       // when the next one may go
 }
@@ -63,7 +64,7 @@ func (c *circuit) observe(now time.Time, lane string, probe bool, v verdict, tex
 		return c.become(now, event.Up, "")
 	}
 	c.fails++
-	c.told = v.wait > 0
+	c.told, c.blamed = v.wait > 0, v.class != unreachable
 	if len(c.failed) < 2 {
 		c.failed[lane] = true
 	}
@@ -104,5 +105,5 @@ func (c *circuit) pause(now time.Time, retryAfter time.Duration) time.Duration {
 // hopeful reports whether an event of this lane is worth a probe at once: all
 // failures so far were of one other lane, so it may be that event and not Callgoose.
 func (c *circuit) hopeful(lane string) bool {
-	return c.State == event.Down && !c.told && len(c.failed) == 1 && !c.failed[lane]
+	return c.State == event.Down && !c.told && c.blamed && len(c.failed) == 1 && !c.failed[lane]
 }

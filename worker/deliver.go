@@ -844,10 +844,10 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 		d.w.enqueue(r.lane, time.Time{})
 		return nil
 	}
-	if r.probe && !r.attempt.Sent { // nothing was said of this event: the next probe is the oldest again
+	changed := d.circuit.observe(now, r.lane.key, r.probe, r.verdict, r.attempt.Error)
+	if r.probe && !d.circuit.blamed { // nothing was said of this event: the next probe is the oldest again
 		delete(d.probed, r.lane.key)
 	}
-	changed := d.circuit.observe(now, r.lane.key, r.probe, r.verdict, r.attempt.Error)
 	retry := r.verdict.outcome == "" && r.verdict.class != interrupted
 	own := retry && r.verdict.class == trouble && d.circuit.State == event.Up
 	var next time.Time
