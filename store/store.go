@@ -65,16 +65,15 @@ type Store struct {
 	pages  mapped // of its file
 	// changes counts commits.
 	changes atomic.Uint64
-	// shown is the committed state, for those who must not wait for the disk. What
-	// it points to is never changed.
-	shown atomic.Pointer[state]
+	// state is what was committed last, also for those who must not wait for the
+	// disk. What it points to is never changed.
+	state atomic.Pointer[state]
 	// broken is set when a commit failed: what the file then says may not be what it
 	// will say after the next start. Only opening it again tells.
 	broken atomic.Bool
 
-	// writing is held while a transaction writes; it guards state and open.
+	// writing is held while a transaction writes; it guards open.
 	writing sync.Mutex
-	state   state
 	open    openEpisodes // nil = not made yet
 }
 
@@ -140,8 +139,6 @@ func Open(cfg Config) (s *Store, fresh bool, err error) {
 		_ = db.Close()
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
 	}
-	first := s.state.clone()
-	s.shown.Store(&first)
 	s.wg.Go(s.commit)
 	if !cfg.NoSync {
 		s.wg.Go(s.keepSmall)
@@ -150,6 +147,7 @@ func Open(cfg Config) (s *Store, fresh bool, err error) {
 }
 
 func (s *Store) init() (fresh bool, err error) {
+	var first state
 	err = s.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		fresh = meta == nil
@@ -166,7 +164,7 @@ func (s *Store) init() (fresh bool, err error) {
 			return fmt.Errorf("format %d: %w", v, event.ErrNewer)
 		}
 		if b := meta.Get(keyState); b != nil {
-			if err := readState(b, &s.state); err != nil {
+			if err := readState(b, &first); err != nil {
 				return err
 			}
 		}
@@ -175,9 +173,10 @@ func (s *Store) init() (fresh bool, err error) {
 		}
 		return nil
 	})
-	if s.state.Counts == nil {
-		s.state.Counts = map[string]int64{}
+	if first.Counts == nil {
+		first.Counts = map[string]int64{}
 	}
+	s.state.Store(&first)
 	return fresh, err
 }
 
@@ -296,7 +295,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 	var next state
 	var began time.Time // of the commit
 	err := s.db.Update(func(btx *bbolt.Tx) error {
-		t := &tx{tx: btx, state: s.state.clone(), open: s.open, opens: func(o openEpisodes) { s.open = o }, pages: &s.pages}
+		t := &tx{tx: btx, state: s.state.Load().clone(), open: s.open, opens: func(o openEpisodes) { s.open = o }, pages: &s.pages}
 		err := fn(t)
 		if err = cmp.Or(err, t.bad); err != nil {
 			fnFailed = true
@@ -316,8 +315,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 		return btx.Bucket(bucketMeta).Put(keyState, seal(keyState, b))
 	})
 	if err == nil {
-		s.state = next
-		s.shown.Store(&next)
+		s.state.Store(&next)
 		s.changes.Add(1)
 		if s.cfg.Committed != nil {
 			s.cfg.Committed(time.Since(began))
@@ -384,4 +382,4 @@ type Summary struct {
 }
 
 // Summary is the small state as it was last committed. It waits for nobody.
-func (s *Store) Summary() Summary { return Summary(s.shown.Load().clone()) }
+func (s *Store) Summary() Summary { return Summary(s.state.Load().clone()) }

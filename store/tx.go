@@ -409,38 +409,36 @@ func (t *tx) Settled() iter.Seq[uint64] {
 	}
 }
 
+// marksOf reads the marks of the messages beside seq, nil when there are none.
+func (t *tx) marksOf(seq uint64) (key, bits []byte, err error) {
+	key = marksKey(seq)
+	if sealed := t.tx.Bucket(bucketSettled).Get(key); sealed != nil {
+		bits, err = unseal(key, sealed)
+	}
+	return key, bits, err
+}
+
 func (t *tx) IsSettled(seq uint64) (bool, error) {
 	if seq <= t.state.Floor {
 		return true, nil
 	}
-	key := marksKey(seq)
-	sealed := t.tx.Bucket(bucketSettled).Get(key)
-	if sealed == nil {
-		return false, nil
-	}
-	bits, err := unseal(key, sealed)
-	if err != nil {
-		return false, err
-	}
+	_, bits, err := t.marksOf(seq)
 	at := seq % marks / 8
-	return at < uint64(len(bits)) && bits[at]&(1<<(seq%8)) != 0, nil
+	return at < uint64(len(bits)) && bits[at]&(1<<(seq%8)) != 0, err
 }
 
 func (t *tx) Settle(seq uint64) error {
 	if seq <= t.state.Floor {
 		return nil
 	}
-	b, key := t.tx.Bucket(bucketSettled), marksKey(seq)
-	value := make([]byte, marks/8, marks/8+4)
-	if sealed := b.Get(key); sealed != nil {
-		bits, err := unseal(key, sealed)
-		if err != nil {
-			return err
-		}
-		copy(value, bits)
+	key, bits, err := t.marksOf(seq)
+	if err != nil {
+		return err
 	}
+	value := make([]byte, marks/8, marks/8+4)
+	copy(value, bits)
 	value[seq%marks/8] |= 1 << (seq % 8)
-	return b.Put(key, seal(key, value))
+	return t.tx.Bucket(bucketSettled).Put(key, seal(key, value))
 }
 
 func (t *tx) SetFloor(seq uint64) error {

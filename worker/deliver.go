@@ -513,20 +513,19 @@ func (d *Deliverer) next(probe bool) *lane {
 // its place behind the one before, and closes passed for the one after.
 func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool, before <-chan struct{}, passed chan<- struct{}) result {
 	res := result{lane: l, probe: probe}
-	pass := sync.OnceFunc(func() { close(passed) })
+	pass := sync.OnceFunc(func() { <-before; close(passed) })
 	defer pass()
 	if !d.mayGo(probe) {
-		<-before
 		res.skipped = true
 		return res
 	}
 	e := it.ev
 	tries, frozenNow, delayedBy, err := d.claim(ctx, it, e, false)
-	if res.known = errors.Is(err, errSettled); res.known || err != nil {
-		<-before
-		if !res.known {
-			res.err = err
-		}
+	if res.known = errors.Is(err, errSettled); res.known {
+		return res
+	}
+	if err != nil {
+		res.err = err
 		return res
 	}
 	claimed := time.Now()
@@ -554,7 +553,7 @@ func (d *Deliverer) attempt(ctx context.Context, l *lane, it *item, probe bool, 
 	if e.Body == nil {
 		full, err := d.body(ctx, it)
 		switch {
-		case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+		case event.Unreadable(err):
 			// Nothing is left to send; said as a dead letter, never in the way.
 			res.verdict = verdict{result: "dead", outcome: event.Dead, reason: err.Error()}
 			res.attempt = event.Attempt{At: time.Now().UTC(), Result: "dead", Error: err.Error()}

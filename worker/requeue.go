@@ -69,7 +69,7 @@ func (s *Splitter) requeue(ctx context.Context, r *requeue) error {
 			}
 			e, err := s.readToSend(ctx, rec)
 			switch {
-			case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+			case event.Unreadable(err):
 				continue
 			case err != nil:
 				return err
@@ -266,7 +266,7 @@ func (s *Splitter) cut(ctx context.Context, most uint64, share float64, cutoff t
 			break
 		}
 		t, err := at(upTo + 1)
-		if err != nil && !errors.Is(err, event.ErrGone) && !errors.Is(err, event.ErrDamaged) {
+		if err != nil && !event.Unreadable(err) {
 			return stretch{}, err
 		}
 		if err == nil && !t.Before(cutoff) {
@@ -320,7 +320,7 @@ func (b *batch) keepSome(upTo uint64) (more bool, err error) {
 			continue
 		}
 		e, err := b.read(b.ctx, rec)
-		if errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged) {
+		if event.Unreadable(err) {
 			continue
 		}
 		if err != nil {

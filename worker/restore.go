@@ -16,7 +16,7 @@ import (
 // read reads the event of a record, from either place.
 func (s *Splitter) read(ctx context.Context, r *event.Record) (*event.Event, error) {
 	e, err := s.streams.Event(ctx, r.Seq)
-	if !errors.Is(err, event.ErrGone) && !errors.Is(err, event.ErrDamaged) {
+	if !event.Unreadable(err) {
 		return e, err
 	}
 	if again, rerr := s.Restore(ctx, r); rerr == nil {
@@ -81,7 +81,7 @@ func (d *Deliverer) checkGap(ctx context.Context, seq uint64) error {
 			continue
 		}
 		switch _, err := d.bodies.Event(ctx, missing); {
-		case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+		case event.Unreadable(err):
 			lost = append(lost, missing)
 		case err != nil:
 			return err
@@ -133,7 +133,7 @@ func (d *Deliverer) lostSome(ctx context.Context, seqs []uint64, records map[uin
 		}
 		e, err := d.cfg.Restore(ctx, r)
 		switch {
-		case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+		case event.Unreadable(err):
 			gone = append(gone, seq)
 			d.log.ErrorContext(ctx, "an event is lost: neither it nor its notification can be read; it is kept as a dead letter",
 				"event_id", r.ID, "event_key", r.Key, "alertname", r.Alertname, "status", r.Status, "seq", seq, "err", err)
@@ -170,7 +170,7 @@ func (d *Deliverer) lostSome(ctx context.Context, seqs []uint64, records map[uin
 // body reads an event again whose body was not kept in memory.
 func (d *Deliverer) body(ctx context.Context, it *item) (*event.Event, error) {
 	e, err := d.bodies.Event(ctx, it.seq)
-	if d.cfg.Restore == nil || !errors.Is(err, event.ErrGone) && !errors.Is(err, event.ErrDamaged) {
+	if d.cfg.Restore == nil || !event.Unreadable(err) {
 		return e, err
 	}
 	var r *event.Record

@@ -354,7 +354,7 @@ func (b *batch) next() uint64 {
 func (b *batch) envelope(seq uint64) error {
 	notes, err := b.streams.Notifications(b.ctx, seq)
 	switch {
-	case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+	case event.Unreadable(err):
 		// Never stuck behind it, never silent about it.
 		until := seq
 		if first, ferr := b.streams.FirstNotification(b.ctx); ferr == nil && first > seq {
@@ -556,7 +556,7 @@ func (b *batch) complete(c *candidate, ep *event.Episode, labels map[string]stri
 			return err
 		}
 		switch fired, err = b.read(b.ctx, r); {
-		case errors.Is(err, event.ErrGone), errors.Is(err, event.ErrDamaged):
+		case event.Unreadable(err):
 			return nil
 		case err != nil:
 			return err
@@ -639,7 +639,7 @@ func (b *batch) again(c *candidate, last *event.Record) error {
 		return err
 	}
 	old, err := b.readToSend(b.ctx, r)
-	if errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged) {
+	if event.Unreadable(err) {
 		b.log.WarnContext(b.ctx, "a discarded event is no longer stored and cannot be sent again", "event_id", r.ID)
 		return b.suppress(c, r.Key, nil, event.ReasonRepeat)
 	}

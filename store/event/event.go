@@ -288,6 +288,10 @@ var (
 	ErrDamaged = errors.New("the stored message is damaged")
 )
 
+// Unreadable reports whether err says of one message that nothing can be read of it.
+// The others are not its fault.
+func Unreadable(err error) bool { return errors.Is(err, ErrGone) || errors.Is(err, ErrDamaged) }
+
 // Circuit is what is known of Callgoose's side.
 type Circuit struct {
 	State     string    `json:"state"` // up, down, held, unknown

@@ -151,7 +151,7 @@ func (d *Deliveries) Next() (event.Delivery, error) {
 			if last := d.q.LastEvent(); d.fetched == 0 && last > d.highest {
 				// Nothing is left, and the end was not handed out: the stream skips a
 				// damaged message without a word, and nothing behind it tells.
-				if _, err := d.q.Event(d.open, last); errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged) {
+				if _, err := d.q.Event(d.open, last); event.Unreadable(err) {
 					d.highest = last
 					return event.Delivery{Seq: last, Err: err}, nil
 				}

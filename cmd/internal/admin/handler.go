@@ -312,13 +312,10 @@ func ParseFilter(q url.Values) (f event.Filter, limit int, err error) {
 
 func setFilter(f *event.Filter, limit *int, name, v string) (err error) {
 	switch name {
-	case "since":
-		if f.Since, err = ParseTime(v, time.Now()); err != nil {
-			err = fmt.Errorf("since %w", err)
-		}
-	case "until":
-		if f.Until, err = ParseTime(v, time.Now()); err != nil {
-			err = fmt.Errorf("until %w", err)
+	case "since", "until":
+		at := map[string]*time.Time{"since": &f.Since, "until": &f.Until}[name]
+		if *at, err = ParseTime(v, time.Now()); err != nil {
+			err = fmt.Errorf("%s %w", name, err)
 		}
 	case "status":
 		f.Status = event.Status(v)

@@ -16,7 +16,7 @@ import (
 
 var templateFuncs = template.FuncMap{
 	"clean": clean, "short": short, "clock": clock, "stamp": stamp, "ago": ago, "until": until, "span": span,
-	"bytes": size, "count": count, "where": where, "severity": severity, "why": why, "explain": Explain, "plural": plural,
+	"bytes": size, "count": count, "where": Where, "severity": severity, "why": why, "explain": Explain, "plural": plural,
 	// As the errors of worker/callgoose begin when there was an answer.
 	"answered": func(lastError string) bool { return strings.HasPrefix(lastError, "callgoose answered ") },
 	"percent": func(part, of int64) int64 {
@@ -170,9 +170,10 @@ func plural(n any, one, many string) string {
 	return count(n) + " " + many
 }
 
-// where is the thing an alert is about.
-func where(r *event.Record) string {
-	for _, name := range []string{"service_name", "node_name", "instance"} { // as PMM's own pages name it
+// Where is the place that an alert speaks of, as PMM's own pages name it; "" when it
+// names none.
+func Where(r *event.Record) string {
+	for _, name := range []string{"service_name", "node_name", "instance"} {
 		if v := r.Labels[name]; v != "" {
 			return v
 		}

@@ -214,15 +214,16 @@ func (a *App) Run(ctx context.Context) (err error) {
 		}
 	}
 	a.addrs.Store(&addrs)
+	line := a.statusLine(ctx)
 	a.log.Info("started", "version", a.opts.Version, "data_dir", a.cfg.DataDir, "webhooks", addrs.Webhooks, "operators", addrs.Admin,
-		"callgoose_url", a.cfg.CallgooseURL, "opened_in", time.Since(a.started).Round(time.Millisecond), "state", a.statusLine(ctx))
+		"callgoose_url", a.cfg.CallgooseURL, "opened_in", time.Since(a.started).Round(time.Millisecond), "state", line)
 	if err := a.Ready(); err != nil {
 		a.log.Error("webhooks are refused with 503", "err", err)
 	}
 	if a.opts.Ready != nil {
 		a.opts.Ready(addrs)
 	}
-	a.opts.Notify.Ready(a.statusLine(ctx))
+	a.opts.Notify.Ready(line)
 	select {
 	case <-ctx.Done():
 		a.log.Info("stopping: no new webhooks, attempts under way get 10s")

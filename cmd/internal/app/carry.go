@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -38,7 +37,7 @@ func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int
 			var body []byte
 			if r.Seq != 0 {
 				var err error
-				if body, _, err = c.sent(ctx, r); err != nil && !unreadable(err) {
+				if body, _, err = c.sent(ctx, r); err != nil && !event.Unreadable(err) {
 					return err
 				}
 			}
@@ -52,7 +51,7 @@ func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int
 		}
 		last = r.Notification
 		notes, err := c.queue.Notifications(ctx, r.Pos.Seq)
-		if unreadable(err) || err == nil && int(r.Pos.Note) >= len(notes) {
+		if event.Unreadable(err) || err == nil && int(r.Pos.Note) >= len(notes) {
 			continue
 		}
 		if err != nil {
@@ -64,11 +63,6 @@ func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int
 		}
 	}
 	return nil
-}
-
-// unreadable: there is nothing to carry, and the rest is not its fault.
-func unreadable(err error) bool {
-	return errors.Is(err, event.ErrGone) || errors.Is(err, event.ErrDamaged)
 }
 
 // Import implements admin.Carrier.

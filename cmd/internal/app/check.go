@@ -76,7 +76,7 @@ func (c *core) check(ctx context.Context) (out admin.Check, err error) {
 		if err == nil {
 			continue
 		}
-		if !errors.Is(err, event.ErrGone) && !errors.Is(err, event.ErrDamaged) {
+		if !event.Unreadable(err) {
 			return out, err
 		}
 		if now, ferr := c.ledger.Find(r.ID); ferr == nil && now.Outcome != event.Queued {

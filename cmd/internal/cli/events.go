@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -132,7 +133,7 @@ func eventRow(r *event.Record) []string {
 	}
 	return []string{
 		stamp(r.ReceivedAt), r.ID, string(r.Status), string(r.Outcome), strconv.Itoa(r.Tries),
-		short(r.Alertname, 40), short(where(r.Labels), 40), r.Key, short(note, 80),
+		short(r.Alertname, 40), short(cmp.Or(admin.Where(r), "-"), 40), r.Key, short(note, 80),
 	}
 }
 
@@ -140,20 +141,10 @@ func describe(r *event.Record) string {
 	if r.Status == "" {
 		return "a member of the notification that cannot be used"
 	}
-	if at := where(r.Labels); at != "-" {
+	if at := admin.Where(r); at != "" {
 		return r.Alertname + " at " + at + " is " + string(r.Status)
 	}
 	return r.Alertname + " is " + string(r.Status)
-}
-
-// where is the place an alert speaks of, as PMM's own pages name it.
-func where(labels map[string]string) string {
-	for _, k := range []string{"service_name", "node_name", "instance"} {
-		if v := labels[k]; v != "" {
-			return v
-		}
-	}
-	return "-"
 }
 
 func (p *program) eventsShow(c *cli.Context) error {
@@ -257,7 +248,7 @@ func (p *program) eventsTail(c *cli.Context) error {
 			note = fmt.Sprintf("try %d: %s", r.Tries, note)
 		}
 		_, err := fmt.Fprintf(p.out, "%s  %-8s  %-10s  %-20s  %s  %s  %s\n", stamp(time.Now()), clean(string(r.Status)), r.Outcome,
-			r.ID, clean(r.Alertname), clean(where(r.Labels)), clean(note))
+			r.ID, clean(r.Alertname), clean(cmp.Or(admin.Where(r), "-")), clean(note))
 		return err
 	})
 }

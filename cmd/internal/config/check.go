@@ -1,8 +1,6 @@
 package config
 
 import (
-	"errors"
-	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -156,10 +154,7 @@ func (l *loader) check() {
 			_ = f.Close()
 			continue
 		}
-		if pe, ok := errors.AsType[*fs.PathError](err); ok {
-			err = pe.Err
-		}
-		l.wrong(file.name, "%s cannot be read: %v", file.path, err)
+		l.wrong(file.name, "%s cannot be read: %v", file.path, pathless(err))
 	}
 	if l.unreadable { // what is missing may stand there
 		return

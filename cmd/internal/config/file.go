@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"regexp"
 	"strings"
@@ -30,13 +29,10 @@ func (l *loader) readFile(path string) {
 		defer f.Close()
 		b, err = io.ReadAll(io.LimitReader(f, most+1))
 	}
-	if pe, ok := errors.AsType[*fs.PathError](err); ok {
-		err = pe.Err
-	}
 	switch {
 	case err != nil:
 		l.unreadable = true
-		l.problem(path, "cannot be read: %v", err)
+		l.problem(path, "cannot be read: %v", pathless(err))
 	case len(b) > most:
 		l.unreadable = true
 		l.problem(path, "is too large for a configuration file")

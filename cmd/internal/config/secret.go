@@ -137,10 +137,7 @@ func readSecretFile(path string) (string, error) {
 		b, err = io.ReadAll(io.LimitReader(f, most+1))
 	}
 	if err != nil {
-		if pe, ok := errors.AsType[*fs.PathError](err); ok {
-			err = pe.Err
-		}
-		return "", fmt.Errorf("%s cannot be read: %w", sayFile(path), err)
+		return "", fmt.Errorf("%s cannot be read: %w", sayFile(path), pathless(err))
 	}
 	if len(b) > most {
 		return "", fmt.Errorf("%s is too large for a secret", sayFile(path))
@@ -149,6 +146,14 @@ func readSecretFile(path string) (string, error) {
 		return "", fmt.Errorf("%s is empty", sayFile(path))
 	}
 	return string(b), nil
+}
+
+// pathless is err without the path, which is said another way.
+func pathless(err error) error {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		return pe.Err
+	}
+	return err
 }
 
 // sayFile names the file of a secret in an error. People do put the token itself
