@@ -5,8 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"hash/fnv"
+		"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,25 +13,21 @@ import (
 	"time"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/wire"
 )
 
-// Check reads the whole ledger below the data directory and verifies it: every
-// page that is reachable, and the check sum of every value. It changes nothing.
-// nil when all is well or there is no ledger, ErrLocked when a service holds it
-// (which has checked it when it started), event.ErrDamaged when it is damaged.
+// check reads the whole ledger and verifies it: every page that is reachable,
+// and the check sum of every value. A damaged one is moved aside.
 //
 // bbolt itself finds damage while it opens the file or later, and then it
 // panics in a goroutine of its own: nobody could go on from there.
-func Check(dir string) error {
-	return checkLocked(dir, func(err error) error { return err })
-}
-
-// checkLocked checks while it holds the lock. What becomes of damage is decided
-// by then, still under it.
-func checkLocked(dir string, then func(error) error) error {
-	f, err := lock(dir)
-	if f == nil {
-		return err
+func (c Config) check() error {
+	f, err := os.OpenFile(filepath.Join(c.Dir, FileName), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the ledger: %w", err)
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
@@ -41,58 +36,9 @@ func checkLocked(dir string, then func(error) error) error {
 	}
 	w := &walk{f: f, size: info.Size()}
 	if err = w.run(); errors.Is(err, event.ErrDamaged) {
-		return then(err)
+		return c.aside(err)
 	}
 	return err
-}
-
-// Free reports whether nobody holds the directory: nil, or ErrLocked after a second.
-// Open asks the same; this is for what must not be done twice before Open.
-func Free(dir string) error {
-	f, err := lock(dir)
-	if f != nil {
-		_ = f.Close()
-	}
-	return err
-}
-
-// lock takes the lock of a ledger, which closing the file gives back. nil when
-// there is no ledger.
-func lock(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, FileName), os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	end := time.Now().Add(time.Second)
-	for {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil && !sameFile(f) { // whoever had it has moved it aside: this is not the ledger any more
-			_ = f.Close()
-			return lock(dir)
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(end) {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	if err == nil {
-		return f, nil
-	}
-	_ = f.Close()
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, fmt.Errorf("%w: %s", ErrLocked, dir)
-	}
-	return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-}
-
-// sameFile reports whether f still stands under its name.
-func sameFile(f *os.File) bool {
-	own, err1 := f.Stat()
-	named, err2 := os.Stat(f.Name())
-	return err1 == nil && err2 == nil && os.SameFile(own, named)
 }
 
 // aside moves a damaged ledger out of the way, so that Open makes a new one.
@@ -103,26 +49,9 @@ func (c Config) aside(damage error) error {
 		return fmt.Errorf("move the damaged ledger aside: %w", err)
 	}
 	if c.Logger != nil {
-		c.Logger.Error("the ledger is damaged; it is moved aside and rebuilt from the streams", "component", "store", "err", damage, "moved_to", to)
+		c.Logger.Error("the ledger is damaged; it is moved aside and rebuilt from the notifications", "component", "store", "err", damage, "moved_to", to)
 	}
 	return nil
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// seal puts a check sum behind a value, over its key as well. bbolt has none:
-// a flipped bit in a sequence or a floor would settle what was never sent.
-func seal(key, value []byte) []byte {
-	return binary.BigEndian.AppendUint32(value, crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value))
-}
-
-// unseal checks and removes it.
-func unseal(key, sealed []byte) ([]byte, error) {
-	n := len(sealed) - 4
-	if n < 0 || binary.BigEndian.Uint32(sealed[n:]) != crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, sealed[:n]) {
-		return nil, fmt.Errorf("ledger, key %.40q: check sum: %w", key, event.ErrDamaged)
-	}
-	return sealed[:n], nil
 }
 
 // The layout of a bbolt file, version 2. Integers are little endian here, as on
@@ -165,11 +94,8 @@ func (w *walk) run() error {
 	if err := w.bucket(root, nil); err != nil {
 		return err
 	}
-	switch {
-	case w.format > format: // Open refuses it, with the reason
+	if w.format > format { // Open refuses it, with the reason
 		return nil
-	case w.format > 0 && w.format < oldest:
-		return bad("format %d of a development version", w.format)
 	}
 	return w.value
 }
@@ -233,14 +159,14 @@ func (w *walk) read(id uint64) ([]byte, error) {
 // known reports whether a bucket has a name that some format gives: a flipped bit
 // in a name would hide all that is in it.
 func known(name []byte) bool {
-	for _, have := range [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketSettled, bucketHistory, bucketOpen} {
+	for _, have := range buckets {
 		if bytes.Equal(name, have) {
 			return true
 		}
 	}
-	prefix, d, _ := bytes.Cut(name, []byte("-"))
+	d, records := bytes.CutPrefix(name, recordsBucket(""))
 	_, err := time.Parse(time.DateOnly, string(d))
-	return err == nil && (string(prefix) == "records" || string(prefix) == "index")
+	return err == nil && records
 }
 
 func (w *walk) bucket(root uint64, name []byte) error {
@@ -354,11 +280,10 @@ func (w *walk) pair(bucket, key, value []byte) {
 	if w.value != nil {
 		return
 	}
-	value, err := unseal(key, value)
-	if err == nil && bytes.HasPrefix(bucket, recordsBucket("")) {
-		if at, ok := event.RecordReceived(value); ok && string(bucket) != string(recordsBucket(day(at))) {
-			err = bad("a record of another day")
-		}
+	value, err := wire.Unseal(key, value)
+	if err == nil && bytes.HasPrefix(bucket, recordsBucket("")) &&
+		(len(value) <= atID || string(bucket) != string(recordsBucket(day(recordReceived(value))))) {
+		err = bad("a record of another day")
 	}
 	if err != nil {
 		w.value = fmt.Errorf("bucket %.40q: %w", bucket, err)

@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/wire"
 )
 
 // keepHistory is how long the counts by minute are kept.
@@ -15,7 +16,7 @@ const keepHistory = 8 * 24 * time.Hour
 
 // tally counts a record that changed from old ("" = it is new) to r, in the
 // minute in which that happened.
-func (t *tx) tally(old event.Outcome, r *event.Record) {
+func (t *Tx) tally(old event.Outcome, r *event.Record) {
 	at, m := r.SettledAt, event.Minute{}
 	switch r.Outcome {
 	case event.Queued:
@@ -25,14 +26,14 @@ func (t *tx) tally(old event.Outcome, r *event.Record) {
 		}
 	case event.Suppressed:
 		m.Suppressed = 1
+	case event.Unknown: // settled once before
+		return
 	case event.Dead:
 		if m.Dead = 1; old == "" {
 			m.In = 1
 		}
 	default:
-		if m.Out = 1; old == "" { // rebuilt, as delivered
-			return
-		}
+		m.Out = 1
 	}
 	if t.minutes == nil {
 		t.minutes = map[int64]event.Minute{}
@@ -46,7 +47,7 @@ func (t *tx) tally(old event.Outcome, r *event.Record) {
 // saveHistory adds what the transaction tallied to what is stored: one small
 // write for each minute touched, so one for a commit as a rule. It is as exact
 // and as durable as the records themselves.
-func (t *tx) saveHistory() error {
+func (t *Tx) saveHistory() error {
 	if len(t.minutes) == 0 {
 		return nil
 	}
@@ -71,7 +72,7 @@ func (t *tx) saveHistory() error {
 			sum = event.Minute{} // a picture is no reason to stop
 		}
 		sum.Add(m)
-		if err := b.Put(key, seal(key, encodeMinute(sum))); err != nil {
+		if err := b.Put(key, wire.Seal(key, encodeMinute(sum))); err != nil {
 			return err
 		}
 	}
@@ -94,7 +95,7 @@ func decodeMinute(key, b []byte) (m event.Minute, err error) {
 	if b == nil {
 		return m, nil
 	}
-	if b, err = unseal(key, b); err != nil {
+	if b, err = wire.Unseal(key, b); err != nil {
 		return m, err
 	}
 	for _, into := range []*int64{&m.In, &m.Out, &m.Dead, &m.Suppressed} {

@@ -13,10 +13,12 @@ import (
 // Each calls fn with every record chosen, newest first unless asked otherwise,
 // until fn returns false. Their labels are not the caller's.
 func (s *Store) Each(f event.Filter, fn func(*event.Record) bool) error {
-	return s.notice(s.db.View(func(btx *bbolt.Tx) error { return (&tx{tx: btx, pages: &s.pages}).Each(f, fn) }))
+	return s.look(func(t *Tx) error { return t.Each(f, fn) })
 }
 
-func (t *tx) Each(f event.Filter, fn func(*event.Record) bool) error {
+// Each calls fn with every record chosen, newest first unless asked otherwise,
+// until fn returns false. Their labels are not the caller's.
+func (t *Tx) Each(f event.Filter, fn func(*event.Record) bool) error {
 	days := recordDays(t.tx)
 	if !f.OldestFirst {
 		slices.Reverse(days)
@@ -36,7 +38,7 @@ func (t *tx) Each(f event.Filter, fn func(*event.Record) bool) error {
 	return nil
 }
 
-func (t *tx) eachOfDay(d string, f *event.Filter, fn func(*event.Record) bool) (more bool, err error) {
+func (t *Tx) eachOfDay(d string, f *event.Filter, fn func(*event.Record) bool) (more bool, err error) {
 	c := t.tx.Bucket(recordsBucket(d)).Cursor()
 	first, next := c.Last, c.Prev
 	if f.OldestFirst {
@@ -53,11 +55,10 @@ func (t *tx) eachOfDay(d string, f *event.Filter, fn func(*event.Record) bool) (
 			return c.Prev()
 		}
 	}
-	possible := event.NewSieve(f)
+	possible := newSieve(f)
 	labels := map[string]map[string]string{} // those read last
 	for k, v := first(); k != nil; k, v = next() {
-		t.pages.touched()
-		if !possible.Lets(v) {
+		if !possible.lets(v) {
 			continue
 		}
 		r, err := decodeRecord(k, v)

@@ -19,6 +19,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/wire"
 )
 
 // Errors a caller must branch on.
@@ -32,11 +33,7 @@ var (
 )
 
 // format is the version of the file. A newer one is refused.
-//
-//	2: records and episodes are JSON, with labels in each; an index of ids for
-//	   each day, one of open episodes, and a key for each settled message
-//	3: as the package says
-const format = 3
+const format = 1
 
 // FileName is the ledger's file in the data directory.
 const FileName = "ledger.db"
@@ -45,12 +42,14 @@ var (
 	bucketMeta     = []byte("meta")
 	bucketEpisodes = []byte("episodes")
 	bucketLabels   = []byte("labels")
-	bucketOpen     = []byte("open") // of format 2
-	bucketSettled  = []byte("settled")
+	bucketQueue    = []byte("queue")
 	bucketHistory  = []byte("history")
 	keyFormat      = []byte("format")
 	keyState       = []byte("state")
 )
+
+// buckets are those that always exist.
+var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory}
 
 // Store is an open ledger. All methods are safe concurrently.
 type Store struct {
@@ -59,33 +58,43 @@ type Store struct {
 	ops    chan *op
 	stop   chan struct{}
 	ended  chan struct{} // closed when commit has ended
-	wg     sync.WaitGroup
 	once   sync.Once
 	failed chan error
-	pages  mapped // of its file
 	// changes counts commits.
 	changes atomic.Uint64
 	// state is what was committed last, also for those who must not wait for the
 	// disk. What it points to is never changed.
 	state atomic.Pointer[state]
 	// broken is set when a commit failed: what the file then says may not be what it
-	// will say after the next start. Only opening it again tells.
-	broken atomic.Bool
-
-	// writing is held while a transaction writes; it guards open.
-	writing sync.Mutex
-	open    openEpisodes // nil = not made yet
+	// will say after the next start. Only opening it again tells. Owned by commit.
+	broken bool
+	names  *names // nil = not made yet; owned by commit
 }
 
 // state is what the meta bucket holds under "state": small, and written with
 // every commit that changed it.
 type state struct {
-	Progress event.Progress   `json:"progress"`
-	Floor    uint64           `json:"floor"`
-	Circuit  event.Circuit    `json:"circuit"`
+	Progress event.Position   `json:"progress"`
+	Rebuild  *Rebuild         `json:"rebuild,omitempty"`
+	Pause    *Pause           `json:"pause,omitempty"`
+	Forms    []string         `json:"forms,omitempty"`
 	Counts   map[string]int64 `json:"counts"`
 	// Heard is when each PMM server was last heard of, by source.
 	Heard map[string]time.Time `json:"heard,omitempty"`
+}
+
+// Rebuild is what is known while a lost ledger is made again.
+type Rebuild struct {
+	Mark  event.Mark `json:"mark"`  // what was settled
+	Until uint64     `json:"until"` // newest sequence of NOTIFICATIONS when it began
+}
+
+// Pause is delivery held by hand.
+type Pause struct {
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // zero = until it is resumed
+	Reason string    `json:"reason"`
+	By     string    `json:"by"`
 }
 
 func (s state) clone() state {
@@ -97,8 +106,10 @@ func (s state) clone() state {
 	return c
 }
 
+// op is a write that waits for a commit, until due.
 type op struct {
-	fn   func(event.Tx) error
+	fn   func(*Tx) error
+	due  time.Time // zero = at once
 	done chan error
 }
 
@@ -113,16 +124,13 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Open locks and opens the ledger in its directory, and makes it when it is not there.
-// fresh says that it was made: the worker then rebuilds it from the streams. A
-// file that is damaged is moved aside first, to ledger.db.damaged-TIME.
+// Open opens the ledger in its directory, and makes it when it is not there. The
+// caller holds the directory's Lock. fresh says that it was made: the worker then
+// rebuilds it from NOTIFICATIONS. A file that is damaged is moved aside first, to
+// ledger.db.damaged-TIME.
 func Open(cfg Config) (s *Store, fresh bool, err error) {
-	dir := cfg.Dir
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, false, fmt.Errorf("make the data directory: %w", err)
-	}
-	path := filepath.Join(dir, FileName)
-	if err := checkLocked(dir, cfg.aside); err != nil {
+	path := filepath.Join(cfg.Dir, FileName)
+	if err := cfg.check(); err != nil {
 		return nil, false, err
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
@@ -130,52 +138,52 @@ func Open(cfg Config) (s *Store, fresh bool, err error) {
 	})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, false, fmt.Errorf("%w: %s", ErrLocked, dir)
+		return nil, false, fmt.Errorf("%w: %s", ErrLocked, cfg.Dir)
 	case err != nil:
-		return nil, false, fmt.Errorf("open the ledger in %s: %w", dir, err)
+		return nil, false, fmt.Errorf("open the ledger in %s: %w", cfg.Dir, err)
 	}
-	s = &Store{cfg: cfg, db: db, ops: make(chan *op, 1024), stop: make(chan struct{}), ended: make(chan struct{}), failed: make(chan error, 1), pages: mapped{look: make(chan struct{}, 1)}}
-	if fresh, err = s.init(); err != nil {
+	s = &Store{cfg: cfg, db: db, ops: make(chan *op, 1024), stop: make(chan struct{}), ended: make(chan struct{}), failed: make(chan error, 1)}
+	if fresh, err = s.init(); err == nil {
+		err = SyncDir(cfg.Dir) // the file's name, too
+	}
+	if err != nil {
 		_ = db.Close()
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
 	}
-	s.wg.Go(s.commit)
-	if !cfg.NoSync {
-		s.wg.Go(s.keepSmall)
-	}
+	go s.commit()
 	return s, fresh, nil
+}
+
+// SyncDir makes the names in a directory durable: some file systems (ext2, NFS)
+// do not do it with the files' own fsync.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = d.Close() }()
+	return d.Sync()
 }
 
 func (s *Store) init() (fresh bool, err error) {
 	var first state
 	err = s.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
-		fresh = meta == nil
-		for _, name := range [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketSettled, bucketHistory} {
+		if fresh = meta == nil; !fresh {
+			v, n := binary.Uvarint(meta.Get(keyFormat))
+			if n <= 0 || v > format {
+				return fmt.Errorf("format %d: %w", v, event.ErrNewer)
+			}
+			return readState(meta, &first)
+		}
+		for _, name := range buckets {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
-		if fresh {
-			return tx.Bucket(bucketMeta).Put(keyFormat, binary.AppendUvarint(nil, format))
-		}
-		v, n := binary.Uvarint(meta.Get(keyFormat))
-		if n <= 0 || v > format {
-			return fmt.Errorf("format %d: %w", v, event.ErrNewer)
-		}
-		if b := meta.Get(keyState); b != nil {
-			if err := readState(b, &first); err != nil {
-				return err
-			}
-		}
-		if v < format {
-			return upgrade(tx)
-		}
-		return nil
+		return tx.Bucket(bucketMeta).Put(keyFormat, binary.AppendUvarint(nil, format))
 	})
-	if first.Counts == nil {
-		first.Counts = map[string]int64{}
-	}
+	first = first.clone()
 	s.state.Store(&first)
 	return fresh, err
 }
@@ -184,7 +192,7 @@ func (s *Store) init() (fresh bool, err error) {
 func (s *Store) Close() (err error) {
 	s.once.Do(func() {
 		close(s.stop)
-		s.wg.Wait()
+		<-s.ended
 		err = s.db.Close()
 	})
 	return err
@@ -193,11 +201,24 @@ func (s *Store) Close() (err error) {
 // Failed yields the error of a commit that failed.
 func (s *Store) Failed() <-chan error { return s.failed }
 
+// gather is how long a write of Soon may wait for others.
+const gather = 20 * time.Millisecond
+
 // Do runs fn in a write transaction and returns when it is durable. Calls that
-// come while a commit is under way share the next one. An error of fn undoes
-// the whole group, so fn returns one only when the store itself is broken.
-func (s *Store) Do(ctx context.Context, fn func(event.Tx) error) error {
-	o := &op{fn: fn, done: make(chan error, 1)}
+// come while a commit is under way share the next one. When a function of the
+// group returns an error nothing of it happens, and the others are run again
+// without it: fn may run more than once, and must begin anew each time.
+func (s *Store) Do(ctx context.Context, fn func(*Tx) error) error {
+	return s.do(ctx, &op{fn: fn, done: make(chan error, 1)})
+}
+
+// Soon is Do for a write that nobody waits for behind it: it may wait 20 ms for
+// others to share a commit with.
+func (s *Store) Soon(ctx context.Context, fn func(*Tx) error) error {
+	return s.do(ctx, &op{fn: fn, done: make(chan error, 1), due: time.Now().Add(gather)})
+}
+
+func (s *Store) do(ctx context.Context, o *op) error {
 	select {
 	case s.ops <- o:
 	case <-s.stop:
@@ -221,24 +242,12 @@ func (s *Store) Do(ctx context.Context, fn func(event.Tx) error) error {
 // maxGroup bounds the writes of one commit.
 const maxGroup = 1024
 
-// A commit costs two fsyncs and a dozen pages, whatever is in it. Under load it
-// pays to share it among more than those that came during the one before.
-const (
-	// company is how many writes a commit waits for at the most.
-	company = 48
-	// crowded is how many the one before must have had for it to wait at all.
-	crowded = 8
-	// patience is how long it waits at the most.
-	patience = 500 * time.Microsecond
-)
-
 func (s *Store) commit() {
 	defer close(s.ended)
-	group := make([]*op, 0, maxGroup)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	group := make([]*op, 0, maxGroup)
 	for {
-		crowd := len(group) >= crowded && !s.cfg.NoSync
 		group = group[:0]
 		select {
 		case o := <-s.ops:
@@ -246,65 +255,78 @@ func (s *Store) commit() {
 		case <-s.stop:
 			return
 		}
-		timer.Reset(patience)
-	gather:
-		for len(group) < maxGroup {
-			select {
-			case o := <-s.ops:
-				group = append(group, o)
-				continue
-			default:
-			}
-			if !crowd || len(group) >= company {
-				break
-			}
-			select {
-			case o := <-s.ops:
-				group = append(group, o)
-			case <-timer.C:
-				break gather
-			case <-s.stop:
-				break gather
-			}
-		}
-		err := s.Alone(func(tx event.Tx) error {
-			for _, o := range group {
-				if err := o.fn(tx); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		for _, o := range group {
-			o.done <- err
-		}
+		group = s.fill(group, timer)
+		s.run(group)
 	}
 }
 
-// Alone runs fn in a write transaction of its own, durable when it returns nil.
-// The splitter publishes to the events stream inside: if that fails, nothing
-// here has happened either; if we die between the publish and the commit, the
-// next start finds the events in the stream and applies them.
-func (s *Store) Alone(fn func(event.Tx) error) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if s.broken.Load() {
+// fill takes all that wait, and waits for more until the first of them is due.
+func (s *Store) fill(group []*op, timer *time.Timer) []*op {
+	due := group[0].due
+	for len(group) < maxGroup {
+		select {
+		case o := <-s.ops:
+			group = append(group, o)
+			if o.due.Before(due) {
+				due = o.due
+			}
+			continue
+		default:
+		}
+		left := time.Until(due)
+		if due.IsZero() || left <= 0 {
+			return group
+		}
+		timer.Reset(left)
+		select {
+		case o := <-s.ops:
+			group = append(group, o)
+			if o.due.Before(due) {
+				due = o.due
+			}
+		case <-timer.C:
+			return group
+		case <-s.stop:
+			return group
+		}
+	}
+	return group
+}
+
+// run commits the group, and its functions one by one when one of them fails.
+func (s *Store) run(group []*op) {
+	err := s.transact(group)
+	if err != nil && !errors.Is(err, ErrFailed) && len(group) > 1 {
+		for i := range group {
+			s.run(group[i : i+1])
+		}
+		return
+	}
+	for _, o := range group {
+		o.done <- err
+	}
+}
+
+// transact is one transaction. ErrFailed when what is on disk is not known any more.
+func (s *Store) transact(group []*op) error {
+	if s.broken {
 		return ErrFailed
 	}
 	fnFailed := false
 	var next state
 	var began time.Time // of the commit
 	err := s.db.Update(func(btx *bbolt.Tx) error {
-		t := &tx{tx: btx, state: s.state.Load().clone(), open: s.open, opens: func(o openEpisodes) { s.open = o }, pages: &s.pages}
-		err := fn(t)
-		if err = cmp.Or(err, t.bad); err != nil {
-			fnFailed = true
-			return err
+		t := &Tx{tx: btx, write: true, state: s.state.Load().clone(), names: s.names}
+		for _, o := range group {
+			if err := cmp.Or(o.fn(t), t.bad); err != nil {
+				fnFailed = true
+				return err
+			}
 		}
 		if err := t.saveHistory(); err != nil {
 			return err
 		}
-		next, began = t.state, time.Now()
+		next, began, s.names = t.state, time.Now(), t.names
 		if !t.dirty {
 			return nil
 		}
@@ -312,7 +334,7 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 		if err != nil {
 			return err
 		}
-		return btx.Bucket(bucketMeta).Put(keyState, seal(keyState, b))
+		return btx.Bucket(bucketMeta).Put(keyState, wire.Seal(keyState, b))
 	})
 	if err == nil {
 		s.state.Store(&next)
@@ -322,38 +344,50 @@ func (s *Store) Alone(fn func(event.Tx) error) error {
 		}
 		return nil
 	}
-	s.open = nil // it may hold what did not happen
+	s.names = nil // it may hold what did not happen
 	if err = s.notice(err); !fnFailed {
-		s.broken.Store(true)
+		s.broken = true
 		err = fmt.Errorf("%w: commit: %w", ErrFailed, err)
-		select {
-		case s.failed <- err:
-		default:
-		}
+		s.fail(err)
 	}
 	return err
+}
+
+func (s *Store) fail(err error) {
+	select {
+	case s.failed <- err:
+	default:
+	}
 }
 
 // Changes counts the commits since Open: when it stands still, so does the rest.
 func (s *Store) Changes() uint64 { return s.changes.Load() }
 
 // View runs fn in a read transaction, beside writes.
-func (s *Store) View(fn func(event.Tx) error) error {
-	err := s.db.View(func(btx *bbolt.Tx) error {
-		t := &tx{tx: btx, pages: &s.pages}
-		if b := btx.Bucket(bucketMeta).Get(keyState); b != nil {
-			if err := readState(b, &t.state); err != nil {
-				return err
-			}
+func (s *Store) View(fn func(*Tx) error) error {
+	return s.notice(s.db.View(func(btx *bbolt.Tx) error {
+		t := &Tx{tx: btx}
+		if err := readState(btx.Bucket(bucketMeta), &t.state); err != nil {
+			return err
 		}
-		err := fn(t)
-		return cmp.Or(err, t.bad)
-	})
-	return s.notice(err)
+		return cmp.Or(fn(t), t.bad)
+	}))
 }
 
-func readState(sealed []byte, into *state) error {
-	b, err := unseal(keyState, sealed)
+// look is View for what needs none of the small state.
+func (s *Store) look(fn func(*Tx) error) error {
+	return s.notice(s.db.View(func(btx *bbolt.Tx) error {
+		t := &Tx{tx: btx}
+		return cmp.Or(fn(t), t.bad)
+	}))
+}
+
+func readState(meta *bbolt.Bucket, into *state) error {
+	sealed := meta.Get(keyState)
+	if sealed == nil {
+		return nil
+	}
+	b, err := wire.Unseal(keyState, sealed)
 	if err != nil {
 		return err
 	}
@@ -364,19 +398,17 @@ func readState(sealed []byte, into *state) error {
 // finds all of it, and moves it aside.
 func (s *Store) notice(err error) error {
 	if errors.Is(err, event.ErrDamaged) {
-		select {
-		case s.failed <- err:
-		default:
-		}
+		s.fail(err)
 	}
 	return err
 }
 
 // Summary is the small state shown to operators.
 type Summary struct {
-	Progress event.Progress
-	Floor    uint64
-	Circuit  event.Circuit
+	Progress event.Position
+	Rebuild  *Rebuild
+	Pause    *Pause
+	Forms    []string
 	Counts   map[string]int64
 	Heard    map[string]time.Time
 }

@@ -2,8 +2,6 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
-	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -12,49 +10,84 @@ import (
 	"go.etcd.io/bbolt"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/wire"
 )
 
-// tx is one transaction; see event.Tx for what is promised.
-type tx struct {
+// Tx is one transaction on the ledger. It is good until its function returns,
+// and for one goroutine. Nothing of it is durable before the transaction's
+// caller is told that it was committed.
+type Tx struct {
 	tx      *bbolt.Tx
+	write   bool
 	state   state
 	dirty   bool
 	bad     error                  // damage found where no error can be returned
 	minutes map[int64]event.Minute // what happened, by minute since 1970
-	open    openEpisodes           // nil = not known, or only read
-	opens   func(openEpisodes)     // keeps what was made; nil for those who only read
-	pages   *mapped                // nil = nobody looks
+	names   *names                 // nil = not made yet
 }
 
-func (t *tx) Progress() event.Progress { return t.state.Progress }
+// Progress is the last place in NOTIFICATIONS that is decided on.
+func (t *Tx) Progress() event.Position { return t.state.Progress }
 
-func (t *tx) SetProgress(p event.Progress) { t.state.Progress, t.dirty = p, true }
+// SetProgress moves it.
+func (t *Tx) SetProgress(p event.Position) { t.state.Progress, t.dirty = p, true }
 
-func (t *tx) Circuit() event.Circuit { return t.state.Circuit }
+// Rebuild is the mark up to which a lost ledger's events were settled, and the
+// sequence up to which notifications are split a second time; nil when nothing
+// is being rebuilt.
+func (t *Tx) Rebuild() *Rebuild { return t.state.Rebuild }
 
-func (t *tx) SetCircuit(c event.Circuit) { t.state.Circuit, t.dirty = c, true }
+// SetRebuild begins a rebuild, and ends it with nil.
+func (t *Tx) SetRebuild(r *Rebuild) { t.state.Rebuild, t.dirty = r, true }
 
-func (t *tx) Heard() map[string]time.Time { return maps.Clone(t.state.Heard) }
+// Pause is what holds delivery by hand, nil when nothing does.
+func (t *Tx) Pause() *Pause { return t.state.Pause }
 
-func (t *tx) SetHeard(source string, at time.Time) {
-	if heard := t.state.Heard[source]; !at.After(heard) && !heard.After(time.Now()) { // a clock may have been ahead
-		return
+// SetPause holds delivery, and resumes it with nil.
+func (t *Tx) SetPause(p *Pause) { t.state.Pause, t.dirty = p, true }
+
+// Form reads the settings with a number that FormOf gave. Empty when there are none.
+func (t *Tx) Form(n uint32) string {
+	if n == 0 || int(n) > len(t.state.Forms) {
+		return ""
 	}
-	if t.state.Heard == nil {
-		t.state.Heard = map[string]time.Time{}
+	return t.state.Forms[n-1]
+}
+
+// FormOf is the number of these settings, the same for the same ones.
+func (t *Tx) FormOf(settings string) uint32 {
+	for i, have := range t.state.Forms {
+		if have == settings {
+			return uint32(i + 1)
+		}
+	}
+	t.state.Forms, t.dirty = append(slices.Clip(t.state.Forms), settings), true
+	return uint32(len(t.state.Forms))
+}
+
+// Heard is when a notification of each PMM server last came in, by source. The
+// map is the caller's.
+func (t *Tx) Heard() map[string]time.Time { return maps.Clone(t.state.Heard) }
+
+// SetHeard keeps the newest time; one from a clock that was ahead gives way.
+func (t *Tx) SetHeard(source string, at time.Time) {
+	if heard := t.state.Heard[source]; !at.After(heard) && !heard.After(time.Now()) {
+		return
 	}
 	t.state.Heard[source], t.dirty = at, true
 }
 
-func (t *tx) Count(name string, n int64) {
+// Count adds n to a named counter that survives restarts.
+func (t *Tx) Count(name string, n int64) {
 	t.state.Counts[name] += n
 	t.dirty = true
 }
 
-func (t *tx) Counts() map[string]int64 { return maps.Clone(t.state.Counts) }
+// Counted is one of them.
+func (t *Tx) Counted(name string) int64 { return t.state.Counts[name] }
 
-func (t *tx) Episode(key string) (*event.Episode, error) {
-	t.pages.touched()
+// Episode is the state of an incident key, nil when it was never seen.
+func (t *Tx) Episode(key string) (*event.Episode, error) {
 	b := t.tx.Bucket(bucketEpisodes).Get([]byte(key))
 	if b == nil {
 		return nil, nil
@@ -63,110 +96,43 @@ func (t *tx) Episode(key string) (*event.Episode, error) {
 }
 
 func decodeEpisode(k, v []byte) (*event.Episode, error) {
-	v, err := unseal(k, v)
+	v, err := wire.Unseal(k, v)
 	if err != nil {
 		return nil, err
 	}
-	return event.DecodeEpisode(string(k), v)
+	return readEpisode(string(k), v)
 }
 
-func (t *tx) PutEpisode(e *event.Episode) error {
-	if t.open != nil {
-		t.open.put(e)
+// PutEpisode writes it.
+func (t *Tx) PutEpisode(e *event.Episode) error {
+	if t.names != nil {
+		t.names.put(e)
 	}
 	key := []byte(e.Key)
-	return t.tx.Bucket(bucketEpisodes).Put(key, seal(key, e.Append(make([]byte, 0, 128))))
+	return t.tx.Bucket(bucketEpisodes).Put(key, wire.Seal(key, appendEpisode(make([]byte, 0, 192), e)))
 }
 
-func (t *tx) OpenEpisodes(source, alertname string) iter.Seq[*event.Episode] {
-	return func(yield func(*event.Episode) bool) {
-		each := t.eachOpen
-		if t.opens != nil && source != "" && alertname != "" {
-			each = t.eachKnownOpen
-		}
-		if err := each(source, alertname, yield); err != nil {
-			t.bad = err
-		}
-	}
-}
-
-// eachOpen looks at every episode.
-func (t *tx) eachOpen(source, alertname string, yield func(*event.Episode) bool) error {
-	c := t.tx.Bucket(bucketEpisodes).Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
-		t.pages.touched()
-		if !event.EpisodeOpen(v) {
-			continue
-		}
-		e, err := decodeEpisode(k, v)
-		if err != nil {
-			return err
-		}
-		if e.Open && (source == "" || e.Source == source) && (alertname == "" || e.Alertname == alertname) && !yield(e) {
-			return nil
-		}
-	}
-	return nil
-}
-
-// eachKnownOpen looks at those of one name only.
-func (t *tx) eachKnownOpen(source, alertname string, yield func(*event.Episode) bool) error {
-	if t.open == nil {
-		open := make(openEpisodes)
-		if err := t.eachOpen("", "", func(e *event.Episode) bool { open.put(e); return true }); err != nil {
-			return err
-		}
-		t.open = open
-		t.opens(open)
-	}
-	for _, key := range slices.Sorted(maps.Keys(t.open[openName{source, alertname}])) {
-		e, err := t.Episode(key)
-		if err != nil {
-			return err
-		}
-		if e != nil && e.Open && e.Source == source && e.Alertname == alertname && !yield(e) { // its name may have changed
-			return nil
-		}
-	}
-	return nil
-}
-
-// openEpisodes are the keys of the open episodes by name: a view of the bucket
-// for those who write, made when one of them asks for the first time.
-type openEpisodes map[openName]map[string]struct{}
-
-type openName struct{ source, alertname string }
-
-func (o openEpisodes) put(e *event.Episode) {
-	name := openName{e.Source, e.Alertname}
-	switch {
-	case !e.Open:
-		delete(o[name], e.Key)
-	case o[name] == nil:
-		o[name] = map[string]struct{}{e.Key: {}}
-	default:
-		o[name][e.Key] = struct{}{}
-	}
-}
-
-// Labels reads the labels that stand under an incident key.
-func (t *tx) Labels(key string) (map[string]string, error) {
+// Labels are those that stand under an incident key: of the first record that
+// was written for it. nil when there are none. They are not the caller's.
+func (t *Tx) Labels(key string) (map[string]string, error) {
 	sealed := t.tx.Bucket(bucketLabels).Get([]byte(key))
 	if sealed == nil {
 		return nil, nil
 	}
-	b, err := unseal([]byte(key), sealed)
+	b, err := wire.Unseal([]byte(key), sealed)
 	if err != nil {
 		return nil, err
 	}
-	return event.DecodeLabels(b)
+	r := wire.Reader{Rest: b}
+	m := r.Map()
+	return m, r.End("labels")
 }
 
-// PutLabels puts labels under a key where there are none. It reports whether
+// putLabels puts labels under a key where there are none. It reports whether
 // these stand there now: an alert has the same ones as long as it lives.
-func (t *tx) PutLabels(key string, labels map[string]string) (bool, error) {
+func (t *Tx) putLabels(key string, labels map[string]string) (bool, error) {
 	k, b := []byte(key), t.tx.Bucket(bucketLabels)
-	want := seal(k, event.AppendLabels(make([]byte, 0, 512), labels))
+	want := wire.Seal(k, wire.AppendMap(make([]byte, 0, 512), labels))
 	if have := b.Get(k); have != nil {
 		return bytes.Equal(have, want), nil
 	}
@@ -175,82 +141,84 @@ func (t *tx) PutLabels(key string, labels map[string]string) (bool, error) {
 
 // share reports whether the labels of r stand under its key, and need not be in
 // the record.
-func (t *tx) share(r *event.Record) (bool, error) {
+func (t *Tx) share(r *event.Record) (bool, error) {
 	if r.Brief || len(r.Labels) == 0 || r.Key == "" || r.Alertname != r.Labels["alertname"] {
 		return r.Brief, nil
 	}
-	return t.PutLabels(r.Key, r.Labels)
+	return t.putLabels(r.Key, r.Labels)
 }
 
-// dropKeys forgets the labels, and the closed episodes, of keys that have neither a
-// record nor an open episode: nothing is left that they could be told from. An
-// adopted key never has a record; it goes by its own time.
-func (t *tx) dropKeys(before time.Time) error {
-	used := map[string]bool{}
-	for _, d := range recordDays(t.tx) {
-		c := t.tx.Bucket(recordsBucket(d)).Cursor()
-		for k, v := c.First(); k != nil; k, v = c.Next() {
-			r, err := decodeRecord(k, v)
-			if err != nil {
-				return err
+// Waiting yields the events in line behind a place, in order. It must not be
+// changed meanwhile.
+func (t *Tx) Waiting(after event.Position) iter.Seq[event.Waiting] {
+	return func(yield func(event.Waiting) bool) {
+		c := t.tx.Bucket(bucketQueue).Cursor()
+		key := after.Bytes()
+		for k, v := c.Seek(key); k != nil; k, v = c.Next() {
+			if bytes.Equal(k, key) {
+				continue
 			}
-			used[r.Key] = true
+			w, err := decodeWaiting(k, v)
+			if err != nil {
+				t.bad = err
+				return
+			}
+			if !yield(w) {
+				return
+			}
 		}
 	}
-	for ep := range t.OpenEpisodes("", "") {
-		used[ep.Key] = true
-	}
-	unused := func(k, _ []byte) (bool, error) { return !used[string(k)], nil }
-	if err := dropWhere(t.tx.Bucket(bucketLabels), unused); err != nil {
-		return err
-	}
-	if err := dropWhere(t.tx.Bucket(bucketEpisodes), func(k, v []byte) (bool, error) {
-		if used[string(k)] {
-			return false, nil
-		}
-		ep, err := decodeEpisode(k, v)
-		return err == nil && !(ep.Adopted && ep.FiringAt.After(before)), err
-	}); err != nil {
-		return err
-	}
-	return t.bad
 }
 
-// dropWhere deletes what is chosen. bbolt allows no deletion while a cursor walks.
-func dropWhere(b *bbolt.Bucket, chosen func(k, v []byte) (bool, error)) error {
-	var gone [][]byte
-	c := b.Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
-		switch yes, err := chosen(k, v); {
-		case err != nil:
-			return err
-		case yes:
-			gone = append(gone, k)
-		}
+// WaitingAt reads the event in line at a place, false when it is settled.
+func (t *Tx) WaitingAt(at event.Position) (w event.Waiting, ok bool, err error) {
+	key := at.Bytes()
+	v := t.tx.Bucket(bucketQueue).Get(key)
+	if v == nil {
+		return w, false, nil
 	}
-	for _, k := range gone {
-		if err := b.Delete(k); err != nil {
-			return err
-		}
-	}
-	return nil
+	w, err = decodeWaiting(key, v)
+	return w, err == nil, err
 }
+
+func decodeWaiting(k, v []byte) (event.Waiting, error) {
+	v, err := wire.Unseal(k, v)
+	if err != nil {
+		return event.Waiting{}, err
+	}
+	return readWaiting(event.PositionFrom(k), v)
+}
+
+// PutWaiting puts an event in line, or changes it there.
+func (t *Tx) PutWaiting(w *event.Waiting) error {
+	b := t.tx.Bucket(bucketQueue)
+	b.FillPercent = 0.9 // they come in the order of their keys
+	key := w.At.Bytes()
+	return b.Put(key, wire.Seal(key, appendWaiting(make([]byte, 0, 128), w)))
+}
+
+// DropWaiting takes an event out of line. Its record says what became of it.
+func (t *Tx) DropWaiting(at event.Position) error { return t.tx.Bucket(bucketQueue).Delete(at.Bytes()) }
 
 func day(at time.Time) string { return at.UTC().Format(time.DateOnly) }
 
 func recordsBucket(d string) []byte { return []byte("records-" + d) }
 
-func (t *tx) Record(at time.Time, pos event.Position) (*event.Record, error) {
-	r, err := t.Brief(at, pos)
+// Record reads the record that came in at pos, at receivedAt; nil when it is
+// gone (or was never written). A zero receivedAt means that the day is not known.
+func (t *Tx) Record(receivedAt time.Time, pos event.Position) (*event.Record, error) {
+	r, err := t.Brief(receivedAt, pos)
 	if err != nil || r == nil {
 		return nil, err
 	}
 	return r, t.fill(r)
 }
 
-func (t *tx) Brief(at time.Time, pos event.Position) (*event.Record, error) {
-	days := []string{day(at)}
-	if at.IsZero() {
+// Brief leaves out labels and alert name, which makes it cheaper; a brief record
+// can be put back.
+func (t *Tx) Brief(receivedAt time.Time, pos event.Position) (*event.Record, error) {
+	days := []string{day(receivedAt)}
+	if receivedAt.IsZero() {
 		days = recordDays(t.tx)
 	}
 	key := pos.Bytes()
@@ -265,7 +233,7 @@ func (t *tx) Brief(at time.Time, pos event.Position) (*event.Record, error) {
 }
 
 // fill reads what a brief record leaves out.
-func (t *tx) fill(r *event.Record) error {
+func (t *Tx) fill(r *event.Record) error {
 	if !r.Brief {
 		return nil
 	}
@@ -280,177 +248,49 @@ func give(r *event.Record, labels map[string]string) {
 }
 
 func decodeRecord(k, v []byte) (*event.Record, error) {
-	v, err := unseal(k, v)
+	v, err := wire.Unseal(k, v)
 	if err != nil {
 		return nil, err
 	}
-	return event.DecodeRecord(event.PositionFrom(k), v)
+	return readRecord(event.PositionFrom(k), v)
 }
 
-func (t *tx) PutRecord(r *event.Record) error {
-	t.pages.touched()
+// PutRecord writes r and keeps the counts by outcome.
+func (t *Tx) PutRecord(r *event.Record) error {
 	records, err := t.tx.CreateBucketIfNotExists(recordsBucket(day(r.ReceivedAt)))
 	if err != nil {
 		return err
 	}
 	records.FillPercent = 0.9 // they come in the order of their keys
 	key := r.Pos.Bytes()
+	var was event.Outcome
 	if old := records.Get(key); old != nil {
-		if old, err = unseal(key, old); err != nil {
+		before, err := decodeRecord(key, old)
+		if err != nil {
 			return err
 		}
-		was, err := event.RecordOutcome(old)
-		if err != nil {
-			return fmt.Errorf("record %x: %w", key, err)
-		}
-		if was != r.Outcome {
+		was = before.Outcome
+	}
+	if was != r.Outcome {
+		if was != "" {
 			t.Count(string(was), -1)
-			t.Count(string(r.Outcome), 1)
-			t.tally(was, r)
 		}
-	} else {
 		t.Count(string(r.Outcome), 1)
-		t.tally("", r)
+		t.tally(was, r)
 	}
 	shared, err := t.share(r)
 	if err != nil {
 		return err
 	}
-	return records.Put(key, seal(key, r.Append(make([]byte, 0, 256), shared)))
+	return records.Put(key, wire.Seal(key, appendRecord(make([]byte, 0, 256), r, shared)))
 }
 
-func (t *tx) DropDays(before time.Time) (dropped []string, err error) {
-	var open map[event.Position]bool // records of open episodes stay
-	for _, d := range recordDays(t.tx) {
-		if d >= day(before) {
-			break
-		}
-		if open == nil {
-			open = map[event.Position]bool{}
-			for ep := range t.OpenEpisodes("", "") {
-				open[ep.Firing] = true
-			}
-		}
-		if gone, err := t.dropDay(d, open); err != nil {
-			return dropped, err
-		} else if gone {
-			dropped = append(dropped, d)
-		}
-	}
-	if len(dropped) > 0 {
-		return dropped, t.dropKeys(before)
-	}
-	return dropped, nil
-}
-
-// dropDay removes a day's records but for those in keep. A day with an event
-// that is still queued stays whole.
-func (t *tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
-	var kept []*event.Record
-	queued, records := false, 0
-	if _, err := t.eachOfDay(d, &event.Filter{OldestFirst: true}, func(r *event.Record) bool {
-		records++
-		if keep[r.Pos] {
-			kept = append(kept, r)
-		}
-		queued = r.Outcome == event.Queued
-		return !queued
-	}); err != nil || queued || records == len(kept) {
-		return false, err
-	}
-	if err := t.tx.DeleteBucket(recordsBucket(d)); err != nil {
-		return false, err
-	}
-	tallied := t.minutes
-	t.minutes = nil
-	for _, r := range kept {
-		t.Count(string(r.Outcome), -1) // PutRecord takes it for a new one
-		if err := t.PutRecord(r); err != nil {
-			return false, err
-		}
-	}
-	t.minutes = tallied
-	return true, nil
-}
-
-func (t *tx) DropRecord(r *event.Record) error {
+// DropRecord forgets one record.
+func (t *Tx) DropRecord(r *event.Record) error {
 	records := t.tx.Bucket(recordsBucket(day(r.ReceivedAt)))
 	if records == nil || records.Get(r.Pos.Bytes()) == nil {
 		return nil
 	}
 	t.Count(string(r.Outcome), -1)
 	return records.Delete(r.Pos.Bytes())
-}
-
-func (t *tx) Floor() uint64 { return t.state.Floor }
-
-// marks is how many messages of the events stream share one key of the settled
-// bucket: a bit each.
-const marks = 512
-
-func marksKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq/marks) }
-
-func (t *tx) Settled() iter.Seq[uint64] {
-	return func(yield func(uint64) bool) {
-		c := t.tx.Bucket(bucketSettled).Cursor()
-		for k, v := c.First(); k != nil; k, v = c.Next() {
-			bits, err := unseal(k, v)
-			if err != nil {
-				t.bad = err
-				return
-			}
-			for n := range uint64(len(bits)) * 8 {
-				seq := binary.BigEndian.Uint64(k)*marks + n
-				if seq > t.state.Floor && bits[n/8]&(1<<(n%8)) != 0 && !yield(seq) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// marksOf reads the marks of the messages beside seq, nil when there are none.
-func (t *tx) marksOf(seq uint64) (key, bits []byte, err error) {
-	key = marksKey(seq)
-	if sealed := t.tx.Bucket(bucketSettled).Get(key); sealed != nil {
-		bits, err = unseal(key, sealed)
-	}
-	return key, bits, err
-}
-
-func (t *tx) IsSettled(seq uint64) (bool, error) {
-	if seq <= t.state.Floor {
-		return true, nil
-	}
-	_, bits, err := t.marksOf(seq)
-	at := seq % marks / 8
-	return at < uint64(len(bits)) && bits[at]&(1<<(seq%8)) != 0, err
-}
-
-func (t *tx) Settle(seq uint64) error {
-	if seq <= t.state.Floor {
-		return nil
-	}
-	key, bits, err := t.marksOf(seq)
-	if err != nil {
-		return err
-	}
-	value := make([]byte, marks/8, marks/8+4)
-	copy(value, bits)
-	value[seq%marks/8] |= 1 << (seq % 8)
-	return t.tx.Bucket(bucketSettled).Put(key, seal(key, value))
-}
-
-func (t *tx) SetFloor(seq uint64) error {
-	if seq <= t.state.Floor {
-		return nil
-	}
-	t.state.Floor, t.dirty = seq, true
-	c := t.tx.Bucket(bucketSettled).Cursor()
-	for k, _ := c.First(); k != nil && binary.BigEndian.Uint64(k) < (seq+1)/marks; k, _ = c.First() {
-		if err := c.Delete(); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -30,17 +28,20 @@ const (
 	Dead       Outcome = "dead"
 	Suppressed Outcome = "suppressed"
 	Collapsed  Outcome = "collapsed"
+	// Unknown is the outcome of an event that was settled before the ledger was lost.
+	Unknown Outcome = "unknown"
 )
 
 // Outcomes lists every outcome, in the order in which operators read them.
-var Outcomes = []Outcome{Queued, Delivered, Discarded, Dead, Suppressed, Collapsed}
+var Outcomes = []Outcome{Queued, Delivered, Discarded, Dead, Suppressed, Collapsed, Unknown}
 
 // Reasons why an alert does not become an event. They are counted and shown,
 // so they do not change.
 const (
 	ReasonRepeat      = "repeat"           // the alert is open, and PMM said so again
 	ReasonResolved    = "already_resolved" // the recovery was already passed on
-	ReasonLate        = "late"             // a firing of the episode that has ended
+	ReasonLate        = "late"             // overtaken on its way: a firing that overlapped its recovery, an imported alert older than what is open
+	ReasonStale       = "stale"            // a recovery of an earlier episode
 	ReasonStillFiring = "still_firing"     // another alert of that name is open (--incident-by alertname)
 	ReasonHeartbeat   = "heartbeat"        // only a sign of life of PMM
 )
@@ -48,17 +49,15 @@ const (
 // Position says where an alert stands in the stream of accepted notifications:
 // the stream's sequence, the notification within the stored envelope, and the
 // alert within the notification. Positions are unique, never reused, and sort
-// by arrival. Item counts two places an alert, so that the recovery made for
-// a Test button alert has a place of its own.
+// by arrival.
 type Position struct {
 	Seq  uint64 `json:"seq"`
 	Note uint32 `json:"note"`
 	Item uint32 `json:"item"`
 }
 
-// Made reports whether PMM never sent what stands here: the recovery that we make
-// for an alert of the Test button.
-func (p Position) Made() bool { return p.Item%2 == 1 }
+// IsZero reports whether p names no place. Sequences begin at 1.
+func (p Position) IsZero() bool { return p == Position{} }
 
 // Compare orders positions by arrival.
 func (p Position) Compare(o Position) int {
@@ -84,74 +83,49 @@ func PositionFrom(b []byte) Position {
 // NotificationID names the stored notification the position belongs to.
 func (p Position) NotificationID() string { return NotificationID(p.Seq, p.Note) }
 
+// RecordID is the id of an alert that became no event: kind, and where it came
+// in. Kind is 's' for one that was suppressed, 'u' for one that cannot be used.
+func (p Position) RecordID(kind byte) string {
+	return string(kind) + strconv.FormatUint(p.Seq, 10) + "." + strconv.FormatUint(uint64(p.Note), 10) + "." + strconv.FormatUint(uint64(p.Item), 10)
+}
+
 // NotificationID is the id intake answers with: the place of the body in the
 // stream of notifications, for example "n1042.3".
 func NotificationID(seq uint64, note uint32) string {
 	return "n" + strconv.FormatUint(seq, 10) + "." + strconv.FormatUint(uint64(note), 10)
 }
 
-// ParseNotificationID reads what NotificationID wrote.
-func ParseNotificationID(id string) (seq uint64, note uint32, err error) {
-	s, n, ok := strings.Cut(strings.TrimPrefix(id, "n"), ".")
-	if ok && strings.HasPrefix(id, "n") {
-		var n64 uint64
-		if seq, err = strconv.ParseUint(s, 10, 64); err == nil {
-			if n64, err = strconv.ParseUint(n, 10, 32); err == nil {
-				return seq, uint32(n64), nil
-			}
-		}
-	}
-	return 0, 0, fmt.Errorf("%q is not a notification id (like n1042.3)", id)
+// Origin is where a notification comes from.
+type Origin byte
+
+// The origins. They are numbers on disk: only append.
+const (
+	FromPMM     Origin = iota
+	Imported           // PMM said it to a forwarder, then or another; times are those of its receipt
+	FromService        // this service says it: a Test button's recovery, a silent PMM, an episode closed by hand
+	Requeue            // an operator puts events in line again; Body is a list of positions
+)
+
+// Notification is one webhook body as it was accepted, or what the service itself
+// says in the same way.
+type Notification struct {
+	Source string
+	Origin Origin
+	// BeganAt is when its request began, ReceivedAt when it was received whole.
+	BeganAt, ReceivedAt time.Time
+	Body                []byte
+	// Alerts is the number of members, for the depth shown to operators.
+	Alerts int
+	// Err says why a stored notification cannot be read; the rest is then empty.
+	Err error
 }
 
-// Event is one alert changing state. It is written once, to the events stream,
-// and never changed: what became of it is the Record.
-type Event struct {
-	ID     string   `json:"id"`
-	Key    string   `json:"key"`    // the incident key
-	Lane   string   `json:"lane"`   // events of one lane go out strictly in order
-	Source string   `json:"source"` // the PMM server
-	Status Status   `json:"status"`
-	Pos    Position `json:"pos"` // where the alert came in; names the record
-	// At is how far the splitter had come when it wrote this message: a restart
-	// goes on behind the At of the last message.
-	At Position `json:"at"`
-
-	Alertname   string            `json:"alertname"`
-	Fingerprint string            `json:"fingerprint"`
-	Labels      map[string]string `json:"labels"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-
-	// Episode tells one firing of the key from the next; it goes into the ID.
-	Episode string `json:"episode"`
-	// StartsAt is when the episode began, zero when PMM never said.
-	StartsAt time.Time `json:"starts_at,omitzero"`
-	// Since is where lateness is counted from: when the alert changed state.
-	Since      time.Time `json:"since"`
-	ReceivedAt time.Time `json:"received_at"`
-
-	// QueuedAt is when the event was put in line: right after receipt or import, or
-	// again later. --retry-for counts from it.
-	QueuedAt time.Time `json:"queued_at"`
-
-	// Firing is, for a recovery, where the firing alert of its episode came in.
-	Firing Position `json:"firing,omitzero"`
-
-	// Settled is set when the outcome was known before any attempt: an alert
-	// that cannot be used (Dead), or a recovery that is withheld but ends its
-	// episode (Suppressed). Reason says why.
-	Settled Outcome `json:"settled,omitempty"`
-	Reason  string  `json:"reason,omitempty"`
-	// Again marks a message that puts an earlier event back in line: a repeat
-	// that was let through, or a replay. Its body is the earlier event's.
-	Again string `json:"again,omitempty"`
-
-	// Shared is, for a recovery on its way into the ledger, that of its episode. It
-	// is not stored.
-	Shared bool `json:"-"`
-
-	// Body is what is posted to Callgoose, before any word about lateness.
-	Body []byte `json:"-"`
+// Mark says what was settled when an envelope was written: every event put in
+// line at or before UpTo but those in Waiting. It is what a rebuilt ledger knows
+// of the past.
+type Mark struct {
+	UpTo    Position
+	Waiting []Position // sorted
 }
 
 // Attempt is one try to hand an event to Callgoose, as operators read it. It
@@ -160,17 +134,33 @@ type Attempt struct {
 	At       time.Time     `json:"at"`
 	Duration time.Duration `json:"duration_ns"`
 	Status   int           `json:"http_status,omitempty"`
-	Result   string        `json:"result"` // delivered, discarded, dead, retry, held, outage, interrupted
+	Result   string        `json:"result"` // delivered, discarded, dead, retry, held, interrupted
 	Error    string        `json:"error,omitempty"`
 	ID       string        `json:"callgoose_id,omitempty"`
-	Effect   string        `json:"effect,omitempty"` // created, resolved, duplicate, none
+	Effect   string        `json:"effect,omitempty"` // created, resolved, duplicate, discarded, none, unknown
 	// Sent is false when Callgoose cannot have received the request.
 	Sent  bool `json:"sent"`
 	Probe bool `json:"probe,omitempty"`
 }
 
-// KeepAttempts bounds the attempts kept with an event: the first and the latest.
-const KeepAttempts = 24
+// keepAttempts bounds the attempts kept with an event: the first and the latest.
+const keepAttempts = 24
+
+// Facts are what the bytes posted for an event depend on beside its notification.
+type Facts struct {
+	// Form numbers the settings and the layout of the body, see the ledger's Form.
+	Form uint32 `json:"form,omitempty"`
+	// Since is where lateness is counted from: when the alert changed state.
+	Since time.Time `json:"since,omitzero"`
+	// Adopted: the labels are those of the record, completed from the alert that a
+	// trimmed recovery belongs to, and so are Annotations.
+	Adopted     bool              `json:"adopted,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	// Suffix tells the shown name from that of another open alert.
+	Suffix     string `json:"suffix,omitempty"`
+	Reopened   bool   `json:"reopened,omitempty"`
+	Reconciled bool   `json:"reconciled,omitempty"`
+}
 
 // Record is what the ledger knows of an alert that came in: one for each
 // event, and one for each alert that was suppressed or could not be used.
@@ -178,7 +168,7 @@ type Record struct {
 	ID           string            `json:"id"`
 	Key          string            `json:"incident_key"`
 	Source       string            `json:"source"`
-	Status       Status            `json:"status"`
+	Status       Status            `json:"status"` // empty for an alert that could not be used
 	Alertname    string            `json:"alertname"`
 	Labels       map[string]string `json:"labels"`
 	StartsAt     time.Time         `json:"starts_at,omitzero"`
@@ -194,39 +184,25 @@ type Record struct {
 	CallgooseID string    `json:"callgoose_id"`
 	Attempts    []Attempt `json:"attempt_log,omitempty"`
 
-	// Seq is the event's newest message in the events stream, 0 for none.
-	Seq uint64 `json:"seq,omitempty"`
-	// Frozen is set, durably, before the first attempt that Callgoose may
-	// receive: from then on the body never changes again, and DelayedBy is what
-	// it says about lateness ("" for nothing).
-	Frozen    bool   `json:"frozen,omitempty"`
-	DelayedBy string `json:"delayed_by,omitempty"`
-
+	// At is where it was last put in line, zero when it never was: no event.
+	At    Position `json:"-"`
+	Facts Facts    `json:"-"`
+	// ClaimedAt is up to when lateness is counted in the bytes that Callgoose may
+	// have, zero as long as it can have none.
+	ClaimedAt time.Time `json:"claimed_at,omitzero"`
 	// Firing is, for a recovery, where the firing alert of its episode came in.
-	// Over is set with a firing event whose episode ended while it still waited.
 	Firing Position `json:"-"`
-	Over   bool     `json:"-"`
 	// Brief: Labels and Alertname were not read. They stand in the ledger under Key.
 	Brief bool `json:"-"`
 }
 
-// NewRecord is the record of an event that has just been put in line.
-func NewRecord(e *Event, seq uint64) *Record {
-	r := &Record{
-		ID: e.ID, Key: e.Key, Source: e.Source, Status: e.Status, Alertname: e.Alertname,
-		Labels: e.Labels, StartsAt: e.StartsAt, ReceivedAt: e.ReceivedAt, Pos: e.Pos,
-		Notification: e.Pos.NotificationID(), Outcome: Queued, Seq: seq, Firing: e.Firing,
-	}
-	if e.Settled != "" {
-		r.Outcome, r.Reason, r.SettledAt = e.Settled, e.Reason, e.ReceivedAt
-	}
-	return r
-}
+// IsEvent reports whether the alert became an event, which can be sent.
+func (r *Record) IsEvent() bool { return !r.At.IsZero() }
 
 // AddAttempt appends a to the log, keeping the first and the latest.
 func (r *Record) AddAttempt(a Attempt) {
 	r.Tries++
-	if len(r.Attempts) >= KeepAttempts {
+	if len(r.Attempts) >= keepAttempts {
 		r.Attempts = append(r.Attempts[:1], r.Attempts[2:]...)
 	}
 	r.Attempts = append(r.Attempts, a)
@@ -236,56 +212,82 @@ func (r *Record) AddAttempt(a Attempt) {
 	}
 }
 
+// Cause is why an event was put in line.
+type Cause byte
+
+// The causes. They are numbers on disk: only append.
+const (
+	First  Cause = iota // the alert changed state
+	Repeat              // PMM said it again, and it is let through
+	Replay              // an operator wants it sent again
+)
+
+// Waiting is one event in line. At is its place: the line is in the order in
+// which events were put there.
+type Waiting struct {
+	At Position
+	// Pos and ReceivedAt find its record.
+	Pos        Position
+	ReceivedAt time.Time
+	Cause      Cause
+	Status     Status
+	Key        string
+	Source     string
+	Alertname  string
+	QueuedAt   time.Time // --retry-for counts from it
+	// ClaimedAt is set, durably, before Callgoose can receive anything of it: from
+	// then on its bytes do not change. Zero: not claimed.
+	ClaimedAt time.Time
+}
+
+// Span is the time of an episode that ended.
+type Span struct {
+	Starts []time.Time // its start, and those the peers of a pair saw
+	Ended  time.Time   // zero when PMM never said
+}
+
 // Episode is the dedupe state of one incident key: closed, or open since
 // StartsAt.
 type Episode struct {
-	Key         string    `json:"key"`
-	Source      string    `json:"source"`
-	Alertname   string    `json:"alertname"`
-	Fingerprint string    `json:"fingerprint"`
-	Open        bool      `json:"open"`
-	ID          string    `json:"id"` // what goes into the event id
-	Count       uint64    `json:"count"`
-	StartsAt    time.Time `json:"starts_at,omitzero"`
-	// Seen are further start times of the same episode (a second PMM of a pair).
-	Seen []time.Time `json:"seen,omitempty"`
-	// Past are the start times of the episode just closed.
-	Past []time.Time `json:"past,omitempty"`
-	// Adopted marks a key known only through recoveries that were given to
-	// another key, or that belonged to no alert.
-	Adopted bool `json:"adopted,omitempty"`
+	Key       string
+	Source    string
+	Alertname string
+	Open      bool
+	ID        string // what goes into the event id
+	Count     uint64
+	StartsAt  time.Time // zero when PMM never said
+	// Seen are further start times of the open episode (a second PMM of a pair).
+	Seen []time.Time
+	// Past are the episodes that ended last, the newest first.
+	Past []Span
+	// NamedAt is when PMM last said that it fires, within an hour.
+	NamedAt time.Time
+	// Firing and FiringAt find the record of the firing event, Recovery and
+	// RecoveredAt that of the last recovery event.
+	Firing      Position
+	FiringAt    time.Time
+	Recovery    Position
+	RecoveredAt time.Time
 	// Shared: another firing of the same incident went before it, or came beside it,
 	// and no recovery between. What one of them opens at Callgoose the last recovery
 	// closes, so none of them may be settled as collapsed.
-	Shared bool `json:"shared,omitempty"`
-	// Firing and FiringAt find the record of the firing event.
-	Firing   Position  `json:"firing,omitzero"`
-	FiringAt time.Time `json:"firing_at,omitzero"`
+	Shared bool
+	// Instance and Suffix complete the alert's shown name.
+	Instance, Suffix string
+	// Adopted marks a key known only through recoveries that were given to
+	// another key, To, or that belonged to no alert.
+	Adopted bool
+	To      string
 }
 
-// Notification is one webhook body as it was accepted.
-type Notification struct {
-	Source     string
-	ReceivedAt time.Time
-	Body       []byte
-	// Alerts is the number of members, for the depth shown to operators.
-	Alerts int
-}
-
-// Delivery is one message of the events stream on its way to Callgoose.
-type Delivery struct {
-	Seq uint64
-	// Event is nil when Err says why the message cannot be read.
-	Event *Event
-	Err   error
-}
-
-// Errors of reading a stream.
+// Errors of reading what is stored.
 var (
 	// ErrGone: the message is not in the store (any more).
 	ErrGone = errors.New("the stored message is gone")
-	// ErrDamaged: a stored message does not carry what was written.
+	// ErrDamaged: what is stored is not what was written.
 	ErrDamaged = errors.New("the stored message is damaged")
+	// ErrNewer says that a newer pmm-callgoose wrote the data.
+	ErrNewer = errors.New("written by a newer version of pmm-callgoose; use that version or newer")
 )
 
 // Unreadable reports whether err says of one message that nothing can be read of it.
@@ -294,15 +296,15 @@ func Unreadable(err error) bool { return errors.Is(err, ErrGone) || errors.Is(er
 
 // Circuit is what is known of Callgoose's side.
 type Circuit struct {
-	State     string    `json:"state"` // up, down, held, unknown
+	State     string    `json:"state"` // up, down, held, paused, unknown
 	Since     time.Time `json:"since,omitzero"`
 	LastError string    `json:"last_error"`
 }
 
-// The states of a Circuit.
+// The states of a Circuit. The fifth is the word of the outcome Unknown.
 const (
-	Up      = "up"
-	Down    = "down"
-	Held    = "held"
-	Unknown = "unknown"
+	Up     = "up"
+	Down   = "down"
+	Held   = "held"
+	Paused = "paused"
 )

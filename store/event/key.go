@@ -3,25 +3,30 @@ package event
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"hash/fnv"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// Partitions is the number of partitions of the events stream. Fixed for ever:
-// it is part of the subjects on disk.
-const Partitions = 64
-
 // Key is the incident key: the identity of an alert, the same for its firing
-// and its resolved event. Nothing of time goes into it.
-func Key(source, fingerprint string) string { return source + "-" + fingerprint }
-
-// Partition is the partition of an incident key.
-func Partition(key string) uint32 {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(key))
-	return h.Sum32() % Partitions
+// and its resolved event. Nothing of time goes into it. No two pairs share one:
+// a hyphen in a fingerprint, which PMM never sends, is escaped.
+func Key(source, fingerprint string) string {
+	if strings.ContainsAny(fingerprint, "-%") {
+		fingerprint = escape.Replace(fingerprint)
+	}
+	return source + "-" + fingerprint
 }
+
+// Fingerprint is the fingerprint that Key made the key of.
+func Fingerprint(key string) string {
+	return unescape.Replace(key[strings.LastIndexByte(key, '-')+1:])
+}
+
+var (
+	escape   = strings.NewReplacer("-", "%2d", "%", "%25")
+	unescape = strings.NewReplacer("%2d", "-", "%25", "%")
+)
 
 // ID is the identity of an event: a hash of incident key, status and episode,
 // never of the time of arrival. Changing it is a migration: golden-tested.

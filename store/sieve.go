@@ -1,4 +1,4 @@
-package event
+package store
 
 import (
 	"bytes"
@@ -7,12 +7,15 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/wire"
 )
 
-// Sieve tells, without decoding it, which record as Append wrote it a filter
+// sieve tells, without decoding it, which encoded record a filter
 // cannot choose: a filter that chooses little would otherwise decode everything.
 // It may let through too much, never too little. For one goroutine.
-type Sieve struct {
+type sieve struct {
 	outcomes     [256]bool
 	status       int // -1 = any
 	since, until int64
@@ -21,9 +24,9 @@ type Sieve struct {
 	otherIDs     bool // some have to be read as texts
 }
 
-// NewSieve is the sieve of f.
-func NewSieve(f *Filter) *Sieve {
-	s := &Sieve{status: -1, since: math.MinInt64, until: math.MaxInt64}
+// newSieve is the sieve of f.
+func newSieve(f *event.Filter) *sieve {
+	s := &sieve{status: -1, since: math.MinInt64, until: math.MaxInt64}
 	for i, o := range outcomeCodes {
 		s.outcomes[i] = len(f.Outcomes) == 0 || slices.Contains(f.Outcomes, o)
 	}
@@ -40,12 +43,12 @@ func NewSieve(f *Filter) *Sieve {
 	// may stand apart.
 	if end := f.Incident[strings.LastIndexByte(f.Incident, '-')+1:]; end != "" {
 		s.keyText = []byte(end)
-		s.key = hexBytes(end, 8)
+		s.key = wire.HexBytes(end, 8)
 	}
 	if len(f.IDs) > 0 {
 		s.ids = make(map[[idSize]byte]bool, len(f.IDs))
 		for _, id := range f.IDs {
-			if raw := hexBytes(id, idSize); raw != nil {
+			if raw := wire.HexBytes(id, idSize); raw != nil {
 				s.ids[[idSize]byte(raw)] = true
 			} else {
 				s.otherIDs = true
@@ -66,9 +69,9 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// Lets reports whether the filter may choose the record.
-func (s *Sieve) Lets(b []byte) bool {
-	if len(b) <= atID+idSize || b[0] != recordVersion {
+// lets reports whether the filter may choose the record.
+func (s *sieve) lets(b []byte) bool {
+	if len(b) <= atID+idSize || b[0] != layout {
 		return true
 	}
 	at := int64(binary.BigEndian.Uint64(b[atReceived:]))

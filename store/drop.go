@@ -1,0 +1,121 @@
+package store
+
+import (
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"pmm-callgoose/store/event"
+)
+
+// DropDays removes the records of whole days that end before the time given,
+// but for days with an event that is still queued, and the records of open
+// episodes. It returns the days.
+func (t *Tx) DropDays(before time.Time) (dropped []string, err error) {
+	var open map[event.Position]bool // records of open episodes stay
+	for _, d := range recordDays(t.tx) {
+		if d >= day(before) {
+			break
+		}
+		if open == nil {
+			open = map[event.Position]bool{}
+			for ep := range t.OpenEpisodes("", "") {
+				open[ep.Firing] = true
+			}
+		}
+		if gone, err := t.dropDay(d, open); err != nil {
+			return dropped, err
+		} else if gone {
+			dropped = append(dropped, d)
+		}
+	}
+	if len(dropped) > 0 {
+		return dropped, t.dropKeys(before)
+	}
+	return dropped, nil
+}
+
+// dropDay removes a day's records but for those in keep. A day with an event
+// that is still queued stays whole.
+func (t *Tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
+	var kept []*event.Record
+	queued, records := false, 0
+	if _, err := t.eachOfDay(d, &event.Filter{OldestFirst: true}, func(r *event.Record) bool {
+		records++
+		if keep[r.Pos] {
+			kept = append(kept, r)
+		}
+		queued = r.Outcome == event.Queued
+		return !queued
+	}); err != nil || queued || records == len(kept) {
+		return false, err
+	}
+	if err := t.tx.DeleteBucket(recordsBucket(d)); err != nil {
+		return false, err
+	}
+	tallied := t.minutes
+	t.minutes = nil
+	for _, r := range kept {
+		t.Count(string(r.Outcome), -1) // PutRecord takes it for a new one
+		if err := t.PutRecord(r); err != nil {
+			return false, err
+		}
+	}
+	t.minutes = tallied
+	return true, nil
+}
+
+// dropKeys forgets the labels, and the closed episodes, of keys that have neither a
+// record nor an open episode: nothing is left that they could be told from. An
+// adopted key never has a record; it goes by its own time.
+func (t *Tx) dropKeys(before time.Time) error {
+	used := map[string]bool{}
+	for _, d := range recordDays(t.tx) {
+		c := t.tx.Bucket(recordsBucket(d)).Cursor()
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			r, err := decodeRecord(k, v)
+			if err != nil {
+				return err
+			}
+			used[r.Key] = true
+		}
+	}
+	for ep := range t.OpenEpisodes("", "") {
+		used[ep.Key] = true
+	}
+	unused := func(k, _ []byte) (bool, error) { return !used[string(k)], nil }
+	if err := dropWhere(t.tx.Bucket(bucketLabels), unused); err != nil {
+		return err
+	}
+	if err := dropWhere(t.tx.Bucket(bucketEpisodes), func(k, v []byte) (bool, error) {
+		if used[string(k)] {
+			return false, nil
+		}
+		ep, err := decodeEpisode(k, v)
+		return err == nil && !(ep.Adopted && ep.FiringAt.After(before)), err
+	}); err != nil {
+		return err
+	}
+	t.names = nil // made again without them
+	return t.bad
+}
+
+// dropWhere deletes what is chosen. bbolt allows no deletion while a cursor walks.
+func dropWhere(b *bbolt.Bucket, chosen func(k, v []byte) (bool, error)) error {
+	var gone [][]byte
+	c := b.Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		switch yes, err := chosen(k, v); {
+		case err != nil:
+			return err
+		case yes:
+			gone = append(gone, k)
+		}
+	}
+	for _, k := range gone {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}

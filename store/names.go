@@ -1,0 +1,175 @@
+package store
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"pmm-callgoose/store/event"
+)
+
+// names is a view of the episodes for those who write: which alerts of a name
+// are open, and which incidents show which name. It is made when somebody asks
+// for the first time, and follows every write from then on.
+type names struct {
+	open  map[openName]map[string]time.Time // incident key -> when PMM last named it
+	shown map[string]map[string]bool        // shown name -> incident keys
+}
+
+type openName struct{ source, alertname string }
+
+// ShownName is the name by which Callgoose tells the incident of ep from others.
+func ShownName(ep *event.Episode) string {
+	return strings.ToLower(ep.Alertname + "\x00" + ep.Instance + "\x00" + ep.Suffix)
+}
+
+func (n *names) put(ep *event.Episode) {
+	name := openName{ep.Source, ep.Alertname}
+	if !ep.Open {
+		delete(n.open[name], ep.Key)
+	} else {
+		if n.open[name] == nil {
+			n.open[name] = map[string]time.Time{}
+		}
+		n.open[name][ep.Key] = ep.NamedAt
+	}
+	shown := ShownName(ep)
+	if n.shown[shown] == nil {
+		n.shown[shown] = map[string]bool{}
+	}
+	n.shown[shown][ep.Key] = true
+}
+
+func (n *names) forget(shown, key string) {
+	if delete(n.shown[shown], key); len(n.shown[shown]) == 0 {
+		delete(n.shown, shown)
+	}
+}
+
+// view is the transaction's names.
+func (t *Tx) view() (*names, error) {
+	if t.names == nil {
+		n := &names{open: map[openName]map[string]time.Time{}, shown: map[string]map[string]bool{}}
+		if err := t.eachOpen("", "", func(e *event.Episode) bool { n.put(e); return true }); err != nil {
+			return nil, err
+		}
+		for w := range t.Waiting(event.Position{}) {
+			if w.Status != event.Resolved {
+				continue
+			}
+			ep, err := t.Episode(w.Key)
+			if err != nil {
+				return nil, err
+			}
+			if ep != nil && !ep.Open {
+				n.put(ep)
+			}
+		}
+		t.names = n
+	}
+	return t.names, nil
+}
+
+// OpenNamed reports whether an alert of that source and name is open, beside the
+// one with this key, that PMM has named after since.
+func (t *Tx) OpenNamed(source, alertname, beside string, since time.Time) (bool, error) {
+	n, err := t.view()
+	if err != nil {
+		return false, err
+	}
+	for key, named := range n.open[openName{source, alertname}] {
+		if key != beside && named.After(since) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// ShownBy yields the episodes whose incident shows a name at Callgoose: those
+// open, and those closed whose recovery Callgoose does not have.
+func (t *Tx) ShownBy(shown string) iter.Seq[*event.Episode] {
+	return func(yield func(*event.Episode) bool) {
+		n, err := t.view()
+		if err != nil {
+			t.bad = err
+			return
+		}
+		for _, key := range slices.Sorted(maps.Keys(n.shown[shown])) {
+			ep, err := t.Episode(key)
+			if err != nil {
+				t.bad = err
+				return
+			}
+			if ep == nil || ShownName(ep) != shown {
+				n.forget(shown, key)
+				continue
+			}
+			if !ep.Open {
+				r, err := t.Brief(ep.RecoveredAt, ep.Recovery)
+				if err != nil {
+					t.bad = err
+					return
+				}
+				if r == nil || r.Outcome == event.Delivered || r.Outcome == event.Suppressed || r.Outcome == event.Collapsed {
+					n.forget(shown, key)
+					continue
+				}
+			}
+			if !yield(ep) {
+				return
+			}
+		}
+	}
+}
+
+// OpenEpisodes yields the open episodes of a source and an alert name; an
+// empty one means all.
+func (t *Tx) OpenEpisodes(source, alertname string) iter.Seq[*event.Episode] {
+	return func(yield func(*event.Episode) bool) {
+		each := t.eachOpen
+		if t.write && source != "" && alertname != "" {
+			each = t.eachNamed
+		}
+		if err := each(source, alertname, yield); err != nil {
+			t.bad = err
+		}
+	}
+}
+
+// eachOpen looks at every episode.
+func (t *Tx) eachOpen(source, alertname string, yield func(*event.Episode) bool) error {
+	c := t.tx.Bucket(bucketEpisodes).Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if !isOpen(v) {
+			continue
+		}
+		e, err := decodeEpisode(k, v)
+		if err != nil {
+			return err
+		}
+		if e.Open && (source == "" || e.Source == source) && (alertname == "" || e.Alertname == alertname) && !yield(e) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// eachNamed looks at those of one name only.
+func (t *Tx) eachNamed(source, alertname string, yield func(*event.Episode) bool) error {
+	n, err := t.view()
+	if err != nil {
+		return err
+	}
+	for _, key := range slices.Sorted(maps.Keys(n.open[openName{source, alertname}])) {
+		e, err := t.Episode(key)
+		if err != nil {
+			return err
+		}
+		if e != nil && e.Open && e.Source == source && e.Alertname == alertname && !yield(e) { // its name may have changed
+			return nil
+		}
+	}
+	return nil
+}
