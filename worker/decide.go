@@ -7,65 +7,111 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// sameStart is how far apart the two PMMs of a pair may see the start of one
-// episode: each evaluates for itself.
-const sameStart = 2 * time.Minute
+const (
+	// sameStart is how far apart the two PMMs of a pair may see the start of one
+	// episode: each evaluates for itself. A recovery that ended longer than this
+	// before an episode began is of an earlier one.
+	sameStart = 2 * time.Minute
+	// clockSlack is how far the clock may have stepped back before times of receipt
+	// stop telling what overlapped: then the order in the stream decides.
+	clockSlack = time.Minute
+	// keepPast and keepSeen bound what is kept of an episode.
+	keepPast = 8
+	keepSeen = 3
+)
 
 // decision is what becomes of one alert.
 type decision int
 
 const (
 	begin    decision = iota // a new episode: an event
+	reopen                   // an episode that was closed goes on: an event
 	end                      // the open episode closes: an event
 	orphan                   // a recovery of something never seen: an event
-	again                    // a repeat that is let through: the same event once more
+	again                    // said before, and let through: the same event once more
 	suppress                 // no event, for a reason
 )
 
 // arrival is what the decision is made on: one alert, and what is known under
 // its incident key.
 type arrival struct {
-	firing   bool
-	startsAt time.Time // zero when PMM gave none
-	episode  *event.Episode
-	// last is the record of the episode's firing event, nil when it is not known.
+	firing           bool
+	startsAt, endsAt time.Time // zero when PMM gave none
+	began, received  time.Time // of its request
+	imported         bool
+	episode          *event.Episode
+	// last is the record of the episode's firing event while it is open, else of its
+	// last recovery event; nil when it is not known.
 	last        *event.Record
-	now         time.Time
 	resendAfter time.Duration // 0 = off
 }
 
-// decide is section 5 of the contract. It is pure. The reason is empty unless
-// the decision is suppress.
+// decide is the table of episodes in the package comment. It is pure. The reason
+// is empty unless the decision is suppress.
 func decide(a arrival) (decision, string) {
 	ep := a.episode
-	if !a.firing {
-		switch {
-		case ep == nil:
-			return orphan, ""
-		case ep.Open: // never matched on startsAt: Grafana sends it again with startsAt == endsAt
-			return end, ""
-		default:
-			return suppress, event.ReasonResolved
-		}
-	}
-	if ep == nil {
-		return begin, ""
-	}
-	if !a.startsAt.IsZero() && slices.ContainsFunc(ep.Past, a.startsAt.Equal) {
-		return suppress, event.ReasonLate
-	}
-	if !ep.Open || !sameEpisode(ep, a.startsAt) {
-		return begin, ""
-	}
 	switch {
-	case a.last == nil:
-		return suppress, event.ReasonRepeat
-	case a.last.Outcome == event.Discarded, a.last.Outcome == event.Dead:
+	case ep == nil && a.firing:
+		return begin, ""
+	case ep == nil:
+		return orphan, ""
+	case a.imported && (ep.FiringAt.After(a.received) || ep.RecoveredAt.After(a.received)):
+		return suppress, event.ReasonLate
+	case a.firing && ep.Open:
+		return a.repeated(ep)
+	case a.firing:
+		return a.afterwards(ep)
+	case ep.Open && stale(ep, a.startsAt, a.endsAt):
+		return suppress, event.ReasonStale
+	case ep.Open:
+		return end, ""
+	case a.missed():
 		return again, ""
-	case a.last.Outcome == event.Delivered && a.resendAfter > 0 && !a.now.Before(a.last.SettledAt.Add(a.resendAfter)):
+	}
+	return suppress, event.ReasonResolved
+}
+
+// repeated decides on a firing while the episode is open.
+func (a *arrival) repeated(ep *event.Episode) (decision, string) {
+	switch {
+	case !sameEpisode(ep, a.startsAt):
+		if ended(ep, a.startsAt) {
+			return suppress, event.ReasonLate
+		}
+		return begin, ""
+	case a.missed():
+		return again, ""
+	case a.last != nil && a.last.Outcome == event.Delivered && a.resendAfter > 0 && !a.received.Before(a.last.SettledAt.Add(a.resendAfter)):
 		return again, ""
 	}
 	return suppress, event.ReasonRepeat
+}
+
+// afterwards decides on a firing after the episode was closed. Grafana and
+// Alertmanager resolve by themselves an alert that was not renewed in time, and
+// renew it with the same start: the episode goes on. Late is only what was on its
+// way while the recovery came in.
+func (a *arrival) afterwards(ep *event.Episode) (decision, string) {
+	switch {
+	case !ended(ep, a.startsAt):
+		return begin, ""
+	case a.began.Before(ep.RecoveredAt) && (a.imported || a.received.After(ep.RecoveredAt.Add(-clockSlack))):
+		return suppress, event.ReasonLate
+	}
+	return reopen, ""
+}
+
+// missed reports whether Callgoose does not have what is said again, or nobody
+// knows whether it has.
+func (a *arrival) missed() bool {
+	if a.last == nil {
+		return !a.episode.Adopted // a key that never had an event of its own
+	}
+	switch a.last.Outcome {
+	case event.Discarded, event.Dead, event.Unknown:
+		return true
+	}
+	return false
 }
 
 // sameEpisode reports whether a start time means the open episode. A missing
@@ -77,87 +123,84 @@ func sameEpisode(ep *event.Episode, startsAt time.Time) bool {
 	return startsAt.Sub(ep.StartsAt).Abs() <= sameStart
 }
 
-// maxStarts bounds the start times kept with an episode.
-const maxStarts = 4
+// ended reports whether a start time is that of an episode that ended.
+func ended(ep *event.Episode, startsAt time.Time) bool {
+	return !startsAt.IsZero() && slices.ContainsFunc(ep.Past, func(s event.Span) bool {
+		return slices.ContainsFunc(s.Starts, startsAt.Equal)
+	})
+}
 
-// apply is the state of the key after e. The running splitter and the rebuild
-// at start use the same function, so that both end in the same state.
-func apply(ep *event.Episode, e *event.Event) *event.Episode {
-	next := &event.Episode{Key: e.Key, Source: e.Source, Alertname: e.Alertname, Fingerprint: e.Fingerprint, ID: e.Episode}
+// stale reports whether a recovery is of an episode before the open one: by when
+// it ended, by an end that is known, or by a start that is known. Grafana sends a
+// recovery again with its end as its start, which says nothing.
+func stale(ep *event.Episode, startsAt, endsAt time.Time) bool {
+	if !endsAt.IsZero() {
+		if !ep.StartsAt.IsZero() && ep.StartsAt.Sub(endsAt) > sameStart {
+			return true
+		}
+		if slices.ContainsFunc(ep.Past, func(s event.Span) bool { return endsAt.Equal(s.Ended) }) {
+			return true
+		}
+	}
+	own := startsAt.Equal(ep.StartsAt) || slices.ContainsFunc(ep.Seen, startsAt.Equal)
+	return !own && ended(ep, startsAt)
+}
+
+// change is the event that changes an episode.
+type change struct {
+	key, source, alertname, instance, suffix string
+	what                                     decision // begin, reopen, end or orphan
+	pos                                      event.Position
+	startsAt, endsAt, received               time.Time
+}
+
+// apply is the state of the key after c. The episode given is not changed.
+func apply(ep *event.Episode, c *change) *event.Episode {
+	next := event.Episode{}
 	if ep != nil {
-		next.Count = ep.Count
+		next = *ep
 	}
-	if e.Status == event.Firing {
+	if next.Key, next.Source = c.key, c.source; c.what != end { // a recovery may lack what it was known by
+		next.Alertname, next.Instance, next.Suffix = c.alertname, c.instance, c.suffix
+	}
+	switch c.what {
+	case begin, reopen:
+		if next.Open { // a recovery was never sent to us
+			next.Past, next.Shared = past(&next, time.Time{}), true
+		} else {
+			next.Shared = false
+		}
 		next.Count++
-		next.Open, next.StartsAt = true, e.StartsAt
-		next.Firing, next.FiringAt = e.Pos, e.ReceivedAt
-		if ep != nil && ep.Open { // a resolve was never sent to us
-			next.Past, next.Shared = starts(ep), true
-		} else if ep != nil {
-			next.Past = ep.Past
+		next.Open, next.Adopted, next.To = true, false, ""
+		next.StartsAt, next.Seen = c.startsAt, nil
+		next.ID = event.EpisodeID(c.startsAt, next.Count)
+		if c.what == reopen {
+			next.ID += event.EpisodeID(time.Time{}, next.Count)
 		}
-		return next
-	}
-	if ep == nil || !ep.Open {
+		next.Firing, next.FiringAt, next.NamedAt = c.pos, c.received, c.received
+	case orphan:
 		next.Count++ // an episode of its own: without a start it is known by its number
-		next.Adopted = ep == nil || ep.Adopted
-		next.Past = starts(&event.Episode{StartsAt: e.StartsAt})
-		return next
-	}
-	next.StartsAt, next.Firing, next.FiringAt, next.Shared = ep.StartsAt, ep.Firing, ep.FiringAt, ep.Shared
-	next.Past = starts(ep)
-	return next
-}
-
-// putEpisode writes ep as e leaves it. Where one incident is kept for all alerts of
-// a name, a firing beside others shares it with them.
-func (s *Splitter) putEpisode(tx event.Tx, ep *event.Episode, e *event.Event) error {
-	next := apply(ep, e)
-	if s.cfg.ByAlertname && s.cfg.Collapse && e.Status == event.Firing {
-		var beside *event.Episode
-		for other := range tx.OpenEpisodes(e.Source, e.Alertname) {
-			if other.Key != e.Key {
-				beside = other // one that is not shared yet is the only one
-				break
-			}
+		next.Adopted = true
+		if next.StartsAt = c.startsAt; c.startsAt.IsZero() {
+			next.StartsAt = c.endsAt
 		}
-		if beside != nil {
-			next.Shared = true
-			if !beside.Shared {
-				beside.Shared = true
-				if err := tx.PutEpisode(beside); err != nil {
-					return err
-				}
-			}
-		}
+		next.ID = event.EpisodeID(next.StartsAt, next.Count)
+		next.StartsAt = c.startsAt
+		fallthrough
+	case end:
+		next.Open = false
+		next.Past = past(&next, c.endsAt)
+		next.Recovery, next.RecoveredAt = c.pos, c.received
 	}
-	return tx.PutEpisode(next)
+	return &next
 }
 
-// over marks the firing event of the episode that e ends while nothing of it was
-// sent: --on-backlog collapse asks for it. The recovery that we make for the Test
-// button does not count, somebody waits to see the pair arrive.
-func over(tx event.Tx, e *event.Event) error {
-	if e.Firing == (event.Position{}) || e.Settled != "" || e.Shared || e.Pos.Made() {
-		return nil
-	}
-	r, err := tx.Brief(e.ReceivedAt, e.Firing)
-	if err == nil && r == nil { // of another day
-		r, err = tx.Brief(time.Time{}, e.Firing)
-	}
-	if err != nil || r == nil || r.Outcome != event.Queued || r.Over {
-		return err
-	}
-	r.Over = true
-	return tx.PutRecord(r)
-}
-
-// starts are the start times by which a late firing of ep is known.
-func starts(ep *event.Episode) []time.Time {
-	var out []time.Time
+// past are the episodes that ended, with the one that ends now.
+func past(ep *event.Episode, endedAt time.Time) []event.Span {
+	now := event.Span{Ended: endedAt}
 	if !ep.StartsAt.IsZero() {
-		out = append(out, ep.StartsAt)
+		now.Starts = append(append(now.Starts, ep.StartsAt), ep.Seen...)
 	}
-	out = append(out, ep.Seen...)
-	return out[:min(len(out), maxStarts)]
+	list := append([]event.Span{now}, ep.Past...)
+	return list[:min(len(list), keepPast)]
 }

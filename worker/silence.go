@@ -9,27 +9,16 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// OurLabel marks an alert that did not come from PMM but was made by us, and
-// says what for: "silence", "test". It travels the whole way like any other,
-// but its notification does not count as a sign of life of that PMM. A rule in
-// PMM that sets this label makes its PMM look silent, which is noticed, and
-// never hides a silence. Only the value Heartbeat is meant for rules.
+// OurLabel marks an alert that did not come from PMM, and says what it was made
+// for: "silence", "test". It travels the whole way like any other, but its
+// notification is no sign of life of that PMM. A rule in PMM that sets this label
+// makes its PMM look silent, which is noticed, and never hides a silence. Only the
+// value Heartbeat is meant for rules.
 const OurLabel = "pmm_callgoose"
 
 // Heartbeat is the value of OurLabel that a rule in PMM may set: its alert says
 // only that PMM lives, and never becomes an event.
 const Heartbeat = "heartbeat"
-
-// ours reports whether a notification holds nothing that PMM told us.
-func ours(candidates []candidate) bool {
-	for i := range candidates {
-		label := candidates[i].alert.Labels[OurLabel]
-		if candidates[i].unusable != nil || label == "" || label == Heartbeat {
-			return false
-		}
-	}
-	return true
-}
 
 // Silence is the state of a PMM server from which nothing comes. Its labels
 // depend on nothing but the source, so that firing and recovery meet.
@@ -81,13 +70,15 @@ func (s Silence) Body() ([]byte, error) {
 	return alert.Body()
 }
 
-// OwnAlert is an alert made by us. Labels must hold OurLabel.
+// OwnAlert is an alert that the service makes.
 type OwnAlert struct {
 	Status      event.Status      `json:"status"`
 	Labels      map[string]string `json:"labels"`
 	Annotations map[string]string `json:"annotations"`
 	StartsAt    time.Time         `json:"startsAt"`
 	EndsAt      time.Time         `json:"endsAt"`
+	// Fingerprint is the alert's identity; empty = that of its labels.
+	Fingerprint string `json:"fingerprint,omitempty"`
 }
 
 // Body is a notification with this one alert.

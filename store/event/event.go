@@ -103,6 +103,7 @@ const (
 	FromPMM     Origin = iota
 	Imported           // PMM said it to a forwarder, then or another; times are those of its receipt
 	FromService        // this service says it: a Test button's recovery, a silent PMM, an episode closed by hand
+	Reconciled         // this service says it because PMM's own lists say so
 	Requeue            // an operator puts events in line again; Body is a list of positions
 )
 

@@ -26,6 +26,7 @@ type Carried struct {
 
 	ID         string    `json:"id"`
 	Source     string    `json:"source"`
+	BeganAt    time.Time `json:"began_at,omitzero"` // when its request began
 	ReceivedAt time.Time `json:"received_at"`
 	Body       []byte    `json:"body"` // base64 in JSON: exactly the bytes PMM sent, or Callgoose gets
 

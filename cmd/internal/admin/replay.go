@@ -34,10 +34,12 @@ type Plan struct {
 	// Outcomes is what became of them so far.
 	Outcomes map[event.Outcome]int `json:"outcomes,omitempty"`
 	// Left out, and why.
-	Closed  int `json:"left_out_closed"`   // firing events whose episode has closed since
-	Waiting int `json:"left_out_queued"`   // in line already
-	NoEvent int `json:"left_out_no_event"` // suppressed or unusable alerts: nothing to send
-	Job     int `json:"job,omitempty"`     // 0 for a dry run
+	Closed     int `json:"left_out_closed"`     // firing events whose episode has closed since
+	Superseded int `json:"left_out_superseded"` // recoveries of what is open again
+	Gone       int `json:"left_out_gone"`       // no longer stored
+	Waiting    int `json:"left_out_queued"`     // in line already
+	NoEvent    int `json:"left_out_no_event"`   // suppressed or unusable alerts: nothing to send
+	Job        int `json:"job,omitempty"`       // 0 for a dry run
 }
 
 // DropRequest chooses dead letters to be forgotten.
@@ -79,6 +81,10 @@ type Replayer interface {
 	// DropDeadLetters forgets the dead letters that are chosen. Like Replay, it does
 	// nothing and returns an ErrNotFound when an ID of the filter is not among them.
 	DropDeadLetters(ctx context.Context, r DropRequest) (Plan, error)
+	// ParkEvent takes a queued event out of line and keeps it as a dead letter.
+	ParkEvent(ctx context.Context, id string) error
+	// CloseIncident ends an open episode by hand, as a recovery.
+	CloseIncident(ctx context.Context, key string) error
 }
 
 func (h handler) replay(w http.ResponseWriter, r *http.Request) {
