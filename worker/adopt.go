@@ -7,12 +7,17 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// index finds open alerts of one source and name by their labels. It is made once
-// for each transaction in which a recovery without a fingerprint asks for it.
+// index finds open alerts of one source and name by their labels. It is made when
+// a recovery without a fingerprint asks for it, and kept while there is more to
+// decide on. It may hold alerts that are closed, or were never committed: whoever
+// uses one looks.
 type index struct {
 	pairs map[pair][]*open
 	known map[string]bool // keys in it
 }
+
+// indexMost bounds the names that are indexed at a time.
+const indexMost = 16
 
 type pair struct{ name, value string }
 
@@ -78,65 +83,77 @@ func (b *batch) openWith(source string, some map[string]string) (found *open, se
 	if err != nil {
 		return nil, false, err
 	}
-	var rarest []*open
+	var rarest pair
 	least := math.MaxInt
 	for k, v := range some {
-		if list := ix.pairs[pair{k, v}]; len(list) < least {
-			rarest, least = list, len(list)
+		if n := len(ix.pairs[pair{k, v}]); n < least {
+			rarest, least = pair{k, v}, n
 		}
 	}
-	if least > adoptMost {
-		return nil, true, nil
-	}
-	for _, o := range rarest {
+	list := ix.pairs[rarest]
+	still := list[:0]
+	for i, o := range list {
 		ep, err := b.tx.Episode(o.key)
 		if err != nil {
 			return nil, false, err
 		}
-		if ep == nil || !ep.Open || !includes(o.labels, some) { // closed meanwhile
+		if ep == nil || !ep.Open { // closed meanwhile
+			delete(ix.known, o.key)
 			continue
 		}
-		if found != nil {
-			return nil, true, nil
+		still = append(still, o)
+		if includes(o.labels, some) {
+			several = found != nil && found.key != o.key
+			found = o
 		}
-		found = o
+		if several || len(still) > adoptMost {
+			still = append(still, list[i+1:]...)
+			break
+		}
 	}
-	return found, false, nil
+	ix.pairs[rarest] = still
+	if several = several || len(still) > adoptMost; several {
+		found = nil
+	}
+	return found, several, nil
 }
 
 func (b *batch) indexOf(source, alertname string) (*index, error) {
 	name := source + "\x00" + alertname
-	ix := b.labels[name]
+	ix := b.opened[name]
 	if ix == nil {
 		ix = &index{pairs: map[pair][]*open{}, known: map[string]bool{}}
-		if b.labels == nil {
-			b.labels = map[string]*index{}
+		if len(b.opened) >= indexMost {
+			clear(b.opened)
 		}
-		b.labels[name] = ix
+		b.opened[name] = ix
 		for ep := range b.tx.OpenEpisodes(source, alertname) {
-			if err := b.note(ix, ep); err != nil {
+			labels, err := b.openLabels(ep)
+			if err != nil {
 				return nil, err
 			}
+			ix.put(ep.Key, labels)
 		}
 	}
 	return ix, nil
 }
 
-// note puts an open episode into the index.
-func (b *batch) note(ix *index, ep *event.Episode) error {
-	if ix.known[ep.Key] {
-		return nil
+// opens puts an episode that begins into the index of its name, where there is one.
+func (b *batch) opens(ep *event.Episode, labels map[string]string) {
+	if ix := b.opened[ep.Source+"\x00"+ep.Alertname]; ix != nil {
+		ix.put(ep.Key, labels)
 	}
-	ix.known[ep.Key] = true
-	labels, err := b.openLabels(ep)
-	if err != nil {
-		return err
+}
+
+func (ix *index) put(key string, labels map[string]string) {
+	if ix.known[key] {
+		return
 	}
-	o := &open{ep.Key, labels}
+	ix.known[key] = true
+	o := &open{key, labels}
 	for k, v := range labels {
 		ix.pairs[pair{k, v}] = append(ix.pairs[pair{k, v}], o)
 	}
-	return nil
 }
 
 // openLabels are the labels of an open episode.

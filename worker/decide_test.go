@@ -84,9 +84,9 @@ func TestARecoveryClosesWhatItMeans(t *testing.T) {
 		want    decision
 		reason  string
 	}{
-		"never seen":                                        {arrival{}, orphan, ""},
-		"open, its start":                                   {arrival{startsAt: t0, endsAt: minutes(30), episode: openSince(t0)}, end, ""},
-		"open, no times":                                    {arrival{episode: openSince(t0)}, end, ""},
+		"never seen":      {arrival{}, orphan, ""},
+		"open, its start": {arrival{startsAt: t0, endsAt: minutes(30), episode: openSince(t0)}, end, ""},
+		"open, no times":  {arrival{episode: openSince(t0)}, end, ""},
 		"open, said again with its end as its start":        {arrival{startsAt: minutes(30), endsAt: minutes(30), episode: openSince(t0)}, end, ""},
 		"open, ended two minutes before it began":           {arrival{startsAt: minutes(-30), endsAt: minutes(-2), episode: openSince(t0)}, end, ""},
 		"open, ended more than two minutes before it began": {arrival{startsAt: minutes(-30), endsAt: minutes(-2).Add(-1), episode: openSince(t0)}, suppress, event.ReasonStale},

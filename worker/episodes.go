@@ -162,6 +162,7 @@ func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision
 		b.tx.Count("reopened", 1)
 	}
 	if c.status == event.Firing {
+		b.opens(next, labels)
 		if err := b.share(next); err != nil {
 			return err
 		}

@@ -2,15 +2,16 @@ package worker
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"strconv"
 	"testing"
 	"time"
 
 	"pmm-callgoose/ingest/pmm"
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/testdata/webhook"
-	"pmm-callgoose/worker/callgoose"
 )
 
 // FuzzSplit: every member of a body that was accepted comes out once, in its
@@ -23,65 +24,74 @@ func FuzzSplit(f *testing.F) {
 	f.Add([]byte(`{"alerts":[{"status":"firing","fingerprint":"f","labels":{"pmm_callgoose":"heartbeat"}}],"title":1,"alerts ":{}}`), true)
 	f.Add([]byte(`{"alerts":[]}`), false)
 	now := time.Date(2026, 11, 23, 3, 0, 0, 0, time.UTC)
+	ledger, _, err := store.Open(store.Config{Dir: f.TempDir(), NoSync: true})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = ledger.Close() })
+	form := map[bool]uint32{}
+	for _, byName := range []bool{false, true} {
+		if err := ledger.Do(context.Background(), func(tx *store.Tx) error {
+			form[byName] = tx.FormOf(Form{Layout: formLayout, From: "PerconaPMM", ByAlertname: byName, LateAfter: 5 * time.Minute}.String())
+			return nil
+		}); err != nil {
+			f.Fatal(err)
+		}
+	}
 	f.Fuzz(func(t *testing.T, body []byte, byName bool) {
 		members, _, err := pmm.Check(body)
-		n := &event.Notification{Source: "pmm", ReceivedAt: now, Body: body, Alerts: members}
-		out, _ := split(n, 7, 2)
+		n := event.Notification{Source: "pmm", ReceivedAt: now, Body: body, Alerts: members}
+		out := split(n, event.Position{Seq: 7, Note: 2})
 		if err != nil { // kept whole, as what cannot be used
-			if len(out) != 1 || out[0].unusable == nil || out[0].unusable.Reason == "" || !bytes.Equal(out[0].unusable.Raw, body) {
-				t.Fatalf("refused (%v), and split into %+v", err, out)
+			if len(out.members) != 1 || out.members[0].unusable == nil || out.members[0].unusable.Reason == "" || !bytes.Equal(out.raw(0), body) {
+				t.Fatalf("refused (%v), and split into %+v", err, out.members)
 			}
 			return
 		}
-		s := &Splitter{cfg: SplitConfig{From: "PerconaPMM", ByAlertname: byName}}
-		last, sent := event.Position{}, 0
-		for i := range out {
-			c := &out[i]
-			if c.pos.Compare(last) <= 0 || c.pos.Seq != 7 || c.pos.Note != 2 {
-				t.Fatalf("%+v comes after %+v", c.pos, last)
-			}
-			last = c.pos
-			if !c.pos.Made() {
-				sent++
-			}
-			if c.unusable != nil {
-				continue
-			}
-			if c.pos.Made() && c.status != event.Resolved {
-				t.Fatalf("we made an alert that is %s", c.status)
-			}
-			if since := c.changedAt(5 * time.Minute); since.After(now) || now.Sub(since) > 5*time.Minute {
-				t.Fatalf("late by %s when it came in", now.Sub(since))
-			}
-			key, fingerprint := c.identity()
-			e := &event.Event{ID: "id", Key: key, Source: "pmm", Status: c.status, Alertname: c.alert.Labels["alertname"], Fingerprint: fingerprint}
-			s.finish(e, c)
-			first := e.Body
-			if s.finish(e, c); !bytes.Equal(first, e.Body) {
-				t.Fatal("other bytes the second time")
-			}
-			var m map[string]json.RawMessage // names differ by case here
-			var alerts []json.RawMessage
-			err := json.Unmarshal(e.Body, &m)
-			if err == nil {
-				err = json.Unmarshal(m["alerts"], &alerts)
-			}
-			if err != nil || string(m["status"]) != strconv.Quote(string(c.status)) || string(m["incident_key"]) != strconv.Quote(key) || string(m["event_id"]) != `"id"` ||
-				len(m["title"]) < 3 || len(m["description"]) < 3 || len(alerts) != 1 {
-				t.Fatalf("%v: %s", err, e.Body)
-			}
-			if c.alert.Fingerprint != "" && !bytes.Equal(alerts[0], c.alert.Raw) {
-				t.Fatalf("the alert was changed: %s, %s", c.alert.Raw, alerts[0])
-			}
-			if _, err := callgoose.Late(e.Body, time.Hour); err != nil {
-				t.Fatal(err)
-			}
-			if again, err := event.Decode(e.Encode(nil)); err != nil || !bytes.Equal(again.Body, e.Body) || again.Key != key {
-				t.Fatalf("stored and read again: %+v, %v", again, err)
-			}
+		if len(out.members) != members {
+			t.Fatalf("%d of %d members came out", len(out.members), members)
 		}
-		if sent != members {
-			t.Fatalf("%d of %d members came out", sent, members)
+		b := NewBuilder(NewNotes(func(context.Context, uint64) ([]event.Notification, error) {
+			return []event.Notification{{}, {}, n}, nil
+		}), ledger)
+		for i := range out.members {
+			c := &out.members[i]
+			if i > 0 && c.pos.Compare(out.members[i-1].pos) <= 0 || c.pos.Seq != 7 || c.pos.Note != 2 {
+				t.Fatalf("%+v is at place %d", c.pos, i)
+			}
+			if c.unusable == nil {
+				checkBody(t, b, c, form[byName], now)
+			}
 		}
 	})
+}
+
+func checkBody(t *testing.T, b *Builder, c *candidate, form uint32, now time.Time) {
+	since := c.changedAt(5 * time.Minute)
+	if since.After(now) || now.Sub(since) > 5*time.Minute {
+		t.Fatalf("late by %s when it came in", now.Sub(since))
+	}
+	r := &event.Record{ID: "id", Key: c.identity(), Status: c.status, Pos: c.pos, Facts: event.Facts{Form: form, Since: since}}
+	first, err := b.Body(t.Context(), r, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second, err := b.Body(t.Context(), r, now); err != nil || !bytes.Equal(first, second) {
+		t.Fatalf("other bytes the second time, %v", err)
+	}
+	if late, err := b.Body(t.Context(), r, now.Add(time.Hour)); err != nil || !bytes.Contains(late, []byte(`"delayed_by":"1h`)) {
+		t.Fatalf("an hour late: %s, %v", late, err)
+	}
+	var m map[string]json.RawMessage // names differ by case here
+	var alerts []json.RawMessage
+	if err = json.Unmarshal(first, &m); err == nil {
+		err = json.Unmarshal(m["alerts"], &alerts)
+	}
+	if err != nil || string(m["status"]) != strconv.Quote(string(c.status)) || string(m["incident_key"]) != strconv.Quote(r.Key) ||
+		string(m["event_id"]) != `"id"` || len(m["title"]) < 3 || len(m["description"]) < 3 || len(alerts) != 1 {
+		t.Fatalf("%v: %s", err, first)
+	}
+	if c.alert.Fingerprint != "" && !bytes.Equal(alerts[0], c.alert.Raw) {
+		t.Fatalf("the alert was changed: %s, %s", c.alert.Raw, alerts[0])
+	}
 }

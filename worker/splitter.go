@@ -65,8 +65,9 @@ type Splitter struct {
 	alone  bool          // CatchUp decides, not Run
 
 	// Owned by Run.
-	at     event.Position  // decided on, durably
-	warned map[string]bool // keys of open alerts that PMM does not name any more
+	at     event.Position    // decided on, durably
+	opened map[string]*index // open alerts by source and name, for adoption
+	warned map[string]bool   // keys of open alerts that PMM does not name any more
 }
 
 // NewSplitter makes a splitter. Begin comes before it; it does
@@ -82,7 +83,7 @@ func NewSplitter(cfg SplitConfig, queue Queue, notes *Notes, ledger *store.Store
 	}
 	s := &Splitter{
 		cfg: cfg, queue: queue, notes: notes, ledger: ledger, log: cfg.Logger.With("component", "splitter"),
-		turn: make(chan struct{}), ended: make(chan struct{}), began: queue.Last(), at: ledger.Summary().Progress, warned: map[string]bool{},
+		turn: make(chan struct{}), ended: make(chan struct{}), began: queue.Last(), at: ledger.Summary().Progress, warned: map[string]bool{}, opened: map[string]*index{},
 	}
 	s.behind.Store(next(s.at) <= s.began)
 	return s
@@ -170,6 +171,7 @@ func (s *Splitter) step(ctx context.Context) (more bool, err error) {
 	last := s.queue.Last()
 	if next(s.at) > last {
 		s.behind.Store(false)
+		clear(s.opened)
 		return false, nil
 	}
 	s.behind.Store(true)
@@ -237,9 +239,8 @@ type batch struct {
 	rebuild *store.Rebuild // nil = nothing is being rebuilt
 	until   time.Time
 	alerts  int
-	young   int64             // of them, accepted since the start
-	after   []func()          // to be told once it is durable
-	labels  map[string]*index // open alerts by source and name, for adoption
+	young   int64    // of them, accepted since the start
+	after   []func() // to be told once it is durable
 	form    uint32
 }
 
