@@ -47,7 +47,7 @@ func use(t testing.TB, s Stream, fn func(js jetstream.JetStream, stream jetstrea
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream, err := js.CreateOrUpdateStream(t.Context(), jetstream.StreamConfig{Name: s.Name, Subjects: []string{s.Subject}, Storage: jetstream.FileStorage, MaxBytes: 128000}) // blocks of 32,000 bytes
+	stream, err := js.CreateOrUpdateStream(t.Context(), jetstream.StreamConfig{Name: s.Name, Subjects: []string{s.Subject}, Storage: jetstream.FileStorage, MaxBytes: 120000}) // blocks of 32,000 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
