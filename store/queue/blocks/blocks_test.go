@@ -187,7 +187,7 @@ func TestDamageCostsOnlyTheRecordsItHit(t *testing.T) {
 		"a hole over a border":     {func(b []byte) []byte { clear(b[second(b)-200:][:400]); return b }, 1, 1},
 		"a hole inside":            {func(b []byte) []byte { clear(b[second(b)+1024:][:512]); return b }, 0, 1},
 		"two holes":                {func(b []byte) []byte { clear(b[512:1024]); clear(b[len(b)-1024:][:512]); return b }, 0, 2},
-		"a bit of every sector":      {bits, -1, -1},
+		"a bit of every sector":    {bits, -1, -1},
 		"all zero":                 {func(b []byte) []byte { clear(b); return b }, -1, 0},
 		"the end of the block cut": {func(b []byte) []byte { return b[:len(b)-1000] }, 1, 1},
 	} {
