@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -49,12 +50,26 @@ func (q *Queue) openExternal(ctx context.Context) error {
 	if err := q.declare(ctx); err != nil {
 		return err
 	}
-	// A server that came back with an empty disk may answer that the stream is
-	// empty, and does not know better for a while.
-	for until := time.Now().Add(shortFor); ; {
+	return q.waitFor(ctx, q.cfg.After)
+}
+
+// waitFor waits until the stream reaches after. A server that came back with an
+// empty disk may answer that the stream is empty, and does not know better for a
+// while. Nothing is purged or filled on account of that.
+func (q *Queue) waitFor(ctx context.Context, after uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, shortFor)
+	defer cancel()
+	for {
 		_, err := q.state(ctx)
-		if err == nil && q.last.Load() >= q.cfg.After || !sleep(ctx, q.stop, 5*tryAfter) || time.Now().After(until) {
-			return err
+		if err == nil && q.last.Load() >= after {
+			return nil
+		}
+		if !sleep(ctx, q.stop, 5*tryAfter) {
+			if err != nil {
+				return err
+			}
+			return fmt.Errorf("%w: %s ends at %d, the ledger knows %d: if the stream was lost, move the data directory aside and start anew",
+				ErrShort, streamName, q.last.Load(), after)
 		}
 	}
 }
@@ -97,13 +112,25 @@ func (q *Queue) credentials() (opts []nats.Option, err error) {
 // instances is where processes ask each other who writes to the stream.
 const instances = "pmm-callgoose.instances"
 
-// claim makes sure that no other process has the stream open. Of two that open it
-// at the same time the one with the lower name goes on.
+// The states of a claim.
+const (
+	claiming = iota
+	claimed
+	yielded
+)
+
+// claim makes sure that no other process has the stream open. Of those that open
+// it at the same time the one with the lowest name goes on: each pair hears of
+// each other, because both listen before they ask.
 func (q *Queue) claim(ctx context.Context) error {
-	q.run = nuid.Next()
+	run, state := nuid.Next(), new(atomic.Int32)
 	_, err := q.nc.Subscribe(instances, func(m *nats.Msg) {
-		if asking := string(m.Data); asking != q.run && (q.opened.Load() || q.run < asking) {
-			_ = m.Respond([]byte(q.run))
+		asking := string(m.Data)
+		if asking < run {
+			state.CompareAndSwap(claiming, yielded)
+		}
+		if asking > run || asking < run && state.Load() == claimed {
+			_ = m.Respond([]byte(run))
 		}
 	})
 	if err != nil {
@@ -111,22 +138,24 @@ func (q *Queue) claim(ctx context.Context) error {
 	}
 	answers, err := q.nc.SubscribeSync(nats.NewInbox())
 	if err == nil {
-		err = q.nc.PublishRequest(instances, answers.Subject, []byte(q.run))
+		err = q.nc.PublishRequest(instances, answers.Subject, []byte(run))
 	}
 	if err != nil {
 		return fmt.Errorf("%w: ask for other instances: %w", ErrUnavailable, err)
 	}
 	defer func() { _ = answers.Unsubscribe() }()
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	within, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	switch _, err := answers.NextMsgWithContext(ctx); {
+	_, err = answers.NextMsgWithContext(within)
+	switch {
 	case err == nil:
 		return ErrSecond
-	case errors.Is(err, context.DeadlineExceeded):
-		return nil
-	default:
+	case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w: ask for other instances: %w", ErrUnavailable, err)
+	case !state.CompareAndSwap(claiming, claimed):
+		return ErrSecond
 	}
+	return nil
 }
 
 // declare creates the stream, or adapts the one that is there. Servers that have

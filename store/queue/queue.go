@@ -83,9 +83,8 @@ type Queue struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	stream  jetstream.Stream
-	run     string // names this process to others, external
-	largest int    // notification that fits into a message, bytes
-	gather  int    // bytes of notifications in one commit at most
+	largest int // notification that fits into a message, bytes
+	gather  int // bytes of notifications in one commit at most
 
 	publish     chan *publishing
 	publishings sync.Pool // used again, each once its caller has the answer
@@ -98,7 +97,7 @@ type Queue struct {
 	mark   atomic.Pointer[[]byte] // what encodeMark made of the newest one
 	first  atomic.Uint64          // oldest sequence that can be stored; below it all is gone for certain
 	last   atomic.Uint64          // newest sequence; moved by the committer
-	opened atomic.Bool            // this process may write, external
+	opened atomic.Bool            // from then on only the committer moves last
 	wake   chan struct{}          // has an element when last moved
 	failed chan error             // has an element when the store can no longer be trusted
 
@@ -221,16 +220,13 @@ func raise(v *atomic.Uint64, n uint64) {
 
 // goOnBehind makes a stream that lost its end go on behind after. What is left
 // of it must stay, so the lost sequences are filled with envelopes that hold
-// nothing but the newest mark. An empty stream is moved.
+// nothing but the newest mark. An empty stream is moved. Embedded only: an external
+// stream that is too short was not opened.
 func (q *Queue) goOnBehind(ctx context.Context, after uint64) error {
 	last := q.last.Load()
 	if last >= after {
 		q.opened.Store(true)
 		return nil
-	}
-	if q.srv == nil {
-		return fmt.Errorf("%w: %s ends at %d, the ledger knows %d: if the stream was lost, move the data directory aside and start anew",
-			ErrShort, streamName, last, after)
 	}
 	q.cfg.Logger.ErrorContext(ctx, "the stream ends before what the ledger knows; messages are gone",
 		"component", "queue", "stream", streamName, "seq", last, "expected", after, "count", after-last)
