@@ -622,7 +622,7 @@ func (s *Splitter) finish(e *event.Event, c *candidate) {
 		Status: string(c.status), Raw: c.alert.Raw, GroupLabels: c.group.GroupLabels,
 		Labels: c.alert.Labels, Annotations: c.alert.Annotations,
 		Fingerprint: e.Fingerprint, HasFinger: c.alert.Fingerprint != "",
-		Source: s.cfg.From, IncidentKey: e.Key, EventID: e.ID, UniqueName: !s.cfg.ByAlertname,
+		Source: s.cfg.From, IncidentKey: e.Key, EventID: e.ID, UniqueName: !s.cfg.ByAlertname, Link: c.alert.Link,
 		Envelope: make([]callgoose.Member, 0, len(c.group.Envelope)), Members: len(c.group.Alerts),
 	}
 	for _, f := range c.group.Envelope {
