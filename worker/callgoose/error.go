@@ -26,7 +26,9 @@ type Error struct {
 	RetryAfter time.Duration
 	// Sent reports whether Callgoose may have received the request.
 	Sent bool
-	text string
+	// Foreign reports that a page answered that is not Callgoose's.
+	Foreign bool
+	text    string
 }
 
 func (e *Error) Error() string { return e.text }
