@@ -28,14 +28,15 @@ type circuit struct {
 	event.Circuit
 	passes   uint64          // events that Callgoose took, in this life
 	fails    int             // consecutive failures, without an answer between them
-	failed   map[string]bool // lanes they happened in, suspects left out; at most two
+	failed   map[string]bool // lanes they happened in, suspects left out; at most hopefulLanes
 	rejected map[string]bool // keys rejected for ever, with no pass between them; at most rejectedAll
 	told     bool            // Callgoose said itself how long to wait
 	blamed   bool            // the last failure may be that event's own: Callgoose was reached
 	probing  bool            // a probe is under way
 	probeAt  time.Time       // when the next one may go
 	failedAt time.Time       // when an attempt failed last
-	turn     uint64          // of the probes: each lane has one probe in it
+	turn     uint64          // counts failures that may be the event's own
+	since    uint64          // the first turn since the last pass
 }
 
 const (
@@ -44,13 +45,15 @@ const (
 	// rejectedAll is how many keys rejected one after the other mean that it is not
 	// the events: the last of them and what follows is held.
 	rejectedAll = 5
+	// hopefulLanes is of how many lanes the failures may be the events' own.
+	hopefulLanes = 5
 	// refusedOften is how many refusals, others passing between them, end an event.
 	refusedOften = 10
 )
 
 func newCircuit(now time.Time, least, most time.Duration) *circuit {
 	return &circuit{
-		least: least, most: most, dice: roll, failed: map[string]bool{}, rejected: map[string]bool{}, turn: 1,
+		least: least, most: most, dice: roll, failed: map[string]bool{}, rejected: map[string]bool{}, since: 1,
 		Circuit: event.Circuit{State: string(event.Unknown), Since: now.UTC()},
 	}
 }
@@ -62,7 +65,7 @@ const (
 	nothing permit = iota
 	everything
 	aProbe
-	freshProbe // a probe of a lane that had none in this turn
+	freshProbe // a probe of a lane in which nothing failed since the last pass
 )
 
 // allow says what may be sent at now, and when to ask again.
@@ -81,8 +84,10 @@ func (c *circuit) allow(now time.Time) (permit, time.Time) {
 }
 
 // hopeful reports whether another lane is worth a probe at once: all failures so far
-// were of one lane, suspects left out, so it may be that event and not Callgoose.
-func (c *circuit) hopeful() bool { return c.fails > 0 && c.blamed && !c.told && len(c.failed) <= 1 }
+// were of few lanes, suspects left out, so it may be those events and not Callgoose.
+func (c *circuit) hopeful() bool {
+	return c.fails > 0 && c.blamed && !c.told && len(c.failed) < hopefulLanes
+}
 
 // ruling is what a verdict comes to, beside all that was seen before.
 type ruling struct {
@@ -108,6 +113,7 @@ func (c *circuit) observe(now time.Time, l *lane, key string, probe bool, v verd
 		return ruling{verdict: v}
 	case passed:
 		c.passes++
+		c.since = c.turn + 1
 		clear(c.rejected)
 		fallthrough
 	case rejected:
@@ -117,25 +123,25 @@ func (c *circuit) observe(now time.Time, l *lane, key string, probe bool, v verd
 		return ruling{verdict: v}
 	}
 	it := l.head()
-	suspect := it.refusals > 0 && c.passes > it.refusedAt
-	own := suspect && c.State == event.Up
-	c.fail(now, l, v, suspect)
-	if v.class != unreachable {
-		if it.refusals == 0 || own {
+	others := it.refusals > 0 && c.passes > it.refusedAt
+	it.suspect = it.suspect || others
+	alone := others && c.State == event.Up
+	c.fail(now, l, v, it.suspect)
+	if v.class != unreachable { // else nothing was said of an event that did not arrive: it is probed again
+		if it.refusals == 0 || alone {
 			it.refusals++
 		}
 		it.refusedAt = c.passes
+		c.turn++
+		l.turn = c.turn
 	}
-	if own && v.refused && it.refusals >= refusedOften {
+	if alone && v.refused && it.refusals >= refusedOften {
 		v.result, v.outcome, v.reason = "dead", event.Dead, fmt.Sprintf("refused for itself: %d: %s", status, text)
 		c.fails--
 		return ruling{verdict: v}
 	}
-	c.judge(now, probe, v, suspect, text)
-	if c.State != event.Up && v.class != unreachable { // nothing was said of an event that did not arrive: it is probed again
-		l.turn = c.turn
-	}
-	return ruling{verdict: v, own: v.class != unreachable && (suspect || c.State == event.Up)}
+	c.judge(now, probe, v, it.suspect, text)
+	return ruling{verdict: v, own: v.class != unreachable && (it.suspect || c.State == event.Up)}
 }
 
 // fail counts a failure.
@@ -144,7 +150,7 @@ func (c *circuit) fail(now time.Time, l *lane, v verdict, suspect bool) {
 	c.failedAt = now
 	c.blamed = v.class != unreachable
 	c.told = v.wait > 0 && !suspect
-	if !suspect && len(c.failed) < 2 {
+	if !suspect && len(c.failed) < hopefulLanes {
 		c.failed[l.key] = true
 	}
 }
@@ -171,9 +177,6 @@ func (c *circuit) become(now time.Time, state, text string) (changed bool) {
 	c.LastError = text
 	if c.State == state {
 		return false
-	}
-	if state == event.Up || c.State == event.Up {
-		c.turn++
 	}
 	c.State, c.Since = state, now.UTC()
 	return true

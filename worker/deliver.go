@@ -315,12 +315,12 @@ func (d *Deliverer) read() (more bool, err error) {
 // ask again, zero when only an event changes the answer.
 func (d *Deliverer) start(attempts context.Context, now time.Time) time.Time {
 	for {
-		p, turn, again := d.gate.ask(now)
+		p, since, again := d.gate.ask(now)
 		probe := p == aProbe || p == freshProbe
 		if p == nothing {
 			return again
 		}
-		l := d.w.next(probe, p == freshProbe, turn)
+		l := d.w.next(probe, p == freshProbe, since)
 		if l == nil {
 			return again
 		}

@@ -37,9 +37,9 @@ func newGate(c *circuit, concurrency int, perSecond float64, changed func()) *ga
 	return &gate{concurrency: concurrency, limit: limit, changed: changed, circuit: c}
 }
 
-// ask says what may be sent at now, how probes take turns, and when to ask again: zero
-// means that only an event changes the answer.
-func (g *gate) ask(now time.Time) (p permit, turn uint64, again time.Time) {
+// ask says what may be sent at now, from which turn on lanes failed since the last pass,
+// and when to ask again: zero means that only an event changes the answer.
+func (g *gate) ask(now time.Time) (p permit, since uint64, again time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -54,7 +54,7 @@ func (g *gate) ask(now time.Time) (p permit, turn uint64, again time.Time) {
 			return nothing, 0, now.Add(time.Duration(missing / float64(g.limit.Limit()) * float64(time.Second)))
 		}
 	}
-	return p, g.circuit.turn, again
+	return p, g.circuit.since, again
 }
 
 func (g *gate) paused(now time.Time) bool {
@@ -96,9 +96,6 @@ func (g *gate) enter(now time.Time, l *lane, probe bool) (*pass, bool) {
 	}
 	if probe {
 		g.circuit.probing = true
-		if p == aProbe && l.turn == g.circuit.turn { // every lane had its turn
-			g.circuit.turn++
-		}
 	}
 	g.requests++
 	g.unrecorded++

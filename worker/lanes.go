@@ -30,6 +30,7 @@ type item struct {
 	// refusedAt is how many had passed at the latest.
 	refusals  int
 	refusedAt uint64
+	suspect   bool // others passed after a refusal: it was its own
 }
 
 // claimed reports whether the item may be sent at now with the claim that it has.
@@ -45,7 +46,7 @@ type lane struct {
 	last      event.Position // the last that was taken in
 	busy      bool
 	notBefore time.Time
-	turn      uint64 // of probes, in which it was probed last
+	turn      uint64 // of failures, the latest in this lane
 	index     [2]int // in ready or waiting, and in heads; -1 for none
 }
 
@@ -288,24 +289,22 @@ func (w *window) tidy(l *lane) {
 }
 
 // next is the lane to send from, nil when there is none: the oldest that is ready.
-// Probes take turns: one prefers the oldest lane that was not probed in this turn, and
-// fresh allows no other.
-func (w *window) next(probe, fresh bool, turn uint64) *lane {
+// Probes take turns: one prefers the lanes in which nothing failed since the turn, and
+// then the one whose failure is the longest ago. fresh allows only the former.
+func (w *window) next(probe, fresh bool, since uint64) *lane {
 	if w.ready.Len() == 0 {
 		return nil
 	}
-	oldest := w.ready.lanes[0]
-	if !probe || oldest.turn != turn {
-		return oldest
-	}
-	var best *lane
-	for _, l := range w.ready.lanes {
-		if l.turn != turn && (best == nil || older(l, best)) {
-			best = l
+	best := w.ready.lanes[0]
+	if probe && best.turn >= since {
+		for _, l := range w.ready.lanes {
+			if a, b := max(l.turn, since-1), max(best.turn, since-1); a < b || a == b && older(l, best) {
+				best = l
+			}
 		}
-	}
-	if best == nil && !fresh {
-		return oldest
+		if fresh && best.turn >= since {
+			return nil
+		}
 	}
 	return best
 }
