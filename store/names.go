@@ -23,7 +23,7 @@ type openName struct{ source, alertname string }
 
 // ShownName is the name by which Callgoose tells the incident of ep from others.
 func ShownName(ep *event.Episode) string {
-	return strings.ToLower(ep.Alertname + "\x00" + ep.Instance + "\x00" + ep.Suffix)
+	return strings.ToLower(ep.Shown + "\x00" + ep.Suffix)
 }
 
 func (n *names) put(ep *event.Episode) {

@@ -48,7 +48,7 @@ func anything(r *rand.Rand) (*event.Record, *event.Episode, *event.Waiting) {
 	ep := &event.Episode{
 		Key: rec.Key, Source: "pmm", Alertname: text(), Open: r.IntN(2) == 0, Count: r.Uint64(), ID: text(), StartsAt: when(), Seen: times(),
 		NamedAt: when(), Firing: place(), FiringAt: when(), Recovery: place(), RecoveredAt: when(), Shared: r.IntN(2) == 0,
-		Instance: text(), Suffix: text(), Adopted: r.IntN(2) == 0, To: text(),
+		Shown: text(), Suffix: text(), Adopted: r.IntN(2) == 0, To: text(),
 	}
 	if r.IntN(2) == 0 {
 		ep.ID = event.EpisodeID(ep.StartsAt, ep.Count)

@@ -147,7 +147,15 @@ func (b *Builder) Body(ctx context.Context, r *event.Record, claimedAt time.Time
 		Labels: labels, Annotations: annotations,
 		Fingerprint: event.Fingerprint(r.Key), HasFinger: alert.Fingerprint != "",
 		Source: form.From, IncidentKey: r.Key, EventID: r.ID, UniqueName: !form.ByAlertname,
+		Suffix: r.Facts.Suffix, Link: alert.Link, Reopened: r.Facts.Reopened, RecoveryWords: !form.Plain,
+		ShortLength: form.ShortLength, UrgencyHigh: form.UrgencyHigh,
 		Envelope: make([]callgoose.Member, 0, len(n.group.Envelope)), Members: len(n.group.Alerts),
+	}
+	if r.Status == event.Resolved { // what was adopted says nothing of how it ended
+		out.Recovery = callgoose.RecoveryKind(alert.Annotations)
+	}
+	if r.Facts.Reconciled {
+		out.Reconciled = map[event.Status]string{event.Firing: "opened", event.Resolved: "closed"}[r.Status]
 	}
 	for _, f := range n.group.Envelope {
 		out.Envelope = append(out.Envelope, callgoose.Member(f))

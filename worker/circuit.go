@@ -1,91 +1,180 @@
 package worker
 
 import (
+	"fmt"
 	"time"
 
 	"pmm-callgoose/store/event"
 )
 
-// circuit is what we believe of Callgoose, and whether an event may go out. It
-// is owned by Deliverer.Run and has no clock of its own.
+// circuit is what we believe of Callgoose, and whether an event may go out. It is
+// guarded by its gate and has no clock of its own. Every life begins as unknown:
+// what was true before a stop decides nothing.
 //
-//	unknown ──answer──▶ up ◀──answer to a probe── down, held
-//	   up, unknown ──cannot connect, or several failures on end──▶ down
+//	unknown ──answer──▶ up ◀──answer── down, held
+//	   up, unknown ──cannot connect, or several consecutive failures──▶ down
 //	   any ──wrong token or address──▶ held
 //
 // While it is not up, one probe at a time goes out instead of every event.
 // The wait between probes grows with the outage, a tenth of its length: what
 // took an hour is noticed within six minutes, what took seconds within two.
+//
+// A failure may be the event's own. Where another lane gets through after it, it
+// was: the event is then a suspect, whose failures are weighed less.
 type circuit struct {
 	least, most time.Duration
 	dice        func(time.Duration) time.Duration
 
 	event.Circuit
-	fails   int             // failures on end, without an answer between them
-	failed  map[string]bool // lanes they happened in
-	told    bool            // Callgoose said itself how long to wait
-	blamed  bool            // the last failure may be that event's own: Callgoose was reached
-	probing bool            // a probe is under way
-	probeAt time.Time       // when the next one may go
+	passes   uint64          // events that Callgoose took, in this life
+	fails    int             // consecutive failures, without an answer between them
+	failed   map[string]bool // lanes they happened in, suspects left out; at most hopefulLanes
+	rejected map[string]bool // keys rejected for ever, with no pass between them; at most rejectedAll
+	told     bool            // Callgoose said itself how long to wait
+	blamed   bool            // the last failure may be that event's own: Callgoose was reached
+	probing  bool            // a probe is under way
+	probeAt  time.Time       // when the next one may go
+	failedAt time.Time       // when an attempt failed last
+	turn     uint64          // counts failures that may be the event's own
+	since    uint64          // the first turn since the last pass
 }
 
-// openAfter is how many failures on end mean more than bad luck.
-const openAfter = 3
+const (
+	// openAfter is how many consecutive failures mean more than bad luck.
+	openAfter = 3
+	// rejectedAll is how many keys rejected one after the other mean that it is not
+	// the events: the last of them and what follows is held.
+	rejectedAll = 5
+	// hopefulLanes is of how many lanes the failures may be the events' own.
+	hopefulLanes = 5
+	// refusedOften is how many refusals, others passing between them, end an event.
+	refusedOften = 10
+)
 
-func newCircuit(saved event.Circuit, least, most time.Duration) *circuit {
-	if saved.State == "" {
-		saved.State = event.Unknown
+func newCircuit(now time.Time, least, most time.Duration) *circuit {
+	return &circuit{
+		least: least, most: most, dice: roll, failed: map[string]bool{}, rejected: map[string]bool{}, since: 1,
+		Circuit: event.Circuit{State: string(event.Unknown), Since: now.UTC()},
 	}
-	return &circuit{least: least, most: most, dice: roll, Circuit: saved, failed: map[string]bool{}}
 }
 
-// outage reports whether we know that Callgoose does not take events: unknown is none.
-func (c *circuit) outage() bool { return c.State == event.Down || c.State == event.Held }
+// permit is what may be sent.
+type permit int
 
-// allow reports whether an attempt may start now, and whether it is a probe.
-func (c *circuit) allow(now time.Time) (ok, probe bool) {
-	if c.State == event.Up {
-		return true, false
+const (
+	nothing permit = iota
+	everything
+	aProbe
+	freshProbe // a probe of a lane in which nothing failed since the last pass
+)
+
+// allow says what may be sent at now, and when to ask again.
+func (c *circuit) allow(now time.Time) (permit, time.Time) {
+	switch {
+	case c.State == event.Up:
+		return everything, time.Time{}
+	case c.probing:
+		return nothing, time.Time{}
+	case !now.Before(c.probeAt):
+		return aProbe, time.Time{}
+	case c.hopeful():
+		return freshProbe, c.probeAt
 	}
-	return !c.probing && !now.Before(c.probeAt), true
+	return nothing, c.probeAt
 }
 
-// observe takes in the end of an attempt. It reports whether the state changed.
-func (c *circuit) observe(now time.Time, lane string, probe bool, v verdict, text string) (changed bool) {
+// hopeful reports whether another lane is worth a probe at once: all failures so far
+// were of few lanes, suspects left out, so it may be those events and not Callgoose.
+func (c *circuit) hopeful() bool {
+	return c.fails > 0 && c.blamed && !c.told && len(c.failed) < hopefulLanes
+}
+
+// ruling is what a verdict comes to, beside all that was seen before.
+type ruling struct {
+	verdict
+	own bool // the failure is the event's own: it has its own backoff, the others go on
+}
+
+// observe takes in the end of an attempt for the head of l, an event of key.
+func (c *circuit) observe(now time.Time, l *lane, key string, probe bool, v verdict, status int, text string) ruling {
 	if probe {
 		c.probing = false
 	}
+	if v.class == rejected {
+		if len(c.rejected) < rejectedAll {
+			c.rejected[key] = true
+		}
+		if len(c.rejected) == rejectedAll {
+			v = verdict{result: "held", class: misconfig}
+		}
+	}
 	switch v.class {
 	case interrupted:
-		return false
-	case answered:
+		return ruling{verdict: v}
+	case passed:
+		c.passes++
+		c.since = c.turn + 1
+		clear(c.rejected)
+		fallthrough
+	case rejected:
 		c.fails = 0
 		clear(c.failed)
-		return c.become(now, event.Up, "")
+		c.become(now, event.Up, "")
+		return ruling{verdict: v}
 	}
+	it := l.head()
+	others := it.refusals > 0 && c.passes > it.refusedAt
+	it.suspect = it.suspect || others
+	alone := others && c.State == event.Up
+	c.fail(now, l, v, it.suspect)
+	if v.class != unreachable { // else nothing was said of an event that did not arrive: it is probed again
+		if it.refusals == 0 || alone {
+			it.refusals++
+		}
+		it.refusedAt = c.passes
+		c.turn++
+		l.turn = c.turn
+	}
+	if alone && v.refused && it.refusals >= refusedOften {
+		v.result, v.outcome, v.reason = "dead", event.Dead, fmt.Sprintf("refused for itself: %d: %s", status, text)
+		c.fails--
+		return ruling{verdict: v}
+	}
+	c.judge(now, probe, v, it.suspect, text)
+	return ruling{verdict: v, own: v.class != unreachable && (it.suspect || c.State == event.Up)}
+}
+
+// fail counts a failure.
+func (c *circuit) fail(now time.Time, l *lane, v verdict, suspect bool) {
 	c.fails++
-	c.told, c.blamed = v.wait > 0, v.class != unreachable
-	if len(c.failed) < 2 {
-		c.failed[lane] = true
+	c.failedAt = now
+	c.blamed = v.class != unreachable
+	c.told = v.wait > 0 && !suspect
+	if !suspect && len(c.failed) < hopefulLanes {
+		c.failed[l.key] = true
 	}
+}
+
+// judge opens the circuit when a failure says so, and sets the time of the next probe.
+func (c *circuit) judge(now time.Time, probe bool, v verdict, suspect bool, text string) {
+	state := event.Down
+	if v.class == misconfig {
+		state = event.Held
+	}
+	changed := false
 	switch {
-	case v.class == misconfig:
-		changed = c.become(now, event.Held, text)
-	case c.State != event.Up, v.class == unreachable, v.wait > 0, c.fails >= openAfter:
-		changed = c.become(now, event.Down, text)
+	case c.State != event.Up, v.class == unreachable, c.fails >= openAfter, !suspect && (v.class == misconfig || v.wait > 0):
+		changed = c.become(now, state, text)
 	default:
 		c.LastError = text
 	}
-	if probe || changed || v.wait > 0 {
+	if probe || changed || c.told {
 		c.probeAt = now.Add(c.pause(now, v.wait))
 	}
-	return changed
 }
 
-func (c *circuit) become(now time.Time, state, text string) bool {
-	if c.LastError = text; state == event.Up {
-		c.LastError = ""
-	}
+func (c *circuit) become(now time.Time, state, text string) (changed bool) {
+	c.LastError = text
 	if c.State == state {
 		return false
 	}
@@ -95,15 +184,9 @@ func (c *circuit) become(now time.Time, state, text string) bool {
 
 // pause is the wait before the next probe.
 func (c *circuit) pause(now time.Time, retryAfter time.Duration) time.Duration {
-	if retryAfter > 0 {
+	if c.told {
 		return retryAfter
 	}
 	tenth := min(max(now.Sub(c.Since)/10, 2*c.least), c.most)
 	return spread(max(tenth/4*3, c.least), tenth, c.dice)
-}
-
-// hopeful reports whether an event of this lane is worth a probe at once: all
-// failures so far were of one other lane, so it may be that event and not Callgoose.
-func (c *circuit) hopeful(lane string) bool {
-	return c.State == event.Down && !c.told && c.blamed && len(c.failed) == 1 && !c.failed[lane]
 }

@@ -15,27 +15,27 @@ type verdict struct {
 	reason  string        // why, for outcomes that need one
 	class   class
 	wait    time.Duration // Retry-After
+	// refused: an answer that may be the last word on this event. When others pass
+	// meanwhile it is given up after a number of them.
+	refused bool
 }
 
 // class is what an attempt says about Callgoose itself.
 type class int
 
 const (
-	answered    class = iota // it works
+	passed      class = iota // it took the event
+	rejected                 // it works, and will never take this event
 	trouble                  // this attempt failed; others may pass
 	unreachable              // no event would get through
 	misconfig                // token or address are wrong for every event
 	interrupted              // our own stop; says nothing
 )
 
-// classify is the one place that decides what an answer means: section 6 of
-// the contract. It is pure.
+// classify is the one place that decides what an answer means. It is pure.
 func classify(r callgoose.Reply, err *callgoose.Error) verdict {
 	if err == nil {
-		switch {
-		case r.Duplicate: // wins over 202: Callgoose has it
-			return verdict{result: "delivered", outcome: event.Delivered}
-		case r.Status == http.StatusAccepted:
+		if r.Status == http.StatusAccepted && !r.Duplicate { // a duplicate wins over 202: Callgoose has it
 			return verdict{
 				result: "discarded", outcome: event.Discarded,
 				reason: "callgoose answered 202: no filter matched this event",
@@ -50,16 +50,16 @@ func classify(r callgoose.Reply, err *callgoose.Error) verdict {
 		return verdict{result: "retry", class: unreachable}
 	case s == 0:
 		return verdict{result: "retry", class: trouble}
+	case err.Foreign, s >= 300 && s < 400, s == http.StatusUnauthorized, s == http.StatusForbidden,
+		s == http.StatusNotFound, s == http.StatusMethodNotAllowed, s == http.StatusProxyAuthRequired:
+		return verdict{result: "held", class: misconfig, wait: err.RetryAfter, refused: true}
 	case s == http.StatusBadRequest, s == http.StatusRequestEntityTooLarge,
 		s == http.StatusUnsupportedMediaType, s == http.StatusUnprocessableEntity:
-		return verdict{result: "dead", outcome: event.Dead, reason: err.Error()}
+		return verdict{result: "dead", outcome: event.Dead, reason: err.Error(), class: rejected}
 	case s == http.StatusRequestTimeout, s == http.StatusTooEarly, s == http.StatusTooManyRequests, s >= 500:
 		return verdict{result: "retry", class: trouble, wait: err.RetryAfter}
-	case s >= 300 && s < 400, s == http.StatusUnauthorized, s == http.StatusForbidden,
-		s == http.StatusNotFound, s == http.StatusMethodNotAllowed, s == http.StatusProxyAuthRequired:
-		return verdict{result: "held", class: misconfig, wait: err.RetryAfter}
 	}
 	// A 4xx that nobody has documented. It may be this event or the address: an
 	// event that waits can still be delivered, one that was given up cannot.
-	return verdict{result: "retry", class: trouble, wait: err.RetryAfter}
+	return verdict{result: "retry", class: trouble, wait: err.RetryAfter, refused: true}
 }

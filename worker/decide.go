@@ -148,10 +148,10 @@ func stale(ep *event.Episode, startsAt, endsAt time.Time) bool {
 
 // change is the event that changes an episode.
 type change struct {
-	key, source, alertname, instance, suffix string
-	what                                     decision // begin, reopen, end or orphan
-	pos                                      event.Position
-	startsAt, endsAt, received               time.Time
+	key, source, alertname, shown, suffix string
+	what                                  decision // begin, reopen, end or orphan
+	pos                                   event.Position
+	startsAt, endsAt, received            time.Time
 }
 
 // apply is the state of the key after c. The episode given is not changed.
@@ -161,7 +161,7 @@ func apply(ep *event.Episode, c *change) *event.Episode {
 		next = *ep
 	}
 	if next.Key, next.Source = c.key, c.source; c.what != end { // a recovery may lack what it was known by
-		next.Alertname, next.Instance, next.Suffix = c.alertname, c.instance, c.suffix
+		next.Alertname, next.Shown, next.Suffix = c.alertname, c.shown, c.suffix
 	}
 	switch c.what {
 	case begin, reopen:

@@ -139,7 +139,7 @@ func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision
 		key: key, source: c.note.Source, alertname: labels["alertname"], what: what, pos: c.pos,
 		startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt, received: c.note.ReceivedAt,
 	}
-	ch.instance = strings.TrimSpace(callgoose.Instance(labels, event.Fingerprint(key)))
+	ch.shown = callgoose.ShownName(labels, event.Fingerprint(key))
 	if what == begin || what == reopen {
 		if err := b.suffix(&ch, ep); err != nil {
 			return err
@@ -287,10 +287,10 @@ func (b *batch) suffix(ch *change, ep *event.Episode) error {
 		ch.suffix = ep.Suffix
 		return nil
 	}
-	shown := store.ShownName(&event.Episode{Alertname: ch.alertname, Instance: ch.instance})
+	shown := store.ShownName(&event.Episode{Shown: ch.shown})
 	for other := range b.tx.ShownBy(shown) {
 		if other.Key != ch.key {
-			ch.suffix = callgoose.ShortKey(ch.key)
+			ch.suffix = callgoose.Suffix(ch.key)
 		}
 	}
 	return nil

@@ -8,47 +8,69 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// item is one event in the window: pulled from the stream and not yet settled.
+// The bounds of the window.
+const (
+	windowItems = 50_000 // nothing more is read ahead
+	laneItems   = 64     // of one lane; the rest of it is read past, and read again later
+)
+
+// claimFor is how old a claim may be that nothing was sent under: then it is made
+// anew, so that the event says how late it is.
+const claimFor = time.Second
+
+// item is one queued event in memory. Its body is built when it is sent.
 type item struct {
-	seq  uint64
-	ev   *event.Event // labels and annotations dropped; Body nil when it has to be read again
-	size int          // of the body, while it is kept
-	// since is when it was put in line, told by a clock that does not jump: what was
-	// taken in young must not be given up because somebody corrected the time.
-	since time.Time
-	// backlog: it came in, or waited, while Callgoose was not up.
-	backlog bool
-	tries   int // failed attempts that were the event's own, for the backoff
+	at     event.Position
+	queued time.Time
+	claim  time.Time // up to when lateness is counted, durable; zero = not claimed
+	ours   bool      // the claim was made in this life
+	sent   bool      // Callgoose may have received it in this life: the claim stands
+	tries  int       // failed attempts that were its own, for the backoff
+	// refusals counts failures that may be its own, and that others passed between.
+	// refusedAt is how many had passed at the latest.
+	refusals  int
+	refusedAt uint64
+	suspect   bool // others passed after a refusal: it was its own
 }
 
-// lane holds the events of one ordering key, oldest first. At most one of them
-// is under way at any time.
+// claimed reports whether the item may be sent at now with the claim that it has.
+func (it *item) claimed(now time.Time) bool {
+	return !it.claim.IsZero() && (!it.ours || it.sent || now.Sub(it.claim) <= claimFor)
+}
+
+// lane holds the queued events of one ordering key, oldest first. At most one of
+// them is under way at any time.
 type lane struct {
 	key       string
 	items     []*item
+	last      event.Position // the last that was taken in
 	busy      bool
 	notBefore time.Time
-	index     int // in its heap, -1 for none
+	turn      uint64 // of failures, the latest in this lane
+	index     [2]int // in ready or waiting, and in heads; -1 for none
 }
 
 func (l *lane) head() *item { return l.items[0] }
 
-// laneHeap orders lanes: ready ones by age, waiting ones by when they may go on.
+// laneHeap orders lanes.
 type laneHeap struct {
 	lanes []*lane
+	slot  int // of lane.index
 	less  func(a, b *lane) bool
 }
+
+func older(a, b *lane) bool { return a.head().at.Compare(b.head().at) < 0 }
 
 func (h *laneHeap) Len() int           { return len(h.lanes) }
 func (h *laneHeap) Less(i, j int) bool { return h.less(h.lanes[i], h.lanes[j]) }
 func (h *laneHeap) Swap(i, j int) {
 	h.lanes[i], h.lanes[j] = h.lanes[j], h.lanes[i]
-	h.lanes[i].index, h.lanes[j].index = i, j
+	h.lanes[i].index[h.slot], h.lanes[j].index[h.slot] = i, j
 }
 
 func (h *laneHeap) Push(x any) {
 	l := x.(*lane)
-	l.index = len(h.lanes)
+	l.index[h.slot] = len(h.lanes)
 	h.lanes = append(h.lanes, l)
 }
 
@@ -56,58 +78,145 @@ func (h *laneHeap) Pop() any {
 	l := h.lanes[len(h.lanes)-1]
 	h.lanes[len(h.lanes)-1] = nil
 	h.lanes = h.lanes[:len(h.lanes)-1]
-	l.index = -1
+	l.index[h.slot] = -1
 	return l
 }
 
-// lanes is the window: every event pulled and not settled, by ordering key.
-// Owned by Deliverer.Run.
-type lanes struct {
-	byKey   map[string]*lane
-	ready   laneHeap // may start now
-	waiting laneHeap // wait for their backoff
-	seqs    map[uint64]*item
-	order   []uint64 // sequences as they came, settled ones at the front removed
-	bytes   int      // bodies kept in memory
+func (h *laneHeap) remove(l *lane) {
+	if i := l.index[h.slot]; i >= 0 {
+		heap.Remove(h, i)
+	}
 }
 
-func newLanes() *lanes {
-	return &lanes{
-		byKey:   map[string]*lane{},
-		seqs:    map[uint64]*item{},
-		ready:   laneHeap{less: func(a, b *lane) bool { return a.head().seq < b.head().seq }},
+// window is the part of the queue that is in memory: of each lane the oldest
+// events. Owned by Deliverer.Run.
+type window struct {
+	byAlertname bool
+	// before is the last place decided on when this life began: a claim found at or
+	// before it may be one that something was sent under.
+	before event.Position
+
+	lanes   map[string]*lane
+	ready   laneHeap // may start now
+	waiting laneHeap // wait for their backoff
+	heads   laneHeap // every lane that has an item, the oldest first
+	size    int      // items
+
+	cursor event.Position // how far the queue was read
+	// behind are lanes of which events between their last and the cursor were read past.
+	behind map[*lane]bool
+	hungry bool // one of them runs low
+	// A second reading fills up the lanes in again, from place: as long as it goes on,
+	// all of theirs up to place are taken in.
+	again map[*lane]bool
+	place event.Position
+}
+
+func newWindow(byAlertname bool, before event.Position) *window {
+	return &window{
+		byAlertname: byAlertname, before: before, lanes: map[string]*lane{}, behind: map[*lane]bool{},
+		ready: laneHeap{less: older}, heads: laneHeap{less: older, slot: 1},
 		waiting: laneHeap{less: func(a, b *lane) bool { return a.notBefore.Before(b.notBefore) }},
 	}
 }
 
-// add puts an event at the end of its lane. An event that is there already
-// (handed out again by the stream) is left alone.
-func (w *lanes) add(it *item) (*lane, bool) {
-	if _, known := w.seqs[it.seq]; known {
-		return nil, false
+// laneOf is the ordering key. It is not stored: the setting may change while events wait.
+func (w *window) laneOf(e *event.Waiting) string {
+	if w.byAlertname {
+		return e.Source + "\x00" + e.Alertname
 	}
-	w.seqs[it.seq] = it
-	w.order = append(w.order, it.seq)
-	w.bytes += it.size
-	l := w.byKey[it.ev.Lane]
-	if l == nil {
-		l = &lane{key: it.ev.Lane, index: -1}
-		w.byKey[l.key] = l
+	return e.Key
+}
+
+func (w *window) full() bool { return w.size >= windowItems }
+
+// add takes in what the queue holds behind the cursor.
+func (w *window) add(list []event.Waiting) {
+	for i := range list {
+		e := &list[i]
+		w.cursor = e.At
+		key := w.laneOf(e)
+		l := w.lanes[key]
+		if l == nil {
+			l = &lane{key: key, index: [2]int{-1, -1}}
+			w.lanes[key] = l
+		}
+		if len(l.items) >= laneItems {
+			w.behind[l] = true
+		}
+		if !w.behind[l] {
+			w.put(l, e)
+		}
 	}
-	l.items = append(l.items, it)
+}
+
+// refill begins the second reading when a lane runs low. It reports whether there
+// is something to read, behind which place.
+func (w *window) refill() (event.Position, bool) {
+	if w.again == nil && w.hungry {
+		w.hungry = false
+		for l := range w.behind {
+			if len(l.items) > laneItems/2 {
+				continue
+			}
+			if w.again == nil || l.last.Compare(w.place) < 0 {
+				w.place = l.last
+			}
+			if w.again == nil {
+				w.again = map[*lane]bool{}
+			}
+			w.again[l] = true
+		}
+	}
+	return w.place, w.again != nil
+}
+
+// addAgain takes in what the queue holds behind place. end says that there is no more.
+func (w *window) addAgain(list []event.Waiting, end bool) {
+	for i := range list {
+		e := &list[i]
+		if e.At.Compare(w.cursor) > 0 {
+			end = true
+			break
+		}
+		w.place = e.At
+		l := w.lanes[w.laneOf(e)]
+		switch {
+		case l == nil || !w.again[l] || e.At.Compare(l.last) <= 0:
+		case len(l.items) >= laneItems:
+			delete(w.again, l) // it is behind as before
+		default:
+			w.put(l, e)
+		}
+	}
+	if end {
+		for l := range w.again {
+			delete(w.behind, l)
+			w.tidy(l)
+		}
+	}
+	if end || len(w.again) == 0 {
+		w.again = nil
+	}
+}
+
+func (w *window) put(l *lane, e *event.Waiting) {
+	l.last = e.At
+	l.items = append(l.items, &item{at: e.At, queued: e.QueuedAt, claim: e.ClaimedAt, ours: e.At.Compare(w.before) > 0})
+	w.size++
 	if len(l.items) == 1 {
+		heap.Push(&w.heads, l)
 		w.enqueue(l, time.Time{})
 	}
-	return l, true
 }
 
 // enqueue makes a lane that is not under way ready, or lets it wait.
-func (w *lanes) enqueue(l *lane, notBefore time.Time) {
+func (w *window) enqueue(l *lane, notBefore time.Time) {
 	l.busy, l.notBefore = false, notBefore
 	heap.Push(w.heapOf(l), l)
 }
 
-func (w *lanes) heapOf(l *lane) *laneHeap {
+func (w *window) heapOf(l *lane) *laneHeap {
 	if l.notBefore.IsZero() {
 		return &w.ready
 	}
@@ -115,44 +224,105 @@ func (w *lanes) heapOf(l *lane) *laneHeap {
 }
 
 // take removes the lane from its heap; it is under way from now on.
-func (w *lanes) take(l *lane) *item {
-	heap.Remove(w.heapOf(l), l.index)
+func (w *window) take(l *lane) *item {
+	w.heapOf(l).remove(l)
 	l.busy = true
 	return l.head()
 }
 
 // wake makes the lanes ready whose wait is over.
-func (w *lanes) wake(now time.Time) {
+func (w *window) wake(now time.Time) {
 	for w.waiting.Len() > 0 && !now.Before(w.waiting.lanes[0].notBefore) {
-		l := heap.Pop(&w.waiting).(*lane)
+		w.enqueue(heap.Pop(&w.waiting).(*lane), time.Time{})
+	}
+}
+
+// done removes the head of a lane that is under way: it is not queued any more.
+func (w *window) done(l *lane) {
+	w.drop(l, 0)
+	if l.busy = false; len(l.items) > 0 {
 		w.enqueue(l, time.Time{})
 	}
+	w.tidy(l)
 }
 
-// done removes the settled head of a lane that is under way.
-func (w *lanes) done(l *lane) {
-	it := l.items[0]
-	l.items[0] = nil
-	l.items = l.items[1:]
-	delete(w.seqs, it.seq)
-	w.bytes -= it.size
-	for len(w.order) > 0 && w.seqs[w.order[0]] == nil {
-		w.order = w.order[1:]
-	}
-	if len(w.order) > 2*len(w.seqs)+1024 { // one that is stuck keeps the settled behind it
-		w.order = slices.DeleteFunc(w.order, func(seq uint64) bool { return w.seqs[seq] == nil })
-	}
-	if len(l.items) == 0 {
-		delete(w.byKey, l.key)
+// forget removes an event that left the queue, unless it is under way.
+func (w *window) forget(e *event.Waiting) {
+	l := w.lanes[w.laneOf(e)]
+	if l == nil || w.underway(e) {
 		return
 	}
-	w.enqueue(l, time.Time{})
+	i := slices.IndexFunc(l.items, func(it *item) bool { return it.at == e.At })
+	switch {
+	case i < 0:
+	case i > 0:
+		w.drop(l, i)
+	default:
+		w.take(l)
+		w.done(l)
+	}
 }
 
-// oldest is the oldest event that is not settled, nil when there is none.
-func (w *lanes) oldest() *item {
-	if len(w.order) == 0 {
+// underway reports whether an attempt for the event is being made.
+func (w *window) underway(e *event.Waiting) bool {
+	l := w.lanes[w.laneOf(e)]
+	return l != nil && l.busy && l.head().at == e.At
+}
+
+func (w *window) drop(l *lane, i int) {
+	w.heads.remove(l)
+	l.items = slices.Delete(l.items, i, i+1)
+	w.size--
+	if len(l.items) > 0 {
+		heap.Push(&w.heads, l)
+	}
+	if w.behind[l] && len(l.items) <= laneItems/2 {
+		w.hungry = true
+	}
+}
+
+// tidy forgets a lane that has nothing queued.
+func (w *window) tidy(l *lane) {
+	if len(l.items) == 0 && !w.behind[l] {
+		delete(w.lanes, l.key)
+	}
+}
+
+// next is the lane to send from, nil when there is none: the oldest that is ready.
+// Probes take turns: one prefers the lanes in which nothing failed since the turn, and
+// then the one whose failure is the longest ago. fresh allows only the former.
+func (w *window) next(probe, fresh bool, since uint64) *lane {
+	if w.ready.Len() == 0 {
 		return nil
 	}
-	return w.seqs[w.order[0]]
+	best := w.ready.lanes[0]
+	if probe && best.turn >= since {
+		for _, l := range w.ready.lanes {
+			if a, b := max(l.turn, since-1), max(best.turn, since-1); a < b || a == b && older(l, best) {
+				best = l
+			}
+		}
+		if fresh && best.turn >= since {
+			return nil
+		}
+	}
+	return best
+}
+
+// unclaimed takes up to most ready lanes whose heads have no claim to be sent under
+// at now, the oldest first.
+func (w *window) unclaimed(now time.Time, most int) (lanes []*lane) {
+	var claimed []*lane
+	for w.ready.Len() > 0 && len(lanes) < most && len(claimed) < most {
+		l := w.ready.lanes[0]
+		if w.take(l); l.head().claimed(now) {
+			claimed = append(claimed, l)
+		} else {
+			lanes = append(lanes, l)
+		}
+	}
+	for _, l := range claimed {
+		w.enqueue(l, time.Time{})
+	}
+	return lanes
 }

@@ -10,11 +10,12 @@ import (
 // call from several goroutines. The zero Observers of the configurations are
 // none.
 type Observer interface {
-	// Attempt reports one request to Callgoose and what came of it. step names
-	// what failed when there was no answer, as in callgoose.Error.
+	// Attempt reports one request to Callgoose and what came of it: a.Result and,
+	// when it was taken, a.Effect. step names what failed when there was no answer, as
+	// in callgoose.Error.
 	Attempt(a event.Attempt, step string)
 	// Settled reports that an event has its outcome, durably, and how long it was
-	// in line: from the receipt of its alert, or from being put in line again.
+	// queued: from the receipt of its alert, or from being queued again.
 	Settled(outcome event.Outcome, waited time.Duration)
 	// Circuit reports that the state of Callgoose's side changed.
 	Circuit(state string)

@@ -1,225 +1,315 @@
 package worker
 
 import (
-	"cmp"
+	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
-
-	"github.com/nats-io/nats-server/v2/server/ats"
 
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/store/queue"
+	"pmm-callgoose/worker/callgoose"
 )
 
-// The server's clock for access times is shared by the whole process: it has to
-// be started outside of every bubble, or time would stand still inside.
-func TestMain(m *testing.M) {
-	ats.Register()
-	os.Exit(m.Run())
-}
-
-// rig is a stream and a ledger with a splitter between them, real ones, and no
-// Callgoose: what is queued stays queued until a test settles it.
+// rig is a deliverer on a real ledger, in a bubble. The splitter is played by put, the
+// network and Callgoose by far.
 type rig struct {
 	t      *testing.T
 	dir    string
-	cfg    SplitConfig
-	queue  *queue.Queue
+	cfg    DeliverConfig
+	far    *far
+	bodies *builder
+	logs   *bytes.Buffer
+
 	ledger *store.Store
-	notes  *Notes
-	build  *Builder
-	split  *Splitter
-	marker *Marker
+	d      *Deliverer
+	cancel context.CancelFunc
+	ended  chan error
+	seq    uint64
 }
 
-func newRig(t *testing.T, cfg SplitConfig) *rig {
+// bubble runs fn with a deliverer that is running, and checks at the end that Callgoose
+// got nothing out of order.
+func bubble(t *testing.T, cfg DeliverConfig, fn func(r *rig)) {
 	t.Helper()
-	cfg.Form.From, cfg.Logger = "PerconaPMM", slog.New(slog.DiscardHandler)
-	r := &rig{t: t, dir: t.TempDir(), cfg: cfg}
-	r.open()
-	t.Cleanup(r.close)
-	return r
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{t: t, dir: dir, cfg: cfg, far: &far{t: t}, bodies: &builder{}, logs: &bytes.Buffer{}}
+		r.far.fails = r.far.passes
+		r.cfg.Logger = slog.New(slog.NewTextHandler(r.logs, nil))
+		r.start()
+		defer func() {
+			r.halt()
+			if t.Failed() && r.logs.Len() < 20_000 {
+				t.Logf("log:\n%s", r.logs)
+			}
+		}()
+		fn(r)
+	})
 }
 
-func (r *rig) open() {
+func (r *rig) start() {
 	r.t.Helper()
 	var err error
 	if r.ledger, _, err = store.Open(store.Config{Dir: r.dir, NoSync: true}); err != nil {
 		r.t.Fatal(err)
 	}
-	if r.queue, err = queue.Open(r.t.Context(), queue.Config{Dir: r.dir, NoSync: true, After: r.ledger.Summary().Progress.Seq}); err != nil {
-		r.t.Fatal(err)
-	}
-	if r.marker, err = Begin(r.t.Context(), r.queue, r.ledger, r.cfg.Logger); err != nil {
-		r.t.Fatal(err)
-	}
-	r.notes = NewNotes(r.queue.Read)
-	r.build = NewBuilder(r.notes, r.ledger)
-	r.split = NewSplitter(r.cfg, r.queue, r.notes, r.ledger)
+	r.d = NewDeliverer(r.cfg, r.ledger, r.bodies, r.far)
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel, r.ended = cancel, make(chan error, 1)
+	go func() { r.ended <- r.d.Run(ctx) }()
 }
 
-func (r *rig) close() {
-	_ = r.queue.Close()
-	_ = r.ledger.Close()
-}
-
-// reopen is a crash and a start. lose deletes the ledger in between.
-func (r *rig) reopen(lose bool) {
+func (r *rig) halt() {
 	r.t.Helper()
-	r.close()
-	if lose {
-		if err := os.Remove(r.dir + "/" + store.FileName); err != nil {
-			r.t.Fatal(err)
-		}
+	r.cancel()
+	if err := <-r.ended; err != nil {
+		r.t.Errorf("it ended with %v", err)
 	}
-	r.open()
+	if err := r.ledger.Close(); err != nil {
+		r.t.Error(err)
+	}
 }
 
-// alert is one member of a body.
+func (r *rig) restart() { r.halt(); r.start() }
+
+// crash goes on with what is on disk now, as if the process had been killed.
+func (r *rig) crash() {
+	r.t.Helper()
+	b, err := os.ReadFile(filepath.Join(r.dir, store.FileName))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.halt() // what it still writes is lost
+	if r.dir = filepath.Join(r.dir, "next"); os.Mkdir(r.dir, 0o700) != nil || os.WriteFile(filepath.Join(r.dir, store.FileName), b, 0o600) != nil {
+		r.t.Fatal("cannot copy the ledger")
+	}
+	r.start()
+}
+
+// alert is what put queues. Its zero values: firing, first, queued now, name of the key.
 type alert struct {
-	Status       event.Status      `json:"status"`
-	Labels       map[string]string `json:"labels"`
-	Annotations  map[string]string `json:"annotations"`
-	StartsAt     time.Time         `json:"startsAt"`
-	EndsAt       time.Time         `json:"endsAt"`
-	Fingerprint  string            `json:"fingerprint,omitempty"`
-	GeneratorURL string            `json:"generatorURL"`
+	key, name string
+	resolved  bool
+	cause     event.Cause
+	queuedAt  time.Time
+	claimed   time.Time // born claimed
+	recorded  time.Time // claimed in the record, too: it was sent before
 }
 
-// firing and resolved are alerts of one rule on one host.
-func firing(name string, at time.Time) alert {
-	return alert{
-		Status: event.Firing, Labels: map[string]string{"alertname": "MySQL Down", "instance": name}, Annotations: map[string]string{"summary": "down"},
-		StartsAt: at, Fingerprint: name,
-	}
-}
-
-func resolved(name string, at, ended time.Time) alert {
-	a := firing(name, at)
-	a.Status, a.EndsAt = event.Resolved, ended
-	return a
-}
-
-// post stores a notification received at a time, its request begun took before.
-func (r *rig) post(at time.Time, took time.Duration, alerts ...alert) event.Position {
+// put queues alerts in one transaction, as the splitter does, and wakes the deliverer.
+func (r *rig) put(alerts ...alert) (places []event.Position) {
 	r.t.Helper()
-	return r.store(event.Notification{Source: "pmm", BeganAt: at.Add(-took), ReceivedAt: at, Alerts: len(alerts), Body: body(r.t, alerts...)})
-}
-
-func (r *rig) store(n event.Notification) event.Position {
-	r.t.Helper()
-	pos, err := r.queue.Publish(r.t.Context(), n)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return pos
-}
-
-func body(t *testing.T, alerts ...alert) []byte {
-	t.Helper()
-	b, err := json.Marshal(map[string]any{"receiver": "callgoose", "status": "firing", "version": "1", "groupKey": "{}", "alerts": alerts})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// decide splits all that is stored.
-func (r *rig) decide() {
-	r.t.Helper()
-	for {
-		more, err := r.split.step(r.t.Context())
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		if !more {
-			return
-		}
-	}
-}
-
-// settle ends what is waiting with an outcome, oldest first.
-func (r *rig) settle(outcome event.Outcome) {
-	r.t.Helper()
-	if err := r.ledger.Do(r.t.Context(), func(tx *store.Tx) error {
-		for _, w := range waiting(tx) {
-			rec, err := tx.Record(w.ReceivedAt, w.Pos)
-			if err != nil {
+	r.seq++
+	err := r.ledger.Do(context.Background(), func(tx *store.Tx) error {
+		places = nil
+		for i, a := range alerts {
+			at := event.Position{Seq: r.seq, Item: uint32(i)}
+			places = append(places, at)
+			w := event.Waiting{
+				At: at, Pos: at, ReceivedAt: time.Now().UTC(), Cause: a.cause, Status: event.Firing, Key: a.key, Source: "pmm",
+				Alertname: a.name, QueuedAt: time.Now(), ClaimedAt: a.claimed,
+			}
+			if a.name == "" {
+				w.Alertname = a.key
+			}
+			if a.resolved {
+				w.Status = event.Resolved
+			}
+			if !a.queuedAt.IsZero() {
+				w.QueuedAt = a.queuedAt
+			}
+			rec := missing(&w)
+			rec.Facts.Since = w.QueuedAt
+			rec.ID, rec.ClaimedAt = event.ID(a.key, w.Status, fmt.Sprint(at)), a.recorded
+			rec.Labels = map[string]string{"alertname": w.Alertname}
+			if err := errors.Join(tx.PutRecord(rec), tx.PutWaiting(&w), tx.PutEpisode(&event.Episode{Key: a.key, Source: "pmm", Alertname: w.Alertname, Open: !a.resolved})); err != nil {
 				return err
 			}
-			rec.Outcome, rec.SettledAt, rec.ClaimedAt = outcome, t0, t0
-			if err := cmp.Or(tx.PutRecord(rec), tx.DropWaiting(w.At)); err != nil {
-				return err
-			}
+			tx.SetProgress(at)
 		}
 		return nil
-	}); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-func waiting(tx *store.Tx) []event.Waiting { return slices.Collect(tx.Waiting(event.Position{})) }
-
-// line is what is waiting, as "STATUS KEY", oldest first.
-func (r *rig) line() (list []string) {
-	r.t.Helper()
-	if err := r.ledger.View(func(tx *store.Tx) error {
-		for _, w := range waiting(tx) {
-			list = append(list, fmt.Sprintf("%s %s", w.Status, w.Key))
-		}
-		return nil
-	}); err != nil {
-		r.t.Fatal(err)
-	}
-	return list
-}
-
-// records are all of them, oldest first.
-func (r *rig) records() (list []*event.Record) {
-	r.t.Helper()
-	if err := r.ledger.Each(event.Filter{OldestFirst: true}, func(rec *event.Record) bool { list = append(list, rec); return true }); err != nil {
-		r.t.Fatal(err)
-	}
-	slices.SortFunc(list, func(a, b *event.Record) int { return a.Pos.Compare(b.Pos) })
-	return list
-}
-
-// became is what became of the alerts that came in, as "OUTCOME REASON".
-func (r *rig) became() (list []string) {
-	for _, rec := range r.records() {
-		what := string(rec.Outcome)
-		if rec.Reason != "" {
-			what += " " + rec.Reason
-		}
-		list = append(list, what)
-	}
-	return list
-}
-
-// sent is the body of a record as Callgoose would get it.
-func (r *rig) sent(rec *event.Record) map[string]any {
-	r.t.Helper()
-	b, err := r.build.Body(context.Background(), rec, rec.ClaimedAt)
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	var m map[string]any
-	if err := json.Unmarshal(b, &m); err != nil {
-		r.t.Fatal(err)
-	}
-	return m
+	r.d.Wake()
+	return places
 }
 
-func (r *rig) want(got []string, want ...string) {
+// many are n alerts of keys of their own.
+func many(prefix string, n int) (list []alert) {
+	for i := range n {
+		list = append(list, alert{key: fmt.Sprintf("%s%d", prefix, i)})
+	}
+	return list
+}
+
+func (r *rig) record(at event.Position) *event.Record {
 	r.t.Helper()
-	if !slices.Equal(got, want) {
-		r.t.Errorf("got %q\nwant %q", got, want)
+	var rec *event.Record
+	if err := r.ledger.View(func(tx *store.Tx) (err error) { rec, err = tx.Record(time.Time{}, at); return err }); err != nil || rec == nil {
+		r.t.Fatalf("the record of %v: %v, %v", at, rec, err)
+	}
+	return rec
+}
+
+// queued is what the ledger's queue holds.
+func (r *rig) queued() (list []event.Waiting) {
+	r.t.Helper()
+	if err := r.ledger.View(func(tx *store.Tx) error { list = slices.Collect(tx.Waiting(event.Position{})); return nil }); err != nil {
+		r.t.Fatal(err)
+	}
+	return list
+}
+
+func (r *rig) count(o event.Outcome) int { return int(r.ledger.Summary().Counts[string(o)]) }
+
+// settle waits until nothing is queued, and returns how long that took.
+func (r *rig) settle() time.Duration {
+	r.t.Helper()
+	began := time.Now()
+	for len(r.queued()) > 0 {
+		if time.Since(began) > 48*time.Hour {
+			r.t.Fatalf("%d events still wait: %+v", len(r.queued()), r.d.View().Circuit)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return time.Since(began)
+}
+
+func (r *rig) want(at event.Position, outcome event.Outcome, reason string) {
+	r.t.Helper()
+	if rec := r.record(at); rec.Outcome != outcome || !strings.Contains(rec.Reason, reason) {
+		r.t.Errorf("%s %s ended as %s (%s), want %s (%s)", rec.Key, rec.Status, rec.Outcome, rec.Reason, outcome, reason)
+	}
+}
+
+func (r *rig) state(want string) {
+	r.t.Helper()
+	synctest.Wait()
+	if c := r.d.View().Circuit; c.State != want {
+		r.t.Errorf("the state is %s (%s), want %s", c.State, c.LastError, want)
+	}
+}
+
+// builder makes bodies of one line.
+type builder struct {
+	mu  sync.Mutex
+	err map[string]error // by key
+}
+
+func (b *builder) Body(_ context.Context, r *event.Record, claimedAt time.Time) ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if claimedAt.IsZero() {
+		return nil, fmt.Errorf("%v is sent without a claim", r.At)
+	}
+	late := claimedAt.Sub(r.Facts.Since).Round(time.Second)
+	return fmt.Appendf(nil, "%s %s %d.%d late %s labels %d", r.Key, r.Status, r.At.Seq, r.At.Item, late, len(r.Labels)), b.err[r.Key]
+}
+
+// request is one that far got.
+type request struct {
+	key, status string
+	at          event.Position
+	body        string
+	when        time.Time
+	passed      bool
+	renewed     bool // on a new connection
+}
+
+// far is Callgoose and the way to it. It checks that the events of a key come one at a
+// time, and each behind the one before.
+type far struct {
+	t       *testing.T
+	mu      sync.Mutex
+	fails   func(ctx context.Context, q request) *callgoose.Error // nil = passes
+	list    []request
+	busy    map[string]bool
+	at      map[string]event.Position
+	renewed bool
+	most    int // requests at once
+	again   bool
+}
+
+func (*far) passes(context.Context, request) *callgoose.Error { return nil }
+
+func (f *far) set(fails func(ctx context.Context, q request) *callgoose.Error) {
+	f.mu.Lock()
+	f.fails = fails
+	f.mu.Unlock()
+}
+
+// answers makes each request end with err.
+func (f *far) answers(err *callgoose.Error) {
+	f.set(func(context.Context, request) *callgoose.Error { return err })
+}
+
+func (f *far) Renew() { f.mu.Lock(); f.renewed = true; f.mu.Unlock() }
+
+func (f *far) Send(ctx context.Context, body []byte) (callgoose.Reply, error) {
+	q := request{body: string(body), when: time.Now()}
+	if _, err := fmt.Sscanf(q.body, "%s %s %d.%d", &q.key, &q.status, &q.at.Seq, &q.at.Item); err != nil {
+		f.t.Errorf("body %q: %v", body, err)
+	}
+	f.mu.Lock()
+	if f.busy == nil {
+		f.busy, f.at = map[string]bool{}, map[string]event.Position{}
+	}
+	if f.busy[q.key] {
+		f.t.Errorf("two requests of %s at once", q.key)
+	}
+	if q.at.Compare(f.at[q.key]) < 0 {
+		f.t.Errorf("%s: %v after %v", q.key, q.at, f.at[q.key])
+	}
+	q.renewed, f.renewed = f.renewed, false
+	f.busy[q.key], f.at[q.key] = true, q.at
+	f.most = max(f.most, len(f.busy))
+	fails, place := f.fails, len(f.list)
+	f.list = append(f.list, q)
+	f.mu.Unlock()
+	err := fails(ctx, q)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.busy, q.key)
+	if err != nil {
+		return callgoose.Reply{}, err
+	}
+	f.list[place].passed = true
+	return callgoose.Reply{Status: 201, ID: "c", Created: true, Readable: true}, nil
+}
+
+func (f *far) requests() []request { f.mu.Lock(); defer f.mu.Unlock(); return slices.Clone(f.list) }
+
+// of are the requests of a key.
+func (f *far) of(key string) []request {
+	return slices.DeleteFunc(f.requests(), func(q request) bool { return q.key != key })
+}
+
+// The ways in which a request fails.
+func status(s int) *callgoose.Error { return &callgoose.Error{Status: s, Sent: true} }
+func step(s string) *callgoose.Error {
+	return &callgoose.Error{Step: s, Sent: s == "timeout" || s == "reset"}
+}
+func page() *callgoose.Error      { return &callgoose.Error{Status: 200, Sent: true, Foreign: true} }
+func unreached() *callgoose.Error { return step("connect") }
+
+// only fails the requests of one key with err.
+func only(key string, err *callgoose.Error) func(context.Context, request) *callgoose.Error {
+	return func(_ context.Context, q request) *callgoose.Error {
+		if q.key == key {
+			return err
+		}
+		return nil
 	}
 }

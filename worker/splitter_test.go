@@ -12,7 +12,7 @@ import (
 )
 
 func TestAFalseRecoveryIsFollowedByANewIncident(t *testing.T) {
-	r := newRig(t, SplitConfig{})
+	r := newStage(t, SplitConfig{})
 	r.post(minutes(1), 0, firing("a", t0))
 	r.post(minutes(5), 0, resolved("a", t0, minutes(5)))
 	r.post(minutes(6), 0, firing("a", t0))
@@ -30,7 +30,7 @@ func TestAFalseRecoveryIsFollowedByANewIncident(t *testing.T) {
 }
 
 func TestAStaleRecoveryClosesNothing(t *testing.T) {
-	r := newRig(t, SplitConfig{})
+	r := newStage(t, SplitConfig{})
 	r.post(minutes(1), 0, firing("a", t0))
 	r.post(minutes(10), 0, resolved("a", t0, minutes(10)))
 	r.post(minutes(20), 0, firing("a", minutes(20)))
@@ -42,7 +42,7 @@ func TestAStaleRecoveryClosesNothing(t *testing.T) {
 
 func TestARecoveryThatCallgooseDoesNotHaveGoesOutAgain(t *testing.T) {
 	for _, outcome := range []event.Outcome{event.Discarded, event.Dead} {
-		r := newRig(t, SplitConfig{})
+		r := newStage(t, SplitConfig{})
 		r.post(minutes(1), 0, firing("a", t0))
 		r.decide()
 		r.settle(event.Delivered)
@@ -60,7 +60,7 @@ func TestARecoveryThatCallgooseDoesNotHaveGoesOutAgain(t *testing.T) {
 }
 
 func TestOnlyARecoveryWithoutAFingerprintIsAdopted(t *testing.T) {
-	of := func(mount, fingerprint string) alert {
+	of := func(mount, fingerprint string) member {
 		a := firing(fingerprint, t0)
 		a.Labels = map[string]string{"alertname": "Disk", "instance": "h", "mountpoint": mount}
 		return a
@@ -70,7 +70,7 @@ func TestOnlyARecoveryWithoutAFingerprintIsAdopted(t *testing.T) {
 	delete(trimmed.Labels, "mountpoint")
 	own.Status, trimmed.Status = event.Resolved, event.Resolved
 	t.Run("with one", func(t *testing.T) {
-		r := newRig(t, SplitConfig{})
+		r := newStage(t, SplitConfig{})
 		r.post(minutes(1), 0, of("/data", "a"))
 		r.post(minutes(2), 0, own)
 		r.post(minutes(3), 0, of("/data", "a"))
@@ -78,7 +78,7 @@ func TestOnlyARecoveryWithoutAFingerprintIsAdopted(t *testing.T) {
 		r.want(r.line(), "firing pmm-a", "resolved pmm-other")
 	})
 	t.Run("without", func(t *testing.T) {
-		r := newRig(t, SplitConfig{})
+		r := newStage(t, SplitConfig{})
 		r.post(minutes(1), 0, of("/data", "a"))
 		r.post(minutes(2), 0, trimmed)
 		r.post(minutes(3), 0, trimmed)
@@ -90,7 +90,7 @@ func TestOnlyARecoveryWithoutAFingerprintIsAdopted(t *testing.T) {
 		}
 	})
 	t.Run("without, and several fit", func(t *testing.T) {
-		r := newRig(t, SplitConfig{})
+		r := newStage(t, SplitConfig{})
 		r.post(minutes(1), 0, of("/data", "a"), of("/var", "b"))
 		r.post(minutes(2), 0, trimmed)
 		r.decide()
@@ -102,9 +102,11 @@ func TestOnlyARecoveryWithoutAFingerprintIsAdopted(t *testing.T) {
 
 // Two disks of one host, and the same alert of two PMMs, would share an incident.
 func TestTwoOpenAlertsNeverShowTheSameName(t *testing.T) {
-	shown := func(r *rig, rec *event.Record) any { return r.sent(rec)["commonLabels"].(map[string]any)["alertname"] }
-	r := newRig(t, SplitConfig{})
-	disk := func(fingerprint string) alert {
+	shown := func(r *stage, rec *event.Record) any {
+		return r.sent(rec)["commonLabels"].(map[string]any)["alertname"]
+	}
+	r := newStage(t, SplitConfig{})
+	disk := func(fingerprint string) member {
 		a := firing(fingerprint, t0)
 		a.Labels = map[string]string{"alertname": "Disk", "instance": "h", "mountpoint": fingerprint}
 		return a
@@ -140,7 +142,7 @@ func TestTwoOpenAlertsNeverShowTheSameName(t *testing.T) {
 }
 
 func TestWithAlertnameTheLastRecoveryCloses(t *testing.T) {
-	r := newRig(t, SplitConfig{Form: Form{ByAlertname: true}})
+	r := newStage(t, SplitConfig{Form: Form{ByAlertname: true}})
 	r.post(minutes(1), 0, firing("a", t0), firing("b", t0))
 	r.post(minutes(2), 0, resolved("a", t0, minutes(2)))
 	r.post(minutes(3), 0, resolved("b", t0, minutes(3)))
@@ -152,7 +154,7 @@ func TestWithAlertnameTheLastRecoveryCloses(t *testing.T) {
 }
 
 func TestWhatIsImportedDoesNotTouchWhatFiresNow(t *testing.T) {
-	r := newRig(t, SplitConfig{})
+	r := newStage(t, SplitConfig{})
 	r.post(minutes(600), 0, firing("a", minutes(600)))
 	for _, n := range []event.Notification{
 		{BeganAt: minutes(1), ReceivedAt: minutes(1), Body: body(t, firing("a", t0))},
@@ -167,7 +169,7 @@ func TestWhatIsImportedDoesNotTouchWhatFiresNow(t *testing.T) {
 
 func TestAnEpisodeThatFiredAndResolvedInAnOutageCollapses(t *testing.T) {
 	up := false
-	r := newRig(t, SplitConfig{Collapse: true, Claim: func() bool { return up }})
+	r := newStage(t, SplitConfig{Collapse: true, Claim: func() bool { return up }})
 	r.post(minutes(1), 0, firing("a", t0), firing("b", t0))
 	r.post(minutes(2), 0, resolved("a", t0, minutes(2)))
 	r.decide()
@@ -179,8 +181,8 @@ func TestAnEpisodeThatFiredAndResolvedInAnOutageCollapses(t *testing.T) {
 }
 
 func TestABodyIsDecidedOnInStepsThatSurvive(t *testing.T) {
-	r := newRig(t, SplitConfig{})
-	var many []alert
+	r := newStage(t, SplitConfig{})
+	var many []member
 	const n = 2300
 	for i := range n {
 		many = append(many, firing(fmt.Sprintf("h%d", i), t0))
@@ -212,8 +214,8 @@ func TestTheCostOfABodyIsLinear(t *testing.T) {
 		t.Skip("takes seconds")
 	}
 	for _, byName := range []bool{false, true} {
-		r := newRig(t, SplitConfig{Form: Form{ByAlertname: byName}})
-		var open, unknown []alert
+		r := newStage(t, SplitConfig{Form: Form{ByAlertname: byName}})
+		var open, unknown []member
 		for i := range 5000 {
 			open = append(open, firing(fmt.Sprintf("h%d", i), t0))
 		}
@@ -237,7 +239,7 @@ func TestTheCostOfABodyIsLinear(t *testing.T) {
 }
 
 func TestEventsArePutInLineAgain(t *testing.T) {
-	r := newRig(t, SplitConfig{})
+	r := newStage(t, SplitConfig{})
 	r.post(minutes(1), 0, firing("a", t0), firing("b", t0))
 	r.decide()
 	r.settle(event.Delivered)
@@ -256,7 +258,7 @@ func TestEventsArePutInLineAgain(t *testing.T) {
 func TestAReplayMakesNoIncidentWrong(t *testing.T) {
 	for name, byName := range map[string]bool{"alert": false, "alertname": true} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, SplitConfig{Form: Form{ByAlertname: byName}})
+			r := newStage(t, SplitConfig{Form: Form{ByAlertname: byName}})
 			r.post(minutes(1), 0, firing("a", t0))
 			r.post(minutes(2), 0, resolved("a", t0, minutes(2)))
 			r.decide()
@@ -285,7 +287,7 @@ func TestAReplayMakesNoIncidentWrong(t *testing.T) {
 }
 
 func TestAnEpisodeIsClosedByHand(t *testing.T) {
-	r := newRig(t, SplitConfig{})
+	r := newStage(t, SplitConfig{})
 	plain := firing("", t0) // its fingerprint is made of its labels
 	r.post(minutes(1), 0, firing("a", t0), plain)
 	r.decide()
@@ -305,7 +307,7 @@ func TestAnEpisodeIsClosedByHand(t *testing.T) {
 // What was settled is not sent again, what was waiting is, and both with the same
 // ids and bytes.
 func TestALostLedgerIsRebuilt(t *testing.T) {
-	r := newRig(t, SplitConfig{})
+	r := newStage(t, SplitConfig{})
 	r.post(minutes(1), 0, firing("a", t0), firing("b", t0))
 	r.post(minutes(2), 0, resolved("b", t0, minutes(2)))
 	r.decide()
@@ -341,10 +343,10 @@ func TestALostLedgerIsRebuilt(t *testing.T) {
 // notifications is what the running splitter made of them.
 func TestARebuiltLedgerSaysWhatTheRunningOneSaid(t *testing.T) {
 	for seed := range uint64(8) {
-		r := newRig(t, SplitConfig{Form: Form{ByAlertname: seed%2 == 1}})
+		r := newStage(t, SplitConfig{Form: Form{ByAlertname: seed%2 == 1}})
 		dice := rand.New(rand.NewPCG(seed, 1))
 		for n := range 120 {
-			var alerts []alert
+			var alerts []member
 			for range 1 + dice.IntN(4) {
 				start := minutes(n - dice.IntN(20))
 				a := firing(fmt.Sprintf("h%d", dice.IntN(6)), start)

@@ -76,7 +76,7 @@ func TestAnExternalServerKeepsTheStream(t *testing.T) {
 	}
 	wg.Wait()
 	q.SetMark(event.Mark{UpTo: event.Position{Seq: 3}})
-	if err := q.PublishMark(t.Context()); err != nil {
+	if _, err := q.PublishMark(t.Context()); err != nil {
 		t.Error(err)
 	}
 	last := q.Last()

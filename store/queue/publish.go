@@ -54,12 +54,13 @@ func (q *Queue) Publish(ctx context.Context, n event.Notification) (event.Positi
 	return q.wait(ctx, p)
 }
 
-// PublishMark stores the mark, with nothing else if nothing else waits.
-func (q *Queue) PublishMark(ctx context.Context) error {
+// PublishMark stores the mark, with nothing else if nothing else waits, and returns
+// the sequence of its message.
+func (q *Queue) PublishMark(ctx context.Context) (uint64, error) {
 	p := q.publishing()
 	p.empty = true
-	_, err := q.wait(ctx, p)
-	return err
+	pos, err := q.wait(ctx, p)
+	return pos.Seq, err
 }
 
 func (q *Queue) publishing() *publishing {

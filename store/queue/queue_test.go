@@ -67,7 +67,7 @@ func TestConcurrentNotificationsShareCommits(t *testing.T) {
 					return
 				}
 				if i%7 == 0 {
-					if err := q.PublishMark(t.Context()); err != nil {
+					if _, err := q.PublishMark(t.Context()); err != nil {
 						t.Error(err)
 					}
 				}
@@ -134,7 +134,7 @@ func TestTheNewestMarkIsFound(t *testing.T) {
 	newest(want)
 	want.UpTo.Seq++
 	q.SetMark(want)
-	if err := q.PublishMark(t.Context()); err != nil {
+	if _, err := q.PublishMark(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	newest(want)

@@ -1,0 +1,219 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+)
+
+// book is what delivery reads from and writes to the ledger.
+type book struct{ ledger *store.Store }
+
+// chunk bounds what one read transaction reads: a long one keeps pages from being used again.
+const chunk = 256
+
+// read reads the queue behind a place. A shorter list than chunk is its end.
+func (b book) read(after event.Position) (list []event.Waiting, err error) {
+	err = b.ledger.View(func(tx *store.Tx) error {
+		for w := range tx.Waiting(after) {
+			if list = append(list, w); len(list) == chunk {
+				break
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
+// claim is up to when the lateness of an event is counted.
+type claim struct {
+	at     time.Time // zero: the event is not queued any more
+	stands bool      // Callgoose may have received it under this claim
+}
+
+// claim makes the claims of events that nothing was sent of, in one transaction. If we
+// die after it, their bytes are the same at the next start.
+func (b book) claim(ctx context.Context, places []event.Position) ([]claim, error) {
+	var claims []claim
+	now := time.Now()
+	err := b.ledger.Do(ctx, func(tx *store.Tx) error {
+		claims = make([]claim, len(places))
+		for i, at := range places {
+			w, ok, err := tx.WaitingAt(at)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+			if w.Cause != event.First { // it may have been sent before it was put in the queue again
+				r, err := tx.Brief(w.ReceivedAt, w.Pos)
+				if err != nil {
+					return err
+				}
+				if r != nil && !r.ClaimedAt.IsZero() {
+					claims[i] = claim{r.ClaimedAt, true}
+				}
+			}
+			if claims[i].at.IsZero() {
+				claims[i].at = now
+			}
+			if w.ClaimedAt.Equal(claims[i].at) {
+				continue
+			}
+			w.ClaimedAt = claims[i].at
+			if err := tx.PutWaiting(&w); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return claims, err
+}
+
+// open reads a queued event and its record, not ok when it is not queued any more.
+func (b book) open(at event.Position) (w event.Waiting, r *event.Record, ok bool, err error) {
+	err = b.ledger.View(func(tx *store.Tx) error {
+		if w, ok, err = tx.WaitingAt(at); err != nil || !ok {
+			return err
+		}
+		if r, err = tx.Record(w.ReceivedAt, w.Pos); err == nil && r == nil {
+			r = missing(&w)
+		}
+		return err
+	})
+	return w, r, ok, err
+}
+
+// missing stands for the record of a queued event that the ledger does not have: what
+// can still be sent must be.
+func missing(w *event.Waiting) *event.Record {
+	return &event.Record{
+		ID: w.Pos.RecordID('q'), Key: w.Key, Source: w.Source, Status: w.Status, Alertname: w.Alertname,
+		ReceivedAt: w.ReceivedAt, Pos: w.Pos, At: w.At, Notification: w.Pos.NotificationID(), Outcome: event.Queued,
+	}
+}
+
+// entry is what an attempt came to.
+type entry struct {
+	w       *event.Waiting
+	claim   time.Time
+	attempt event.Attempt
+	outcome event.Outcome // "" = not settled
+	reason  string
+	overdue string // why it is given up when its age allows it, "" = it is young
+}
+
+// written is what the ledger says of an event now.
+type written struct {
+	tries   int
+	outcome event.Outcome
+	reason  string
+	gone    bool // it is not queued any more
+}
+
+// record writes an attempt, and takes the event out of the queue when it is settled. If
+// we die before that, the same bytes go out again. soon lets it wait for company.
+func (b book) record(ctx context.Context, e entry, soon bool) (out written, err error) {
+	write := b.ledger.Do
+	if soon {
+		write = b.ledger.Soon
+	}
+	err = write(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+		_, queued, err := tx.WaitingAt(e.w.At)
+		if err != nil {
+			return err
+		}
+		r, err := tx.Brief(e.w.ReceivedAt, e.w.Pos)
+		if err != nil {
+			return err
+		}
+		out = written{outcome: e.outcome, reason: e.reason, gone: !queued}
+		switch {
+		case r == nil && !queued: // somebody dropped it
+			return nil
+		case r == nil:
+			r = missing(e.w)
+		}
+		r.AddAttempt(e.attempt)
+		out.tries = r.Tries
+		if e.attempt.Sent && r.ClaimedAt.IsZero() {
+			r.ClaimedAt = e.claim
+		}
+		if e.overdue != "" && out.outcome == "" {
+			over, err := mayExpire(tx, e.w)
+			if err != nil {
+				return err
+			}
+			if over {
+				out.outcome, out.reason = event.Dead, e.overdue
+			}
+		}
+		// Taken out of the queue meanwhile, or put in again: its record says more than a
+		// failure does, and less than a delivery.
+		if !queued && (out.outcome == event.Dead || r.At != e.w.At) {
+			out.outcome, out.reason = "", ""
+		}
+		if out.outcome == "" {
+			return tx.PutRecord(r)
+		}
+		return conclude(tx, e.w, r, out.outcome, out.reason)
+	})
+	return out, err
+}
+
+// mayExpire reports whether an event may be given up for its age. A late recovery is
+// right as long as its alert does not fire again, a missing one never.
+func mayExpire(tx *store.Tx, w *event.Waiting) (bool, error) {
+	if w.Status == event.Firing {
+		return true, nil
+	}
+	ep, err := tx.Episode(w.Key)
+	return ep != nil && ep.Open, err
+}
+
+// conclude settles an event: its record says so, and it leaves the queue.
+func conclude(tx *store.Tx, w *event.Waiting, r *event.Record, outcome event.Outcome, reason string) error {
+	r.Outcome, r.Reason, r.SettledAt = outcome, reason, time.Now().UTC()
+	if err := tx.DropWaiting(w.At); err != nil {
+		return err
+	}
+	return tx.PutRecord(r)
+}
+
+// expire gives up those of list that are queued and may be given up for their age, in
+// one transaction. It returns them.
+func (b book) expire(ctx context.Context, list []event.Waiting, reason string) (ended []event.Waiting, err error) {
+	err = b.ledger.Do(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+		ended = ended[:0]
+		for i := range list {
+			w := &list[i]
+			_, queued, err := tx.WaitingAt(w.At)
+			if err != nil {
+				return err
+			}
+			over, err := mayExpire(tx, w)
+			if err != nil {
+				return err
+			}
+			if !queued || !over {
+				continue
+			}
+			r, err := tx.Brief(w.ReceivedAt, w.Pos)
+			if err != nil {
+				return err
+			}
+			if r == nil {
+				r = missing(w)
+			}
+			if err := conclude(tx, w, r, event.Dead, reason); err != nil {
+				return err
+			}
+			ended = append(ended, *w)
+		}
+		return nil
+	})
+	return ended, err
+}

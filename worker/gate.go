@@ -1,0 +1,177 @@
+package worker
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+)
+
+// mostUnrecorded is how many events Callgoose may have and our disk does not know yet:
+// what a crash can double.
+const mostUnrecorded = 32
+
+// gate alone answers whether an event may be sent now. Safe concurrently; only the
+// loop enters, so that who is asked first goes first.
+type gate struct {
+	concurrency int
+	limit       *rate.Limiter
+	changed     func() // tells the loop that a place came free; must not block
+
+	mu         sync.Mutex
+	circuit    *circuit
+	pause      *store.Pause
+	halted     bool
+	requests   int // under way
+	unrecorded int // sent, or about to be, and not recorded
+}
+
+func newGate(c *circuit, concurrency int, perSecond float64, changed func()) *gate {
+	limit := rate.NewLimiter(rate.Inf, 1)
+	if perSecond > 0 {
+		limit = rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/10)))
+	}
+	return &gate{concurrency: concurrency, limit: limit, changed: changed, circuit: c}
+}
+
+// ask says what may be sent at now, from which turn on lanes failed since the last pass,
+// and when to ask again: zero means that only an event changes the answer.
+func (g *gate) ask(now time.Time) (p permit, since uint64, again time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.halted:
+		return nothing, 0, time.Time{}
+	case g.paused(now):
+		return nothing, 0, g.pause.Until
+	}
+	p, again = g.circuit.allow(now)
+	if p == everything && g.limit.Limit() != rate.Inf {
+		if missing := 1 - g.limit.TokensAt(now); missing > 0 { // a probe does not wait for --rate
+			return nothing, 0, now.Add(time.Duration(missing / float64(g.limit.Limit()) * float64(time.Second)))
+		}
+	}
+	return p, g.circuit.since, again
+}
+
+func (g *gate) paused(now time.Time) bool {
+	return g.pause != nil && (g.pause.Until.IsZero() || now.Before(g.pause.Until))
+}
+
+// full reports whether there is no place for another request.
+func (g *gate) full() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.fullLocked()
+}
+
+func (g *gate) fullLocked() bool {
+	return g.requests >= g.concurrency || g.unrecorded >= max(mostUnrecorded, g.concurrency)
+}
+
+// short reports whether places run out for what is not recorded.
+func (g *gate) short() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.unrecorded > mostUnrecorded/2
+}
+
+// pass is a place among the requests, and among what is not recorded.
+type pass struct {
+	g     *gate
+	lane  *lane
+	probe bool
+}
+
+// enter takes a place for the head of l, when what ask said still holds.
+func (g *gate) enter(now time.Time, l *lane, probe bool) (*pass, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p, _ := g.circuit.allow(now)
+	if g.fullLocked() || g.halted || p == nothing || probe != (p != everything) || !probe && !g.limit.AllowN(now, 1) {
+		return nil, false
+	}
+	if probe {
+		g.circuit.probing = true
+	}
+	g.requests++
+	g.unrecorded++
+	return &pass{g: g, lane: l, probe: probe}, true
+}
+
+// answered gives the place among the requests back, and says what the answer means. key
+// is that of the event.
+func (p *pass) answered(key string, v verdict, status int, text string) ruling {
+	p.g.mu.Lock()
+	r := p.g.circuit.observe(time.Now(), p.lane, key, p.probe, v, status, text)
+	p.g.requests--
+	p.g.mu.Unlock()
+	p.g.changed()
+	return r
+}
+
+// recorded gives the other place back: our disk knows what Callgoose may have.
+func (p *pass) recorded() {
+	p.g.mu.Lock()
+	p.g.unrecorded--
+	p.g.mu.Unlock()
+}
+
+// unused gives both back: nothing was sent.
+func (p *pass) unused() {
+	p.g.mu.Lock()
+	if p.probe {
+		p.g.circuit.probing = false
+	}
+	p.g.requests--
+	p.g.unrecorded--
+	p.g.mu.Unlock()
+}
+
+// halt lets nothing pass from now on.
+func (g *gate) halt() {
+	g.mu.Lock()
+	g.halted = true
+	g.mu.Unlock()
+}
+
+// kick allows a probe at once: the token or the world may have changed.
+func (g *gate) kick() {
+	g.mu.Lock()
+	g.circuit.probeAt, g.circuit.told = time.Time{}, false
+	g.mu.Unlock()
+}
+
+// hold pauses delivery by hand, and resumes it with nil.
+func (g *gate) hold(p *store.Pause) {
+	g.mu.Lock()
+	g.pause = p
+	g.mu.Unlock()
+}
+
+// standing is the state of the gate.
+type standing struct {
+	event.Circuit              // as it is shown: paused when it is
+	pause         *store.Pause // nil when it is not
+	seen          string       // the state of Callgoose's side, also while paused
+	probeAt       time.Time
+	failedAt      time.Time
+	requests      int
+	halted        bool
+}
+
+func (g *gate) stand(now time.Time) standing {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := standing{
+		Circuit: g.circuit.Circuit, seen: g.circuit.State, probeAt: g.circuit.probeAt, failedAt: g.circuit.failedAt,
+		requests: g.requests, halted: g.halted,
+	}
+	if g.paused(now) {
+		s.pause, s.State, s.Since = g.pause, event.Paused, g.pause.Since
+	}
+	return s
+}
