@@ -12,7 +12,7 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// Export implements admin.Carrier: the chosen events, or the notifications
+// Export implements web.Carrier: the chosen events, or the notifications
 // that the chosen events came in, oldest first.
 func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int, line func(admin.Carried) error) error {
 	c := a.core.Load()
@@ -65,7 +65,7 @@ func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int
 	return nil
 }
 
-// Import implements admin.Carrier.
+// Import implements web.Carrier.
 func (a *App) Import(ctx context.Context, c admin.Carried) (int, error) {
 	if !ingest.ValidSource(c.Source) || c.ReceivedAt.IsZero() || c.ReceivedAt.After(time.Now().Add(time.Hour)) {
 		return 0, fmt.Errorf("notification %s has no usable source or time of receipt", c.ID)

@@ -126,7 +126,7 @@ func (a asked) missing() error {
 		admin.ErrNotFound, strings.Join(slices.Sorted(maps.Keys(a)), ", "))
 }
 
-// Replay implements admin.Replayer.
+// Replay implements web.Replayer.
 func (a *App) Replay(_ context.Context, r admin.ReplayRequest) (admin.Plan, error) { //nolint:contextcheck // a job outlives the request
 	c := a.core.Load()
 	if c == nil {
@@ -198,7 +198,7 @@ func (a *App) enqueue(ctx context.Context, j *job, refs []worker.Ref, perSecond 
 	}
 }
 
-// ReplayJob implements admin.Replayer.
+// ReplayJob implements web.Replayer.
 func (a *App) ReplayJob(id int) (admin.Job, error) {
 	a.jobs.mu.Lock()
 	var j *job
@@ -253,7 +253,7 @@ func forgetEpisode(tx event.Tx, r *event.Record) error {
 	return tx.PutEpisode(ep)
 }
 
-// DropDeadLetters implements admin.Replayer.
+// DropDeadLetters implements web.Replayer.
 func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin.Plan, err error) {
 	c := a.core.Load()
 	if c == nil {

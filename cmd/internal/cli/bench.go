@@ -21,6 +21,7 @@ import (
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/bench"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest"
 )
 
@@ -139,16 +140,16 @@ func (p *program) benchSelf(c *cli.Context, connections []int) (err error) {
 }
 
 func (p *program) showBench(r *bench.Report, dir string) {
-	fmt.Fprintf(p.out, "one fsync of the same bytes in %s: p50 %s ms, p99 %s ms\n\n", clean(dir), msText(r.Fsync.P50), msText(r.Fsync.P99))
+	fmt.Fprintf(p.out, "one fsync of the same bytes in %s: p50 %s ms, p99 %s ms\n\n", text.Line(dir), msText(r.Fsync.P50), msText(r.Fsync.P99))
 	p.showColumns(r.Intake)
 	rows := [][]string{
 		{"ready after", fmt.Sprintf("%.2f s", r.Idle.Ready)},
-		{"idle", fmt.Sprintf("%s resident, %.1f %% of a CPU", config.ShowSize(r.Idle.Usage.Resident), r.Idle.CPUPart)},
+		{"idle", fmt.Sprintf("%s resident, %.1f %% of a CPU", text.Size(r.Idle.Usage.Resident), r.Idle.CPUPart)},
 	}
 	for _, c := range r.Intake {
 		rows = append(rows, []string{
 			fmt.Sprintf("cost at %d connections", c.Connections),
-			fmt.Sprintf("%.1f CPU seconds for 10,000 alerts, %s written for each webhook, peak %s resident", c.CPUPer10k, config.ShowSize(int64(c.WrittenEach)), config.ShowSize(c.Peak)),
+			fmt.Sprintf("%.1f CPU seconds for 10,000 alerts, %s written for each webhook, peak %s resident", c.CPUPer10k, text.Size(int64(c.WrittenEach)), text.Size(c.Peak)),
 		})
 	}
 	rows = append(rows, []string{"202 to sink, quiet", fmt.Sprintf("p50 %s ms, p99 %s ms, max %s ms", msText(r.Delay.P50), msText(r.Delay.P99), msText(r.Delay.Max))})
@@ -158,9 +159,9 @@ func (p *program) showBench(r *bench.Report, dir string) {
 	if b := r.Backlog; b != nil {
 		rows = append(
 			rows,
-			[]string{"backlog", fmt.Sprintf("%d events of %d keys: %s resident, %s since the start at most", b.Events, b.Keys, config.ShowSize(b.Usage.Resident), config.ShowSize(b.Usage.Peak))},
-			[]string{"after kill -9", fmt.Sprintf("port open in %.2f s, ready in %.2f s, %s resident", b.Open, b.Ready, config.ShowSize(b.Restored.Resident))},
-			[]string{"drain", fmt.Sprintf("%.0f events/s, %.0f %% of the %.0f/s of a bare client; peak %s resident, %.1f CPU seconds for 10,000", b.Drain, 100*b.OfBare, b.Bare, config.ShowSize(b.Peak), b.CPU/float64(b.Events)*10_000)},
+			[]string{"backlog", fmt.Sprintf("%d events of %d keys: %s resident, %s since the start at most", b.Events, b.Keys, text.Size(b.Usage.Resident), text.Size(b.Usage.Peak))},
+			[]string{"after kill -9", fmt.Sprintf("port open in %.2f s, ready in %.2f s, %s resident", b.Open, b.Ready, text.Size(b.Restored.Resident))},
+			[]string{"drain", fmt.Sprintf("%.0f events/s, %.0f %% of the %.0f/s of a bare client; peak %s resident, %.1f CPU seconds for 10,000", b.Drain, 100*b.OfBare, b.Bare, text.Size(b.Peak), b.CPU/float64(b.Events)*10_000)},
 		)
 	}
 	if g := r.Growth; g != nil {
@@ -354,7 +355,7 @@ func (p *program) benchLoad(c *cli.Context, client *admin.Client, target bench.T
 		return err
 	}
 	fmt.Fprintf(p.out, "%s, bodies of %s with %d alerts\none fsync of the same bytes in %s: p50 %s ms, p99 %s ms\n\n",
-		clean(report.URL), config.ShowSize(int64(bodies.Size())), c.Int("alerts"), clean(dir), msText(report.Fsync.P50), msText(report.Fsync.P99))
+		text.Line(report.URL), text.Size(int64(bodies.Size())), c.Int("alerts"), text.Line(dir), msText(report.Fsync.P50), msText(report.Fsync.P99))
 	p.showColumns(report.Intake)
 	if report.Settled != nil {
 		fmt.Fprintf(p.out, "\nall events were settled %.1f s after the load, with the recoveries of what still fired\n", *report.Settled)

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
 )
 
@@ -163,7 +164,7 @@ func (p *program) sendAgain(c *cli.Context, only event.Outcome) error {
 		}
 		return nil
 	}
-	if err := p.confirm(c, fmt.Sprintf("send %s again?", plural(plan.Events, "event"))); err != nil {
+	if err := p.confirm(c, fmt.Sprintf("send %s again?", text.Plural(plan.Events, "event", "events"))); err != nil {
 		return err
 	}
 	q.Del("dry_run")
@@ -196,7 +197,7 @@ func (p *program) judge(c *cli.Context, job admin.Job) error {
 }
 
 func (p *program) showPlan(plan admin.Plan) {
-	fmt.Fprintf(p.out, "%s: %d firing, %d resolved, of %s", plural(plan.Events, "event"), plan.Firing, plan.Resolved, plural(plan.Incidents, "incident"))
+	fmt.Fprintf(p.out, "%s: %d firing, %d resolved, of %s", text.Plural(plan.Events, "event", "events"), plan.Firing, plan.Resolved, text.Plural(plan.Incidents, "incident", "incidents"))
 	if len(plan.Outcomes) > 0 {
 		fmt.Fprintf(p.out, "; so far %s", outcomes(plan.Outcomes))
 	}
@@ -216,11 +217,11 @@ func (p *program) showPlan(plan admin.Plan) {
 }
 
 func (p *program) showJob(j admin.Job) {
-	text := outcomes(j.Outcomes)
+	said := outcomes(j.Outcomes)
 	if j.Gone > 0 {
-		text = strings.TrimPrefix(fmt.Sprintf("%s, %d no longer stored or in line already", text, j.Gone), ", ")
+		said = strings.TrimPrefix(fmt.Sprintf("%s, %d no longer stored or in line already", said, j.Gone), ", ")
 	}
-	fmt.Fprintf(p.out, "%s: %s\n", plural(j.Total, "event"), text)
+	fmt.Fprintf(p.out, "%s: %s\n", text.Plural(j.Total, "event", "events"), said)
 }
 
 // outcomes lists how many came to what.
@@ -298,12 +299,11 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	q.Del("all")
 	plan, err := client.PlanDrop(c.Context, q)
 	if err != nil {
 		return err
 	}
-	what := fmt.Sprintf("%s of %s", plural(plan.Events, "dead letter"), plural(plan.Incidents, "incident"))
+	what := fmt.Sprintf("%s of %s", text.Plural(plan.Events, "dead letter", "dead letters"), text.Plural(plan.Incidents, "incident", "incidents"))
 	if c.Bool("dry-run") || plan.Events == 0 {
 		if done, err := p.json(c, plan); done {
 			return err
@@ -321,6 +321,6 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	if done, err := p.json(c, map[string]int{"dropped": n}); done {
 		return err
 	}
-	fmt.Fprintf(p.out, "%s dropped\n", plural(n, "dead letter"))
+	fmt.Fprintf(p.out, "%s dropped\n", text.Plural(n, "dead letter", "dead letters"))
 	return nil
 }

@@ -186,7 +186,7 @@ func TestBashCompletes(t *testing.T) {
 		"serve --incident-by = ":              "alert alertname",
 		"serve --listen ":                     "",
 		"serve --admin-listen ":               "off",
-		"doctor --severity cr":                "critical",
+		"send-test --severity cr":             "critical",
 		"send-test --severity w":              "warning",
 		"doctor --output ":                    "table json",
 		"setup pmm --output j":                "json",

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/ingest/pmm/pmmtest"
 )
@@ -81,11 +82,12 @@ func TestPMMsContactPoint(t *testing.T) {
 			if flags != nil {
 				flags["ingest-hmac-secret-file"] = secretFile(t, t.TempDir(), "hmac", "s")
 			}
-			service := &Service{Where: "here", Version: "v", StartedAt: time.Now(), State: "up", Remote: true, WebhookURL: "http://10.0.0.1:4667/v1/webhook"}
+			service := side("up", nil, "", admin.Status{Version: "v", StartedAt: time.Now(), WebhookURL: "http://10.0.0.1:4667/v1/webhook"})
+			service.Remote = true
 			if tt.heard {
-				service.Sources = []Source{{Name: "pmm"}}
+				service.Sources = []admin.PMM{{Name: "pmm"}}
 			}
-			r := examine(t, Config{Settings: settings(t, nowhere(flags)), Service: service, PMM: PMM{Client: client, Asks: tt.asks}})
+			r := examine(t, Config{Settings: settings(t, nowhere(flags)), Service: &service, PMM: PMM{Client: client, Asks: tt.asks}})
 			demand(t, r, "pmm", OK, "3.8.0")
 			if tt.check == "" {
 				tt.check = "pmm contact point"

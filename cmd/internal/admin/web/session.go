@@ -1,30 +1,25 @@
-package admin
+package web
 
 import (
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/hex"
 	"errors"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // sessions are the browsers that are logged in. They live in memory: a restart
 // asks for the token again, and so does a new token.
 type sessions struct {
 	mu    *sync.Mutex
-	known map[[32]byte]session         // by the hash of the id in the cookie
-	tries map[netip.Addr]*rate.Limiter // failed log-ins by address
+	known map[[32]byte]session // by the hash of the id in the cookie
 }
 
 type session struct {
@@ -32,19 +27,28 @@ type session struct {
 	token [32]byte // hash of the token it was opened with
 }
 
-// The bounds of sessions. Somebody who guesses gets five tries at once, then
-// one every ten seconds.
+// The bounds of sessions.
 const (
-	sessionCookie = "pmm_callgoose_session"
-	sessionFor    = 12 * time.Hour
-	maxSessions   = 1000
-	maxGuessers   = 10_000
-	guessEvery    = 10 * time.Second
-	guessAtOnce   = 5
+	sessionFor  = 12 * time.Hour
+	maxSessions = 1000
 )
 
 func newSessions() sessions {
-	return sessions{mu: &sync.Mutex{}, known: map[[32]byte]session{}, tries: map[netip.Addr]*rate.Limiter{}}
+	return sessions{mu: &sync.Mutex{}, known: map[[32]byte]session{}}
+}
+
+// sessionCookie is the cookie of a session. Browsers send the cookies of a host
+// name to each of its ports, so the port is in the name; where there is TLS, here
+// or at a proxy, no other service of that name can set it (__Host-).
+func sessionCookie(r *http.Request) *http.Cookie {
+	c := &http.Cookie{Name: "pmm_callgoose", Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode}
+	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok {
+		c.Name += "_" + strconv.Itoa(addr.Port)
+	}
+	if c.Secure = r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"); c.Secure {
+		c.Name = "__Host-" + c.Name
+	}
+	return c
 }
 
 // open begins a session and returns its id.
@@ -68,7 +72,7 @@ func (s sessions) open(token string, now time.Time) string {
 
 // find reports whether the request comes with a session of this token.
 func (s sessions) find(r *http.Request, token string) bool {
-	c, err := r.Cookie(sessionCookie)
+	c, err := r.Cookie(sessionCookie(r).Name)
 	if err != nil {
 		return false
 	}
@@ -80,34 +84,11 @@ func (s sessions) find(r *http.Request, token string) bool {
 }
 
 func (s sessions) end(r *http.Request) {
-	if c, err := r.Cookie(sessionCookie); err == nil {
+	if c, err := r.Cookie(sessionCookie(r).Name); err == nil {
 		s.mu.Lock()
 		delete(s.known, sha256.Sum256([]byte(c.Value)))
 		s.mu.Unlock()
 	}
-}
-
-// mayGuess reports whether this address may try a token now. IPv6 addresses
-// count by their network of 64 bits.
-func (s sessions) mayGuess(r *http.Request) bool {
-	host, _, _ := net.SplitHostPort(r.RemoteAddr)
-	addr, err := netip.ParseAddr(host)
-	if err == nil && addr.Is6() && !addr.Is4In6() {
-		if p, err := addr.WithZone("").Prefix(64); err == nil {
-			addr = p.Addr()
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	limit := s.tries[addr]
-	if limit == nil {
-		if len(s.tries) >= maxGuessers {
-			clear(s.tries)
-		}
-		limit = rate.NewLimiter(rate.Every(guessEvery), guessAtOnce)
-		s.tries[addr] = limit
-	}
-	return limit.Allow()
 }
 
 // token is what operators must know, "" when nothing is asked for.
@@ -116,17 +97,6 @@ func (s *site) token() string {
 		return ""
 	}
 	return s.Token()
-}
-
-// formToken is what a form must carry: made for one session and one run of the
-// service, so that no other page can know it. Logging in knows no session: a
-// browser that came from another site keeps its cookie back once.
-func (s *site) formToken(r *http.Request) string {
-	mac := hmac.New(sha256.New, s.secret)
-	if c, err := r.Cookie(sessionCookie); err == nil && r.URL.Path != "/login" {
-		mac.Write([]byte(c.Value))
-	}
-	return hex.EncodeToString(mac.Sum(nil))
 }
 
 // admits reports whether the request may see a page without the token itself.
@@ -141,7 +111,7 @@ func (s *site) admits(r *http.Request, token string) bool {
 // askLogin answers somebody who is not logged in.
 func (s *site) askLogin(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet || r.URL.Path == "/live" {
-		s.problemBare(w, r, http.StatusUnauthorized, errors.New("you are not logged in (any more): log in and do it again"))
+		s.problemBare(w, r, http.StatusUnauthorized, errors.New("you are not logged in, or no longer: log in and do it again"))
 		return
 	}
 	to := "/login"
@@ -156,8 +126,8 @@ type loginPage struct {
 	Problem string
 }
 
-// local is next if it is a page of ours, else the overview.
-func local(next string) string {
+// ownPage is next if it is a page of ours, else the overview.
+func ownPage(next string) string {
 	u, err := url.Parse(next)
 	if err != nil || u.IsAbs() || u.Host != "" || u.User != nil || !strings.HasPrefix(next, "/") ||
 		strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n\t#") || !isPage(path.Clean(u.Path)) {
@@ -167,7 +137,7 @@ func local(next string) string {
 }
 
 func (s *site) loginForm(w http.ResponseWriter, r *http.Request) {
-	next := local(r.URL.Query().Get("next"))
+	next := ownPage(r.URL.Query().Get("next"))
 	if t := s.token(); t == "" || s.session.find(r, t) {
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return
@@ -177,34 +147,33 @@ func (s *site) loginForm(w http.ResponseWriter, r *http.Request) {
 
 func (s *site) login(w http.ResponseWriter, r *http.Request) {
 	want := s.token()
-	next := local(r.PostForm.Get("next"))
+	next := ownPage(r.PostForm.Get("next"))
 	if want == "" {
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return
 	}
-	if !s.session.mayGuess(r) {
-		w.Header().Set("Retry-After", "10")
-		s.problemBare(w, r, http.StatusTooManyRequests, errors.New("too many log-ins from your address; wait ten seconds and try again"))
+	right, limited := s.guesses.judge(r, same(strings.TrimSpace(r.PostForm.Get("token")), want))
+	if limited {
+		w.Header().Set("Retry-After", "2")
+		s.problemBare(w, r, http.StatusTooManyRequests, errors.New("too many wrong tokens from your address; wait some seconds and try again"))
 		return
 	}
-	if !same(strings.TrimSpace(r.PostForm.Get("token")), want) {
-		s.Logger.WarnContext(r.Context(), "a log-in with a wrong token", "component", "admin", "remote", r.RemoteAddr)
+	if !right {
 		s.show(w, r, http.StatusUnauthorized, "login", frame{Title: "Log in", Bare: true, Page: loginPage{Next: next, Problem: "That is not the operators' token."}})
 		return
 	}
 	s.session.end(r)
-	http.SetCookie(w, &http.Cookie{
-		Name: sessionCookie, Value: s.session.open(want, time.Now()), Path: "/",
-		MaxAge: int(sessionFor.Seconds()), HttpOnly: true, SameSite: http.SameSiteStrictMode,
-		// Plain HTTP has to work too: there is no TLS on this address. Behind a
-		// proxy that has it, the cookie stays on it.
-		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),
-	})
+	c := sessionCookie(r)
+	c.Value, c.MaxAge = s.session.open(want, time.Now()), int(sessionFor.Seconds())
+	http.SetCookie(w, c)
+	s.did(r, "log in", 1)
 	http.Redirect(w, r, next, http.StatusSeeOther)
 }
 
 func (s *site) logout(w http.ResponseWriter, r *http.Request) {
 	s.session.end(r)
-	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	c := sessionCookie(r)
+	c.MaxAge = -1
+	http.SetCookie(w, c)
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
 }

@@ -1,4 +1,4 @@
-package admin
+package web
 
 import (
 	"encoding/json"
@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
 )
 
@@ -116,7 +118,7 @@ func (a asked) Outcomes() []string {
 func (a asked) Get(name string) string { return strings.Join(a.Query[name], ",") }
 
 type eventPage struct {
-	*Detail
+	*admin.Detail
 	Labels []string // names, sorted
 	Links  []link
 	SentAs *body
@@ -156,7 +158,7 @@ func (s *site) event(w http.ResponseWriter, r *http.Request) {
 		}
 		p.More = len(list) > others
 	}
-	title := short(60, d.Alertname)
+	title := text.Short(60, d.Alertname)
 	if title == "" {
 		title = "Event"
 	}

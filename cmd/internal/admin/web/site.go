@@ -1,8 +1,7 @@
-package admin
+package web
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -10,7 +9,6 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -19,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store/event"
 )
 
@@ -45,23 +44,20 @@ var siteFiles embed.FS
 
 // site is the pages for operators: plain HTML made here, usable without
 // scripts. All that comes out of alerts goes through html/template, and through
-// clean where it could deceive the eye.
+// package text where it could deceive the eye.
 type site struct {
 	Config
 	pages   map[string]*template.Template
 	assets  string // path of the style sheet and the script; changes with them
-	secret  []byte // of the forms' tokens, for this run of the service
 	session sessions
+	guesses *guesses
 	streams chan struct{} // one for each open stream of changes
 }
 
 func newSite(cfg Config) *site {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
 	s := &site{
-		Config: cfg, pages: map[string]*template.Template{}, secret: []byte(rand.Text()),
-		session: newSessions(), streams: make(chan struct{}, maxStreams),
+		Config: cfg, pages: map[string]*template.Template{},
+		session: newSessions(), guesses: newGuesses(cfg.Logger), streams: make(chan struct{}, maxLive),
 	}
 	base := template.Must(template.New("layout.html").Funcs(templateFuncs).ParseFS(siteFiles, "site/layout.html", "site/parts.html"))
 	for _, name := range []string{"overview", "events", "event", "deadletters", "replay", "job", "drop", "login", "problem"} {
@@ -123,16 +119,15 @@ type frame struct {
 	Here   string // the entry of the menu that this page belongs to
 	Assets string
 	Now    time.Time
-	Status Status
+	Status admin.Status
 	Mark   string // of the state shown, see live
-	CSRF   string
-	Login  bool // there is a session to end
-	Bare   bool // nobody is logged in: show nothing of the state
+	Login  bool   // there is a session to end
+	Bare   bool   // nobody is logged in: show nothing of the state
 	Page   any
 }
 
 func (s *site) show(w http.ResponseWriter, r *http.Request, code int, name string, f frame) {
-	f.Assets, f.Now, f.CSRF = s.assets, time.Now().UTC(), s.formToken(r)
+	f.Assets, f.Now = s.assets, time.Now().UTC()
 	f.Login = s.session.find(r, s.token()) && s.token() != ""
 	if !f.Bare {
 		st, err := s.Source.Status(r.Context())
@@ -173,15 +168,15 @@ func problemTitle(code int) string {
 	case http.StatusForbidden:
 		return "Refused"
 	case http.StatusTooManyRequests:
-		return "Too many log-ins"
+		return "Too many tries"
 	}
 	return "Not now"
 }
 
 // unavailable answers an error of the Source.
 func (s *site) unavailable(w http.ResponseWriter, r *http.Request, err error) {
-	if errors.Is(err, ErrNotFound) {
-		s.problem(w, r, http.StatusNotFound, errors.New("there is no such event (any more); settled events go after --retention"))
+	if errors.Is(err, admin.ErrNotFound) {
+		s.problem(w, r, http.StatusNotFound, errors.New("there is no such event, or no longer: settled events go after --retention"))
 		return
 	}
 	s.problem(w, r, http.StatusServiceUnavailable, err)
@@ -190,18 +185,12 @@ func (s *site) unavailable(w http.ResponseWriter, r *http.Request, err error) {
 // maxForm bounds a form: a page of chosen ids is some kilobytes.
 const maxForm = 1 << 20
 
-// form checks a form's token before next sees it. It is a second lock beside
-// CrossOriginProtection, for browsers that say neither where a form came from
-// nor keep a SameSite cookie to themselves.
+// form reads a form before next sees it.
 func (s *site) form(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		if err := r.ParseForm(); err != nil {
 			s.problem(w, r, http.StatusBadRequest, errors.New("the form cannot be read"))
-			return
-		}
-		if !same(r.PostForm.Get("csrf"), s.formToken(r)) {
-			s.problemBare(w, r, http.StatusForbidden, errors.New("this form is not from a page of this run of the service, or you logged in or out since: go back, load the page again, and send it once more"))
 			return
 		}
 		next(w, r)
@@ -210,7 +199,7 @@ func (s *site) form(next http.HandlerFunc) http.HandlerFunc {
 
 // asked are the filters in the URL of a page.
 type asked struct {
-	Query url.Values // as ParseFilter takes them, nothing empty in it
+	Query url.Values // as admin.ParseFilter takes them, nothing empty in it
 	F     event.Filter
 	Limit int
 	Err   error
@@ -233,7 +222,7 @@ func ask(q url.Values, more ...string) asked {
 			}
 		}
 	}
-	if a.F, a.Limit, a.Err = ParseFilter(a.Query); a.Err == nil && before != "" {
+	if a.F, a.Limit, a.Err = admin.ParseFilter(a.Query); a.Err == nil && before != "" {
 		p := &a.F.Before
 		n, err := fmt.Sscanf(before, "%d.%d.%d.%s", &p.Seq, &p.Note, &p.Item, &a.F.BeforeDay)
 		if _, derr := time.Parse(time.DateOnly, a.F.BeforeDay); n != 4 || err != nil || derr != nil {
@@ -293,7 +282,8 @@ func (s *site) list(r *http.Request, a asked) (l listed, err error) {
 	if len(l.Rows) > a.Limit {
 		l.Rows = l.Rows[:a.Limit]
 		r := l.Rows[a.Limit-1]
-		l.Older = link(fmt.Sprintf("%d.%d.%d.%s", r.Pos.Seq, r.Pos.Note, r.Pos.Item, r.ReceivedAt.UTC().Format(time.DateOnly)))
+		pos, day := behind(r)
+		l.Older = link(fmt.Sprintf("%d.%d.%d.%s", pos.Seq, pos.Note, pos.Item, day))
 	}
 	if a.F.Before != (event.Position{}) {
 		l.First = link("")

@@ -1,23 +1,25 @@
-package admin
+package web
 
 import (
 	"fmt"
 	"hash/fnv"
 	"net/http"
 	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
 )
 
 // The bounds of live: how many streams there may be (the others ask every few
 // seconds), how often one looks for a change, how often it speaks in any case,
 // so that a dead connection is noticed.
 const (
-	maxStreams = 64
+	maxLive    = 64
 	lookEvery  = 500 * time.Millisecond
 	speakEvery = 15 * time.Second
 )
 
 // mark names a state: when it is another one, a page that is open is out of date.
-func mark(st Status, p Pages) string {
+func mark(st admin.Status, p Pages) string {
 	h := fnv.New64a()
 	n := uint64(0)
 	if p != nil {
@@ -52,8 +54,10 @@ func (s *site) live(w http.ResponseWriter, r *http.Request) {
 	defer tick.Stop()
 	last, spoke := "", time.Time{}
 	for {
-		if t := s.token(); t != "" && !bearer(r, t) && !s.session.find(r, t) {
-			return // logged out, or another token
+		if t := s.token(); t != "" {
+			if got, _ := credential(r); !same(got, t) && !s.session.find(r, t) {
+				return // logged out, or another token
+			}
 		}
 		st, err := s.Source.Status(r.Context())
 		if now := mark(st, s.Pages); err == nil && (now != last || time.Since(spoke) > speakEvery) {

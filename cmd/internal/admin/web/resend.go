@@ -1,4 +1,4 @@
-package admin
+package web
 
 import (
 	"errors"
@@ -10,13 +10,15 @@ import (
 	"strings"
 	"time"
 
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
 )
 
 // previewPage shows what a replay, or a drop, would do. Nothing happens before
 // its form is sent.
 type previewPage struct {
-	Plan    Plan
+	Plan    admin.Plan
 	Query   string // what is confirmed: filters, with the times pinned
 	Chosen  []chip
 	Closed  bool // firing events of closed episodes too
@@ -57,7 +59,7 @@ type chip struct{ Name, Value string }
 func pin(q url.Values, now time.Time) error {
 	for _, name := range []string{"since", "until"} {
 		if v := q.Get(name); v != "" {
-			t, err := ParseTime(v, now)
+			t, err := admin.ParseTime(v, now)
 			if err != nil {
 				return err
 			}
@@ -75,7 +77,7 @@ func chips(q url.Values) (list []chip) {
 		for _, v := range q[name] {
 			if name == "since" || name == "until" {
 				if t, err := time.Parse(time.RFC3339Nano, v); err == nil {
-					v = t.Format("2006-01-02 15:04:05") + " UTC"
+					v = text.Stamp(t)
 				}
 			}
 			list = append(list, chip{name, v})
@@ -97,7 +99,7 @@ func (s *site) preview(r *http.Request, q url.Values) (p previewPage, err error)
 		return p, err
 	}
 	p.Query, p.Chosen = q.Encode(), chips(q)
-	req, err := ParseReplay(q)
+	req, err := admin.ParseReplay(q)
 	if err != nil {
 		return p, err
 	}
@@ -162,7 +164,7 @@ func (s *site) replay(w http.ResponseWriter, r *http.Request) {
 		s.show(w, r, http.StatusConflict, "replay", frame{Title: "Send again", Here: p.here(), Page: p})
 		return
 	}
-	req, err := ParseReplay(q)
+	req, err := admin.ParseReplay(q)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
@@ -172,11 +174,12 @@ func (s *site) replay(w http.ResponseWriter, r *http.Request) {
 		s.unavailable(w, r, err)
 		return
 	}
+	s.did(r, "replay", plan.Events)
 	http.Redirect(w, r, "/replay/"+strconv.Itoa(plan.Job), http.StatusSeeOther)
 }
 
 type jobPage struct {
-	Job
+	admin.Job
 	Order []event.Outcome
 }
 
@@ -188,23 +191,21 @@ func (s *site) job(w http.ResponseWriter, r *http.Request) {
 	}
 	j, err := s.Replayer.ReplayJob(id)
 	if err != nil {
-		s.problem(w, r, http.StatusNotFound, fmt.Errorf("%w; what was put in line goes out all the same: see the events", err))
+		s.problem(w, r, http.StatusNotFound, fmt.Errorf("%w; what was queued goes out anyway: see the events", err))
 		return
 	}
 	s.show(w, r, http.StatusOK, "job", frame{Title: fmt.Sprintf("Replay %d", id), Here: "events", Page: jobPage{j, event.Outcomes}})
 }
 
 // dropPlan asks what a drop would forget.
-func (s *site) dropPlan(r *http.Request, q url.Values) (p previewPage, req DropRequest, err error) {
-	chosen := q.Has("all") || len(q) > 0
-	q.Del("all")
-	if !chosen {
-		return p, req, errors.New("nothing was chosen: tick the dead letters first")
+func (s *site) dropPlan(r *http.Request, q url.Values) (p previewPage, req admin.DropRequest, err error) {
+	if _, err := admin.ParseDrop(q); err != nil { // before the end is set, which is a filter too
+		return p, req, err
 	}
 	if err := pin(q, time.Now()); err != nil {
 		return p, req, err
 	}
-	if req.Filter, req.Limit, err = parseChoice(q); err != nil {
+	if req, err = admin.ParseDrop(q); err != nil {
 		return p, req, err
 	}
 	p.Query, p.Chosen, p.IDs = q.Encode(), chips(q), len(q["id"])
@@ -242,10 +243,12 @@ func (s *site) drop(w http.ResponseWriter, r *http.Request) {
 		s.show(w, r, http.StatusConflict, "drop", frame{Title: "Drop dead letters", Here: "dead-letters", Page: p})
 		return
 	}
-	if _, err := s.Replayer.DropDeadLetters(r.Context(), req); err != nil {
+	plan, err := s.Replayer.DropDeadLetters(r.Context(), req)
+	if err != nil {
 		s.unavailable(w, r, err)
 		return
 	}
+	s.did(r, "drop dead letters", plan.Events)
 	http.Redirect(w, r, "/dead-letters", http.StatusSeeOther)
 }
 
