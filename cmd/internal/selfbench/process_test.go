@@ -1,4 +1,4 @@
-package bench
+package selfbench
 
 import (
 	"bufio"
@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -22,16 +23,17 @@ type Process struct {
 	Ready  time.Duration // from the start to its line: the store is open, too
 	Status *admin.Client
 	cmd    *exec.Cmd
+	pid    int // of serve itself
 	log    *os.File
 }
 
-// Start runs serve of the program at path with these further flags, everything
-// in dir, and waits until it is ready. It takes webhooks at the address listen.
-func Start(ctx context.Context, path, dir, listen string, flags ...string) (*Process, error) {
+// Start runs serve of the program with these further flags, everything in dir,
+// and waits until it is ready. The program is its path, perhaps with a tracer and
+// its arguments in front. It takes webhooks at the address listen.
+func Start(ctx context.Context, program []string, dir, listen string, flags ...string) (*Process, error) {
 	data := filepath.Join(dir, "data")
-	cmd := exec.CommandContext(ctx, path)
-	// The path may be that of a test binary: it is told apart by its name.
-	cmd.Args = append([]string{"pmm-callgoose", "serve", "--data-dir", data, "--listen", listen, "--admin-listen", "off"}, flags...)
+	cmd := exec.CommandContext(ctx, program[0], program[1:]...)
+	cmd.Args = append(append(cmd.Args, "serve", "--data-dir", data, "--listen", listen, "--admin-listen", "off"), flags...)
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "PMM_CALLGOOSE_") {
 			cmd.Env = append(cmd.Env, kv)
@@ -72,6 +74,16 @@ func Start(ctx context.Context, path, dir, listen string, flags ...string) (*Pro
 			p.URL = part + "/bench"
 		}
 	}
+	p.pid = cmd.Process.Pid
+	if len(program) > 1 { // behind a tracer: its one child
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.pid, p.pid))
+		if err == nil {
+			_, err = fmt.Sscan(string(children), &p.pid)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find serve behind %s: %w", program[0], err)
+		}
+	}
 	return p, nil
 }
 
@@ -92,18 +104,18 @@ func openAfter(ctx context.Context, addr string, began time.Time) time.Duration 
 
 // Kill is kill -9.
 func (p *Process) Kill() {
-	_ = p.cmd.Process.Kill()
+	_ = syscall.Kill(p.pid, syscall.SIGKILL)
 	_ = p.cmd.Wait()
 	_ = p.log.Close()
 }
 
-// Stop ends it in order, at the latest after 20 s.
+// Stop ends it in order, within 20 s.
 func (p *Process) Stop() {
 	if p.cmd.ProcessState != nil {
 		return
 	}
-	_ = p.cmd.Process.Signal(os.Interrupt)
-	end := time.AfterFunc(20*time.Second, func() { _ = p.cmd.Process.Kill() })
+	_ = syscall.Kill(p.pid, syscall.SIGINT)
+	end := time.AfterFunc(20*time.Second, func() { _ = syscall.Kill(p.pid, syscall.SIGKILL) })
 	defer end.Stop()
 	_ = p.cmd.Wait()
 	_ = p.log.Close()
@@ -119,7 +131,7 @@ type Usage struct {
 
 // Usage reads it.
 func (p *Process) Usage() (u Usage) {
-	proc := fmt.Sprintf("/proc/%d/", p.cmd.Process.Pid)
+	proc := fmt.Sprintf("/proc/%d/", p.pid)
 	u.Resident, u.Peak = field(proc+"status", "VmRSS:")<<10, field(proc+"status", "VmHWM:")<<10
 	u.Written = field(proc+"io", "write_bytes:")
 	stat, err := os.ReadFile(proc + "stat")
@@ -141,7 +153,7 @@ func (p *Process) Usage() (u Usage) {
 // page of its file once, and all of them count as resident for that moment.
 func (p *Process) ForgetPeak() {
 	// See proc_pid_clear_refs(5). Where it cannot be done, the peak includes the start.
-	_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.cmd.Process.Pid), []byte("5"), 0)
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.pid), []byte("5"), 0)
 }
 
 // field is the number behind a word in a file of /proc, 0 when it is not there.

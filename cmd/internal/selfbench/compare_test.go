@@ -1,4 +1,4 @@
-package bench
+package selfbench
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"pmm-callgoose/cmd/internal/bench"
 	"pmm-callgoose/ingest"
 )
 
@@ -73,7 +74,7 @@ func server(h http.Handler) (url string, stop func(), err error) {
 }
 
 // Fsync appends bodies to a file in dir, one after the other, and fsyncs each.
-func Fsync(ctx context.Context, dir string, bodies *Bodies, count int) (l Latency, err error) {
+func Fsync(ctx context.Context, dir string, bodies *bench.Bodies, count int) (l bench.Latency, err error) {
 	f, err := os.CreateTemp(dir, "bench-fsync-")
 	if err != nil {
 		return l, fmt.Errorf("fsync in %s: %w", filepath.Clean(dir), err)
@@ -94,5 +95,5 @@ func Fsync(ctx context.Context, dir string, bodies *Bodies, count int) (l Latenc
 		}
 		took = append(took, time.Since(start))
 	}
-	return latency(took), ctx.Err()
+	return bench.Percentiles(took), ctx.Err()
 }

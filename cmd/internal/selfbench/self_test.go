@@ -1,4 +1,4 @@
-package bench
+package selfbench
 
 import (
 	"context"
@@ -6,42 +6,25 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"os"
 	"slices"
+	"testing"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/bench"
 )
-
-// Plan is a bench of a forwarder that it starts itself, with a sink behind it.
-type Plan struct {
-	Program     string        // path of pmm-callgoose
-	Dir         string        // an empty directory, on the disk that is meant
-	Connections []int         // of the intake, each measured
-	For         time.Duration // how long each column of the intake is measured
-	Rounds      int           // how often; the median counts
-	Alerts      int           // in each body
-	Size        int           // of a body
-	Keys        int           // incident keys
-	Backlog     int           // events queued for the drain
-	BacklogKeys int           // incident keys of those
-	Outage      time.Duration // how long the sink answers 503, at 100 webhooks/s; 0 = leave it out
-	Young       int           // events of the drain before and after the backlog, for the growth; 0 = leave it out
-	SinkDelay   time.Duration // before each answer of the sink
-	// Say gets a line for each step, Progress how far a step is. Both may be nil.
-	Say      func(line string)
-	Progress func(done, of int)
-}
 
 // Report is what it came to. Rates are per second, times in milliseconds or as
 // their names say.
 type Report struct {
-	Idle    Idle      `json:"idle"`
-	Fsync   Latency   `json:"fsync_ms"` // of the same bytes in the same directory
-	Intake  []Columns `json:"intake"`
-	Delay   Latency   `json:"delay_ms"` // from the 202 to the sink, on a quiet system
-	Outage  *Outage   `json:"outage,omitempty"`
-	Backlog *Backlog  `json:"backlog,omitempty"`
-	Growth  *Growth   `json:"growth,omitempty"`
+	Idle    Idle          `json:"idle"`
+	Fsync   bench.Latency `json:"fsync_ms"` // of the same bytes in the same directory
+	Intake  []Columns     `json:"intake"`
+	Delay   bench.Latency `json:"delay_ms"` // from the 202 to the sink, on a quiet system
+	Outage  *Outage       `json:"outage,omitempty"`
+	Backlog *Backlog      `json:"backlog,omitempty"`
+	Growth  *Growth       `json:"growth,omitempty"`
 
 	Events  int64 `json:"events"` // that had to arrive
 	Missing int64 `json:"missing"`
@@ -57,11 +40,11 @@ type Idle struct {
 
 // Columns compare the intake with what else the machine does.
 type Columns struct {
-	Connections int      `json:"connections"`
-	Service     Measured `json:"service"`
-	Discard     Measured `json:"discard"`
-	FsyncEach   Measured `json:"fsync_each"`
-	OfDiscard   float64  `json:"of_discard"` // Service / Discard
+	Connections int            `json:"connections"`
+	Service     bench.Measured `json:"service"`
+	Discard     bench.Measured `json:"discard"`
+	FsyncEach   bench.Measured `json:"fsync_each"`
+	OfDiscard   float64        `json:"of_discard"` // Service / Discard
 	// Usage of the forwarder over this load until all was delivered.
 	CPUPer10k   float64 `json:"cpu_seconds_per_10k_alerts,omitempty"`
 	WrittenEach float64 `json:"written_bytes_per_webhook,omitempty"`
@@ -103,46 +86,46 @@ type Growth struct {
 // concurrency is the forwarder's default.
 const concurrency = 16
 
-// story is one run of a plan.
+// story is one run.
 type story struct {
-	Plan
-	sink   *Sink
+	settings
+	sink   *bench.Sink
 	p      *Process
-	bodies *Bodies
+	bodies *bench.Bodies
 	sent   int64 // alerts in accepted bodies
 }
 
-// Run carries out the plan.
-func (p Plan) Run(ctx context.Context) (r *Report, err error) {
-	if p.Say == nil {
-		p.Say = func(string) {}
-	}
-	if p.Progress == nil {
-		p.Progress = func(int, int) {}
-	}
-	s := &story{Plan: p, bodies: NewBodies(p.Alerts, p.Size, p.Keys)}
-	keys := max(s.bodies.Keys(), NewBodies(p.Alerts, p.Size, p.BacklogKeys).Keys(), delayKeys)
-	if s.sink, err = NewSink(keys); err != nil {
-		return nil, err
+// TestEverything measures intake, idle, delay, an outage, a backlog with a
+// kill -9, and its drain. It fails when an event is missing or came wrongly.
+func TestEverything(t *testing.T) {
+	s := &story{settings: required(t)}
+	s.bodies = bench.NewBodies(s.Alerts, s.Size, s.Keys)
+	keys := max(s.bodies.Keys(), bench.NewBodies(s.Alerts, s.Size, s.BacklogKeys).Keys(), delayKeys)
+	var err error
+	if s.sink, err = bench.NewSink(keys); err != nil {
+		t.Fatal(err)
 	}
 	defer s.sink.Close()
-	s.sink.Delay = p.SinkDelay
-	if err := s.start(ctx); err != nil {
-		return nil, err
+	s.sink.Delay = s.SinkDelay
+	if err := s.start(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	defer func() { s.p.Stop() }()
-	r = &Report{}
+	r := &Report{}
 	for _, step := range []func(context.Context, *Report) error{
 		s.idle, s.intake, s.delay, s.young, s.outage, s.backlog, s.old, s.account,
 	} {
-		if err := step(ctx, r); err != nil {
-			return r, err
+		if err := step(t.Context(), r); err != nil {
+			t.Fatal(err)
 		}
 	}
-	return r, nil
+	r.show(t.Output(), s.Dir)
+	if r.Missing != 0 || r.Wrong != 0 {
+		t.Errorf("of %d events %d are missing, and %d came twice or out of order", r.Events, r.Missing, r.Wrong)
+	}
 }
 
-func (s *story) say(format string, args ...any) { s.Say(fmt.Sprintf(format, args...)) }
+func (s *story) say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 func (s *story) start(ctx context.Context) (err error) {
 	listen := "127.0.0.1:0"
@@ -153,20 +136,17 @@ func (s *story) start(ctx context.Context) (err error) {
 		}
 		listen = u.Host
 	}
-	s.p, err = Start(ctx, s.Program, s.Dir, listen, "--callgoose-url", s.sink.URL, "--allow-unauthenticated",
+	s.p, err = Start(ctx, []string{s.Program}, s.Dir, listen, "--callgoose-url", s.sink.URL, "--allow-unauthenticated",
 		"--max-store", "64GiB", "--late-after", "1h")
 	return err
 }
 
-func (s *story) load(connections int) *Load {
-	return &Load{Target: Target{URL: s.p.URL}, Bodies: s.bodies, Connections: connections}
+func (s *story) load(connections int) *bench.Load {
+	return &bench.Load{Target: bench.Target{URL: s.p.URL}, Bodies: s.bodies, Connections: connections}
 }
 
 // run sends a load and counts what has to arrive.
-func (s *story) run(ctx context.Context, l *Load) (Measured, error) {
-	if l.Count > 0 {
-		l.Progress = func(n int) { s.Progress(n, l.Count) }
-	}
+func (s *story) run(ctx context.Context, l *bench.Load) (bench.Measured, error) {
 	m, err := l.Run(ctx)
 	s.sent += int64(m.Alerts)
 	return m, err
@@ -174,7 +154,7 @@ func (s *story) run(ctx context.Context, l *Load) (Measured, error) {
 
 // close resolves what still fires, and waits until all has arrived.
 func (s *story) close(ctx context.Context) error {
-	n := len(s.bodies.open()) * s.bodies.alerts
+	n := s.bodies.Firing()
 	if err := s.load(1).Resolve(ctx); err != nil {
 		return err
 	}
@@ -188,7 +168,7 @@ func until(ctx context.Context, every time.Duration, ok func() (bool, error)) er
 		if done, err := ok(); done || err != nil {
 			return err
 		}
-		if sleep(ctx, every); ctx.Err() != nil {
+		if pause(ctx, every); ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 	}
@@ -197,7 +177,7 @@ func until(ctx context.Context, every time.Duration, ok func() (bool, error)) er
 // arrived waits until the sink has everything. It gives up when nothing moves
 // for two minutes.
 func (s *story) arrived(ctx context.Context) error {
-	from, last, moved := s.sink.Received.Load(), int64(-1), time.Now()
+	last, moved := int64(-1), time.Now()
 	return until(ctx, time.Millisecond, func() (bool, error) {
 		got := s.sink.Received.Load()
 		if got != last {
@@ -205,7 +185,6 @@ func (s *story) arrived(ctx context.Context) error {
 		} else if time.Since(moved) > 2*time.Minute {
 			return false, fmt.Errorf("%d of %d events arrived, and then none for two minutes", got, s.sent)
 		}
-		s.Progress(int(got-from), int(s.sent-from))
 		return got >= s.sent, nil
 	})
 }
@@ -230,9 +209,9 @@ func (s *story) status(ctx context.Context, ok func(admin.Status) bool) error {
 
 func (s *story) idle(ctx context.Context, r *Report) error {
 	s.say("idle: looking at it for 5 s")
-	sleep(ctx, time.Second)
+	pause(ctx, time.Second)
 	before := s.p.Usage()
-	sleep(ctx, 5*time.Second)
+	pause(ctx, 5*time.Second)
 	r.Idle = Idle{Ready: s.p.Ready.Seconds(), Usage: s.p.Usage()}
 	r.Idle.CPUPart = (r.Idle.Usage.CPU - before.CPU) / 5 * 100
 	return ctx.Err()
@@ -283,13 +262,13 @@ func (s *story) columns(ctx context.Context, connections int) (c Columns, err er
 }
 
 // Compare measures the columns beside the service, with bodies of the same kind.
-func Compare(ctx context.Context, dir string, alerts, size, connections int, d time.Duration) (discard, fsyncEach Measured, err error) {
-	measure := func(url string, stop func(), err error) (Measured, error) {
+func Compare(ctx context.Context, dir string, alerts, size, connections int, d time.Duration) (discard, fsyncEach bench.Measured, err error) {
+	measure := func(url string, stop func(), err error) (bench.Measured, error) {
 		if err != nil {
-			return Measured{}, err
+			return bench.Measured{}, err
 		}
 		defer stop()
-		l := &Load{Target: Target{URL: url}, Bodies: NewBodies(alerts, size, 4*alerts*connections), Connections: connections, Duration: d}
+		l := &bench.Load{Target: bench.Target{URL: url}, Bodies: bench.NewBodies(alerts, size, 4*alerts*connections), Connections: connections, Duration: d}
 		return l.Run(ctx)
 	}
 	if discard, err = measure(Discard()); err != nil {
@@ -304,12 +283,11 @@ const delayKeys = 500
 
 func (s *story) delay(ctx context.Context, r *Report) error {
 	s.say("from the 202 to the sink, %d webhooks of one alert, one by one", 2*delayKeys)
-	bodies := NewBodies(1, s.Size/max(s.Alerts, 1), delayKeys)
+	bodies := bench.NewBodies(1, s.Size/max(s.Alerts, 1), delayKeys)
 	arrived := make(chan time.Time, 1)
-	hook := func(int, bool) { arrived <- time.Now() }
-	s.sink.hook.Store(&hook)
-	defer s.sink.hook.Store(nil)
-	c, err := NewConn(&Target{URL: s.p.URL})
+	s.sink.Hook(func(int, int) { arrived <- time.Now() })
+	defer s.sink.Hook(nil)
+	c, err := bench.NewConn(&bench.Target{URL: s.p.URL})
 	if err != nil {
 		return err
 	}
@@ -328,17 +306,17 @@ func (s *story) delay(ctx context.Context, r *Report) error {
 		case <-time.After(time.Minute):
 			return errors.New("an event did not arrive within a minute")
 		}
-		sleep(ctx, 5*time.Millisecond) // quiet
+		pause(ctx, 5*time.Millisecond) // quiet
 	}
-	r.Delay = latency(took)
+	r.Delay = bench.Percentiles(took)
 	return s.settled(ctx)
 }
 
-// queue fills the queue while the sink is shut, until every alert is an event in line.
-func (s *story) queue(ctx context.Context, events int) (Measured, error) {
+// queue fills the queue while the sink is shut, until every alert is a queued event.
+func (s *story) queue(ctx context.Context, events int) (bench.Measured, error) {
 	s.sink.Shut()
 	l := s.load(64)
-	l.Count = max(events/s.bodies.alerts, 1)
+	l.Count = max(events/s.Alerts, 1)
 	m, err := s.run(ctx, l)
 	if err != nil {
 		return m, err
@@ -348,7 +326,6 @@ func (s *story) queue(ctx context.Context, events int) (Measured, error) {
 
 func (s *story) split(ctx context.Context) error {
 	return s.status(ctx, func(st admin.Status) bool {
-		s.Progress(int(st.Alerts), int(s.sent))
 		return st.Alerts >= s.sent
 	})
 }
@@ -418,7 +395,7 @@ func (s *story) outage(ctx context.Context, r *Report) error {
 	s.sink.Shut()
 	began := time.Now()
 	l := s.load(16)
-	l.Duration, l.Every = s.Plan.Outage, 10*time.Millisecond
+	l.Duration, l.Every = s.Outage, 10*time.Millisecond
 	if _, err := s.run(ctx, l); err != nil {
 		return err
 	}
@@ -427,7 +404,7 @@ func (s *story) outage(ctx context.Context, r *Report) error {
 	if _, err := s.drain(ctx); err != nil {
 		return err
 	}
-	o.First = time.Unix(0, s.sink.first.Load()).Sub(opened).Seconds()
+	o.First = s.sink.FirstAt().Sub(opened).Seconds()
 	r.Outage = o
 	return s.close(ctx)
 }
@@ -436,7 +413,7 @@ func (s *story) backlog(ctx context.Context, r *Report) (err error) {
 	if s.Backlog == 0 {
 		return nil
 	}
-	s.bodies = NewBodies(s.Alerts, s.Size, s.BacklogKeys)
+	s.bodies = bench.NewBodies(s.Alerts, s.Size, s.BacklogKeys)
 	s.say("%d events of %d keys are queued, the sink being shut", s.Backlog, s.bodies.Keys())
 	before := s.sent
 	if _, err := s.queue(ctx, s.Backlog); err != nil {
