@@ -167,15 +167,22 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	// A list has at most MaxLimit events, a detail one body of PMM's twice.
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(into); err != nil {
+	most := int64(maxAnswer)
+	if strings.HasPrefix(path, "/api/v1/events") {
+		most = maxEvents
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, most)).Decode(into); err != nil {
 		return fmt.Errorf("read the answer of %s: %w", c.where, err)
 	}
 	return nil
 }
 
-// maxAnswer bounds what is read of one answer.
-const maxAnswer = 256 << 20
+// The bounds of what is read of one answer: a list has at most MaxLimit events,
+// a detail the body that PMM sent and the one made of it.
+const (
+	maxAnswer = 4 << 20
+	maxEvents = 256 << 20
+)
 
 func (c *Client) do(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path+"?"+q.Encode(), body)
