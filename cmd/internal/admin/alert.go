@@ -20,7 +20,7 @@ func Where(r *event.Record) string {
 func Explain(r *event.Record) string {
 	switch {
 	case r.Outcome == event.Discarded:
-		return "Callgoose answered that no filter of its service matched. Mend the filter (pmm-callgoose send-test says how), then send this again."
+		return "Callgoose answered that no filter of its service matched. Correct the filter (pmm-callgoose send-test says how), then send this again."
 	case r.Outcome == event.Suppressed && r.Reason == event.ReasonRepeat:
 		return "PMM repeats an alert as long as it fires. The first one is an event of its own; see the incident's other events."
 	case r.Outcome == event.Suppressed && r.Reason == event.ReasonResolved:

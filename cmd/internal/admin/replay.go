@@ -16,7 +16,7 @@ type ReplayRequest struct {
 	Limit  int // the oldest so many, 0 = all
 	// IncludeClosed takes firing events too whose episode has closed since.
 	IncludeClosed bool
-	// Rate is how many events a second are put in line, 0 = at once.
+	// Rate is how many events a second are queued, 0 = at once.
 	Rate float64
 	// DryRun only counts.
 	DryRun bool
@@ -32,7 +32,7 @@ type Plan struct {
 	Outcomes map[event.Outcome]int `json:"outcomes,omitempty"`
 	// Left out, and why.
 	Closed  int `json:"left_out_closed"`   // firing events whose episode has closed since
-	Waiting int `json:"left_out_queued"`   // in line already
+	Waiting int `json:"left_out_queued"`   // queued already
 	NoEvent int `json:"left_out_no_event"` // suppressed or unusable alerts: nothing to send
 	Job     int `json:"job,omitempty"`     // 0 for a dry run
 }
@@ -61,9 +61,9 @@ func (p *Plan) Count(s event.Status) {
 type Job struct {
 	ID       int                   `json:"id"`
 	Total    int                   `json:"total"`
-	InLine   int                   `json:"in_line"`  // put in line so far
+	InLine   int                   `json:"in_line"`  // queued again so far
 	Gone     int                   `json:"gone"`     // no longer stored
-	Settled  int                   `json:"settled"`  // of those in line
+	Settled  int                   `json:"settled"`  // of those queued again
 	Outcomes map[event.Outcome]int `json:"outcomes"` // of the settled
 	Done     bool                  `json:"done"`
 	Error    string                `json:"error,omitempty"`

@@ -325,7 +325,7 @@ func (d *demo) waitFor(ok func(admin.Status) bool) error {
 		}
 		select {
 		case <-d.ctx.Done():
-			return errors.Join(context.Cause(d.ctx), fmt.Errorf("waited in vain; the last state was %+v", last))
+			return errors.Join(context.Cause(d.ctx), fmt.Errorf("the state waited for never came; the last one was %+v", last))
 		case <-tick.C:
 		}
 	}

@@ -38,7 +38,7 @@ func sendAgainFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "include-closed", Usage: "also firing events whose episode has closed since"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be sent"},
 		&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
-		&cli.Float64Flag{Name: "rate", Usage: "events a second put in line", DefaultText: "at once"},
+		&cli.Float64Flag{Name: "rate", Usage: "events queued a second", DefaultText: "at once"},
 	)
 }
 
@@ -79,7 +79,7 @@ func (p *program) deadLettersCommand() *cli.Command {
 				},
 			},
 			{
-				Name: "retry", Usage: "put them in line again", ArgsUsage: "[ID...]", Flags: clientFlags(sendAgainFlags()...),
+				Name: "retry", Usage: "queue them again", ArgsUsage: "[ID...]", Flags: clientFlags(sendAgainFlags()...),
 				Action: func(c *cli.Context) error { return p.sendAgain(c, event.Dead) },
 			},
 			{
@@ -207,7 +207,7 @@ func (p *program) showPlan(plan admin.Plan) {
 		why string
 	}{
 		{plan.Closed, "firing events whose episode has closed since (--include-closed takes them)"},
-		{plan.Waiting, "events that are in line already"},
+		{plan.Waiting, "events that are queued already"},
 		{plan.NoEvent, "alerts that never were events (suppressed or unusable)"},
 	} {
 		if left.n > 0 {
@@ -219,7 +219,7 @@ func (p *program) showPlan(plan admin.Plan) {
 func (p *program) showJob(j admin.Job) {
 	said := outcomes(j.Outcomes)
 	if j.Gone > 0 {
-		said = strings.TrimPrefix(fmt.Sprintf("%s, %d no longer stored or in line already", said, j.Gone), ", ")
+		said = strings.TrimPrefix(fmt.Sprintf("%s, %d no longer stored or queued already", said, j.Gone), ", ")
 	}
 	fmt.Fprintf(p.out, "%s: %s\n", text.Plural(j.Total, "event", "events"), said)
 }
@@ -233,7 +233,7 @@ func outcomes(counts map[event.Outcome]int) string {
 	return strings.Join(parts, ", ")
 }
 
-// watch follows a replay to its end. Interrupted, it leaves the events in line.
+// watch follows a replay to its end. Interrupted, the events stay queued.
 func (p *program) watch(ctx context.Context, client *admin.Client, id int) (admin.Job, error) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -255,7 +255,7 @@ func (p *program) watch(ctx context.Context, client *admin.Client, id int) (admi
 		}
 		select {
 		case <-ctx.Done():
-			return job, errors.New("interrupted: what is in line still goes out; events list shows it")
+			return job, errors.New("interrupted: what is queued still goes out; events list shows it")
 		case <-tick.C:
 		}
 	}

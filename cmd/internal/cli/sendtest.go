@@ -160,7 +160,7 @@ func (t *test) run(ctx context.Context) {
 	t.follow(ctx)
 	t.alert.Status, t.alert.EndsAt = event.Resolved, time.Now().UTC()
 	if ctx.Err() != nil {
-		t.fail("interrupted; the recovery was sent all the same")
+		t.fail("interrupted; the recovery was sent anyway")
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		t.accept(clean)
@@ -274,7 +274,7 @@ func (t *test) follow(ctx context.Context) {
 }
 
 // down reports whether Callgoose's side keeps the event from going out. d is nil
-// until the event is in line.
+// until the event is queued.
 func (t *test) down(ctx context.Context, d *admin.Detail) bool {
 	s, err := t.client.Status(ctx)
 	if err != nil || d == nil || s.Callgoose.State != event.Down && s.Callgoose.State != event.Held {
@@ -287,7 +287,7 @@ func (t *test) down(ctx context.Context, d *admin.Detail) bool {
 	t.hop(hop{Step: "delivered", Text: what})
 	fix := "It goes out by itself, with its recovery, when Callgoose can be reached: pmm-callgoose doctor says which step fails."
 	if s.Callgoose.State == event.Held {
-		fix = "The token or the URL is wrong for every event: pmm-callgoose doctor says which. The test goes out by itself, with its recovery, when that is mended."
+		fix = "The token or the URL is wrong for every event: pmm-callgoose doctor says which. The test goes out by itself, with its recovery, when that is corrected."
 	}
 	t.fail(what+"; the test is safe in the queue", fix)
 	return true

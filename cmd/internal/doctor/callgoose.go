@@ -57,7 +57,7 @@ func (e *examination) connect(ctx context.Context, u *url.URL, roots *x509.CertP
 	target := net.JoinHostPort(host, port)
 	proxy, err := e.Proxy(&http.Request{URL: u})
 	if err != nil {
-		e.fail("callgoose proxy", fix("Mend HTTPS_PROXY or HTTP_PROXY, for example http://proxy.example:3128."), "the proxy's address in the environment is not one")
+		e.fail("callgoose proxy", fix("Correct HTTPS_PROXY or HTTP_PROXY, for example http://proxy.example:3128."), "the proxy's address in the environment is not one")
 		return false
 	}
 	first, role := target, "Callgoose"
@@ -276,7 +276,7 @@ const (
 	maxSkew = 5 * time.Minute
 )
 
-// clock compares ours with the Date of the last answer.
+// clock compares this machine's with the Date of the last answer.
 func (e *examination) clock(net *recorder) {
 	skew, ok := net.skew()
 	way := fix("Switch on NTP: timedatectl set-ntp true. Compare PMM's clock too.")
@@ -284,9 +284,9 @@ func (e *examination) clock(net *recorder) {
 	case !ok:
 		e.skip("clock", "no answer carried a usable date")
 	case skew.Abs() > maxSkew && e.Settings.IngestHMACSecret.IsSet():
-		e.fail("clock", way, "ours is %s off Callgoose's, and PMM's signature is refused beyond %s", skew.Round(time.Second), maxSkew)
+		e.fail("clock", way, "this machine's clock is %s off Callgoose's, and PMM's signature is refused beyond %s", skew.Round(time.Second), maxSkew)
 	case skew.Abs() > skewed:
-		e.warn("clock", way, "ours is %s off Callgoose's: lateness, signatures and certificates are judged by it", skew.Round(time.Second))
+		e.warn("clock", way, "this machine's clock is %s off Callgoose's: lateness, signatures and certificates are judged by it", skew.Round(time.Second))
 	default:
 		e.ok("clock", "within %s of Callgoose's", max(skew.Abs().Round(time.Second), time.Second))
 	}

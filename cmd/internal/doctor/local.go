@@ -30,7 +30,7 @@ func (e *examination) configuration() {
 		e.fail("configuration", fix("pmm-callgoose config show prints what is in effect and where it came from."), "%s", p)
 	}
 	for _, w := range e.Config.Warnings {
-		e.warn("configuration", fix("Mend or remove it; pmm-callgoose config show prints what is in effect."), "%s", string(w))
+		e.warn("configuration", fix("Correct or remove it; pmm-callgoose config show prints what is in effect."), "%s", string(w))
 	}
 	if len(e.Problems)+len(e.Config.Warnings) > 0 {
 		return

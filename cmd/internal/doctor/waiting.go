@@ -43,8 +43,8 @@ func (e *examination) waiting() {
 		}
 	}
 	count(s.Dead, "%d dead letters: given up", "pmm-callgoose dead-letters list says why; then dead-letters retry --all, or drop (what is unusable can only be dropped).")
-	count(s.Discarded, "%d events discarded: no filter of Callgoose matched", "Mend the filter (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded")
-	count(s.Truncated, "%d alerts were cut off by PMM before we saw them", "Set Max alerts to 0 in PMM's contact point.")
+	count(s.Discarded, "%d events discarded: no filter of Callgoose matched", "Correct the filter (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded")
+	count(s.Truncated, "%d alerts were cut off by PMM before they were sent", "Set Max alerts to 0 in PMM's contact point.")
 	count(s.Damaged, "%d stored notifications could not be read", "See the log for their numbers, and look at the disk; PMM's own alert list says what fired then.")
 	if clean {
 		e.ok("outcomes", "no dead letters, nothing discarded, nothing cut off")

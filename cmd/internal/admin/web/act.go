@@ -9,7 +9,7 @@ import (
 	"pmm-callgoose/cmd/internal/admin"
 )
 
-// Replayer puts stored events in line again.
+// Replayer queues stored events again.
 type Replayer interface {
 	Replay(ctx context.Context, r admin.ReplayRequest) (admin.Plan, error)
 	ReplayJob(id int) (admin.Job, error)

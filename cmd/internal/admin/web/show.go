@@ -55,7 +55,7 @@ func (s *site) overview(w http.ResponseWriter, r *http.Request) {
 		// Not before the oldest came in, so that no old day is looked through.
 		f := event.Filter{Outcomes: []event.Outcome{event.Queued}, OldestFirst: true, Since: st.OldestQueuedAt.Add(-time.Minute)}
 		if p.Trying, err = s.Source.Events(r.Context(), f, waiting); err == nil && len(p.Trying) == 0 {
-			f.Since = time.Time{} // it came in long ago, and was put in line again
+			f.Since = time.Time{} // it came in long ago, and was queued again
 			p.Trying, err = s.Source.Events(r.Context(), f, waiting)
 		}
 		if err != nil {

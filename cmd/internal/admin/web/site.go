@@ -29,7 +29,7 @@ type Pages interface {
 	Changes() uint64
 }
 
-// contentPolicy lets a page load our files and talk to us, and nothing else: what an
+// contentPolicy lets a page load our files and talk to this service, and nothing else: what an
 // alert smuggles in can neither run nor call home.
 const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
