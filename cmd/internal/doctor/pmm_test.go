@@ -38,7 +38,7 @@ func TestPMMsContactPoint(t *testing.T) {
 		{name: "none at all", want: Fail, words: []string{"no contact point leads here", "setup pmm"}},
 		{name: "of another type", point: `{"uid":"callgoose-sqibs","name":"Callgoose SQIBS","type":"email","settings":{}}`, want: Fail, words: []string{"type email"}},
 		{name: "PMM's own loopback", point: point(`"url":"http://127.0.0.1:4667/v1/webhook"` + auth), want: Fail, words: []string{"PMM's own machine", "host.docker.internal"}},
-		{name: "loopback, and it works", point: point(`"url":"http://127.0.0.1:4667/v1/webhook"` + auth), heard: true, want: Warn, words: []string{"all the same"}},
+		{name: "loopback, and it works", point: point(`"url":"http://127.0.0.1:4667/v1/webhook"` + auth), heard: true, want: Warn, words: []string{"arrives here anyway"}},
 		{name: "another port", point: point(`"url":"http://forwarder:9999/v1/webhook"` + auth), want: Warn, words: []string{"9999", "4667"}},
 		{name: "https to plain http", point: point(`"url":"https://forwarder:4667/v1/webhook"` + auth), want: Fail, words: []string{"http://"}},
 		{name: "max alerts", point: point(`,"maxAlerts":"5"` + auth), want: Fail, words: []string{"after 5 alerts", "Max alerts to 0"}},

@@ -14,9 +14,6 @@ type Metric struct {
 	Help   string
 }
 
-// All lists every metric of ours, in documentation order.
-func All() []Metric { return append([]Metric(nil), table...) }
-
 var table []Metric
 
 func row(kind, name, help string, labels ...string) Metric {
