@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/admin/web"
 	"pmm-callgoose/cmd/internal/alarm"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/metrics"
@@ -306,8 +307,8 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cfg := admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}
-	local := &http.Server{Handler: admin.New(cfg), ReadHeaderTimeout: 5 * time.Second}
+	cfg := web.Config{MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}
+	local := &http.Server{Handler: web.New(cfg), ReadHeaderTimeout: 5 * time.Second}
 	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
 
 	if a.cfg.AdminListen == "" {
@@ -327,7 +328,7 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 		}
 	}
 	ops := &http.Server{
-		Handler: admin.New(cfg), MaxHeaderBytes: 32 << 10,
+		Handler: web.New(cfg), MaxHeaderBytes: 32 << 10,
 		// What takes longer by its nature (tail, live, export, import) says so itself.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute,
 	}

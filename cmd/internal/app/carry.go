@@ -12,7 +12,7 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// Export implements admin.Carrier: the chosen events, or the notifications
+// Export implements web.Carrier: the chosen events, or the notifications
 // that the chosen events came in, oldest first.
 func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int, line func(admin.Carried) error) error {
 	c := a.core.Load()
@@ -67,7 +67,7 @@ func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int
 // importFrom is the oldest time of receipt that an import may have: nothing ran before.
 var importFrom = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// Import implements admin.Carrier. What is imported is checked like what comes in.
+// Import implements web.Carrier. What is imported is checked like what comes in.
 func (a *App) Import(ctx context.Context, c admin.Carried) (int, error) {
 	switch {
 	case !ingest.ValidSource(c.Source):

@@ -94,7 +94,7 @@ func (a asked) missing() error {
 		admin.ErrNotFound, strings.Join(slices.Sorted(maps.Keys(a)), ", "))
 }
 
-// Replay implements admin.Replayer.
+// Replay implements web.Replayer.
 func (a *App) Replay(ctx context.Context, r admin.ReplayRequest) (admin.Plan, error) { //nolint:contextcheck // a job outlives the request
 	c := a.core.Load()
 	if c == nil {
@@ -166,7 +166,7 @@ func (a *App) enqueue(ctx context.Context, j *job, refs []worker.Ref, perSecond 
 	}
 }
 
-// ReplayJob implements admin.Replayer.
+// ReplayJob implements web.Replayer.
 func (a *App) ReplayJob(id int) (admin.Job, error) {
 	a.jobs.mu.Lock()
 	var j *job
@@ -208,7 +208,7 @@ func (a *App) ReplayJob(id int) (admin.Job, error) {
 	return out, err
 }
 
-// DropDeadLetters implements admin.Replayer.
+// DropDeadLetters implements web.Replayer.
 func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin.Plan, err error) {
 	c := a.core.Load()
 	if c == nil {
@@ -257,7 +257,7 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 	return p, nil
 }
 
-// ParkEvent implements admin.Replayer.
+// ParkEvent implements web.Replayer.
 func (a *App) ParkEvent(ctx context.Context, id string) error {
 	c := a.core.Load()
 	if c == nil {
@@ -287,7 +287,7 @@ func (a *App) ParkEvent(ctx context.Context, id string) error {
 	return err
 }
 
-// CloseIncident implements admin.Replayer: the recovery goes the way of any other.
+// CloseIncident implements web.Replayer: the recovery goes the way of any other.
 func (a *App) CloseIncident(ctx context.Context, key string) error {
 	c := a.core.Load()
 	if c == nil {

@@ -16,7 +16,7 @@ import (
 	"pmm-callgoose/worker"
 )
 
-// Ready implements admin.Source: would a webhook be answered with 202?
+// Ready implements web.Source: would a webhook be answered with 202?
 func (a *App) Ready() error {
 	c := a.core.Load()
 	if c == nil {
@@ -25,10 +25,10 @@ func (a *App) Ready() error {
 	return c.queue.Full()
 }
 
-// Settings implements admin.Source.
+// Settings implements web.Source.
 func (a *App) Settings() any { return a.cfg.Effective() }
 
-// Status implements admin.Source.
+// Status implements web.Source.
 func (a *App) Status(context.Context) (admin.Status, error) {
 	s, ok := a.observe()
 	c := a.core.Load()
@@ -121,7 +121,7 @@ func timeOrNil(t time.Time) *time.Time {
 	return &t
 }
 
-// Events implements admin.Source.
+// Events implements web.Source.
 func (a *App) Events(_ context.Context, f event.Filter, limit int) (list []*event.Record, err error) {
 	c := a.core.Load()
 	if c == nil {
@@ -134,7 +134,7 @@ func (a *App) Events(_ context.Context, f event.Filter, limit int) (list []*even
 	return list, err
 }
 
-// Event implements admin.Source.
+// Event implements web.Source.
 func (a *App) Event(ctx context.Context, id string) (*admin.Detail, error) {
 	c := a.core.Load()
 	if c == nil {
@@ -202,7 +202,7 @@ func (c *core) nextTry(r *event.Record) *time.Time {
 	return nil
 }
 
-// History implements admin.Pages.
+// History implements web.Pages.
 func (a *App) History(since time.Time) ([]event.Minute, error) {
 	c := a.core.Load()
 	if c == nil {
@@ -211,7 +211,7 @@ func (a *App) History(since time.Time) ([]event.Minute, error) {
 	return c.ledger.History(since)
 }
 
-// Changes implements admin.Pages.
+// Changes implements web.Pages.
 func (a *App) Changes() uint64 {
 	if c := a.core.Load(); c != nil {
 		return c.ledger.Changes()
