@@ -91,7 +91,11 @@ func (g *guard) authorization(source, value string) string {
 	credentials = strings.TrimSpace(credentials)
 	switch {
 	case g.token != nil && strings.EqualFold(scheme, "Bearer"):
-		return matches(credentials, TokensOf(g.token(), source), "the Bearer token is not ours, or not for this source")
+		text, reason := g.token(), "the Bearer token is not ours"
+		if named(text) {
+			reason += ", or not that of source " + source
+		}
+		return matches(credentials, TokensOf(text, source), reason)
 	case g.basic != nil && strings.EqualFold(scheme, "Basic"):
 		pair, err := base64.StdEncoding.DecodeString(credentials)
 		if err != nil {
@@ -107,7 +111,7 @@ func (g *guard) authorization(source, value string) string {
 // the source of that name; a name may stand on several lines, so that its token
 // can be replaced without a gap.
 func TokensOf(text, source string) (tokens []string) {
-	if !strings.ContainsAny(text, " \n") {
+	if !named(text) {
 		return []string{text}
 	}
 	for l := range strings.Lines(text) {
@@ -117,6 +121,9 @@ func TokensOf(text, source string) (tokens []string) {
 	}
 	return tokens
 }
+
+// named tells whether text has lines NAME TOKEN.
+func named(text string) bool { return strings.ContainsAny(text, " \n") }
 
 // matches compares in a time that depends on the content of neither.
 func matches(got string, wanted []string, reason string) string {

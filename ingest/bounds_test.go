@@ -359,7 +359,7 @@ func TestRefusedWebhooksAreRemembered(t *testing.T) {
 		get.Method = http.MethodGet
 		do(h, get)
 		do(h, post("/v1/webhook", body, bearer(token)...))
-		want := Refusals{2, last, 401, "the Bearer token is not ours, or not for this source", "2001:db8::1"}
+		want := Refusals{2, last, 401, "the Bearer token is not ours", "2001:db8::1"}
 		if got := h.Refused(); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
