@@ -48,7 +48,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 		Version: a.opts.Version, StartedAt: a.started.UTC(),
 		SuppressedReason: map[string]int64{}, AlertsByStatus: map[string]int64{},
 	}
-	s.Callgoose.State, s.Sources = event.Unknown, []admin.PMM{}
+	s.Callgoose.State, s.Sources = event.StateUnknown, []admin.PMM{}
 	if addrs := a.addrs.Load(); addrs != nil {
 		s.WebhookURL = addrs.Webhooks
 	}
@@ -195,8 +195,8 @@ func (c *core) nextTry(r *event.Record) *time.Time {
 		return nil
 	}
 	for _, n := range c.deliver.View().Next {
-		if n.At == r.At {
-			return timeOrNil(n.Time)
+		if n.Place == r.At {
+			return timeOrNil(n.At)
 		}
 	}
 	return nil
