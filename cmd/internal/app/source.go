@@ -157,6 +157,12 @@ func (a *App) Event(ctx context.Context, id string) (*admin.Detail, error) {
 		if d.Sent, err = c.builder.Body(ctx, r, r.ClaimedAt); missing(d, err) != nil {
 			return nil, err
 		}
+		var said struct {
+			DelayedBy string `json:"delayed_by"`
+		}
+		if json.Unmarshal(d.Sent, &said) == nil {
+			d.DelayedBy = said.DelayedBy
+		}
 	}
 	n, err := c.notification(ctx, r.Pos)
 	d.Raw = asJSON(n.Body)
