@@ -133,18 +133,18 @@ func NewViewer(c *Client, name string) *Viewer {
 // with that fingerprint is open; it decides only what is kept in memory. An error
 // means that nothing can be said: the view is not complete.
 //
-// Between the listings it reads the contact points, and in their place now and then
-// the policies and the version, which change rarely.
+// Between the listings it reads the policies and the contact points in turn, and in
+// their place now and then the version.
 func (v *Viewer) Read(ctx context.Context, open func(fingerprint string) bool) (View, error) {
 	view := View{
 		Who: v.client.who(), Alerts: map[string]ListedAlert{}, Rules: map[string]RuleState{}, Instances: map[string]string{},
 	}
-	between := v.contacts
-	switch v.passes % 10 {
-	case 0:
-		between = v.policies
-	case 5:
+	between := v.policies
+	switch {
+	case v.passes%20 == 3:
 		between = v.grafana
+	case v.passes%2 == 1:
+		between = v.contacts
 	}
 	v.passes++
 	first := map[string]bool{}
