@@ -36,6 +36,9 @@ type source struct {
 	state  worker.ReconcileState
 	open   map[string]*worker.ReconcileEpisode
 	down   bool // we are: webhooks are refused
+	// lost is what does not arrive: our "answer", or the "notification" though it was
+	// answered (truncatedAlerts, a directory restored from an old copy).
+	lost   string
 	next   time.Time
 	last   worker.ReconcilePlan
 	gets   int
@@ -68,10 +71,10 @@ func (s *source) token(token string) {
 func (s *source) now() time.Time { return s.world.Now.Add(s.skew) }
 
 func (s *source) webhook(n pmmtest.Notice) bool {
-	if !s.down {
+	if !s.down && s.lost != "notification" {
 		s.receive(n)
 	}
-	return !s.down
+	return !s.down && s.lost != "answer"
 }
 
 func (s *source) receive(n pmmtest.Notice) {
@@ -235,7 +238,7 @@ func (s *source) trouble(r *rand.Rand) {
 	}
 	rule := rules[r.IntN(len(rules))]
 	service := fmt.Sprintf("db%d", r.IntN(4))
-	switch r.IntN(16) {
+	switch r.IntN(22) {
 	case 0:
 		w.Restart(r.IntN(2), time.Duration(r.IntN(90))*time.Second)
 	case 1, 2:
@@ -263,6 +266,21 @@ func (s *source) trouble(r *rand.Rand) {
 		delete(rule.Series, service)
 	case 12:
 		s.token([]string{"glsa_v1ewer", pmmtest.Token, "glsa_wrong"}[r.IntN(3)])
+	case 13: // the usual maintenance
+		w.Silence(service, w.Now.Add(time.Duration(20+r.IntN(40))*time.Minute))
+		for _, rule := range rules {
+			if _, there := rule.Series[service]; there {
+				rule.Series[service] = false
+			}
+		}
+	case 14: // our data directory is lost, or an old copy of it came back
+		for fp := range s.open {
+			if r.IntN(2) == 0 {
+				delete(s.open, fp)
+			}
+		}
+	case 15:
+		s.lost = []string{"", "answer", "notification"}[r.IntN(3)]
 	default:
 		rule.Series[service] = r.IntN(2) == 0
 	}
@@ -272,7 +290,7 @@ func (s *source) trouble(r *rand.Rand) {
 // as is promised: 15 minutes and two passes, once the slowest rule was evaluated.
 func (s *source) rest() {
 	s.fake.Page(0)
-	s.down, s.world.Muting = false, false
+	s.down, s.lost, s.world.Muting = false, "", false
 	s.fake.SetTree(fmt.Sprintf(ourTree, ""))
 	s.token("glsa_v1ewer")
 	slowest := time.Duration(0)
