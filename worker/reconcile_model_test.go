@@ -38,13 +38,15 @@ type source struct {
 	down   bool // we are: webhooks are refused
 	// lost is what does not arrive: our "answer", or the "notification" though it was
 	// answered (truncatedAlerts, a directory restored from an old copy).
-	lost   string
-	next   time.Time
-	last   worker.ReconcilePlan
-	gets   int
-	spoil  func(*pmm.View)
-	closed []worker.ReconcileClosing
-	opened []worker.ReconcileOpening
+	lost string
+	// rerouted is when the policies were changed last.
+	rerouted time.Time
+	next     time.Time
+	last     worker.ReconcilePlan
+	gets     int
+	spoil    func(*pmm.View)
+	closed   []worker.ReconcileClosing
+	opened   []worker.ReconcileOpening
 	// skew is how far our clock is off.
 	skew time.Duration
 }
@@ -139,6 +141,10 @@ func (s *source) pass(order worker.ReconcileOrder) worker.ReconcilePlan {
 	for _, o := range s.last.Open {
 		if !s.world.Firing(o.Fingerprint) {
 			s.t.Errorf("%s: opened %s (%s), which does not fire", s.world.Now.Format(time.TimeOnly), o.Fingerprint, o.Title)
+		}
+		// What the policies say acts within a minute, and they are read every other pass.
+		if s.world.Held(o.Fingerprint) && s.world.Now.Sub(s.rerouted) > 4*time.Minute {
+			s.t.Errorf("%s: opened %s (%s), which is silenced, muted or not ours", s.world.Now.Format(time.TimeOnly), o.Fingerprint, o.Title)
 		}
 		n, err := pmm.Decode(o.Body)
 		if err != nil || len(n.Alerts) != 1 {
@@ -245,7 +251,7 @@ func (s *source) trouble(r *rand.Rand) {
 		w.Silence(service, w.Now.Add(time.Duration(r.IntN(60))*time.Minute))
 	case 3:
 		s.fake.SetTree(fmt.Sprintf(ourTree, []string{"", `,"mute_time_intervals":["nights"]`}[r.IntN(2)]))
-		w.Muting = r.IntN(2) == 0
+		w.Muting, s.rerouted = r.IntN(2) == 0, w.Now
 	case 4:
 		w.Pause(rule.UID, !rule.Paused)
 	case 5:
