@@ -359,3 +359,13 @@ func (w *World) Rules() []*Rule {
 	}
 	return out
 }
+
+// Rearm makes the alert fire on with that startsAt, as one does that was not renewed in
+// time and is now.
+func (w *World) Rearm(fingerprint string, startsAt time.Time) {
+	for _, n := range w.nodes {
+		if s := n.states[fingerprint]; s != nil {
+			s.firing, s.startsAt = true, startsAt
+		}
+	}
+}
