@@ -617,36 +617,11 @@ func (p *Plan) planRoutes(w Want) error {
 	p.Steps = append(p.Steps, step)
 	p.timing(main)
 
-	terms, err := defaults(slices.DeleteFunc(slices.Clone(others), isOurs(p.state.points)))
+	terms, enough, err := p.planDefaults(w, oldDefaults, others)
 	if err != nil {
 		return err
 	}
-	last := Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Keep}
-	if last.Name == w.Name || p.state.tellsNobody() {
-		terms = nil // to ourselves, or to nobody, there is nothing to give back
-	}
-	// More than needed is left alone: to take it away would silence somebody now.
-	enough := covered(terms, oldDefaults)
-	if enough {
-		if len(oldDefaults) == 0 {
-			last.Why = "not needed: a route that takes every alert is there, so nothing falls to the default contact point"
-			if last.Name == w.Name {
-				last.Why = "not needed: the default contact point is this one"
-			} else if p.state.tellsNobody() {
-				last.Why = "not needed: the default contact point has no integrations, so it tells nobody"
-			}
-		}
-	} else {
-		last.Action, changed = Create, true
-		if len(oldDefaults) > 0 {
-			last.Action = Change
-		}
-		for _, t := range terms {
-			last.Fields = append(last.Fields, Edit{"matches", "", describe(t) + " (" + mark.Name + " is our mark, true of every alert)"})
-		}
-		last.Why = "Grafana gives the default contact point only what no route takes, and ours takes alerts; this one, last, gives it back what it had. What is firing now may be notified once more there"
-	}
-	p.Steps = append(p.Steps, last)
+	changed = changed || !enough
 	p.keepOthers(others)
 	if !changed {
 		return nil
@@ -670,6 +645,42 @@ func (p *Plan) planRoutes(w Want) error {
 	}
 	p.write(routes)
 	return nil
+}
+
+// planDefaults finds the default routes that are needed, and whether those that are
+// there are enough.
+func (p *Plan) planDefaults(w Want, oldDefaults, others []*route) (terms [][]Matcher, enough bool, err error) {
+	terms, err = defaults(slices.DeleteFunc(slices.Clone(others), isOurs(p.state.points)))
+	if err != nil {
+		return nil, false, err
+	}
+	last := Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Keep}
+	if last.Name == w.Name || p.state.tellsNobody() {
+		terms = nil // to ourselves, or to nobody, there is nothing to give back
+	}
+	// More than needed is left alone: to take it away would silence somebody now.
+	enough = covered(terms, oldDefaults)
+	if enough {
+		if len(oldDefaults) == 0 {
+			last.Why = "not needed: a route that takes every alert is there, so nothing falls to the default contact point"
+			if last.Name == w.Name {
+				last.Why = "not needed: the default contact point is this one"
+			} else if p.state.tellsNobody() {
+				last.Why = "not needed: the default contact point has no integrations, so it tells nobody"
+			}
+		}
+	} else {
+		last.Action = Create
+		if len(oldDefaults) > 0 {
+			last.Action = Change
+		}
+		for _, t := range terms {
+			last.Fields = append(last.Fields, Edit{"matches", "", describe(t) + " (" + mark.Name + " is our mark, true of every alert)"})
+		}
+		last.Why = "Grafana gives the default contact point only what no route takes, and ours takes alerts; this one, last, gives it back what it had. What is firing now may be notified once more there"
+	}
+	p.Steps = append(p.Steps, last)
+	return terms, enough, nil
 }
 
 func (p *Plan) keepOthers(others []*route) {

@@ -13,13 +13,13 @@ import (
 	"pmm-callgoose/ingest/pmm/pmmtest"
 )
 
-// real answers as a Grafana 12.4.3 did, with the answers of one moment.
-type real struct {
+// recorded answers as a Grafana 12.4.3 did, with the answers of one moment.
+type recorded struct {
 	t     *testing.T
 	spoil func(path, body string) string
 }
 
-func (r real) RoundTrip(req *http.Request) (*http.Response, error) {
+func (r recorded) RoundTrip(req *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
 	name, ok := map[string]string{"alerts": "am-alerts", "rules": "prom-rules", "receivers": "am-receivers", "policies": "policies"}[req.URL.Path[strings.LastIndex(req.URL.Path, "/")+1:]]
 	if !ok {
@@ -48,7 +48,7 @@ func viewer(t *testing.T, transport http.RoundTripper) *Viewer {
 }
 
 func TestAViewOfARealGrafana(t *testing.T) {
-	v := viewer(t, real{t: t})
+	v := viewer(t, recorded{t: t})
 	all := func(string) bool { return true }
 	view, err := v.Read(t.Context(), all)
 	if err != nil {
@@ -93,7 +93,7 @@ func TestAViewOfARealGrafana(t *testing.T) {
 // What the list says of an alert makes the webhook that Grafana sent for it, but for
 // what only a webhook has.
 func TestANotificationMadeOfTheListIsTheWebhook(t *testing.T) {
-	view, err := viewer(t, real{t: t}).Read(t.Context(), func(string) bool { return false })
+	view, err := viewer(t, recorded{t: t}).Read(t.Context(), func(string) bool { return false })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,13 +146,13 @@ func TestAViewIsWholeOrAnError(t *testing.T) {
 		},
 		"an object": func(n, body string) string { return only(n, body, "am-alerts", `{"message":"x"}`) },
 	} {
-		if _, err := viewer(t, real{t, spoil}).Read(t.Context(), func(string) bool { return true }); err == nil {
+		if _, err := viewer(t, recorded{t, spoil}).Read(t.Context(), func(string) bool { return true }); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
 	// An empty list is whole: that is what a restart looks like.
 	empty := func(n, body string) string { return only(n, body, "am-alerts", "[]") }
-	if view, err := viewer(t, real{t, empty}).Read(t.Context(), func(string) bool { return true }); err != nil || len(view.Alerts) != 0 {
+	if view, err := viewer(t, recorded{t, empty}).Read(t.Context(), func(string) bool { return true }); err != nil || len(view.Alerts) != 0 {
 		t.Errorf("of an empty list %d were read: %v", len(view.Alerts), err)
 	}
 }
