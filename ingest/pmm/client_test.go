@@ -49,7 +49,7 @@ func TestErrorsSayTheWayOutAndNoSecret(t *testing.T) {
 			fmt.Fprintf(w, `{"message":%q}`, "you sent "+r.Header.Get("Authorization")+" \x1b[31m\n and "+ingestToken)
 		}
 	}
-	fake := pmmtest.New(pmmtest.Config{Viewer: "glsa_v1ewer-t0ken"})
+	fake := pmmtest.New(pmmtest.Config{None: "glsa_n0body-t0ken"})
 	maintenance := pmmtest.New(pmmtest.Config{})
 	maintenance.Page(http.StatusServiceUnavailable)
 	for name, c := range map[string]struct {
@@ -58,7 +58,7 @@ func TestErrorsSayTheWayOutAndNoSecret(t *testing.T) {
 		want    string
 	}{
 		"wrong token":  {fake, "glsa_wr0ng-t0ken", "read the version of PMM: PMM answered 401 Unauthorized: Invalid API key (the token or password is not accepted"},
-		"viewer":       {fake, "glsa_v1ewer-t0ken", "the service account needs the role Admin"},
+		"no role":      {fake, "glsa_n0body-t0ken", "setup pmm needs Editor, in PMM 2 Admin"},
 		"maintenance":  {maintenance, pmmtest.Token, "PMM answered 503 Service Unavailable: 503 Service Unavailable (PMM is starting"},
 		"echo":         {echo(500, "application/json"), "glsa_ech0-t0ken", "you sent Bearer [redacted]"},
 		"a list":       {echo(200, "application/json"), "glsa_ech0-t0ken", "notification policies"},
