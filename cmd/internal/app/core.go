@@ -87,7 +87,7 @@ func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observ
 	c.splitter = worker.NewSplitter(worker.SplitConfig{
 		Form:        worker.Form{From: cfg.CallgooseFrom, ByAlertname: c.byName, LateAfter: cfg.LateAfter},
 		ResendAfter: cfg.ResendAfter, Collapse: cfg.OnBacklog == "collapse",
-		Claim: c.deliver.MayClaim, Decided: c.deliver.Wake, Logger: log, Observer: observer,
+		Claim: c.deliver.MayClaim, Outage: c.deliver.Outage, Decided: c.deliver.Wake, Logger: log, Observer: observer,
 	}, c.queue, notes, c.ledger)
 	c.retention = worker.NewRetention(worker.RetentionConfig{Keep: cfg.Retention, MinFree: cfg.MinFree, Logger: log}, c.queue, c.ledger)
 }

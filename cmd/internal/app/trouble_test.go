@@ -163,6 +163,8 @@ func TestNothingIsSentWithoutABody(t *testing.T) {
 func TestAnImportTakesNothingYoungWithIt(t *testing.T) {
 	bubble(t, func(c *config.Config) { c.Retention = 12 * time.Hour }, func(r *rig) {
 		ctx := context.Background()
+		first := time.Now()
+		time.Sleep(24 * time.Hour)
 		for i := range 10 {
 			r.accept(group(mysqlDown(i, "resolved", time.Now())))
 			time.Sleep(time.Hour)
@@ -170,7 +172,7 @@ func TestAnImportTakesNothingYoungWithIt(t *testing.T) {
 		r.settle()
 		for i := range 40 {
 			if _, err := r.app.Import(ctx, admin.Carried{
-				Kind: admin.KindNotification, ID: "x", Source: "old", ReceivedAt: time.Now().Add(-60 * 24 * time.Hour),
+				Kind: admin.KindNotification, ID: "x", Source: "old", ReceivedAt: first,
 				Body: group(mysqlDown(100+i, "resolved", time.Now())),
 			}); err != nil {
 				t.Fatal(err)
@@ -289,16 +291,20 @@ func TestACollapseLeavesNoIncidentOpen(t *testing.T) {
 			bubbleWith(t, guide, func(c *config.Config) { c.OnBacklog, c.IncidentBy = "collapse", by }, func(r *rig) {
 				r.net.Refuse(true)
 				start := time.Now()
+				r.accept(group(mysqlDown(9, "resolved", start))) // finds out that nothing can be sent
+				time.Sleep(time.Minute)
 				r.accept(group(mysqlDown(1, "firing", start)))
 				time.Sleep(10 * time.Minute)
-				r.accept(group(mysqlDown(1, "firing", time.Now()))) // began anew, and no recovery came between
-				r.accept(group(mysqlDown(2, "firing", time.Now())))
+				second := time.Now()
+				r.accept(group(mysqlDown(1, "firing", second))) // began anew, and no recovery came between
+				r.accept(group(mysqlDown(2, "firing", second)))
 				time.Sleep(time.Minute)
-				r.accept(group(mysqlDown(1, "resolved", start)))
-				r.accept(group(mysqlDown(2, "resolved", start)))
+				r.accept(group(mysqlDown(1, "resolved", second)))
+				r.accept(group(mysqlDown(2, "resolved", second)))
 				time.Sleep(time.Minute)
-				r.accept(group(mysqlDown(2, "firing", time.Now()))) // this one is alone
-				r.accept(group(mysqlDown(2, "resolved", start)))
+				third := time.Now()
+				r.accept(group(mysqlDown(2, "firing", third))) // this one is alone
+				r.accept(group(mysqlDown(2, "resolved", third)))
 				r.net.Refuse(false)
 				s := r.settle()
 				if open := r.fake.Open(); len(open) != 0 {
