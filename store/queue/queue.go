@@ -34,6 +34,9 @@ var (
 type Config struct {
 	Dir string // data directory; the embedded server keeps its files in Dir/jetstream
 	URL string // external NATS; empty = embedded
+	// CredsFile holds a NATS user's credentials (.creds) or the seed of an nkey. It
+	// is read again at each connection. Only with URL.
+	CredsFile string
 	// MaxStore is how many bytes both streams may hold, 0 = 2 GiB.
 	MaxStore int64
 	// MinFree is how much disk must stay free, 0 = no check.

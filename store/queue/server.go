@@ -1,10 +1,12 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -59,6 +61,19 @@ func stopServer(srv *server.Server) {
 func connect(cfg Config, srv *server.Server) (*nats.Conn, error) {
 	opts := []nats.Option{nats.Name("pmm-callgoose"), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1)}
 	url := cfg.URL
+	if cfg.CredsFile != "" {
+		text, err := os.ReadFile(cfg.CredsFile)
+		if err != nil {
+			return nil, fmt.Errorf("nats credentials: %w", err)
+		}
+		opt := nats.UserCredentials(cfg.CredsFile)
+		if !bytes.Contains(text, []byte("-----BEGIN NATS USER JWT")) {
+			if opt, err = nats.NkeyOptionFromSeed(cfg.CredsFile); err != nil {
+				return nil, fmt.Errorf("nats credentials %s: neither a .creds file nor the seed of an nkey: %w", cfg.CredsFile, err)
+			}
+		}
+		opts = append(opts, opt)
+	}
 	if srv != nil {
 		url = ""
 		opts = append(opts, nats.InProcessServer(srv))

@@ -51,7 +51,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	faultpoint.Here("start-ledger")
 	known := c.ledger.Summary()
 	c.queue, err = queue.Open(ctx, queue.Config{
-		Dir: cfg.DataDir, URL: cfg.NATS(),
+		Dir: cfg.DataDir, URL: cfg.NATS(), CredsFile: cfg.NATSCreds.File(),
 		MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
 		AfterNotification: known.Progress.At.Seq, AfterEvent: max(known.Progress.Applied, known.Floor),
 		Logger: log, NoSync: opts.NoSync, Synced: synced,
