@@ -130,9 +130,6 @@ func (c *Client) Host() string {
 	return host
 }
 
-// Plain reports whether the token travels in the clear to another machine.
-func (c *Client) Plain() bool { return strings.HasPrefix(c.base, "http://") && !IsLoopback(c.base) }
-
 // IsLoopback reports whether the host of a URL is this machine, from the point of
 // view of whoever uses the URL.
 func IsLoopback(rawURL string) bool {

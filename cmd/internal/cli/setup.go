@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -73,12 +72,20 @@ func (p *program) pmmClient(c *cli.Context) (*pmm.Client, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	if client.Plain() {
-		if allowed, err := p.load(c, false, "allow-http"); err != nil || !allowed.AllowHTTP {
-			return nil, cmp.Or(err, usagef("--pmm-url is plain http, which shows the token to everyone on the way; use https, or set --allow-http"))
-		}
+	return client, p.refuseCleartext(c, "pmm-url")
+}
+
+// refuseCleartext refuses the URL in a flag when the secret that goes there can be
+// read on the way, and nobody allowed that.
+func (p *program) refuseCleartext(c *cli.Context, flag string) error {
+	if !config.Cleartext(c.String(flag)) {
+		return nil
 	}
-	return client, nil
+	cfg, _, err := config.Load(p.input(c, false, "allow-http"))
+	if err == nil && !cfg.AllowHTTP {
+		err = usagef("--%s is plain http, which shows the token to everyone on the way; use https, or set %s=true", flag, config.EnvName("allow-http"))
+	}
+	return err
 }
 
 // intakeSettings are the settings of serve that decide what PMM has to send.
