@@ -391,9 +391,9 @@ func TestPrometheusUnderstandsTheExpressions(t *testing.T) {
 	promtool(t, "check", "rules", path)
 }
 
-// The table in README.md is ours, row by row.
-func TestTheReadmeListsEveryMetric(t *testing.T) {
-	b, err := os.ReadFile(root + "README.md")
+// The table in the reference is ours, row by row.
+func TestTheReferenceListsEveryMetric(t *testing.T) {
+	b, err := os.ReadFile(root + "deploy/docs/reference.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -412,6 +412,6 @@ func TestTheReadmeListsEveryMetric(t *testing.T) {
 		want = append(want, fmt.Sprintf("| `%s` | %s | %s | %s |", m.Name, m.Type, labels, m.Help))
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("README.md should list:\n%s", strings.Join(want, "\n"))
+		t.Errorf("deploy/docs/reference.md should list:\n%s", strings.Join(want, "\n"))
 	}
 }
