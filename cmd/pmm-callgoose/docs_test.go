@@ -406,7 +406,7 @@ func TestTheReferenceExplainsFieldsOfTheLog(t *testing.T) {
 // sources are the program's own files below dir, without tests.
 func sources(t *testing.T, dir string) (all []string) {
 	t.Helper()
-	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(file string, _ fs.DirEntry, err error) error {
 		if err != nil || path.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {
 			return err
 		}
