@@ -40,7 +40,7 @@ trap 'rm -rf "$context"' EXIT
 mkdir -p "$context"/{data,usr/bin,etc/ssl/certs}
 cp "${CA_BUNDLE:-/etc/ssl/certs/ca-certificates.crt}" "$context/etc/ssl/certs/ca-certificates.crt"
 names=pmm-callgoose/cmd/internal/cli
-CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -buildvcs=false \
+CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -tags urfave_cli_no_docs -buildvcs=false \
 	-ldflags "-s -w -X $names.version=$version -X $names.commit=$commit -X $names.date=$date" \
 	-o "$context/usr/bin/pmm-callgoose" ./cmd/pmm-callgoose
 chmod -R u=rwX,go=rX "$context"
