@@ -113,7 +113,7 @@ func some(n int) *memory {
 		m.records = append(m.records, &event.Record{
 			ID: fmt.Sprintf("id%d", i), Key: fmt.Sprintf("pmm-%d", i), Source: "pmm", Status: event.Firing, Alertname: "MySQL down",
 			Labels: map[string]string{"instance": fmt.Sprintf("mysql-%d", i)}, ReceivedAt: time.Now().Add(time.Duration(i-n) * time.Second).UTC(),
-			Pos: event.Position{Seq: uint64(i)}, Outcome: outcome, Seq: uint64(i),
+			Pos: event.Position{Seq: uint64(i)}, Outcome: outcome, At: event.Position{Seq: uint64(i)},
 		})
 	}
 	return m
