@@ -345,8 +345,12 @@ func TestANewBlockIsSyncedWithItsDirectory(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(q.dirs.msgs, "new"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(q.dirs.msgs + "/new"); err != nil {
+	old := q.dirs.at.Add(-time.Hour)
+	if err := os.Chtimes(q.dirs.msgs, old, old); err != nil {
 		t.Fatal(err)
+	}
+	if publish(t, q, "x"); !q.dirs.at.Equal(old) {
+		t.Errorf("synced as of %v, changed at %v", q.dirs.at, old)
 	}
 	q.dirs.msgs += "/not-there"
 	if err := q.dirs.sync(); err == nil {
