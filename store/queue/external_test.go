@@ -168,7 +168,7 @@ func TestNothingSlipsInBetween(t *testing.T) {
 		t.Errorf("stored behind somebody else's message: %v", err)
 	}
 	select {
-	case <-q.Failed():
+	case <-q.failed:
 	default:
 		t.Error("the store goes on")
 	}
