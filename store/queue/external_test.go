@@ -168,7 +168,7 @@ func TestNothingSlipsInBetween(t *testing.T) {
 		t.Errorf("stored behind somebody else's message: %v", err)
 	}
 	select {
-	case <-q.Failed():
+	case <-q.failed:
 	default:
 		t.Error("the store goes on")
 	}
@@ -336,6 +336,25 @@ func cluster(t *testing.T) []*server.Server {
 	return servers
 }
 
+// madeByHand creates the stream with one replica and direct reads, as soon as the
+// cluster can.
+func madeByHand(t *testing.T, js jetstream.JetStream) {
+	t.Helper()
+	made := streamConfig()
+	made.Replicas, made.AllowDirect = 1, true
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		_, err := js.CreateOrUpdateStream(ctx, made)
+		cancel()
+		if err == nil {
+			return
+		}
+		if t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // In a cluster the stream has three replicas, more than it was made with, and
 // never fewer again. When its leader dies nothing that was acknowledged is gone,
 // and publishing goes on.
@@ -347,20 +366,7 @@ func TestAClusterKeepsWhatWasAcknowledged(t *testing.T) {
 		urls = append(urls, s.ClientURL())
 	}
 	cfg := Config{URL: strings.Join(urls, ",")}
-	made := streamConfig()
-	made.Replicas, made.AllowDirect = 1, true
-	js := client(t, servers[0])
-	for {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		_, err := js.CreateOrUpdateStream(ctx, made)
-		cancel()
-		if err == nil {
-			break
-		}
-		if t.Context().Err() != nil {
-			t.Fatal(err)
-		}
-	}
+	madeByHand(t, client(t, servers[0]))
 	q := start(t, cfg)
 	if c := q.stream.CachedInfo().Config; c.Replicas != 3 || c.AllowDirect {
 		t.Errorf("%+v", c)
