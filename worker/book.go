@@ -73,6 +73,18 @@ func (b book) claim(ctx context.Context, places []event.Position) ([]claim, erro
 	return claims, err
 }
 
+// oldest is when the oldest queued event was queued, zero when there is none.
+func (b book) oldest() (at time.Time) {
+	_ = b.ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
+		for w := range tx.Waiting(event.Position{}) {
+			at = w.QueuedAt
+			break
+		}
+		return nil
+	})
+	return at
+}
+
 // open reads a queued event and its record, not ok when it is not queued any more.
 func (b book) open(at event.Position) (w event.Waiting, r *event.Record, ok bool, err error) {
 	err = b.ledger.View(func(tx *store.Tx) error {
@@ -127,14 +139,11 @@ func (b book) record(ctx context.Context, e entry, soon bool) (out written, err 
 			return err
 		}
 		r, err := tx.Brief(e.w.ReceivedAt, e.w.Pos)
-		if err != nil {
+		out = written{outcome: e.outcome, reason: e.reason, gone: !queued}
+		if err != nil || r == nil && !queued { // somebody dropped it
 			return err
 		}
-		out = written{outcome: e.outcome, reason: e.reason, gone: !queued}
-		switch {
-		case r == nil && !queued: // somebody dropped it
-			return nil
-		case r == nil:
+		if r == nil {
 			r = missing(e.w)
 		}
 		r.AddAttempt(e.attempt)
@@ -143,11 +152,9 @@ func (b book) record(ctx context.Context, e entry, soon bool) (out written, err 
 			r.ClaimedAt = e.claim
 		}
 		if e.overdue != "" && out.outcome == "" {
-			over, err := mayExpire(tx, e.w)
-			if err != nil {
+			if over, err := mayExpire(tx, e.w); err != nil {
 				return err
-			}
-			if over {
+			} else if over {
 				out.outcome, out.reason = event.Dead, e.overdue
 			}
 		}
@@ -198,14 +205,13 @@ func (b book) expire(ctx context.Context, list []event.Waiting, reason string) (
 			if err != nil {
 				return err
 			}
-			if !queued || !over {
-				continue
-			}
 			r, err := tx.Brief(w.ReceivedAt, w.Pos)
-			if err != nil {
+			switch {
+			case err != nil:
 				return err
-			}
-			if r == nil {
+			case !queued || !over:
+				continue
+			case r == nil:
 				r = missing(w)
 			}
 			if err := conclude(tx, w, r, event.Dead, reason); err != nil {

@@ -164,7 +164,7 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 // View is the newest picture. Safe concurrently.
 func (d *Deliverer) View() View {
 	v := *d.view.Load()
-	v.InFlight = d.gate.stand(time.Now()).requests
+	v.InFlight, v.Oldest = d.gate.stand(time.Now()).requests, d.book.oldest()
 	return v
 }
 
@@ -347,11 +347,15 @@ func (d *Deliverer) start(attempts context.Context, now time.Time) time.Time {
 
 // claim begins to claim the oldest events that may be sent, or the one to probe with.
 func (d *Deliverer) claim(ctx context.Context, now time.Time, l *lane, probe bool) {
+	most := claimAhead
+	if d.cfg.Rate > 0 { // a claim that waits longer than claimFor is made again
+		most = min(most, max(1, int(d.cfg.Rate*claimFor.Seconds())))
+	}
 	lanes := []*lane{l}
 	if probe {
 		d.w.take(l)
 	} else {
-		lanes = d.w.unclaimed(now, claimAhead)
+		lanes = d.w.unclaimed(now, most)
 	}
 	places := make([]event.Position, len(lanes))
 	for i, l := range lanes {
@@ -622,9 +626,6 @@ func (d *Deliverer) announce(ctx context.Context) {
 func (d *Deliverer) publishView(now time.Time) {
 	s := d.gate.stand(now)
 	v := &View{Window: d.w.size, Circuit: s.Circuit, Pause: s.pause, Last: d.last}
-	if d.w.heads.Len() > 0 {
-		v.Oldest = d.w.heads.lanes[0].head().queued
-	}
 	if s.seen != event.Up {
 		v.NextProbe = s.probeAt
 	} else {
