@@ -127,7 +127,7 @@ type written struct {
 }
 
 // record writes an attempt, and takes the event out of the queue when it is settled. If
-// we die before that, the same bytes go out again. soon lets it wait for company.
+// we die before that, the same bytes go out again. soon lets it wait for others to share its commit.
 func (b book) record(ctx context.Context, e entry, soon bool) (out written, err error) {
 	write := b.ledger.Do
 	if soon {
@@ -191,10 +191,10 @@ func conclude(tx *store.Tx, w *event.Waiting, r *event.Record, outcome event.Out
 }
 
 // expire gives up those of list that are queued and may be given up for their age, in
-// one transaction. It returns them.
-func (b book) expire(ctx context.Context, list []event.Waiting, reason string) (ended []event.Waiting, err error) {
+// one transaction. It returns them by id.
+func (b book) expire(ctx context.Context, list []event.Waiting, reason string) (ended map[string]*event.Waiting, err error) {
 	err = b.ledger.Do(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		ended = ended[:0]
+		ended = map[string]*event.Waiting{}
 		for i := range list {
 			w := &list[i]
 			_, queued, err := tx.WaitingAt(w.At)
@@ -217,7 +217,7 @@ func (b book) expire(ctx context.Context, list []event.Waiting, reason string) (
 			if err := conclude(tx, w, r, event.Dead, reason); err != nil {
 				return err
 			}
-			ended = append(ended, *w)
+			ended[r.ID] = w
 		}
 		return nil
 	})

@@ -186,7 +186,7 @@ func TestTheReasonHoldsTheAnswersText(t *testing.T) {
 		c := newCircuit(time.Now(), time.Second, time.Minute)
 		l := &lane{key: "a", items: []*item{{}}}
 		for range refusedOften {
-			c.observe(time.Now(), &lane{key: "b", items: []*item{{}}}, "b", false, verdict{outcome: event.Delivered}, 200, "")
+			c.observe(time.Now(), &lane{key: "b", items: []*item{{}}}, "b", false, verdict{class: accepted, outcome: event.Delivered}, 200, "")
 			if got := c.observe(time.Now(), l, "a", false, v, 403, "blocked by the firewall"); got.outcome == event.Dead {
 				if got.reason != "refused for itself: 403: blocked by the firewall" {
 					t.Error(got.reason)

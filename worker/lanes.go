@@ -25,11 +25,11 @@ type item struct {
 	ours  bool      // the claim was made in this life
 	sent  bool      // Callgoose may have received it in this life: the claim stands
 	tries int       // failed attempts that were its own, for the backoff
-	// refusals counts failures that may be its own, and that others passed between.
-	// refusedAt is how many had passed at the latest.
+	// refusals counts failures that may be its own, others being accepted between them.
+	// refusedAt is how many had been accepted at the latest.
 	refusals  int
 	refusedAt uint64
-	suspect   bool // others passed after a refusal: it was its own
+	suspect   bool // others were accepted after a refusal: it was its own
 }
 
 // claimed reports whether the item may be sent at now with the claim that it has.
