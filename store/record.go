@@ -268,7 +268,7 @@ func appendEpisode(b []byte, ep *event.Episode) []byte {
 		b = wire.AppendTime(wire.AppendTimes(b, span.Starts), span.Ended)
 	}
 	b = wire.AppendPosition(wire.AppendPosition(b, ep.Firing), ep.Recovery)
-	return wire.AppendString(wire.AppendString(wire.AppendString(b, ep.Instance), ep.Suffix), ep.To)
+	return wire.AppendString(wire.AppendString(wire.AppendString(b, ep.Shown), ep.Suffix), ep.To)
 }
 
 // readEpisode reads the episode of key.
@@ -294,7 +294,7 @@ func readEpisode(key string, b []byte) (*event.Episode, error) {
 		ep.Past = append(ep.Past, event.Span{Starts: r.Times(), Ended: r.Time()})
 	}
 	ep.Firing, ep.Recovery = r.Position(), r.Position()
-	ep.Instance, ep.Suffix, ep.To = r.String(), r.String(), r.String()
+	ep.Shown, ep.Suffix, ep.To = r.String(), r.String(), r.String()
 	if err := r.End("episode " + key); err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func record(n int, outcome event.Outcome) *event.Record {
 func TestRecordsAreListedNewestFirstAcrossDays(t *testing.T) {
 	s, _ := open(t)
 	ctx := context.Background()
-	if err := s.Do(ctx, func(tx event.Tx) error {
+	if err := s.Do(ctx, func(tx *Tx) error {
 		for n := range 10 {
 			if err := tx.PutRecord(record(n, event.Queued)); err != nil {
 				return err
@@ -104,23 +104,30 @@ func TestWhatWasCommittedIsThereAfterReopening(t *testing.T) {
 	var wg sync.WaitGroup
 	for n := range 64 {
 		wg.Go(func() {
-			if err := s.Do(t.Context(), func(tx event.Tx) error {
+			if err := s.Do(t.Context(), func(tx *Tx) error {
 				tx.Count("alerts", 1)
 				if err := tx.PutEpisode(ep); err != nil {
 					return err
 				}
-				return tx.Settle(uint64(n + 1))
+				return tx.PutWaiting(&event.Waiting{At: event.Position{Seq: uint64(n + 1)}, Pos: event.Position{Seq: uint64(n + 1)}, Key: "pmm-a", Source: "pmm"})
 			}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	if err := s.Alone(func(tx event.Tx) error { return tx.SetFloor(60) }); err != nil {
+	if err := s.Do(context.Background(), func(tx *Tx) error {
+		for seq := range uint64(60) {
+			if err := tx.DropWaiting(event.Position{Seq: seq + 1}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	broken := errors.New("publish failed")
-	if err := s.Alone(func(tx event.Tx) error { tx.Count("alerts", 1000); return broken }); !errors.Is(err, broken) {
+	if err := s.Do(context.Background(), func(tx *Tx) error { tx.Count("alerts", 1000); return broken }); !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
 	if _, _, err := Open(Config{Dir: dir}); !errors.Is(err, ErrLocked) {
@@ -134,13 +141,13 @@ func TestWhatWasCommittedIsThereAfterReopening(t *testing.T) {
 		t.Fatal(fresh, err)
 	}
 	defer func() { _ = s2.Close() }()
-	if err := s2.View(func(tx event.Tx) error {
-		var above []uint64
-		for seq := range tx.Settled() {
-			above = append(above, seq)
+	if err := s2.View(func(tx *Tx) error {
+		var waiting []uint64
+		for w := range tx.Waiting(event.Position{Seq: 61}) {
+			waiting = append(waiting, w.At.Seq)
 		}
-		if fmt.Sprint(above) != "[61 62 63 64]" || tx.Floor() != 60 {
-			t.Errorf("settled %v above %d", above, tx.Floor())
+		if fmt.Sprint(waiting) != "[62 63 64]" {
+			t.Errorf("behind 61 are waiting %v", waiting)
 		}
 		n := 0
 		for range tx.OpenEpisodes("pmm", "A") {
@@ -187,7 +194,7 @@ func TestLabelsStandUnderTheirKey(t *testing.T) {
 	other := old(3, "pmm-gone")
 	other.Labels["of"] = "others" // the same key with other labels keeps its own
 	tomorrow := old(2000, "pmm-again")
-	if err := s.Alone(func(tx event.Tx) error {
+	if err := s.Do(context.Background(), func(tx *Tx) error {
 		for _, r := range []*event.Record{old(0, "pmm-gone"), old(1, "pmm-open"), old(2, "pmm-again"), other, tomorrow} {
 			if err := tx.PutRecord(r); err != nil {
 				return err
@@ -211,13 +218,13 @@ func TestLabelsStandUnderTheirKey(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Alone(func(tx event.Tx) error {
+	if err := s.Do(context.Background(), func(tx *Tx) error {
 		_, err := tx.DropDays(tomorrow.ReceivedAt)
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.View(func(tx event.Tx) error {
+	if err := s.View(func(tx *Tx) error {
 		for key, want := range map[string]string{"pmm-gone": "", "pmm-open": "pmm-open", "pmm-again": "pmm-again"} {
 			if labels, err := tx.Labels(key); err != nil || labels["of"] != want {
 				t.Errorf("under %s stands %v, %v", key, labels, err)
@@ -233,7 +240,7 @@ func TestLabelsStandUnderTheirKey(t *testing.T) {
 // also after a write that was undone.
 func TestTheOpenEpisodesAreThoseOfTheBucket(t *testing.T) {
 	s, _ := open(t)
-	keys := func(tx event.Tx) (list []string) {
+	keys := func(tx *Tx) (list []string) {
 		for ep := range tx.OpenEpisodes("pmm", "A") {
 			list = append(list, ep.Key)
 		}
@@ -241,7 +248,7 @@ func TestTheOpenEpisodesAreThoseOfTheBucket(t *testing.T) {
 	}
 	put := func(undo bool, open bool, list ...string) []string {
 		var seen []string
-		_ = s.Alone(func(tx event.Tx) error {
+		_ = s.Do(context.Background(), func(tx *Tx) error {
 			keys(tx) // makes the view
 			for _, key := range list {
 				if err := tx.PutEpisode(&event.Episode{Key: key, Source: "pmm", Alertname: "A", Open: open}); err != nil {
@@ -268,7 +275,7 @@ func TestTheOpenEpisodesAreThoseOfTheBucket(t *testing.T) {
 		if seen := strings.Join(put(c.undo, c.open, strings.Fields(c.put)...), " "); seen != c.seen {
 			t.Errorf("%+v: the writer sees %q", c, seen)
 		}
-		if err := s.View(func(tx event.Tx) error {
+		if err := s.View(func(tx *Tx) error {
 			if got := strings.Join(keys(tx), " "); got != c.after {
 				t.Errorf("%+v: afterwards a reader sees %q", c, got)
 			}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -17,14 +18,14 @@ import (
 // What operators and alarms ask for must not wait for a disk that hangs.
 func TestTheSummaryWaitsForNobody(t *testing.T) {
 	s, _ := open(t)
-	if err := s.Do(t.Context(), func(tx event.Tx) error { tx.Count("x", 1); return nil }); err != nil {
+	if err := s.Do(t.Context(), func(tx *Tx) error { tx.Count("x", 1); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	var once sync.Once
 	goOn, inside, done := make(chan struct{}), make(chan struct{}), make(chan error)
 	defer once.Do(func() { close(goOn) })
 	go func() {
-		done <- s.Alone(func(tx event.Tx) error { tx.Count("x", 1); close(inside); <-goOn; return nil })
+		done <- s.Do(context.Background(), func(tx *Tx) error { tx.Count("x", 1); close(inside); <-goOn; return nil })
 	}()
 	<-inside
 	if n := s.Summary().Counts["x"]; n != 1 {
@@ -45,12 +46,12 @@ func TestAfterAFailedCommitNothingIsWritten(t *testing.T) {
 	}
 	defer func() { _ = s.Close() }()
 	restore := unwritable(t, filepath.Join(dir, FileName))
-	err = s.Do(t.Context(), func(tx event.Tx) error { return tx.PutRecord(record(1, event.Queued)) })
+	err = s.Do(t.Context(), func(tx *Tx) error { return tx.PutRecord(record(1, event.Queued)) })
 	restore()
 	if !errors.Is(err, ErrFailed) {
 		t.Fatalf("the commit did not fail: %v", err)
 	}
-	if err := s.Do(t.Context(), func(tx event.Tx) error { tx.Count("x", 1); return nil }); !errors.Is(err, ErrFailed) {
+	if err := s.Do(t.Context(), func(tx *Tx) error { tx.Count("x", 1); return nil }); !errors.Is(err, ErrFailed) {
 		t.Errorf("the next one: %v", err)
 	}
 }
@@ -92,65 +93,37 @@ func unwritable(t *testing.T, path string) (restore func()) {
 	return nil
 }
 
-// The one who waits for the lock of a damaged ledger must not take the new one,
-// which the other has made meanwhile, for it.
-func TestOfTwoWhoFindADamagedLedgerOneGetsTheDirectory(t *testing.T) {
-	for range 5 {
-		dir := t.TempDir()
-		s, _, err := Open(Config{Dir: dir, NoSync: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Alone(func(tx event.Tx) error {
-			for n := range 2000 {
-				if err := tx.PutRecord(record(n, event.Queued)); err != nil {
-					return err
-				}
-			}
-			return nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-		_ = s.Close()
-		path := filepath.Join(dir, FileName)
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := 2 * os.Getpagesize(); i < len(b); i += os.Getpagesize() {
-			b[i+2000] ^= 1
-		}
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		var wg sync.WaitGroup
-		var got [2]*Store
-		var errs [2]error
-		for i := range got {
-			wg.Go(func() { got[i], _, errs[i] = Open(Config{Dir: dir, NoSync: true}) })
-		}
-		wg.Wait()
-		if (got[0] == nil) == (got[1] == nil) {
-			t.Errorf("both or none: %v", errs)
-		}
-		for i, g := range got {
-			if g != nil {
-				_ = g.Close()
-			} else if !errors.Is(errs[i], ErrLocked) {
-				t.Errorf("the other one: %v", errs[i])
-			}
-		}
-		if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) != 1 {
-			t.Errorf("moved aside: %v", aside)
-		}
+// Whoever deletes the ledger, or finds it damaged, lets no second process in.
+func TestADirectoryHasOneOwner(t *testing.T) {
+	dir := t.TempDir()
+	held, err := LockDir(dir)
+	if err != nil {
+		t.Fatal(err)
 	}
+	s, _, err := Open(Config{Dir: dir, NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, FileName)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LockDir(dir); !errors.Is(err, ErrLocked) {
+		t.Errorf("a second owner is told %v", err)
+	}
+	_ = s.Close()
+	held.Unlock()
+	again, err := LockDir(dir)
+	if err != nil {
+		t.Fatal("after the first one is gone: ", err)
+	}
+	again.Unlock()
 }
 
 // An alert may lose its name with its recovery.
 func TestAnEpisodeThatClosedUnderAnotherNameIsNotOpen(t *testing.T) {
 	s, _ := open(t)
 	open := func() (keys []string) {
-		if err := s.Alone(func(tx event.Tx) error {
+		if err := s.Do(context.Background(), func(tx *Tx) error {
 			for ep := range tx.OpenEpisodes("pmm", "X") {
 				keys = append(keys, ep.Key)
 			}
@@ -161,8 +134,8 @@ func TestAnEpisodeThatClosedUnderAnotherNameIsNotOpen(t *testing.T) {
 		return keys
 	}
 	put := func(name string, open bool) {
-		if err := s.Alone(func(tx event.Tx) error {
-			return tx.PutEpisode(&event.Episode{Key: "pmm-a", Source: "pmm", Alertname: name, Fingerprint: "a", Open: open})
+		if err := s.Do(context.Background(), func(tx *Tx) error {
+			return tx.PutEpisode(&event.Episode{Key: "pmm-a", Source: "pmm", Alertname: name, Open: open})
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -182,7 +155,7 @@ func TestAnEpisodeThatClosedUnderAnotherNameIsNotOpen(t *testing.T) {
 func TestPagesShowEverythingWhateverTheDays(t *testing.T) {
 	s, _ := open(t)
 	today := time.Date(2026, 11, 26, 0, 1, 0, 0, time.UTC)
-	if err := s.Alone(func(tx event.Tx) error {
+	if err := s.Do(context.Background(), func(tx *Tx) error {
 		for i := range 10 {
 			r := record(i, event.Delivered)
 			if r.ReceivedAt = today; i >= 5 {
@@ -218,14 +191,14 @@ func TestASignOfLifeFromTheFutureIsReplaced(t *testing.T) {
 	s, _ := open(t)
 	now := time.Now().UTC()
 	for _, at := range []time.Time{now.Add(-time.Minute), now.Add(365 * 24 * time.Hour), now.Add(-time.Second)} {
-		if err := s.Do(t.Context(), func(tx event.Tx) error { tx.SetHeard("pmm", at); return nil }); err != nil {
+		if err := s.Do(t.Context(), func(tx *Tx) error { tx.SetHeard("pmm", at); return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got := s.Summary().Heard["pmm"]; !got.Equal(now.Add(-time.Second)) {
 		t.Errorf("heard at %s", got)
 	}
-	if err := s.Do(t.Context(), func(tx event.Tx) error { tx.SetHeard("pmm", now.Add(-time.Hour)); return nil }); err != nil {
+	if err := s.Do(t.Context(), func(tx *Tx) error { tx.SetHeard("pmm", now.Add(-time.Hour)); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.Summary().Heard["pmm"]; !got.Equal(now.Add(-time.Second)) {
@@ -237,14 +210,14 @@ func TestASignOfLifeFromTheFutureIsReplaced(t *testing.T) {
 func TestClosedEpisodesGoWithTheirLastRecord(t *testing.T) {
 	s, _ := open(t)
 	old, young := at, at.Add(40*24*time.Hour)
-	put := func(tx event.Tx, ep event.Episode, received time.Time, seq uint64) error {
+	put := func(tx *Tx, ep event.Episode, received time.Time, seq uint64) error {
 		ep.Source = "pmm"
 		if err := tx.PutEpisode(&ep); err != nil || seq == 0 {
 			return err
 		}
 		return tx.PutRecord(&event.Record{ID: ep.Key, Key: ep.Key, Outcome: event.Delivered, ReceivedAt: received, Pos: event.Position{Seq: seq}})
 	}
-	if err := s.Alone(func(tx event.Tx) error {
+	if err := s.Do(context.Background(), func(tx *Tx) error {
 		return errors.Join(
 			put(tx, event.Episode{Key: "pmm-old"}, old, 1),
 			put(tx, event.Episode{Key: "pmm-open", Open: true, FiringAt: old, Firing: event.Position{Seq: 2}}, old, 2),
@@ -256,7 +229,7 @@ func TestClosedEpisodesGoWithTheirLastRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	var left []string
-	if err := s.Alone(func(tx event.Tx) error {
+	if err := s.Do(context.Background(), func(tx *Tx) error {
 		if _, err := tx.DropDays(young.Add(-24 * time.Hour)); err != nil {
 			return err
 		}

@@ -17,10 +17,10 @@ import (
 
 // Bodies builds what is posted.
 type Bodies interface {
-	// Body builds the bytes of w, lateness counted up to claimedAt. They are the same
+	// Body builds the bytes of r, lateness counted up to claimedAt. They are the same
 	// for the same arguments. The error is event.ErrGone or event.ErrDamaged when
 	// nothing is left to send.
-	Body(ctx context.Context, w *event.Waiting, r *event.Record, claimedAt time.Time) ([]byte, error)
+	Body(ctx context.Context, r *event.Record, claimedAt time.Time) ([]byte, error)
 }
 
 // Sender makes requests.
@@ -401,7 +401,7 @@ func (d *Deliverer) attempt(ctx context.Context, place *pass, it *item, alone bo
 	if !r.ClaimedAt.IsZero() {
 		e.claim = r.ClaimedAt
 	}
-	body, err := d.bodies.Body(ctx, &w, r, e.claim)
+	body, err := d.bodies.Body(ctx, r, e.claim)
 	if err != nil {
 		place.unused()
 		return d.unsent(ctx, res, e, err)

@@ -129,6 +129,7 @@ func (r *rig) put(alerts ...alert) (places []event.Position) {
 				w.QueuedAt = a.queuedAt
 			}
 			rec := missing(&w)
+			rec.Facts.Since = w.QueuedAt
 			rec.ID, rec.ClaimedAt = event.ID(a.key, w.Status, fmt.Sprint(at)), a.recorded
 			rec.Labels = map[string]string{"alertname": w.Alertname}
 			if err := errors.Join(tx.PutRecord(rec), tx.PutWaiting(&w), tx.PutEpisode(&event.Episode{Key: a.key, Source: "pmm", Alertname: w.Alertname, Open: !a.resolved})); err != nil {
@@ -207,14 +208,14 @@ type builder struct {
 	err map[string]error // by key
 }
 
-func (b *builder) Body(_ context.Context, w *event.Waiting, r *event.Record, claimedAt time.Time) ([]byte, error) {
+func (b *builder) Body(_ context.Context, r *event.Record, claimedAt time.Time) ([]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if claimedAt.IsZero() {
-		return nil, fmt.Errorf("%v is sent without a claim", w.At)
+		return nil, fmt.Errorf("%v is sent without a claim", r.At)
 	}
-	late := claimedAt.Sub(w.QueuedAt).Round(time.Second)
-	return fmt.Appendf(nil, "%s %s %d.%d late %s labels %d", w.Key, w.Status, w.At.Seq, w.At.Item, late, len(r.Labels)), b.err[w.Key]
+	late := claimedAt.Sub(r.Facts.Since).Round(time.Second)
+	return fmt.Appendf(nil, "%s %s %d.%d late %s labels %d", r.Key, r.Status, r.At.Seq, r.At.Item, late, len(r.Labels)), b.err[r.Key]
 }
 
 // request is one that far got.

@@ -38,7 +38,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:4670", Usage: "`ADDRESS`; port 0 picks a free one"},
 			&cli.StringFlag{Name: "filters", Value: "recommended", Usage: "`SET`: guide or recommended"},
 			&cli.StringFlag{Name: "token-file", Usage: "`FILE` with accepted tokens, one a line; or CALLGOOSE_FAKE_TOKEN; with neither no token is needed"},
-			&cli.StringFlag{Name: "fail", Usage: "`MODE` from the start: hang, reset, slow, lose-reply or a status code"},
+			&cli.StringFlag{Name: "fail", Usage: "`MODE` from the start: hang, reset, slow, lose-reply or a status code, which -html, -text or -error may follow"},
+			&cli.StringFlag{Name: "fail-key", Usage: "only events of this incident `KEY` fail"},
+			&cli.StringFlag{Name: "fail-text", Usage: "only events with `TEXT` in the body fail"},
 			&cli.DurationFlag{Name: "delay", Usage: "before every answer"},
 			&cli.BoolFlag{Name: "keep-bodies", Usage: "remember every request with its body"},
 			&cli.BoolFlag{Name: "quiet", Usage: "log no requests"},
@@ -86,6 +88,10 @@ func serve(c *cli.Context, stdout, stderr io.Writer) error {
 		}
 	}
 	fake := callgoosetest.New(cfg)
+	if match := (callgoosetest.Match{Key: c.String("fail-key"), Text: c.String("fail-text")}); match != (callgoosetest.Match{}) {
+		fake.FailMatching(match, failure)
+		failure = callgoosetest.Failure{Delay: failure.Delay}
+	}
 	fake.Fail(failure)
 	server, err := fake.Start(c.String("listen"))
 	if err != nil {

@@ -23,7 +23,7 @@ func TestServesUntilToldToStop(t *testing.T) {
 	var log bytes.Buffer
 	done := make(chan error)
 	go func() {
-		done <- run(ctx, []string{"callgoose-fake", "--listen", "127.0.0.1:0", "--filters", "guide", "--token-file", tokens}, stdout, &log)
+		done <- run(ctx, []string{"callgoose-fake", "--listen", "127.0.0.1:0", "--filters", "guide", "--token-file", tokens, "--fail", "413-html", "--fail-text", "pending"}, stdout, &log)
 	}()
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
@@ -41,11 +41,19 @@ func TestServesUntilToldToStop(t *testing.T) {
 			t.Errorf("got %d, want %d", resp.StatusCode, code)
 		}
 	}
+	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(`{"status":"pending"}`))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _ = resp.Body.Close(); resp.StatusCode != 413 || resp.Header.Get("Content-Type") != "text/html" {
+		t.Errorf("what matches: got %d %v", resp.StatusCode, resp.Header)
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("stopping: %v", err)
 	}
-	if text := log.String(); strings.Count(text, "msg=request") != 2 || strings.Contains(text, "hush") {
+	if text := log.String(); strings.Count(text, "msg=request") != 3 || strings.Contains(text, "hush") {
 		t.Errorf("log: %s", text)
 	}
 }

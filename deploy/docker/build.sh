@@ -10,7 +10,7 @@ arch=${GOARCH:-$(go env GOARCH)}
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 version=${VERSION:-$(git describe --tags --always 2>/dev/null || echo dev)}
-CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath \
+CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -tags urfave_cli_no_docs \
 	-ldflags "-s -w -X pmm-callgoose/cmd/internal/cli.version=${version#v}" -o "$context/pmm-callgoose" ./cmd/pmm-callgoose
 cp "${CA_BUNDLE:-/etc/ssl/certs/ca-certificates.crt}" "$context/ca-certificates.crt"
 mkdir "$context/data"

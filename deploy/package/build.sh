@@ -42,7 +42,7 @@ EOF
 (($#)) || set -- amd64 arm64
 for ARCH in "$@"; do
 	export ARCH
-	GOOS=linux GOARCH=$ARCH go build -trimpath -buildvcs=false -ldflags "$flags" -o "$stage/pmm-callgoose" ./cmd/pmm-callgoose
+	GOOS=linux GOARCH=$ARCH go build -trimpath -tags urfave_cli_no_docs -buildvcs=false -ldflags "$flags" -o "$stage/pmm-callgoose" ./cmd/pmm-callgoose
 	for kind in deb rpm; do
 		(cd "$stage" && "${nfpm[@]}" package -f nfpm.yaml -p $kind -t "$out")
 	done

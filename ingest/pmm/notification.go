@@ -38,6 +38,7 @@ type Alert struct {
 	StartsAt    time.Time         // UTC; zero when absent, unreadable or in year 1
 	EndsAt      time.Time         // likewise
 	Fingerprint string            // as PMM sent it, [A-Za-z0-9_-]{1,64}; else ""
+	Link        string            // http(s) URL of the panel, else the dashboard, else the rule; "" = none
 }
 
 // Unusable is a member of a notification that cannot become an event.
@@ -111,6 +112,7 @@ func Decode(body []byte) (*Notification, error) {
 			StartsAt:    instant(m.startsAt),
 			EndsAt:      instant(m.endsAt),
 			Fingerprint: string(fingerprint(m.fingerprint)),
+			Link:        link(m.panelURL, m.dashboardURL, m.generatorURL),
 		})
 	}
 	if len(n.Alerts) == 0 {
@@ -259,6 +261,7 @@ func (h head) each(yield func(int, member) bool) {
 // member is one element of "alerts": values as written, nil when absent.
 type member struct {
 	raw, status, labels, annotations, startsAt, endsAt, fingerprint []byte
+	panelURL, dashboardURL, generatorURL                            []byte
 }
 
 func readMember(s *scanner) (m member) {
@@ -282,6 +285,12 @@ func readMember(s *scanner) (m member) {
 			m.endsAt = value
 		case "fingerprint":
 			m.fingerprint = value
+		case "panelURL":
+			m.panelURL = value
+		case "dashboardURL":
+			m.dashboardURL = value
+		case "generatorURL":
+			m.generatorURL = value
 		}
 	}
 	m.raw = s.data[start:s.pos]
@@ -334,6 +343,16 @@ func fingerprint(value []byte) []byte {
 		}
 	}
 	return f
+}
+
+// link is the first value that a browser can open as a page.
+func link(values ...[]byte) string {
+	for _, v := range values {
+		if u := string(text(v)); strings.HasPrefix(u, "https://") || strings.HasPrefix(u, "http://") {
+			return u
+		}
+	}
+	return ""
 }
 
 // pairs reads an object of texts; what is no object has none.

@@ -299,3 +299,20 @@ func benchmark(b *testing.B, f func([]byte) error) {
 		})
 	}
 }
+
+func TestTheLinkIsTheFirstThatABrowserOpens(t *testing.T) {
+	for _, tt := range []struct{ name, members, want string }{
+		{"the panel first", `"generatorURL":"https://g","dashboardURL":"https://d","panelURL":"https://p"`, "https://p"},
+		{"else the dashboard", `"generatorURL":"https://g","dashboardURL":"http://d","panelURL":""`, "http://d"},
+		{"else the rule", `"generatorURL":"https://g?a\u0026b","dashboardURL":null`, "https://g?a&b"},
+		{"none", `"silenceURL":"https://s"`, ""},
+		{"no web page", `"panelURL":"javascript:x","dashboardURL":7,"generatorURL":{"https://":1}`, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := decode(t, `{"alerts":[{"status":"firing","labels":{"a":"b"},`+tt.members+`}]}`)
+			if got := n.Alerts[0].Link; got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}

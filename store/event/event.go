@@ -103,6 +103,7 @@ const (
 	FromPMM     Origin = iota
 	Imported           // PMM said it to a forwarder, then or another; times are those of its receipt
 	FromService        // this service says it: a Test button's recovery, a silent PMM, an episode closed by hand
+	Reconciled         // this service says it because PMM's own lists say so
 	Requeue            // an operator puts events in line again; Body is a list of positions
 )
 
@@ -272,8 +273,9 @@ type Episode struct {
 	// and no recovery between. What one of them opens at Callgoose the last recovery
 	// closes, so none of them may be settled as collapsed.
 	Shared bool
-	// Instance and Suffix complete the alert's shown name.
-	Instance, Suffix string
+	// Shown is the name that Callgoose tells its incident by, with Suffix where
+	// another one shows the same.
+	Shown, Suffix string
 	// Adopted marks a key known only through recoveries that were given to
 	// another key, To, or that belonged to no alert.
 	Adopted bool

@@ -61,10 +61,6 @@ func TestPositionRoundTrips(t *testing.T) {
 		if got := PositionFrom(b); got != p {
 			t.Errorf("%v came back as %v", p, got)
 		}
-		seq, note, err := ParseNotificationID(p.NotificationID())
-		if err != nil || seq != p.Seq || note != p.Note {
-			t.Errorf("%s came back as %d, %d, %v", p.NotificationID(), seq, note, err)
-		}
 	}
 	// Golden: keys of the ledger. Changing them is a migration.
 	got := Position{0x0102030405060708, 0x090a0b0c, 0x0d0e0f10}.Bytes()
@@ -85,22 +81,14 @@ func TestNotificationIDs(t *testing.T) {
 	if got, want := NotificationID(1042, 3), "n1042.3"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	for _, bad := range []string{
-		"", "n", "n.", "n1", "n1.", "n.1", "1.2", "N1.2", "nn1.2", "n1.2.3", "n-1.2", "n+1.2", "n1.-2", "n1.2 ", " n1.2",
-		"n1_0.2", "n0x1.2", "n18446744073709551616.0", "n1.4294967296", "n1,2", "62aa110960031c02cbcd",
-	} {
-		if seq, note, err := ParseNotificationID(bad); err == nil {
-			t.Errorf("%q was read as %d, %d", bad, seq, note)
-		}
-	}
 }
 
 func TestAddAttemptKeepsTheFirstAndTheLatest(t *testing.T) {
 	var r Record
-	const total = KeepAttempts + 100
+	const total = keepAttempts + 100
 	for i := 1; i <= total; i++ {
 		r.AddAttempt(Attempt{Status: i, Error: "try " + strconv.Itoa(i)})
-		if r.Tries != i || len(r.Attempts) != min(i, KeepAttempts) {
+		if r.Tries != i || len(r.Attempts) != min(i, keepAttempts) {
 			t.Fatalf("after %d: %d tries, %d kept", i, r.Tries, len(r.Attempts))
 		}
 		if r.Attempts[0].Status != 1 {
@@ -130,22 +118,8 @@ func TestAddAttemptRemembersCallgoosesIDAndTheLatestError(t *testing.T) {
 	}
 }
 
-func TestNewRecordIsQueuedUnlessSettledBefore(t *testing.T) {
-	e := full()
-	e.Settled, e.Reason = "", ""
-	r := NewRecord(e, 9)
-	if r.Outcome != Queued || r.Seq != 9 || !r.SettledAt.IsZero() || r.ID != e.ID || r.Key != e.Key || r.Pos != e.Pos ||
-		r.Notification != "n1099511627776.3" {
-		t.Errorf("%+v", r)
-	}
-	e.Settled, e.Reason = Dead, "cannot be used"
-	if r := NewRecord(e, 9); r.Outcome != Dead || r.Reason != "cannot be used" || !r.SettledAt.Equal(e.ReceivedAt) {
-		t.Errorf("%+v", r)
-	}
-}
-
 func TestOutcomesListsEachOnce(t *testing.T) {
-	want := []Outcome{"queued", "delivered", "discarded", "dead", "suppressed", "collapsed"}
+	want := []Outcome{"queued", "delivered", "discarded", "dead", "suppressed", "collapsed", "unknown"}
 	if !slices.Equal(Outcomes, want) {
 		t.Errorf("%v, want %v", Outcomes, want)
 	}

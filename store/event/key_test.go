@@ -3,7 +3,6 @@ package event
 import (
 	"fmt"
 	"testing"
-	"time"
 )
 
 // The ids, keys and partitions below stand in data directories and at
@@ -55,51 +54,18 @@ func TestIncidentKeyIsSourceAndFingerprint(t *testing.T) {
 	}
 }
 
-func TestPartitionsStayAsTheyAreInSubjects(t *testing.T) {
-	if Partitions != 64 {
-		t.Errorf("Partitions = %d: subjects on disk have 64", Partitions)
-	}
-	for key, want := range map[string]uint32{
-		"": 5, "pmm-18e04dbe104bb755": 55, "pmm-040c9efda0595288": 33, "eu-west-1-18e04dbe104bb755": 13, "pmm-é": 52,
-	} {
-		if got := Partition(key); got != want {
-			t.Errorf("Partition(%q) = %d, want %d", key, got, want)
-		}
-	}
-}
-
-func TestPartitionsSpreadKeysOfOneSource(t *testing.T) {
-	var hits [Partitions]int
-	const keys = 64 * 200
-	for i := range keys {
-		hits[Partition(Key("pmm", fmt.Sprintf("%016x", uint64(i)*0x9e3779b97f4a7c15)))]++
-	}
-	for p, n := range hits {
-		if n < 100 || n > 400 { // 200 expected
-			t.Errorf("partition %d holds %d of %d keys", p, n, keys)
-		}
-	}
-}
-
-func TestEpisodeIDs(t *testing.T) {
-	berlin := time.FixedZone("CET", 3600)
-	for _, c := range []struct {
-		name  string
-		start time.Time
-		count uint64
-		want  string
-	}{
-		{"by its start", time.Date(2025, 11, 26, 9, 12, 0, 0, time.UTC), 7, "2025-11-26T09:12:00Z"},
-		{"the same instant in another zone", time.Date(2025, 11, 26, 10, 12, 0, 0, berlin), 1, "2025-11-26T09:12:00Z"},
-		{"fractions count and have no trailing zeros", time.Date(2025, 11, 26, 9, 12, 0, 120_000_000, time.UTC), 1, "2025-11-26T09:12:00.12Z"},
-		{"by counting where PMM gave no start", time.Time{}, 3, "#3"},
-		{"the largest count", time.Time{}, 1<<64 - 1, "#18446744073709551615"},
-		{"the zero time of another zone is no start either", time.Time{}.In(berlin), 1, "#1"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if got := EpisodeID(c.start, c.count); got != c.want {
-				t.Errorf("got %s, want %s", got, c.want)
+func TestKeysAreInjective(t *testing.T) {
+	seen := map[string]string{}
+	for _, source := range []string{"a", "a-b", "a-b-c", "b"} {
+		for _, fingerprint := range []string{"c", "b-c", "b", "b%2dc", "-", "--c", "%", "c-", ""} {
+			key, what := Key(source, fingerprint), source+" "+fingerprint
+			if other, ok := seen[key]; ok {
+				t.Errorf("%s and %s share the key %s", what, other, key)
 			}
-		})
+			seen[key] = what
+			if got := Fingerprint(key); got != fingerprint {
+				t.Errorf("key %s is said to be of fingerprint %q, it is of %q", key, got, fingerprint)
+			}
+		}
 	}
 }

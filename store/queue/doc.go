@@ -1,29 +1,37 @@
-// Package queue is JetStream behind a small door: two streams, embedded in the
-// process (no TCP port) or in an external NATS server.
+// Package queue is JetStream behind a small door: one stream, NOTIFICATIONS,
+// embedded in the process (no TCP port) or in an external NATS server. It holds
+// what came in, as accepted, until retention removes it. What became of it, and
+// what waits, stands in the ledger.
 //
-//	NOTIFICATIONS  notifications.in                     envelopes of raw bodies, as accepted
-//	EVENTS         events.<partition>.<incident_key>    one message an event, in order of decision
-//
-// Embedded, where nobody can filter by it, the key is left out of the subject that
-// EVENTS stores: else the memory of the server grows with what it reads.
-//
-// Both are file streams with Limits retention: a message stays after it was
-// settled, so that it can be read and replayed, until retention removes it.
+// One message is an envelope: the notifications that came at the same time, each
+// with a check sum of its own, and the mark: what was settled when it was written.
 //
 // # Durability
 //
 // The embedded server runs with SyncAlways: a publish is acknowledged after its
-// bytes were fsynced. JetStream syncs once for each message and never groups,
-// so concurrent notifications are gathered here into one envelope, one message,
-// one fsync (see committer). A lone notification waits for nobody.
+// bytes were fsynced. JetStream syncs once for each message and never groups, so
+// concurrent notifications are gathered into one envelope, one message, one fsync
+// (see committer). A lone notification waits for nobody. The directories are
+// fsynced too, before the first notification in a new file is acknowledged.
 //
-// If we die before the acknowledgement, PMM was not answered and sends again;
-// after it, the notification is read back at the next start.
+//	we die                           then
+//	before the acknowledgement       PMM was not answered and sends again
+//	in the middle of the write       the end of the newest block is torn: cut off
+//	after the acknowledgement        read back at the next start
+//
+// A crash may leave holes: a later sector on disk and an earlier one not. What was
+// acknowledged before and behind a hole is read, see package blocks.
+//
+// # External NATS
+//
+// One process writes to the stream. Each publish names the sequence that it must
+// follow, so that nothing can slip in between, and a second process that opens
+// the same stream is refused. A stream looks shorter for a while when a server of
+// a cluster comes back without its disk, so nothing is ever purged or filled
+// there, and a message is gone only when the description of the stream proves it.
 //
 // # Ownership
 //
-// A Queue owns the embedded server, its connection and the committer goroutine;
-// Close ends them all. PublishNotification is safe concurrently. PublishEvents
-// has one caller, the splitter, and every batch is fenced with the sequence it
-// expects: if anything else ever wrote, the publish fails instead of mixing.
+// A Queue owns the embedded server, its connection and its goroutines; Close ends
+// them all. All methods are safe concurrently.
 package queue

@@ -5,11 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
-	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue/blocks"
 )
 
 // Errors a caller must branch on.
@@ -26,54 +23,68 @@ var (
 	// ErrFull: what is not settled fills the store, or the disk is nearly full.
 	ErrFull = errors.New("the store is full")
 	// ErrUnavailable: the queue cannot say that it stored something. What was
-	// being published may or may not be on disk.
+	// being published may or may not be stored.
 	ErrUnavailable = errors.New("the queue is not available")
+	// ErrTooLarge: the notification does not fit into the largest message. Nothing
+	// else is wrong.
+	ErrTooLarge = errors.New("the notification is too large for the store")
+	// ErrSecond: another process writes to the external stream.
+	ErrSecond = errors.New("another pmm-callgoose uses this stream")
+	// ErrShort: the external stream ends before what the ledger knows.
+	ErrShort = errors.New("the stream ends before what the ledger knows")
 )
 
 // Config says where the queue lives. Dir or URL is required.
 type Config struct {
 	Dir string // data directory; the embedded server keeps its files in Dir/jetstream
-	URL string // external NATS; empty = embedded
-	// MaxStore is how many bytes both streams may hold, 0 = 2 GiB.
+	URL string // external NATS, several servers separated by commas; empty = embedded
+	// CredsFile holds a NATS user's credentials (.creds) or the seed of an nkey. It
+	// is read again at each connection. CAFile, CertFile and KeyFile are PEM files;
+	// any of them demands TLS. All of them only with URL.
+	CredsFile, CAFile, CertFile, KeyFile string
+	// Replicas is how many servers of an external cluster keep the stream, 0 = 3,
+	// or 1 where the server is no cluster. A stream that has more keeps them.
+	Replicas int
+	// MaxStore is how many bytes the stream may hold, 0 = 2 GiB.
 	MaxStore int64
-	// MinFree is how much disk must stay free, 0 = no check.
+	// MinFree is how much disk must stay free, bytes, 0 = no check.
 	MinFree int64
-	// AfterNotification and AfterEvent are the highest sequences the ledger
-	// knows: a stream that lost its end goes on behind them, because a sequence
-	// must never be used twice.
-	AfterNotification, AfterEvent uint64
+	// After is the highest sequence the ledger knows: a stream that lost its end
+	// goes on behind it, because a sequence must never be used twice.
+	After uint64
 	// NoSync switches fsync off. Only for tests that prove that it matters.
 	NoSync bool
 	Logger *slog.Logger
-	// Synced is told how long each commit of notifications took and how many it
-	// held. May be nil.
+	// Synced is told how long each commit took and how many notifications it held.
+	// May be nil.
 	Synced func(d time.Duration, notifications int)
 }
 
-// maxMessage is the largest message: a body of --max-body in its envelope, or an
-// event, which may be larger than the alert it was made of. JetStream takes
-// records of up to 32 MiB, and at a start throws away what is larger.
-const maxMessage = 31 << 20
+// Sizes, bytes. JetStream takes records of up to 32 MiB, and at a start throws
+// away what is larger.
+const (
+	maxMessage = 31 << 20
+	// overhead is what an envelope may need beside its notifications at most.
+	overhead = 128 << 10
+)
 
 // Names on disk. Fixed for ever.
 const (
-	notifications  = "NOTIFICATIONS"
-	events         = "EVENTS"
-	deliverer      = "delivery"
-	noteSubject    = "notifications.in"
-	ackWait        = 50 * 365 * 24 * time.Hour // never: a message that came twice would come out of order
-	maxAckPending  = 100_000
-	publishTimeout = 5 * time.Second
+	streamName = "NOTIFICATIONS"
+	subject    = "notifications.in"
 )
 
-// Queue holds both streams. See the package comment for who may call what.
+const publishTimeout = 5 * time.Second
+
+// Queue holds the stream.
 type Queue struct {
-	cfg   Config
-	srv   *server.Server
-	nc    *nats.Conn
-	js    jetstream.JetStream
-	notes jetstream.Stream
-	evs   jetstream.Stream
+	cfg     Config
+	srv     *server.Server // nil when external
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	stream  jetstream.Stream
+	largest int // notification that fits into a message, bytes
+	gather  int // bytes of notifications in one commit at most
 
 	publish     chan *publishing
 	publishings sync.Pool // used again, each once its caller has the answer
@@ -83,30 +94,25 @@ type Queue struct {
 	wg          sync.WaitGroup
 	once        sync.Once
 
-	lastNote  atomic.Uint64 // newest sequence in NOTIFICATIONS
-	lastEvent atomic.Uint64 // newest sequence in EVENTS; moved by the caller of PublishEvents
-	wake      chan struct{} // has an element when lastNote moved
-	failed    chan error    // has an element when the store can no longer be trusted
+	mark   atomic.Pointer[[]byte] // what encodeMark made of the newest one
+	first  atomic.Uint64          // oldest sequence that can be stored; below it all is gone for certain
+	last   atomic.Uint64          // newest sequence; moved by the committer
+	opened atomic.Bool            // from then on only the committer moves last
+	wake   chan struct{}          // has an element when last moved
+	failed chan error             // has an element when the store can no longer be trusted
 
 	room room
-
-	disk struct { // of legible
-		sync.Mutex
-		at  time.Time
-		err error
-	}
+	disk disk
+	dirs directories // owned by the committer
 }
 
 // Open starts the embedded server or connects to the external one, and makes
-// sure that both streams are there. The caller holds the lock on the data
-// directory: JetStream itself has none.
+// sure that the stream is there. The caller holds the lock on the data
+// directory: JetStream itself has none. ErrUnavailable when it is worth trying
+// again; ErrSecond, ErrShort and event.ErrNewer need a person.
 func Open(ctx context.Context, cfg Config) (*Queue, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.MaxStore == 0 {
-		cfg.MaxStore = 2 << 30
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	cfg.MaxStore = cmp.Or(cfg.MaxStore, 2<<30)
 	q := &Queue{
 		cfg:     cfg,
 		publish: make(chan *publishing, 1024),
@@ -116,6 +122,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		wake:    make(chan struct{}, 1),
 		failed:  make(chan error, 1),
 	}
+	q.room.refused = make(chan struct{}, 1)
 	if err := q.open(ctx); err != nil {
 		_ = q.Close()
 		return nil, err
@@ -127,109 +134,123 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 
 func (q *Queue) open(ctx context.Context) (err error) {
 	if q.cfg.URL == "" {
-		if err := mend(q.cfg.Dir, q.cfg.Logger); err != nil {
-			return err
-		}
-		if q.srv, err = startServer(q.cfg); err != nil {
-			return err
-		}
+		err = q.openEmbedded(ctx)
+	} else {
+		err = q.openExternal(ctx)
 	}
-	if q.nc, err = connect(q.cfg, q.srv); err != nil {
-		return err
-	}
-	if q.js, err = jetstream.New(q.nc, jetstream.WithPublishAsyncMaxPending(4096)); err != nil {
-		return fmt.Errorf("open jetstream: %w", err)
-	}
-	q.notes, err = q.stream(ctx, jetstream.StreamConfig{
-		Name: notifications, Subjects: []string{noteSubject},
-		Description: "pmm-callgoose: notifications as accepted",
-	}, q.cfg.AfterNotification)
 	if err != nil {
 		return err
 	}
-	evs := jetstream.StreamConfig{
-		Name: events, Subjects: []string{"events.*.*"}, AllowAtomicPublish: true,
-		Description: "pmm-callgoose: one message an event",
-	}
-	if q.srv != nil {
-		// The server indexes the subjects of each block that it wrote or read, and
-		// keeps that for two minutes at least: 100 bytes an event, with the key in it.
-		evs.SubjectTransform = &jetstream.SubjectTransformConfig{
-			Source: "events.*.*", Destination: "events.{{wildcard(1)}}",
-		}
-	}
-	q.evs, err = q.stream(ctx, evs, q.cfg.AfterEvent)
-	if err != nil {
+	q.largest = min(maxMessage, int(q.nc.MaxPayload())) - overhead
+	q.gather = min(gatherBytes, q.largest)
+	mark, err := q.NewestMark(ctx)
+	if err != nil { // of a newer format, or the store is failing
 		return err
 	}
-	q.lastNote.Store(q.notes.CachedInfo().State.LastSeq)
-	q.lastEvent.Store(q.evs.CachedInfo().State.LastSeq)
-	if err := q.checkFormat(ctx); err != nil {
+	q.SetMark(mark)
+	if err := q.goOnBehind(ctx, q.cfg.After); err != nil {
 		return err
 	}
 	return q.measure(ctx)
 }
 
-// checkFormat looks at the newest message of each stream. After a downgrade it
-// is of a format that we do not know: said here, before anything is accepted
-// that would then stand behind it for ever.
-func (q *Queue) checkFormat(ctx context.Context) error {
-	_, noteErr := q.Notifications(ctx, q.lastNote.Load())
-	_, eventErr := q.Event(ctx, q.lastEvent.Load())
-	for _, err := range []error{noteErr, eventErr} {
-		if errors.Is(err, event.ErrNewer) {
-			return err
-		}
-	}
-	return nil // what is gone or damaged is the reader's matter
+// files is the stream as the embedded server keeps it on disk.
+func files(dir string) blocks.Stream {
+	return blocks.Stream{DataDir: dir, Name: streamName, Subject: subject, Salvage: salvage}
 }
 
-// stream declares a stream, and makes it go on behind after.
-func (q *Queue) stream(ctx context.Context, cfg jetstream.StreamConfig, after uint64) (jetstream.Stream, error) {
-	cfg.Storage = jetstream.FileStorage
-	cfg.Retention = jetstream.LimitsPolicy
-	cfg.Discard = jetstream.DiscardNew
-	cfg.Duplicates = 2 * time.Minute
+// Verify reads the embedded server's files below the data directory and says
+// what is damaged. It changes nothing; Open repairs it. While a service runs
+// there, the end of the newest block may look torn.
+func Verify(dir string) ([]blocks.Damage, error) { return files(dir).Check() }
+
+func (q *Queue) openEmbedded(ctx context.Context) (err error) {
+	if err := files(q.cfg.Dir).Repair(q.cfg.Logger); err != nil {
+		return err
+	}
+	if q.srv, err = startServer(q.cfg); err != nil {
+		return err
+	}
+	if err := q.connect(nats.InProcessServer(q.srv)); err != nil {
+		return err
+	}
+	cfg := streamConfig()
 	cfg.AllowDirect = true
-	cfg.DenyDelete = true
-	s, err := q.js.CreateOrUpdateStream(ctx, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("declare stream %s: %w", cfg.Name, err)
+	if q.stream, err = q.js.CreateOrUpdateStream(ctx, cfg); err != nil {
+		return fmt.Errorf("declare stream %s: %w", streamName, err)
 	}
-	info, err := s.Info(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read stream %s: %w", cfg.Name, err)
+	if _, err := q.state(ctx); err != nil {
+		return err
 	}
-	if info.State.LastSeq < after {
-		q.cfg.Logger.ErrorContext(ctx, "stream ends before what the ledger knows; messages are gone",
-			"component", "queue", "stream", cfg.Name, "seq", info.State.LastSeq, "expected", after, "count", after-info.State.LastSeq)
-		if err := q.goBehind(ctx, s, info.State, after); err != nil {
-			return nil, fmt.Errorf("move stream %s behind %d: %w", cfg.Name, after, err)
-		}
-		if info, err = s.Info(ctx); err != nil || info.State.LastSeq != after {
-			return nil, fmt.Errorf("move stream %s behind %d: it ends at %d (%w)", cfg.Name, after, info.State.LastSeq, err)
-		}
-	}
-	return s, nil
+	q.dirs = directories{msgs: files(q.cfg.Dir).Messages(), off: q.cfg.NoSync}
+	return q.dirs.syncAll(q.cfg.Dir)
 }
 
-// goBehind makes a stream that lost its end go on behind after. What is left of
-// it must stay, so the lost sequences are filled with messages that nobody can
-// read: the reader of each is told that it is damaged. An empty stream is moved.
-func (q *Queue) goBehind(ctx context.Context, s jetstream.Stream, state jetstream.StreamState, after uint64) error {
-	if state.Msgs == 0 {
-		return s.Purge(ctx, jetstream.WithPurgeSequence(after+1))
+func streamConfig() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: streamName, Subjects: []string{subject}, Description: "pmm-callgoose: notifications as accepted",
+		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
+		Duplicates: 2 * time.Minute, DenyDelete: true,
 	}
-	subject := noteSubject
-	if s.CachedInfo().Config.Name == events {
-		subject = "events.0.lost"
+}
+
+// state asks the server for the stream's state, and remembers its ends.
+func (q *Queue) state(ctx context.Context) (jetstream.StreamState, error) {
+	info, err := q.stream.Info(ctx)
+	if err != nil {
+		return jetstream.StreamState{}, fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, streamName, err)
 	}
-	for seq := state.LastSeq; seq < after; seq++ {
-		if _, err := q.js.Publish(ctx, subject, []byte{0, 0}, jetstream.WithExpectLastSequence(seq)); err != nil {
-			return err
+	if s := info.State; s.LastSeq >= q.last.Load() { // else an answer of one that lags behind
+		raise(&q.first, max(s.FirstSeq, 1)) // a stream that was never written to says 0
+		if !q.opened.Load() {
+			q.last.Store(s.LastSeq)
 		}
 	}
-	return nil
+	return info.State, nil
+}
+
+// raise moves v up to n. It never goes back.
+func raise(v *atomic.Uint64, n uint64) {
+	for {
+		if old := v.Load(); n <= old || v.CompareAndSwap(old, n) {
+			return
+		}
+	}
+}
+
+// goOnBehind makes a stream that lost its end go on behind after. What is left
+// of it must stay, so the lost sequences are filled with envelopes that hold
+// nothing but the newest mark. An empty stream is moved. Embedded only: an external
+// stream that is too short was not opened.
+func (q *Queue) goOnBehind(ctx context.Context, after uint64) error {
+	last := q.last.Load()
+	if last >= after {
+		q.opened.Store(true)
+		return nil
+	}
+	q.cfg.Logger.ErrorContext(ctx, "the stream ends before what the ledger knows; messages are gone",
+		"component", "queue", "stream", streamName, "seq", last, "expected", after, "count", after-last)
+	state, err := q.state(ctx)
+	if err != nil {
+		return err
+	}
+	if state.Msgs == 0 {
+		if err := q.stream.Purge(ctx, jetstream.WithPurgeSequence(after+1)); err != nil {
+			return fmt.Errorf("move stream %s behind %d: %w", streamName, after, err)
+		}
+	} else {
+		empty := new(encoder).encode(*q.mark.Load(), nil)
+		for seq := last; seq < after; seq++ {
+			if _, err := q.js.Publish(ctx, subject, empty, jetstream.WithExpectLastSequence(seq)); err != nil {
+				return fmt.Errorf("fill stream %s behind %d: %w", streamName, seq, err)
+			}
+		}
+	}
+	if state, err = q.state(ctx); err != nil || state.LastSeq != after {
+		return fmt.Errorf("move stream %s behind %d: it ends at %d (%w)", streamName, after, state.LastSeq, err)
+	}
+	q.opened.Store(true)
+	return q.dirs.sync()
 }
 
 // Close stops the committer, the connection and the embedded server. What was
@@ -239,9 +260,6 @@ func (q *Queue) Close() error {
 		close(q.stop)
 		q.wg.Wait()
 		if q.nc != nil {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			_ = q.nc.FlushWithContext(ctx) // acknowledgements under way
-			cancel()
 			q.nc.Close()
 		}
 		stopServer(q.srv)
@@ -250,7 +268,7 @@ func (q *Queue) Close() error {
 }
 
 // Alive returns nil once the committer is free to take a notification, an error
-// when ctx ends before that. Safe concurrently.
+// when ctx ends before that.
 func (q *Queue) Alive(ctx context.Context) error {
 	select {
 	case <-q.turn:
@@ -271,89 +289,15 @@ func (q *Queue) fail(err error) {
 	}
 }
 
-// Wake yields when new notifications were stored.
+// Wake yields when something was stored.
 func (q *Queue) Wake() <-chan struct{} { return q.wake }
 
-// LastNotification is the newest sequence in NOTIFICATIONS.
-func (q *Queue) LastNotification() uint64 { return q.lastNote.Load() }
+// Last is the newest sequence.
+func (q *Queue) Last() uint64 { return q.last.Load() }
 
-// LastEvent is the newest sequence in EVENTS.
-func (q *Queue) LastEvent() uint64 { return q.lastEvent.Load() }
-
-// Notifications reads the envelope at seq. event.ErrGone when it is not stored,
-// event.ErrDamaged when it cannot be read.
-func (q *Queue) Notifications(ctx context.Context, seq uint64) ([]event.Notification, error) {
-	data, err := q.get(ctx, q.notes, seq)
-	if err != nil {
-		return nil, fmt.Errorf("read notifications %d: %w", seq, err)
-	}
-	return decodeEnvelope(data)
-}
-
-// Event reads the message at seq. event.ErrGone when it is not stored.
-func (q *Queue) Event(ctx context.Context, seq uint64) (*event.Event, error) {
-	data, err := q.get(ctx, q.evs, seq)
-	if err != nil {
-		return nil, fmt.Errorf("read event %d: %w", seq, err)
-	}
-	return unpack(data, event.Decode)
-}
-
-func (q *Queue) get(ctx context.Context, s jetstream.Stream, seq uint64) ([]byte, error) {
-	m, err := s.GetMsg(ctx, seq)
-	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound):
-		if err := q.legible(); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		return nil, event.ErrGone
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return m.Data, nil
-}
-
-// legible reports whether the disk can be read. JetStream says "not found", too,
-// of what a dying disk does not hand out: that is not gone, it may come back.
-// Looked at once a second: the loss of many messages is asked for one by one.
-func (q *Queue) legible() error {
-	if q.srv == nil {
-		return nil
-	}
-	q.disk.Lock()
-	defer q.disk.Unlock()
-	if time.Since(q.disk.at) < time.Second {
-		return q.disk.err
-	}
-	q.disk.err = nil
-	defer func() { q.disk.at = time.Now() }() // after it: reading may take longer than a second
-	var buf []byte
-	for _, stream := range []string{notifications, events} {
-		msgs := filepath.Join(q.cfg.Dir, streamDir(stream), "msgs")
-		blocks, err := blocksOf(msgs)
-		q.disk.err = cmp.Or(q.disk.err, err)
-		for _, n := range blocks {
-			buf, err = readInto(buf, filepath.Join(msgs, strconv.Itoa(n)+".blk"))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, io.ErrUnexpectedEOF) { // but a block that retention removes
-				q.disk.err = cmp.Or(q.disk.err, err)
-				break
-			}
-		}
-	}
-	return q.disk.err
-}
-
-// FirstNotification and FirstEvent are the oldest sequences still stored
-// (one past the newest when there is none).
-func (q *Queue) FirstNotification(ctx context.Context) (uint64, error) { return first(ctx, q.notes) }
-
-// FirstEvent is the oldest sequence in EVENTS. See FirstNotification.
-func (q *Queue) FirstEvent(ctx context.Context) (uint64, error) { return first(ctx, q.evs) }
-
-func first(ctx context.Context, s jetstream.Stream) (uint64, error) {
-	info, err := s.Info(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return max(info.State.FirstSeq, 1), nil // a stream that was never written to says 0
+// SetMark says what envelopes written from now on carry. The mark is not kept.
+// No more than 1024 waiting positions are stored: the mark then ends at that one.
+func (q *Queue) SetMark(m event.Mark) {
+	b := encodeMark(m)
+	q.mark.Store(&b)
 }

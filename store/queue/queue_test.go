@@ -5,22 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"pmm-callgoose/store/event"
 )
 
-func open(t testing.TB, cfg Config) *Queue {
+func start(t testing.TB, cfg Config) *Queue {
 	t.Helper()
 	q, err := Open(context.Background(), cfg)
 	if err != nil {
@@ -34,40 +31,55 @@ func note(body string) event.Notification {
 	return event.Notification{Source: "pmm", ReceivedAt: time.Now(), Body: []byte(body), Alerts: 1}
 }
 
-func someEvent(key string, n int) *event.Event {
-	e := &event.Event{Key: key, Lane: key, Status: event.Firing, Episode: fmt.Sprint(n), Body: []byte(`{"n":` + fmt.Sprint(n) + `}`)}
-	e.ID = event.ID(e.Key, e.Status, e.Episode)
-	return e
+func publish(t testing.TB, q *Queue, body string) event.Position {
+	t.Helper()
+	pos, err := q.Publish(t.Context(), note(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pos
+}
+
+// random is a body that cannot be compressed.
+func random(seed byte, size int) string {
+	b := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b)
+	return string(b)
 }
 
 // Callers that wait at the same time share commits, and every one of them can
-// read back under its id exactly what it handed in.
+// read back at its position exactly what it handed in.
 func TestConcurrentNotificationsShareCommits(t *testing.T) {
 	var commits atomic.Int64
 	cfg := Config{Dir: t.TempDir(), Synced: func(time.Duration, int) { commits.Add(1) }}
-	q := open(t, cfg)
+	q := start(t, cfg)
 	const callers, each = 64, 20
 	var mu sync.Mutex
-	stored := map[string]string{}
+	stored := map[event.Position]string{}
 	var wg sync.WaitGroup
 	for c := range callers {
 		wg.Go(func() {
 			for i := range each {
 				body := fmt.Sprintf("caller %d body %d", c, i)
-				id, err := q.PublishNotification(t.Context(), note(body))
+				pos, err := q.Publish(t.Context(), note(body))
 				if err != nil {
 					t.Error(err)
 					return
 				}
+				if i%7 == 0 {
+					if _, err := q.PublishMark(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
 				mu.Lock()
-				stored[id] = body
+				stored[pos] = body
 				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
 	if len(stored) != callers*each {
-		t.Fatalf("%d different ids for %d notifications", len(stored), callers*each)
+		t.Fatalf("%d different positions for %d notifications", len(stored), callers*each)
 	}
 	if n := commits.Load(); n > callers*each/4 {
 		t.Errorf("%d commits for %d notifications: nothing is shared", n, callers*each)
@@ -75,144 +87,231 @@ func TestConcurrentNotificationsShareCommits(t *testing.T) {
 	if err := q.Close(); err != nil {
 		t.Fatal(err)
 	}
-	q = open(t, cfg)
-	for id, body := range stored {
-		seq, n, err := event.ParseNotificationID(id)
+	q = start(t, cfg)
+	for pos, body := range stored {
+		notes, err := q.Read(t.Context(), pos.Seq)
+		if err != nil || int(pos.Note) >= len(notes) || string(notes[pos.Note].Body) != body {
+			t.Fatalf("%v reads back as %v, want %q (%v)", pos, notes, body, err)
+		}
+	}
+}
+
+func TestEverythingOfANotificationIsKept(t *testing.T) {
+	q := start(t, Config{Dir: t.TempDir()})
+	for _, n := range []event.Notification{
+		{Source: "pmm", BeganAt: time.Unix(1, 1).UTC(), ReceivedAt: time.Unix(1, 999999999).UTC(), Alerts: 7, Body: []byte("{}")},
+		{Source: "other-pmm", Origin: event.Imported, ReceivedAt: time.Date(1, 2, 3, 4, 5, 6, 7, time.UTC), Body: []byte{0}},
+		{Origin: event.Requeue, ReceivedAt: time.Date(9999, 12, 31, 23, 59, 59, 1, time.UTC), Body: []byte{}},
+	} {
+		pos, err := q.Publish(t.Context(), n)
 		if err != nil {
 			t.Fatal(err)
 		}
-		notes, err := q.Notifications(t.Context(), seq)
-		if err != nil || string(notes[n].Body) != body {
-			t.Fatalf("%s reads back as %q, want %q (%v)", id, notes[n].Body, body, err)
+		got, err := q.Read(t.Context(), pos.Seq)
+		if err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], n) {
+			t.Errorf("got %+v, %v, want %+v", got, err, n)
 		}
 	}
-	if _, err := q.Notifications(t.Context(), 1<<40); !errors.Is(err, event.ErrGone) {
+}
+
+// The mark is what it was set to last, also after a restart, also when the newest
+// envelope cannot be read, and nothing published in between says less.
+func TestTheNewestMarkIsFound(t *testing.T) {
+	cfg := Config{Dir: t.TempDir()}
+	q := start(t, cfg)
+	newest := func(want event.Mark) {
+		t.Helper()
+		if got, err := q.NewestMark(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("mark %+v, %v, want %+v", got, err, want)
+		}
+	}
+	newest(event.Mark{})
+	publish(t, q, "before any mark")
+	newest(event.Mark{})
+	want := event.Mark{UpTo: event.Position{Seq: 7, Note: 2, Item: 1}, Waiting: []event.Position{{Seq: 3}, {Seq: 3, Item: 4}, {Seq: 3, Note: 1}, {Seq: 5, Note: 8, Item: 9}}}
+	q.SetMark(want)
+	publish(t, q, "with a mark")
+	newest(want)
+	want.UpTo.Seq++
+	q.SetMark(want)
+	if _, err := q.PublishMark(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	newest(want)
+	if notes, err := q.Read(t.Context(), q.Last()); err != nil || len(notes) != 0 {
+		t.Errorf("an envelope of a mark alone holds %v, %v", notes, err)
+	}
+	_ = q.Close()
+	q = start(t, cfg)
+	newest(want)
+	publish(t, q, "the mark is known from the stream")
+	newest(want)
+	if _, err := q.js.Publish(t.Context(), subject, []byte{0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	_ = q.Close()
+	q = start(t, cfg)
+	newest(want)
+}
+
+// A mark with more waiting positions than are stored says less, never more.
+func TestALongMarkStaysTrue(t *testing.T) {
+	var m event.Mark
+	for i := range uint64(3 * maxWaiting) {
+		m.Waiting = append(m.Waiting, event.Position{Seq: 2 * i, Item: uint32(i)})
+	}
+	m.UpTo = event.Position{Seq: 1 << 40}
+	got, err := decodeMark(encodeMark(m))
+	if err != nil || !reflect.DeepEqual(got.Waiting, m.Waiting[:maxWaiting]) || got.UpTo != m.Waiting[maxWaiting-1] {
+		t.Errorf("up to %v with %d waiting, %v", got.UpTo, len(got.Waiting), err)
+	}
+}
+
+// Below the first sequence a message is gone without a look at the disk, and
+// behind the last as well. In between the disk is asked once a second.
+func TestWhatIsGoneIsKnownWithoutTheDisk(t *testing.T) {
+	q := start(t, Config{Dir: t.TempDir()})
+	for i := range 10 {
+		publish(t, q, fmt.Sprint(i))
+	}
+	if err := q.Purge(t.Context(), 5); err != nil {
+		t.Fatal(err)
+	}
+	if first, err := q.First(t.Context()); err != nil || first != 6 {
+		t.Errorf("first %d, %v", first, err)
+	}
+	for _, seq := range []uint64{0, 1, 5, 11, 1 << 40} {
+		if _, err := q.Read(t.Context(), seq); !errors.Is(err, event.ErrGone) {
+			t.Errorf("%d: %v", seq, err)
+		}
+	}
+	if !q.disk.at.IsZero() {
+		t.Error("the disk was read for messages below the first sequence or behind the last")
+	}
+	var reads atomic.Int64
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			if err := q.disk.readable(t.Context(), func() error { reads.Add(1); return nil }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := reads.Load(); n != 1 {
+		t.Errorf("50 questions at once read the disk %d times", n)
+	}
+	if err := q.Purge(t.Context(), 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if first, err := q.First(t.Context()); err != nil || first != 11 {
+		t.Errorf("first of an empty stream %d, %v", first, err)
+	}
+	if pos := publish(t, q, "next"); pos.Seq != 11 {
+		t.Errorf("stored as %v", pos)
+	}
+}
+
+// A sequence is never used twice, also when the stream lost its end or was
+// replaced, and the mark that is left is not hidden.
+func TestAStreamThatLostItsEndGoesOnBehindIt(t *testing.T) {
+	q := start(t, Config{Dir: t.TempDir(), After: 41})
+	if pos := publish(t, q, "x"); pos != (event.Position{Seq: 42}) {
+		t.Errorf("an empty stream goes on at %v", pos)
+	}
+	cfg := Config{Dir: t.TempDir()}
+	q = start(t, cfg)
+	mark := event.Mark{UpTo: event.Position{Seq: 1}}
+	q.SetMark(mark)
+	publish(t, q, "x")
+	_ = q.Close()
+	cfg.After = 20
+	q = start(t, cfg)
+	if got, err := q.NewestMark(t.Context()); err != nil || !reflect.DeepEqual(got, mark) {
+		t.Errorf("mark %v, %v", got, err)
+	}
+	if pos := publish(t, q, "y"); pos.Seq != 21 {
+		t.Errorf("goes on at %v", pos)
+	}
+	if notes, err := q.Read(t.Context(), 10); err != nil || len(notes) > 0 {
+		t.Errorf("in the gap: %v, %v", notes, err)
+	}
+	if notes, err := q.Read(t.Context(), 1); err != nil || string(notes[0].Body) != "x" {
+		t.Errorf("what was left: %v, %v", notes, err)
+	}
+}
+
+func TestDataOfANewerVersionIsRefusedAtTheStart(t *testing.T) {
+	cfg := Config{Dir: t.TempDir()}
+	q := start(t, cfg)
+	if _, err := q.js.Publish(t.Context(), subject, []byte{format + 1}); err != nil {
+		t.Fatal(err)
+	}
+	_ = q.Close()
+	if _, err := Open(t.Context(), cfg); !errors.Is(err, event.ErrNewer) {
 		t.Error(err)
 	}
 }
 
-// Small groups are published plain, large ones as atomic batches: both in
-// order, without a gap.
-func TestEventsAreStoredInOrder(t *testing.T) {
-	q := open(t, Config{Dir: t.TempDir()})
-	want := uint64(1)
-	n := 0
-	for _, size := range []int{1, plainUpTo, plainUpTo + 1, 2500, 3} {
-		var evs []*event.Event
-		for range size {
-			n++
-			evs = append(evs, someEvent(fmt.Sprintf("pmm-%d", n%7), n))
-		}
-		first, err := q.PublishEvents(t.Context(), evs)
-		if err != nil || first != want {
-			t.Fatalf("%d events stored from %d, want %d (%v)", size, first, want, err)
-		}
-		want += uint64(size)
-	}
-	for _, seq := range []uint64{1, 7, 8, 1500, want - 1} {
-		e, err := q.Event(t.Context(), seq)
-		if err != nil || e.Episode != fmt.Sprint(seq) {
-			t.Errorf("event %d: %+v %v", seq, e, err)
-		}
-	}
-}
-
-// What was handed out and not acknowledged comes first after a restart.
-func TestRestartKeepsOrder(t *testing.T) {
-	cfg := Config{Dir: t.TempDir()}
-	q := open(t, cfg)
-	var evs []*event.Event
-	for n := range 20 {
-		evs = append(evs, someEvent("pmm-a", n+1))
-	}
-	if _, err := q.PublishEvents(t.Context(), evs); err != nil {
-		t.Fatal(err)
-	}
-	read := func(count int, ack func(seq uint64) bool) (seqs []uint64) {
-		floor, err := q.Position(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		d, err := q.Deliver(t.Context(), floor)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer d.Close()
-		for range count {
-			m, err := d.Next()
-			if err != nil {
-				t.Fatal(err)
-			}
-			seqs = append(seqs, m.Seq)
-			if ack(m.Seq) {
-				d.Ack(m.Seq)
-			}
-		}
-		_ = q.nc.Flush()
-		return seqs
-	}
-	read(10, func(seq uint64) bool { return seq <= 3 || seq == 7 })
-	if err := q.Close(); err != nil {
-		t.Fatal(err)
-	}
-	// A kill between the server's two files leaves the first of them alone.
-	if err := os.Remove(filepath.Join(cfg.Dir, "jetstream/jetstream/$G/streams/EVENTS/obs/delivery/meta.sum")); err != nil {
-		t.Fatal(err)
-	}
-	q = open(t, cfg)
-	if at, err := q.Position(t.Context()); err != nil || at != 3 {
-		t.Errorf("position %d, %v", at, err)
-	}
-	got := read(17, func(uint64) bool { return false })
-	for i, seq := range got {
-		if seq != uint64(i)+4 {
-			t.Fatalf("handed out as %v", got)
-		}
-	}
-	if _, err := os.Stat(filepath.Join(cfg.Dir, "jetstream/jetstream/$G/streams/EVENTS/obs/delivery/meta.sum")); err != nil {
-		t.Errorf("the second file was not written again: %v", err)
-	}
-}
-
-// A sequence is never used twice, also when the stream lost its end.
-func TestAStreamThatLostItsEndGoesOnBehindIt(t *testing.T) {
-	dir := t.TempDir()
-	q := open(t, Config{Dir: dir, AfterNotification: 41, AfterEvent: 1000})
-	id, err := q.PublishNotification(t.Context(), note("x"))
-	if err != nil || id != "n42.0" {
-		t.Errorf("stored as %s, %v", id, err)
-	}
-	if first, err := q.PublishEvents(t.Context(), []*event.Event{someEvent("pmm-a", 1)}); err != nil || first != 1001 {
-		t.Errorf("stored at %d, %v", first, err)
-	}
-}
-
+// A full store refuses, asks for room, and goes on when there is some.
 func TestAFullStoreRefuses(t *testing.T) {
-	q := open(t, Config{Dir: t.TempDir(), MaxStore: 64 << 10})
-	random := make([]byte, 3<<10) // nothing to compress
-	for i := range random {
-		random[i] = byte(rand.IntN(256))
-	}
-	body := string(random)
+	q := start(t, Config{Dir: t.TempDir(), MaxStore: 64 << 10})
+	body := random(1, 3<<10)
 	for range 100 {
-		if _, err := q.PublishNotification(t.Context(), note(body)); err != nil {
-			if !errors.Is(err, ErrFull) {
-				t.Fatal(err)
+		_, err := q.Publish(t.Context(), note(body))
+		if err == nil {
+			if used, _, _ := q.Room(); used > 64<<10 {
+				t.Fatalf("%d bytes are used", used)
 			}
-			return
+			continue
 		}
+		if !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+		select {
+		case <-q.Refused():
+		default:
+			t.Error("nobody was asked to make room")
+		}
+		if used, _, _ := q.Room(); used < 56<<10 {
+			t.Errorf("refused with %d bytes used", used)
+		}
+		if err := q.Purge(t.Context(), q.Last()-1); err != nil {
+			t.Fatal(err)
+		}
+		publish(t, q, body)
+		return
 	}
 	t.Error("never full")
 }
 
+// A body that no message can hold is its own fault: the store goes on.
+func TestATooLargeBodyIsNoFailureOfTheStore(t *testing.T) {
+	q := start(t, Config{Dir: t.TempDir()})
+	if _, err := q.Publish(t.Context(), note(random(1, 31<<20))); !errors.Is(err, ErrTooLarge) {
+		t.Error(err)
+	}
+	select {
+	case err := <-q.Failed():
+		t.Errorf("the store failed: %v", err)
+	default:
+	}
+	large := random(2, q.largest-3) // with its source
+	pos := publish(t, q, large)
+	publish(t, q, "small")
+	if notes, err := q.Read(t.Context(), pos.Seq); err != nil || string(notes[0].Body) != large {
+		t.Errorf("the largest body that fits: %v", err)
+	}
+}
+
 // Callers that come while the queue closes are answered.
 func TestCloseAnswersEverybody(t *testing.T) {
-	q := open(t, Config{Dir: t.TempDir()})
+	q := start(t, Config{Dir: t.TempDir()})
 	var wg sync.WaitGroup
 	for range 32 {
 		wg.Go(func() {
 			for {
-				if _, err := q.PublishNotification(context.Background(), note("x")); err != nil {
+				if _, err := q.Publish(context.Background(), note("x")); err != nil {
 					return
 				}
 			}
@@ -222,42 +321,96 @@ func TestCloseAnswersEverybody(t *testing.T) {
 	wg.Wait()
 }
 
-// One flipped bit is never taken for what was stored.
-func TestADamagedEnvelopeIsNoticed(t *testing.T) {
-	b, _ := encodeEnvelope(nil, nil, []*publishing{{note: note("one")}, {note: note("two")}})
-	if got, err := decodeEnvelope(b); err != nil || len(got) != 2 || string(got[1].Body) != "two" {
-		t.Fatal(got, err)
+// The directory is fsynced when a block appeared: until its time is old enough to
+// tell a further change, each commit does.
+func TestANewBlockIsSyncedWithItsDirectory(t *testing.T) {
+	q := start(t, Config{Dir: t.TempDir()})
+	blockFiles := func() int {
+		names, _ := filepath.Glob(filepath.Join(files(q.cfg.Dir).Messages(), "*.blk"))
+		return len(names)
 	}
-	for i := 1; i < len(b); i++ {
-		bad := bytes.Clone(b)
-		bad[i] ^= 1 << rand.IntN(8)
-		if _, err := decodeEnvelope(bad); !errors.Is(err, event.ErrDamaged) {
-			t.Fatalf("byte %d flipped: %v", i, err)
+	for i := 0; blockFiles() < 2; i++ {
+		publish(t, q, random(byte(i), 1<<20))
+	}
+	for range 1000 {
+		publish(t, q, "x")
+		if !q.dirs.at.IsZero() {
+			break
 		}
 	}
-	b[0] = envelopeVersion + 1
-	if _, err := decodeEnvelope(b); !errors.Is(err, event.ErrNewer) {
-		t.Error(err)
+	info, err := os.Stat(q.dirs.msgs)
+	if err != nil || !info.ModTime().Equal(q.dirs.at) {
+		t.Errorf("synced as of %v, changed at %v, %v", q.dirs.at, info.ModTime(), err)
+	}
+	if err := os.WriteFile(filepath.Join(q.dirs.msgs, "new"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(q.dirs.msgs + "/new"); err != nil {
+		t.Fatal(err)
+	}
+	q.dirs.msgs += "/not-there"
+	if err := q.dirs.sync(); err == nil {
+		t.Error("a directory that cannot be looked at is not taken for synced")
 	}
 }
 
-func FuzzEnvelope(f *testing.F) {
-	seed, _ := encodeEnvelope(nil, nil, []*publishing{{note: note("one")}, {note: note("two")}})
-	f.Add(seed)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		notes, err := decodeEnvelope(b)
-		if err != nil {
-			return
+// With one sector of the file missing anywhere, each notification outside it is
+// read, also those in the same envelope.
+func TestAHoleCostsTheNotificationsItHit(t *testing.T) {
+	const envelopes, each, size, sector = 6, 5, 2000, 512
+	whole := t.TempDir()
+	q := start(t, Config{Dir: whole, NoSync: true})
+	bodies := map[event.Position]string{}
+	for i := range envelopes {
+		var batch []*publishing
+		for j := range each {
+			body := random(byte(10*i+j), size)
+			bodies[event.Position{Seq: uint64(i + 1), Note: uint32(j)}] = body
+			batch = append(batch, &publishing{note: note(body)})
 		}
-		var again []*publishing
-		for _, n := range notes {
-			again = append(again, &publishing{note: n})
+		if _, err := q.storeEmbedded(new(encoder).encode(*q.mark.Load(), batch), time.NewTimer(time.Hour)); err != nil {
+			t.Fatal(err)
 		}
-		b, _ = encodeEnvelope(nil, nil, again)
-		if got, err := decodeEnvelope(b); err != nil || len(got) != len(notes) {
-			t.Fatal(got, err)
+	}
+	_ = q.Close()
+	block := filepath.Join("jetstream/jetstream/$G/streams/NOTIFICATIONS/msgs", "1.blk")
+	image, err := os.ReadFile(filepath.Join(whole, block))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := 0; at+sector <= len(image); at += 5 * sector {
+		dir := t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS(whole)); err != nil {
+			t.Fatal(err)
 		}
-	})
+		hurt := bytes.Clone(image)
+		clear(hurt[at : at+sector])
+		if err := os.WriteFile(filepath.Join(dir, block), hurt, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_ = os.Remove(filepath.Join(dir, filepath.Dir(block), "index.db"))
+		q := start(t, Config{Dir: dir, NoSync: true})
+		for pos, body := range bodies {
+			where := bytes.Index(image, []byte(body))
+			notes, err := q.Read(t.Context(), pos.Seq)
+			switch hit := where < at+sector && at < where+size; {
+			case err != nil:
+				if start := bytes.Index(image, []byte(bodies[event.Position{Seq: pos.Seq}])); at > start || at+sector < start-100 {
+					t.Errorf("a hole at %d costs envelope %d: %v", at, pos.Seq, err)
+				}
+			case hit && !errors.Is(notes[pos.Note].Err, event.ErrDamaged):
+				t.Errorf("a hole at %d is not seen in %v", at, pos)
+			case !hit && string(notes[pos.Note].Body) != body:
+				if at+sector <= where-100 || at >= where+size+8 { // its fields and sum
+					t.Errorf("a hole at %d costs %v: %v", at, pos, notes[pos.Note].Err)
+				}
+			}
+		}
+		if found, err := Verify(dir); err != nil || len(found) > 0 {
+			t.Errorf("after the repair of a hole at %d: %v, %v", at, found, err)
+		}
+		_ = q.Close()
+	}
 }
 
 // Intake with and without shared commits, and the fsync of the same bytes in
@@ -284,16 +437,16 @@ func BenchmarkIntake(b *testing.B) {
 	})
 	for _, callers := range []int{1, 16, 64, 256} {
 		b.Run(fmt.Sprintf("shared/callers=%d", callers), func(b *testing.B) {
-			q := open(b, Config{Dir: b.TempDir(), MaxStore: 1 << 40})
+			q := start(b, Config{Dir: b.TempDir(), MaxStore: 1 << 40})
 			concurrently(b, callers, func() error {
-				_, err := q.PublishNotification(context.Background(), event.Notification{Source: "pmm", Body: body})
+				_, err := q.Publish(context.Background(), event.Notification{Source: "pmm", Body: body})
 				return err
 			})
 		})
 		b.Run(fmt.Sprintf("alone/callers=%d", callers), func(b *testing.B) {
-			q := open(b, Config{Dir: b.TempDir(), MaxStore: 1 << 40})
+			q := start(b, Config{Dir: b.TempDir(), MaxStore: 1 << 40})
 			concurrently(b, callers, func() error {
-				_, err := q.js.Publish(context.Background(), noteSubject, body)
+				_, err := q.js.Publish(context.Background(), subject, body)
 				return err
 			})
 		})
@@ -317,121 +470,4 @@ func concurrently(b *testing.B, callers int, fn func() error) {
 	}
 	wg.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "webhooks/s")
-}
-
-// Whatever stands in the stream: an event or an error, never a panic, and never
-// more memory than a message may need.
-func FuzzUnpack(f *testing.F) {
-	e := someEvent("pmm-1", 1)
-	f.Add(pack(e))
-	f.Add(e.Encode(nil))
-	f.Add([]byte("\x03\xff\xff\xff\xff\x07"))
-	f.Add([]byte("\x03"))
-	f.Fuzz(func(t *testing.T, m []byte) {
-		got, err := unpack(m, event.Decode)
-		if err != nil {
-			if got != nil || !errors.Is(err, event.ErrDamaged) && !errors.Is(err, event.ErrNewer) {
-				t.Fatal(got, err)
-			}
-			return
-		}
-		again, err := unpack(pack(got), event.Decode)
-		if err != nil || !bytes.Equal(again.Encode(nil), got.Encode(nil)) {
-			t.Fatalf("%+v became %+v, %v", got, again, err)
-		}
-	})
-}
-
-// In a store of our own the server must not keep an index of every key that it
-// wrote or read. Who listens still hears the key, and an external server has it.
-func TestSubjectsOfEvents(t *testing.T) {
-	t.Parallel()
-	const keys = 300
-	external, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, JetStream: true, StoreDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	external.Start()
-	t.Cleanup(func() { stopServer(external) })
-	if !external.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the external server does not start")
-	}
-	for name, cfg := range map[string]Config{
-		"embedded": {Dir: t.TempDir(), NoSync: true},
-		"external": {URL: external.ClientURL()},
-	} {
-		q := open(t, cfg)
-		heard, err := q.nc.SubscribeSync("events.>")
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := map[string]uint64{} // messages by subject
-		var evs []*event.Event
-		for n := range keys {
-			e := someEvent(fmt.Sprintf("pmm-%016x", n), n)
-			subject := fmt.Sprintf("events.%d", event.Partition(e.Key))
-			if cfg.URL != "" {
-				subject += "." + e.Key
-			}
-			want[subject]++
-			evs = append(evs, e)
-		}
-		for _, some := range [][]*event.Event{evs[:1], evs[1:]} { // plain and by batch
-			if _, err := q.PublishEvents(t.Context(), some); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for _, e := range evs {
-			m, err := heard.NextMsg(5 * time.Second)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if want := fmt.Sprintf("events.%d.%s", event.Partition(e.Key), e.Key); m.Subject != want {
-				t.Errorf("%s: published on %s, want %s", name, m.Subject, want)
-			}
-		}
-		info, err := q.evs.Info(t.Context(), jetstream.WithSubjectFilter(">"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !maps.Equal(info.State.Subjects, want) {
-			t.Errorf("%s: %d subjects are stored, want %d: %v", name, len(info.State.Subjects), len(want), info.State.Subjects)
-		}
-	}
-}
-
-// Before, the key was in the stored subject: such a store goes on.
-func TestAStoreWithKeysInItsSubjects(t *testing.T) {
-	t.Parallel()
-	cfg := Config{Dir: t.TempDir(), NoSync: true}
-	publish := func(q *Queue, n int) {
-		t.Helper()
-		if _, err := q.PublishEvents(t.Context(), []*event.Event{someEvent(fmt.Sprintf("pmm-%d", n), n)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	q := open(t, cfg)
-	old := q.evs.CachedInfo().Config
-	old.SubjectTransform = nil
-	if _, err := q.js.UpdateStream(t.Context(), old); err != nil {
-		t.Fatal(err)
-	}
-	publish(q, 1)
-	if err := q.Close(); err != nil {
-		t.Fatal(err)
-	}
-	q = open(t, cfg)
-	publish(q, 2)
-	for seq, subject := range map[uint64]string{
-		1: fmt.Sprintf("events.%d.pmm-1", event.Partition("pmm-1")),
-		2: fmt.Sprintf("events.%d", event.Partition("pmm-2")),
-	} {
-		m, err := q.evs.GetMsg(t.Context(), seq)
-		if err != nil || m.Subject != subject {
-			t.Errorf("message %d: %v, %v, want the subject %s", seq, m, err, subject)
-		}
-		if e, err := q.Event(t.Context(), seq); err != nil || e.Key != fmt.Sprintf("pmm-%d", seq) {
-			t.Errorf("event %d: %v, %v", seq, e, err)
-		}
-	}
 }

@@ -9,18 +9,19 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"pmm-callgoose/store/event/faultpoint"
+	"pmm-callgoose/store/faultpoint"
 )
 
 // room knows how full the store is, without asking the server for each body:
 // measured now and then, and counted on in between.
 type room struct {
-	used     atomic.Int64 // bytes in both streams
+	used     atomic.Int64 // bytes in the stream
 	max      atomic.Int64
 	free     atomic.Int64 // bytes free on the file system
 	minFree  atomic.Int64
-	accepted atomic.Int64 // alerts accepted since the start
-	changed  atomic.Bool  // something was stored since the streams were measured
+	accepted atomic.Int64  // alerts accepted since the start
+	changed  atomic.Bool   // something was stored since the stream was measured
+	refused  chan struct{} // has an element when a body found no room
 }
 
 func (r *room) wrote(bytes, alerts int) {
@@ -30,17 +31,29 @@ func (r *room) wrote(bytes, alerts int) {
 	r.changed.Store(true)
 }
 
-// refuse says why a body of this size cannot be taken. The events made from it
-// need about as much room again, and they must always find it.
-func (r *room) refuse(body int) error {
-	need := 3 * int64(body)
+// lacks says why a body of this size cannot be taken. What the ledger keeps of it
+// needs about as much room again on the disk.
+func (r *room) lacks(body int) error {
+	need := int64(body)
 	if used, limit := r.used.Load(), r.max.Load(); used+need > limit {
 		return fmt.Errorf("%w: %s of %s are used (--max-store)", ErrFull, mib(used), mib(limit))
 	}
-	if free, limit := r.free.Load(), r.minFree.Load(); limit > 0 && free-need < limit {
+	if free, limit := r.free.Load(), r.minFree.Load(); limit > 0 && free-2*need < limit {
 		return fmt.Errorf("%w: the disk has only %s free, %s must stay free (--min-free)", ErrFull, mib(max(free, 0)), mib(limit))
 	}
 	return nil
+}
+
+// refuse is lacks, and asks retention for room.
+func (r *room) refuse(body int) error {
+	err := r.lacks(body)
+	if err != nil {
+		select {
+		case r.refused <- struct{}{}:
+		default:
+		}
+	}
+	return err
 }
 
 func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
@@ -55,29 +68,36 @@ func (q *Queue) Room() (used, limit, free int64) {
 	return q.room.used.Load(), q.room.max.Load(), free
 }
 
-// Full says why intake would be refused now, nil when it would not.
-func (q *Queue) Full() error { return q.room.refuse(0) }
+// Full says why intake would be refused now, nil when it would not: ErrFull, or
+// ErrUnavailable while no external server answers.
+func (q *Queue) Full() error {
+	if !q.nc.IsConnected() {
+		return fmt.Errorf("%w: not connected to nats", ErrUnavailable)
+	}
+	return q.room.lacks(0)
+}
+
+// Refused yields when a body was refused because the store is full: retention
+// should make room at once, also when the store is not as full as it usually
+// waits for.
+func (q *Queue) Refused() <-chan struct{} { return q.room.refused }
 
 // Accepted counts the alerts accepted since the queue was opened.
 func (q *Queue) Accepted() int64 { return q.room.accepted.Load() }
 
 // measure asks the server how much is stored, and the system how much is free.
 func (q *Queue) measure(ctx context.Context) error {
-	var used int64
-	for _, name := range []string{notifications, events} {
-		s, err := q.js.Stream(ctx, name)
-		if err != nil {
-			return fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, name, err)
-		}
-		used += int64(s.CachedInfo().State.Bytes)
+	state, err := q.state(ctx)
+	if err != nil {
+		return err
 	}
-	q.room.used.Store(used)
+	q.room.used.Store(int64(state.Bytes))
 	q.room.max.Store(q.cfg.MaxStore)
 	return q.measureDisk()
 }
 
 func (q *Queue) measureDisk() error {
-	if q.cfg.URL != "" {
+	if q.srv == nil {
 		return nil
 	}
 	var fs syscall.Statfs_t
@@ -89,22 +109,17 @@ func (q *Queue) measureDisk() error {
 	return nil
 }
 
-// Purge removes the oldest messages of both streams, up to and including the
-// sequences given. The caller answers for them: everything up to there is
-// settled, and nobody needs it.
-func (q *Queue) Purge(ctx context.Context, notification, event uint64) error {
-	for _, p := range []struct {
-		s    jetstream.Stream
-		upTo uint64
-	}{{q.notes, notification}, {q.evs, event}} {
-		if p.upTo == 0 {
-			continue
-		}
-		if err := p.s.Purge(ctx, jetstream.WithPurgeSequence(p.upTo+1)); err != nil {
-			return fmt.Errorf("%w: purge up to %d: %w", ErrUnavailable, p.upTo, err)
-		}
-		faultpoint.Here("prune-stream-cut")
+// Purge removes the oldest messages, up to and including upTo. The caller answers
+// for it that nobody needs them.
+func (q *Queue) Purge(ctx context.Context, upTo uint64) error {
+	if upTo = min(upTo, q.last.Load()); upTo < q.first.Load() {
+		return nil
 	}
+	if err := q.stream.Purge(ctx, jetstream.WithPurgeSequence(upTo+1)); err != nil {
+		return fmt.Errorf("%w: purge up to %d: %w", ErrUnavailable, upTo, err)
+	}
+	raise(&q.first, upTo+1)
+	faultpoint.Here("prune-stream-cut")
 	return q.measure(ctx)
 }
 

@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
-	"pmm-callgoose/store/event/faultpoint"
+	"pmm-callgoose/store/faultpoint"
 )
 
 // startServer runs the embedded server in dir. It opens no socket, installs no
@@ -55,19 +57,19 @@ func stopServer(srv *server.Server) {
 	srv.WaitForShutdown()
 }
 
-// connect dials the external server, or the embedded one through memory.
-func connect(cfg Config, srv *server.Server) (*nats.Conn, error) {
-	opts := []nats.Option{nats.Name("pmm-callgoose"), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1)}
-	url := cfg.URL
-	if srv != nil {
-		url = ""
-		opts = append(opts, nats.InProcessServer(srv))
+// connect opens the connection to the embedded server or an external one.
+func (q *Queue) connect(opts ...nats.Option) (err error) {
+	opts = append(opts, nats.Name("pmm-callgoose"), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1))
+	if q.nc, err = nats.Connect(q.cfg.URL, opts...); err != nil {
+		if wrong, ok := errors.AsType[*url.Error](err); ok {
+			err = wrong.Err // without the address, which may hold a password
+		}
+		return fmt.Errorf("%w: connect to nats: %w", ErrUnavailable, err)
 	}
-	nc, err := nats.Connect(url, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("connect to nats: %w", err)
+	if q.js, err = jetstream.New(q.nc, jetstream.WithPublishAsyncMaxPending(4096)); err != nil {
+		return fmt.Errorf("open jetstream: %w", err)
 	}
-	return nc, nil
+	return nil
 }
 
 // natsLog hands the server's log lines to slog. Its notices are our debug:

@@ -62,6 +62,19 @@ func AppendPosition(b []byte, p event.Position) []byte {
 	return binary.AppendUvarint(b, uint64(p.Item))
 }
 
+// AppendPositionAfter appends p as its distance from one that is not behind it.
+func AppendPositionAfter(b []byte, from, p event.Position) []byte {
+	b = binary.AppendUvarint(b, p.Seq-from.Seq)
+	if p.Seq != from.Seq {
+		from = event.Position{}
+	}
+	b = binary.AppendUvarint(b, uint64(p.Note-from.Note))
+	if p.Note != from.Note {
+		from.Item = 0
+	}
+	return binary.AppendUvarint(b, uint64(p.Item-from.Item))
+}
+
 // AppendMap appends the pairs of m, sorted, so that equal maps give equal
 // bytes. nil is kept apart from an empty map.
 func AppendMap(b []byte, m map[string]string) []byte {
@@ -220,6 +233,20 @@ func (r *Reader) Times() (list []time.Time) {
 // Position takes a position.
 func (r *Reader) Position() event.Position {
 	return event.Position{Seq: r.Uvarint(), Note: r.Uint32(), Item: r.Uint32()}
+}
+
+// PositionAfter takes what AppendPositionAfter wrote.
+func (r *Reader) PositionAfter(from event.Position) event.Position {
+	p := event.Position{Seq: from.Seq + r.Uvarint()}
+	if p.Seq != from.Seq {
+		from = event.Position{}
+	}
+	p.Note = from.Note + r.Uint32()
+	if p.Note != from.Note {
+		from.Item = 0
+	}
+	p.Item = from.Item + r.Uint32()
+	return p
 }
 
 // Hex takes what AppendHex wrote.

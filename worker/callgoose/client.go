@@ -47,6 +47,9 @@ type Config struct {
 type Client struct {
 	cfg Config
 	url url.URL
+	// network is replaced when a connection failed: a pool that goes on may hand
+	// out the same dead connection, or another to the same dead peer, for minutes.
+	network atomic.Pointer[http.RoundTripper]
 }
 
 // New checks cfg and reads the CA file. It makes no connection.
@@ -73,7 +76,9 @@ func New(cfg Config) (*Client, error) {
 	q := u.Query()
 	q.Set("from", cfg.From)
 	u.RawQuery = q.Encode()
-	return &Client{cfg: cfg, url: *u}, nil
+	c := &Client{cfg: cfg, url: *u}
+	c.network.Store(&cfg.Transport)
+	return c, nil
 }
 
 // Network is the transport that a Client has by default: HTTP with the proxy of
@@ -84,6 +89,8 @@ func Network(caFile string) (*http.Transport, error) {
 	t.DisableCompression = true // no Accept-Encoding: answers are a few bytes
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	t.ForceAttemptHTTP2 = true
+	// A connection that a firewall forgot while it was idle is found before it is used.
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second}
 	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
 		if resp.StatusCode == http.StatusOK {
 			return nil
@@ -108,9 +115,23 @@ func Network(caFile string) (*http.Transport, error) {
 	return t, nil
 }
 
-// CloseIdle closes connections that are not in use.
-func (c *Client) CloseIdle() {
-	(&http.Client{Transport: c.cfg.Transport}).CloseIdleConnections()
+// Renew makes the requests that begin from now on look the name up again and dial
+// a new connection. Requests under way finish on the one they have. Call it before
+// a probe: a kept connection may lead to a peer that has been replaced. Without
+// effect when [Config.Transport] is not an *http.Transport.
+func (c *Client) Renew() { c.replace(c.network.Load()) }
+
+// replace puts a network without connections in the place of old, unless another
+// request has done so.
+func (c *Client) replace(old *http.RoundTripper) {
+	t, ok := (*old).(*http.Transport)
+	if !ok {
+		return
+	}
+	var fresh http.RoundTripper = t.Clone()
+	if c.network.CompareAndSwap(old, &fresh) {
+		t.CloseIdleConnections() // those in use are closed when they become idle
+	}
 }
 
 // Reply is the answer to a request that Callgoose processed (2xx).
@@ -119,7 +140,7 @@ type Reply struct {
 	ID     string // of the API call
 	// The flags of the answer, all false when it could not be read.
 	Created, Resolved, Duplicate bool
-	// Readable is false when the answer was not the JSON that is documented.
+	// Readable is false when the answer was not the JSON object that is documented.
 	Readable bool
 }
 
@@ -141,7 +162,8 @@ func (r Reply) Effect() string {
 }
 
 // Send posts body once. The error is an *Error, and holds neither the address
-// nor the token. Cancel ctx with the cause ErrInterrupted to stop early.
+// nor the token. Cancel ctx with the cause ErrInterrupted to stop early. After a
+// timeout or a broken connection, requests that begin later use a new connection.
 func (c *Client) Send(ctx context.Context, body []byte) (Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
@@ -150,7 +172,8 @@ func (c *Client) Send(ctx context.Context, body []byte) (Reply, error) {
 		GotConn:      func(httptrace.GotConnInfo) { connected.Store(true) },
 		WroteHeaders: func() { sent.Store(true) },
 	}
-	if _, network := c.cfg.Transport.(*http.Transport); !network {
+	network := c.network.Load()
+	if _, traced := (*network).(*http.Transport); !traced {
 		connected.Store(true) // no trace: it may have been received
 		sent.Store(true)
 	}
@@ -162,8 +185,9 @@ func (c *Client) Send(ctx context.Context, body []byte) (Reply, error) {
 	// Not through http.Client, which follows redirects: our POST would become a
 	// GET and the event vanish behind a 200. Even when told not to follow, it turns
 	// an answer with an unreadable Location into an error that quotes it.
-	resp, err := c.cfg.Transport.RoundTrip(req)
+	resp, err := (*network).RoundTrip(req)
 	if err != nil {
+		c.replace(network)
 		return Reply{}, transportError(ctx, err, connected.Load(), sent.Load(), token)
 	}
 	defer func() { _ = resp.Body.Close() }()
@@ -171,11 +195,15 @@ func (c *Client) Send(ctx context.Context, body []byte) (Reply, error) {
 		return Reply{}, &Error{Step: "reset", Sent: true, text: "the answer has no status"}
 	}
 	if resp.StatusCode < 200 { // 101: its body is the bare connection, which no deadline ends
-		return Reply{}, statusError(resp, "", time.Now())
+		return Reply{}, statusError(resp, "", token)
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if resp.StatusCode > 299 {
-		return Reply{}, statusError(resp, oneLine(redact(string(text), token)), time.Now())
+	if err != nil {
+		c.replace(network)
+	}
+	text = bytes.TrimLeftFunc(text, invisible)
+	if resp.StatusCode > 299 || foreign(resp, text) {
+		return Reply{}, statusError(resp, string(text), token)
 	}
 	if err != nil && resp.StatusCode == http.StatusAccepted {
 		// Discarded, or a duplicate: only the rest would say, and asking again
@@ -260,7 +288,22 @@ func oneLine(b string) string {
 	return s
 }
 
-// parseReply reads the documented answer; every field is optional.
+// foreign reports whether an answer that would settle the event is a page, which
+// Callgoose never sends: a proxy, a login page or a firewall answered in its place.
+func foreign(r *http.Response, text []byte) bool {
+	switch r.StatusCode {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
+	default:
+		if r.StatusCode < 200 || r.StatusCode > 299 {
+			return false // means the same whoever says it
+		}
+	}
+	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(kind), "text/html") || bytes.HasPrefix(text, []byte("<"))
+}
+
+// parseReply reads the documented answer; every field is optional, and one of
+// another type hides none of the others.
 func parseReply(status int, text []byte, token string) Reply {
 	var a struct {
 		ID        json.RawMessage `json:"id"`
@@ -274,13 +317,11 @@ func parseReply(status int, text []byte, token string) Reply {
 		} `json:"resolved"`
 		Duplicate bool `json:"duplicate"`
 	}
-	r := Reply{Status: status}
-	if json.Unmarshal(text, &a) != nil {
-		return r
+	err := json.Unmarshal(text, &a)
+	return Reply{
+		Status: status, Readable: err == nil && text[0] == '{',
+		ID:      strings.Trim(oneLine(redact(string(a.ID), token)), `"`), // redacted before it is cut
+		Created: a.Triggered.Created, Resolved: a.Resolved.Resolved,
+		Duplicate: a.Triggered.Duplicate || a.Resolved.Duplicate || a.Duplicate,
 	}
-	r.Readable = true
-	r.ID = strings.Trim(oneLine(redact(string(a.ID), token)), `"`) // before it is cut
-	r.Created, r.Resolved = a.Triggered.Created, a.Resolved.Resolved
-	r.Duplicate = a.Triggered.Duplicate || a.Resolved.Duplicate || a.Duplicate
-	return r
 }

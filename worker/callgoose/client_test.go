@@ -47,7 +47,7 @@ func newClient(t testing.TB, cfg Config) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.CloseIdle)
+	t.Cleanup(c.Renew)
 	return c
 }
 
@@ -255,7 +255,14 @@ func TestAnswers(t *testing.T) {
 		{"204", 204, "", Reply{}, "unknown"},
 		{"another 2xx", 299, `{}`, Reply{Readable: true}, "none"},
 		{"not JSON", 200, "OK", Reply{}, "unknown"},
-		{"HTML of some proxy", 200, "<html>welcome</html>", Reply{}, "unknown"},
+		{"an error in JSON", 200, `{"status":"error"}`, Reply{Readable: true}, "none"},
+		{"a string in JSON", 200, `"created"`, Reply{}, "unknown"},
+		{"null", 201, "null", Reply{}, "unknown"},
+		{"an array that speaks of duplicates", 200, `[{"duplicate":true}]`, Reply{}, "unknown"},
+		{"JSON behind a byte order mark", 201, "\ufeff{\"triggered\":{\"created\":true}}", Reply{Created: true, Readable: true}, "created"},
+		{"a duplicate beside a flag of another type", 202, `{"resolved":"no","triggered":{"duplicate":true}}`, Reply{Duplicate: true}, "duplicate"},
+		{"a duplicate of another type", 202, `{"duplicate":"true"}`, Reply{}, "discarded"},
+		{"a page in a string", 200, `"<html>"`, Reply{}, "unknown"},
 		{"documented with comments", 200, "{\"id\":1 // of the call\n}", Reply{}, "unknown"},
 		{"flags of another type", 201, `{"triggered":{"created":"yes"}}`, Reply{}, "unknown"},
 		{"an array", 201, `[]`, Reply{}, "unknown"},
@@ -285,6 +292,67 @@ func TestAnswers(t *testing.T) {
 				t.Errorf("got  %+v, %s\nwant %+v, %s", r, r.Effect(), c.want, c.effect)
 			}
 		})
+	}
+}
+
+// Whoever sends a page is not Callgoose: where Callgoose's answer would settle the
+// event, it must not be believed.
+func TestAPageIsNotCallgoosesAnswer(t *testing.T) {
+	const page, object = "<html>\r\n<title>Welcome</title>", `{"triggered":{"created":true}}`
+	for _, c := range []struct {
+		name, kind, body string
+		page             bool
+	}{
+		{"HTML that says so", "text/html; charset=utf-8", page, true},
+		{"HTML in other letters", " Text/HTML", page, true},
+		{"HTML that calls itself JSON", "application/json", page, true},
+		{"HTML without a type", "", page, true},
+		{"XML behind white space and a byte order mark", "text/xml", " \r\n\t\ufeff<?xml?>", true},
+		{"the type of a page with nothing in it", "text/html", "", true},
+		{"an object under the type of a page", "text/html", object, true},
+		{"an object", "application/json", object, false},
+		{"an object without a type", "", object, false},
+		{"text", "text/plain", "x < y", false},
+		{"nothing", "", "", false},
+		{"another text type", "text/html5", object, false},
+	} {
+		for _, status := range []int{200, 201, 202, 203, 299, 400, 413, 415, 422, 300, 401, 403, 404, 405, 407, 408, 418, 429, 500, 503} {
+			t.Run(fmt.Sprintf("%s, %d", c.name, status), func(t *testing.T) {
+				fake := callgoosetest.New(callgoosetest.Config{})
+				fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Hook, Hook: func(*http.Request, []byte) *callgoosetest.Response {
+					return &callgoosetest.Response{Status: status, Header: http.Header{"Content-Type": {c.kind}, "Retry-After": {"7"}}, Body: []byte(c.body)}
+				}})
+				r, err := send(t, newClient(t, Config{URL: "https://callgoose.test/v1/process", Transport: fake.RoundTripper()}))
+				settles := status < 300 || status == 400 || status == 413 || status == 415 || status == 422
+				switch {
+				case c.page && settles:
+					want := fmt.Sprintf("a proxy or login page answered %d, not callgoose", status)
+					if err == nil || !err.Foreign || err.Status != status || !err.Sent || err.Unreachable() || err.RetryAfter != 7*time.Second || !strings.HasPrefix(err.Error(), want) {
+						t.Errorf("got %+v, %+v", r, err)
+					}
+				case status < 300:
+					if err != nil {
+						t.Errorf("got %+v", err)
+					}
+				case err == nil || err.Foreign || err.Status != status || !strings.HasPrefix(err.Error(), fmt.Sprintf("callgoose answered %d", status)):
+					t.Errorf("got %+v", err)
+				}
+			})
+		}
+	}
+}
+
+// A page that breaks off is a page anyway.
+func TestAPageThatBreaksOffIsAPage(t *testing.T) {
+	for _, status := range []string{"200 OK", "202 Accepted"} {
+		url := raw(t, func(_ int, conn net.Conn) {
+			readRequest(conn)
+			_, _ = io.WriteString(conn, "HTTP/1.1 "+status+"\r\nContent-Length: 100\r\n\r\n<html>")
+			_ = conn.Close()
+		})
+		if r, err := send(t, newClient(t, Config{URL: url})); err == nil || !err.Foreign {
+			t.Errorf("%s: got %+v, %+v", status, r, err)
+		}
 	}
 }
 
@@ -519,6 +587,169 @@ func TestHTTP2(t *testing.T) {
 	}
 }
 
+// valley is a way to target on which connections can be forgotten, as a firewall
+// forgets them: their bytes vanish, nobody is told, and new ones work.
+type valley struct {
+	l      net.Listener
+	target string
+	wg     sync.WaitGroup
+
+	mu    sync.Mutex // guards the rest
+	age   int        // connections of an earlier age are forgotten
+	count int
+	conns []net.Conn
+}
+
+func newValley(t *testing.T, target string) *valley {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &valley{l: l, target: target}
+	v.wg.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", target)
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			v.mu.Lock()
+			age := v.age
+			v.count++
+			v.conns = append(v.conns, in, out)
+			v.mu.Unlock()
+			v.wg.Go(func() { v.carry(age, out, in) })
+			v.wg.Go(func() { v.carry(age, in, out) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		v.mu.Lock()
+		for _, c := range v.conns {
+			_ = c.Close()
+		}
+		v.mu.Unlock()
+		v.wg.Wait()
+	})
+	return v
+}
+
+func (v *valley) carry(age int, to io.Writer, from io.Reader) {
+	buf := make([]byte, 1<<15)
+	for {
+		n, err := from.Read(buf)
+		v.mu.Lock()
+		forgotten := age != v.age
+		v.mu.Unlock()
+		if !forgotten {
+			_, _ = to.Write(buf[:n])
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (v *valley) forget() { v.mu.Lock(); v.age++; v.mu.Unlock() }
+
+func (v *valley) made() int { v.mu.Lock(); defer v.mu.Unlock(); return v.count }
+
+func TestAConnectionThatWasForgottenIsNotUsedAgain(t *testing.T) {
+	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		t.Run(proto, func(t *testing.T) {
+			var spoken atomic.Value
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				spoken.Store(r.Proto)
+				w.WriteHeader(http.StatusCreated)
+			}))
+			s.EnableHTTP2 = proto == "HTTP/2.0"
+			s.StartTLS()
+			defer s.Close()
+			v := newValley(t, s.Listener.Addr().String())
+			c := newClient(t, Config{URL: "https://" + v.l.Addr().String(), CAFile: caFile(t, s.Certificate().Raw)})
+			for range 2 {
+				if _, err := send(t, c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if v.made() != 1 || spoken.Load() != proto {
+				t.Fatalf("%d connections, %v", v.made(), spoken.Load())
+			}
+			v.forget()
+			c.cfg.Timeout = 300 * time.Millisecond
+			if _, err := send(t, c); err == nil || err.Step != "timeout" || !err.Sent {
+				t.Fatalf("got %+v, want a timeout", err)
+			}
+			c.cfg.Timeout = time.Minute
+			if _, err := send(t, c); err != nil {
+				t.Errorf("after the timeout: %v", err)
+			}
+			if v.made() != 2 {
+				t.Errorf("%d connections, want 2", v.made())
+			}
+		})
+	}
+}
+
+// A name that moves is not noticed by a connection that still works.
+func TestRenewDialsAnewAndLeavesWhatIsUnderWay(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("http2=%v", h2), func(t *testing.T) {
+			arrived, release := make(chan string, 10), make(chan struct{})
+			handler := func(name string, slow bool) *httptest.Server {
+				s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					body, _ := io.ReadAll(r.Body)
+					arrived <- name
+					if slow && string(body) == "slow" {
+						<-release
+					}
+					w.WriteHeader(http.StatusCreated)
+				}))
+				s.EnableHTTP2 = h2
+				s.StartTLS()
+				t.Cleanup(s.Close)
+				return s
+			}
+			old, moved := handler("old", true), handler("moved", false)
+			c := newClient(t, Config{URL: "https://127.0.0.1/", CAFile: caFile(t, old.Certificate().Raw)})
+			var target atomic.Pointer[httptest.Server]
+			target.Store(old)
+			c.cfg.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "tcp", target.Load().Listener.Addr().String())
+			}
+			expect := func(name string) {
+				t.Helper()
+				if _, err := send(t, c); err != nil {
+					t.Fatal(err)
+				}
+				if got := <-arrived; got != name {
+					t.Errorf("the request arrived at %s, want %s", got, name)
+				}
+			}
+			expect("old")
+			done := make(chan error, 1)
+			go func() { _, err := c.Send(t.Context(), []byte("slow")); done <- err }()
+			<-arrived
+			expect("old") // HTTP/1 has two connections now, HTTP/2 one
+			target.Store(moved)
+			expect("old")
+			c.Renew()
+			expect("moved")
+			expect("moved")
+			close(release)
+			if err := <-done; err != nil {
+				t.Errorf("what was under way: %v", err)
+			}
+			expect("moved")
+		})
+	}
+}
+
 func caFile(t testing.TB, der []byte) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "ca.pem")
@@ -559,6 +790,9 @@ func TestDefaults(t *testing.T) {
 	d, err := New(Config{URL: "https://x/"})
 	if err != nil || d.cfg.Timeout != 15*time.Second || d.cfg.Concurrency != 16 {
 		t.Errorf("%+v, %v", d, err)
+	}
+	if tr.HTTP2 == nil || tr.HTTP2.SendPingTimeout == 0 {
+		t.Error("idle HTTP/2 connections are not checked")
 	}
 	if tr == http.DefaultTransport || d.cfg.Transport == c.cfg.Transport {
 		t.Error("the transport is shared")

@@ -26,7 +26,9 @@ type Error struct {
 	RetryAfter time.Duration
 	// Sent reports whether Callgoose may have received the request.
 	Sent bool
-	// Foreign reports that a page answered that is not Callgoose's.
+	// Foreign reports that a proxy, a login page or a firewall answered with a page
+	// where Callgoose's answer would have settled the event: Status is 2xx, 400, 413,
+	// 415 or 422, and says nothing about the event.
 	Foreign bool
 	text    string
 }
@@ -42,12 +44,18 @@ func (e *Error) Unreachable() bool {
 	return false
 }
 
-// statusError is the error of an answer that is not a success. The beginning
-// of the answer's text helps the operator, cleaned of what we sent as secret.
-func statusError(r *http.Response, text string, now time.Time) *Error {
-	e := &Error{Status: r.StatusCode, Sent: true, RetryAfter: retryAfter(r.Header.Get("Retry-After"), now)}
+// statusError is the error of an answer that is not a success of Callgoose's. The
+// beginning of the answer's text helps the operator, cleaned of the token.
+func statusError(r *http.Response, text, token string) *Error {
+	e := &Error{
+		Status: r.StatusCode, Sent: true, RetryAfter: retryAfter(r.Header.Get("Retry-After"), time.Now()),
+		Foreign: foreign(r, []byte(text)),
+	}
 	e.text = fmt.Sprintf("callgoose answered %d %s", r.StatusCode, http.StatusText(r.StatusCode))
-	if text != "" {
+	if e.Foreign {
+		e.text = fmt.Sprintf("a proxy or login page answered %d, not callgoose", r.StatusCode)
+	}
+	if text = oneLine(redact(text, token)); text != "" {
 		e.text += ": " + text
 	}
 	if e.RetryAfter > 0 {

@@ -3,8 +3,10 @@ package callgoose
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net/http"
 	"strings"
@@ -60,7 +62,7 @@ func FuzzAnswer(f *testing.F) {
 		"HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\n1a\r\nwrong token=" + token[:14] + "\r\n0\r\n\r\n",
 		"HTTP/1.1 301 Moved\r\nLocation: http://evil/?token=" + token + "\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
 		"HTTP/1.1 200 OK\r\n\r\n" + `{"id":"` + strings.Repeat("x", 190) + token + `"}`, "HTTP/1.1 500 X\r\n\r\n" + strings.Repeat("y", 195) + token,
-		"HTTP/1.1 200 OK\r\n\r\n<html>", "HTTP/1.1 999 \r\n\r\n\x1b[31m\u202e", "SSH-2.0-x\r\n", "",
+		"HTTP/1.1 200 OK\r\n\r\n<html>", "HTTP/1.1 413 X\r\nContent-Type: text/html\r\n\r\nno <b>", "HTTP/1.1 999 \r\n\r\n\x1b[31m\u202e", "SSH-2.0-x\r\n", "",
 	} {
 		f.Add([]byte(text), false)
 		f.Add([]byte(text), true)
@@ -78,7 +80,7 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			var e *Error
 			switch said = err.Error(); {
-			case !errors.As(err, &e), e.Status == 0 && e.Step == "", e.Status >= 200 && e.Status < 300, e.RetryAfter < 0, e.RetryAfter > time.Hour, !e.Sent && !e.Unreachable():
+			case !errors.As(err, &e), e.Status == 0 && e.Step == "", e.Status >= 200 && e.Status < 300 && !e.Foreign, e.RetryAfter < 0, e.RetryAfter > time.Hour, !e.Sent && !e.Unreachable():
 				t.Fatalf("%+v", err)
 			}
 		}
@@ -93,3 +95,47 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// FuzzWhoAnswered: whatever a 2xx carries, it is Callgoose's answer only when it is
+// a JSON object, unknown when it is something else, and never a success when it is
+// a page.
+func FuzzWhoAnswered(f *testing.F) {
+	for _, kind := range []string{"application/json", "text/html", "TEXT/HTML;charset=x", "text/plain", "", "\x00"} {
+		for _, body := range []string{`{}`, " {\"id\":1}\n", `[]`, `null`, `"<html>"`, "<html>", "\ufeff \u200b<", "", "OK", `{"id":`, "\xff\xfe<\x00"} {
+			f.Add(kind, []byte(body), 200)
+			f.Add(kind, []byte(body), 202)
+		}
+	}
+	f.Fuzz(func(t *testing.T, kind string, body []byte, status int) {
+		if status < 200 || status > 299 {
+			status = 200
+		}
+		c, err := New(Config{URL: "https://callgoose.test/", Token: func() string { return "" }, Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {kind}}, Body: io.NopCloser(bytes.NewReader(body)), Request: r}, nil
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := c.Send(t.Context(), []byte("{}"))
+		text := bytes.TrimLeft(body, " \t\r\n\v\f")
+		page := bytes.HasPrefix(text, []byte("<")) || strings.HasPrefix(strings.ToLower(kind), "text/html;") || strings.ToLower(kind) == "text/html"
+		if page && err == nil {
+			t.Fatalf("a page counts as an answer: %+v", reply)
+		}
+		if e, ok := errors.AsType[*Error](err); err != nil && (!ok || !e.Foreign || e.Status != status) {
+			t.Fatalf("%+v", err)
+		}
+		var object map[string]json.RawMessage
+		isObject := json.Unmarshal(bytes.TrimLeftFunc(body, invisible), &object) == nil && object != nil
+		if reply.Readable && !isObject {
+			t.Fatalf("taken for an object: %+v", reply)
+		}
+		if err == nil && !isObject && status != http.StatusAccepted && reply.Effect() != "unknown" {
+			t.Fatalf("no object, and yet %s", reply.Effect())
+		}
+	})
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -2,13 +2,10 @@ package callgoose
 
 import (
 	"bytes"
-	"encoding/json"
+	"cmp"
 	"errors"
-	"slices"
-	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 )
 
 // Alert is one alert as it goes out: the envelope it came in, its own bytes,
@@ -28,7 +25,19 @@ type Alert struct {
 	Source      string // the --callgoose-from of the worked examples
 	IncidentKey string
 	EventID     string
-	UniqueName  bool // append the instance to commonLabels.alertname
+	UniqueName  bool   // commonLabels.alertname is the shown name, see [ShownName]
+	Suffix      string // put after the shown name, see [Suffix]; "" = none. With UniqueName only
+
+	Link     string // to the alert's panel, dashboard or rule; "" = none
+	Reopened bool   // the episode goes on after a recovery that was none
+	// Recovery is what a resolved event rests on, see [RecoveryKind]; "" = as the
+	// annotations say.
+	Recovery      string
+	RecoveryWords bool   // the description says that a recovery is not confirmed
+	Reconciled    string // opened, closed, "" = PMM sent the alert itself
+
+	ShortLength int      // of the key "short", in characters; 0 = 100
+	UrgencyHigh []string // the severities of urgency high; nil = emergency, alert, critical, error
 }
 
 // Member is one member of a JSON object, in its place.
@@ -77,11 +86,15 @@ func Body(a Alert) []byte {
 	b = appendName(b, "groupLabels")
 	group := appendObject(b, a.GroupLabels)
 	if len(a.GroupLabels) == 0 || len(group)-len(b) > each {
-		group = appendObject(b, map[string]string{"alertname": Name(a.Labels)})
+		group = appendObject(b, map[string]string{"alertname": name(a.Labels)})
 	}
 	b = appendName(group, "commonLabels")
 	if a.UniqueName {
-		b = appendObjectWith(b, a.Labels, "alertname", Name(a.Labels)+" ["+instanceOr(a.Labels, a.Fingerprint)+"]")
+		shown := ShownName(a.Labels, a.Fingerprint)
+		if a.Suffix != "" {
+			shown += " #" + a.Suffix
+		}
+		b = appendObjectWith(b, a.Labels, "alertname", shown)
 	} else {
 		b = appendObject(b, a.Labels)
 	}
@@ -93,14 +106,7 @@ func Body(a Alert) []byte {
 			b = appendMember(b, m.Name, m.Value)
 		}
 	}
-	b = appendText(b, "source", a.Source)
-	b = appendText(b, "incident_key", a.IncidentKey)
-	b = appendText(b, "event_id", a.EventID)
-	b = appendText(b, "title", Title(a.Labels, a.Annotations))
-	b = appendText(b, "description", Description(a.Labels, a.Annotations, a.Fingerprint))
-	b = appendText(b, "severity", or(a.Labels["severity"], "unknown"))
-	b = appendText(b, "instance", instanceOr(a.Labels, a.Fingerprint))
-	b = append(b, '}')
+	b = append(appendFlat(b, a), '}')
 	if *buf = b; cap(b) > 1<<20 { // one large alert must not stay
 		*buf = nil
 	}
@@ -110,42 +116,68 @@ func Body(a Alert) []byte {
 // bodies are buffers to write a body in before its size is known.
 var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
+// appendFlat writes the flat keys. Those up to instance are always there.
+func appendFlat(b []byte, a Alert) []byte {
+	recovery := ""
+	if a.Status == "resolved" {
+		recovery = cmp.Or(a.Recovery, RecoveryKind(a.Annotations))
+	}
+	b = appendText(b, "source", a.Source)
+	b = appendText(b, "incident_key", a.IncidentKey)
+	b = appendText(b, "event_id", a.EventID)
+	b = appendText(b, "title", title(a))
+	b = appendText(b, "description", description(a, recovery)) // only strings may follow, see Late
+	b = appendText(b, "severity", first(a.Labels["severity"], "unknown"))
+	b = appendText(b, "instance", instance(a.Labels, a.Fingerprint))
+	b = appendText(b, "short", short(a))
+	b = appendText(b, "urgency", urgency(a))
+	reopened := ""
+	if a.Reopened {
+		reopened = "true"
+	}
+	for _, k := range [...]struct{ name, text string }{
+		{"where", where(a.Labels)},
+		{"link", first(a.Link)},
+		{"runbook", first(a.Annotations["runbook_url"])},
+		{"recovery", recovery},
+		{"reopened", reopened},
+		{"reconciled", a.Reconciled},
+	} {
+		if k.text != "" {
+			b = appendText(b, k.name, k.text)
+		}
+	}
+	return b
+}
+
 // made are the members that Body or Late writes itself, or puts first.
 var made = map[string]bool{
 	"receiver": true, "status": true, "alerts": true, "groupLabels": true, "commonLabels": true, "commonAnnotations": true,
 	"source": true, "incident_key": true, "event_id": true, "title": true, "description": true, "severity": true, "instance": true,
+	"short": true, "urgency": true, "where": true, "link": true, "runbook": true, "recovery": true, "reopened": true, "reconciled": true,
 	"delayed_by": true,
 }
 
-// Name is the alert's name, never empty.
-func Name(labels map[string]string) string { return or(labels["alertname"], "alert without a name") }
+// The kinds of a recovery.
+const (
+	RecoveryConfirmed = "confirmed" // PMM saw the value return to normal
+	RecoveryHollow    = "hollow"    // the data was lost: the fault may still be there
+	RecoveryByEdit    = "by_edit"   // somebody changed, paused or deleted the rule
+)
 
-// Title is the incident's title, never empty.
-func Title(labels, annotations map[string]string) string {
-	if s := annotations["summary"]; s != "" {
-		return Name(labels) + " - " + s
+// stateReason is the annotation in which Grafana says why an alert changed without
+// its condition having changed.
+const stateReason = "grafana_state_reason"
+
+// RecoveryKind is what a recovery with these annotations rests on.
+func RecoveryKind(annotations map[string]string) string {
+	switch annotations[stateReason] {
+	case "MissingSeries", "NoData", "Error":
+		return RecoveryHollow
+	case "Updated", "Paused", "RuleDeleted":
+		return RecoveryByEdit
 	}
-	return Name(labels)
-}
-
-// Description falls back from the description to the summary, then to name and
-// instance: without one Callgoose would show the raw payload.
-func Description(labels, annotations map[string]string, fingerprint string) string {
-	return or(annotations["description"], annotations["summary"],
-		Name(labels)+" on "+instanceOr(labels, fingerprint))
-}
-
-func instanceOr(labels map[string]string, fingerprint string) string {
-	return or(labels["instance"], labels["service_name"], labels["node_name"], fingerprint)
-}
-
-func or(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
+	return RecoveryConfirmed
 }
 
 // Late is a body that Body made, with a word about lateness: the key delayed_by, and
@@ -195,119 +227,3 @@ func Recovery(raw []byte, at time.Time) ([]byte, error) {
 
 // Delay is a delay as it is told: whole seconds.
 func Delay(by time.Duration) string { return by.Round(time.Second).String() }
-
-// split takes a JSON object apart into its members, in order.
-func split(body []byte) ([]Member, error) {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return nil, errors.New("the stored body is not a JSON object")
-	}
-	var out []Member
-	for dec.More() {
-		name, err := dec.Token()
-		if err != nil {
-			return nil, err
-		}
-		var v json.RawMessage
-		if err := dec.Decode(&v); err != nil {
-			return nil, err
-		}
-		s, _ := name.(string)
-		out = append(out, Member{s, v})
-	}
-	return out, nil
-}
-
-func join(members []Member) []byte {
-	size := 2
-	for _, m := range members {
-		size += len(m.Name) + len(m.Value) + 4
-	}
-	b := append(make([]byte, 0, size), '{')
-	for _, m := range members {
-		b = appendMember(b, m.Name, m.Value)
-	}
-	return append(b, '}')
-}
-
-// appendWithFingerprint adds the member at the end of the alert's object.
-func appendWithFingerprint(b, raw []byte, fingerprint string) []byte {
-	if bytes.Contains(raw, []byte(`"fingerprint"`)) { // one that cannot be used: two would be no JSON for some
-		own := func(m Member) bool { return m.Name == "fingerprint" }
-		if members, err := split(raw); err == nil && slices.ContainsFunc(members, own) {
-			raw = join(slices.DeleteFunc(members, own))
-		}
-	}
-	raw = bytes.TrimRight(raw, " \t\r\n")
-	b = append(b, bytes.TrimRight(raw[:len(raw)-1], " \t\r\n")...)
-	return append(appendText(b, "fingerprint", fingerprint), '}')
-}
-
-// appendObject writes a flat JSON object with sorted names.
-func appendObject(b []byte, m map[string]string) []byte { return appendObjectWith(b, m, "", "") }
-
-// appendObjectWith writes it with one member of another value, unless name is empty.
-func appendObjectWith(b []byte, m map[string]string, name, value string) []byte {
-	names := make([]string, 0, len(m)+1)
-	for k := range m {
-		names = append(names, k)
-	}
-	if _, has := m[name]; !has && name != "" {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	b = append(b, '{')
-	for _, k := range names {
-		if k == name && name != "" {
-			b = appendText(b, k, value)
-		} else {
-			b = appendText(b, k, m[k])
-		}
-	}
-	return append(b, '}')
-}
-
-func appendMember(b []byte, name string, value []byte) []byte {
-	return append(appendName(b, name), value...)
-}
-
-func appendText(b []byte, name, text string) []byte {
-	return appendQuote(appendName(b, name), text)
-}
-
-// appendName begins a member. No value ends as an object begins.
-func appendName(b []byte, name string) []byte {
-	if b[len(b)-1] != '{' {
-		b = append(b, ',')
-	}
-	return append(appendQuote(b, name), ':')
-}
-
-// appendQuote writes s as a JSON string, with the text as it is: < and & stay
-// readable, because maintenance filters of Callgoose look for text in the raw payload.
-func appendQuote(b []byte, s string) []byte {
-	if plain(s) {
-		b = append(append(b, '"'), s...)
-		return append(b, '"')
-	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(s) // a string always encodes
-	return append(b, bytes.TrimRight(buf.Bytes(), "\n")...)
-}
-
-func quote(s string) []byte { return appendQuote(nil, s) }
-
-// plain reports whether the encoder would leave every character of s as it is.
-func plain(s string) bool {
-	ascii := true
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' {
-			return false
-		} else if c >= utf8.RuneSelf {
-			ascii = false
-		}
-	}
-	return ascii || utf8.ValidString(s) && !strings.ContainsAny(s, "\u2028\u2029")
-}

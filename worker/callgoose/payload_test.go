@@ -38,11 +38,39 @@ func TestBodyHasAFixedOrder(t *testing.T) {
 		`"commonAnnotations":{"description":"It does not answer.","summary":"MySQL is <down> & out"},` +
 		`"version":"1","externalURL":"http://pmm-server/alerting/list",` +
 		`"source":"PerconaPMM","incident_key":"pmm-18e04dbe104bb755","event_id":"62aa110960031c02cbcd",` +
-		`"title":"MySQL Down - MySQL is <down> & out","description":"It does not answer.","severity":"critical","instance":"mysql-01:3306"}`
+		`"title":"MySQL Down - MySQL is <down> & out","description":"It does not answer.","severity":"critical","instance":"mysql-01:3306",` +
+		`"short":"MySQL Down on mysql-01:3306, critical","urgency":"high","where":"mysql-01:3306"}`
 	for range 50 { // maps have another order each time
 		if got := string(Body(sample())); got != want {
 			t.Fatalf("got  %s\nwant %s", got, want)
 		}
+	}
+}
+
+func TestBodyHasAllOptionalKeysInAFixedOrder(t *testing.T) {
+	a := sample()
+	a.Status, a.Suffix, a.Link, a.Reopened, a.Reconciled, a.RecoveryWords = "resolved", "a1b2c3", "https://pmm/d/1", true, "closed", true
+	a.Annotations = map[string]string{"description": "Down.", "runbook_url": "https://wiki/mysql", "grafana_state_reason": "MissingSeries"}
+	want := `"commonLabels":{"alertname":"MySQL Down [mysql-01:3306] #a1b2c3","instance":"mysql-01:3306","severity":"critical"}`
+	if got := string(Body(a)); !strings.Contains(got, want) {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	want = `"title":"MySQL Down","description":"Down.\n\nThis recovery is not confirmed: PMM lost the data, so the fault may still be there (MissingSeries).",` +
+		`"severity":"critical","instance":"mysql-01:3306","short":"MySQL Down on mysql-01:3306, critical","urgency":"high","where":"mysql-01:3306",` +
+		`"link":"https://pmm/d/1","runbook":"https://wiki/mysql","recovery":"hollow","reopened":"true","reconciled":"closed"}`
+	if got := string(Body(a)); !strings.HasSuffix(got, want) {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	late, err := Late(Body(a), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := members(t, late)
+	if d := text(t, m, "description"); !strings.HasSuffix(d, "(MissingSeries).\n\nDelivered late by pmm-callgoose: 1h0m0s after the event.") {
+		t.Errorf("late description %q", d)
+	}
+	if !bytes.HasSuffix(late, []byte(`"reconciled":"closed","delayed_by":"1h0m0s"}`)) {
+		t.Errorf("late: %s", late)
 	}
 }
 
@@ -114,7 +142,11 @@ func TestBodyWithHostileInput(t *testing.T) {
 				if k == "title" {
 					want += " - " + clean
 				}
-				if got := text(t, m, k); got != want {
+				got := text(t, m, k)
+				if name == "long" && (k == "title" || k == "description") {
+					got, want = strings.TrimSuffix(got, "…"), want[:min(len(want), len(got)-len("…"))]
+				}
+				if got != want {
 					t.Errorf("%s: %q, want %q", k, got, want)
 				}
 			}
@@ -132,7 +164,7 @@ func TestBodyWithHostileInput(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := text(t, members(t, late), "description"); !strings.HasPrefix(d, clean+"\n\nDelivered late") {
+			if d := text(t, members(t, late), "description"); !strings.HasPrefix(d, text(t, m, "description")+"\n\nDelivered late") {
 				t.Errorf("late description %.100q", d)
 			}
 		})
@@ -145,17 +177,21 @@ func TestTextsFallBackAndAreNeverEmpty(t *testing.T) {
 		name                         string
 		labels, annotations          labels
 		title, desc, severity, where string
-		common, group                string // the alert names there
+		common                       string // the alert's name there
 	}{
-		{"nothing", nil, nil, "alert without a name", "alert without a name on fp", "unknown", "fp", "alert without a name [fp]", "alert without a name"},
-		{"empty values", labels{"alertname": "", "severity": "", "instance": ""}, labels{"summary": "", "description": ""}, "alert without a name", "alert without a name on fp", "unknown", "fp", "alert without a name [fp]", "alert without a name"},
-		{"only a name", labels{"alertname": "A"}, nil, "A", "A on fp", "unknown", "fp", "A [fp]", "A"},
-		{"summary stands in", labels{"alertname": "A"}, labels{"summary": "S"}, "A - S", "S", "unknown", "fp", "A [fp]", "A"},
-		{"description", labels{"alertname": "A"}, labels{"description": "D"}, "A", "D", "unknown", "fp", "A [fp]", "A"},
-		{"instance first", labels{"alertname": "A", "instance": "i", "service_name": "s", "node_name": "n"}, nil, "A", "A on i", "unknown", "i", "A [i]", "A"},
-		{"then service_name", labels{"alertname": "A", "service_name": "s", "node_name": "n"}, nil, "A", "A on s", "unknown", "s", "A [s]", "A"},
-		{"then node_name", labels{"alertname": "A", "node_name": "n", "severity": "warning"}, nil, "A", "A on n", "warning", "n", "A [n]", "A"},
-		{"no name but a summary", labels{"instance": "i"}, labels{"summary": "S"}, "alert without a name - S", "S", "unknown", "i", "alert without a name [i]", "alert without a name"},
+		{"nothing", nil, nil, "alert without a name", "alert without a name on fp", "unknown", "fp", "alert without a name [fp]"},
+		{"empty values", labels{"alertname": "", "severity": "", "instance": ""}, labels{"summary": "", "description": ""}, "alert without a name", "alert without a name on fp", "unknown", "fp", "alert without a name [fp]"},
+		{"only a name", labels{"alertname": "A"}, nil, "A", "A on fp", "unknown", "fp", "A [fp]"},
+		{"summary stands in", labels{"alertname": "A"}, labels{"summary": "S"}, "A - S", "S", "unknown", "fp", "A [fp]"},
+		{"description", labels{"alertname": "A"}, labels{"description": "D"}, "A", "D", "unknown", "fp", "A [fp]"},
+		{"instance first", labels{"alertname": "A", "instance": "i", "service_name": "s", "node_name": "n"}, nil, "A", "A on i", "unknown", "i", "A [i]"},
+		{"then service_name", labels{"alertname": "A", "service_name": "s", "node_name": "n"}, nil, "A", "A on s", "unknown", "s", "A [s]"},
+		{"then node_name", labels{"alertname": "A", "node_name": "n", "severity": "warning"}, nil, "A", "A on n", "warning", "n", "A [n]"},
+		{"white space", labels{"alertname": " ", "instance": "\t", "service_name": "s", "severity": " "}, labels{"summary": "   ", "description": "\n\n  \n"}, "alert without a name", "alert without a name on s", "unknown", "s", "alert without a name [s]"},
+		{"no-break and zero width", labels{"alertname": "\u00a0", "instance": "\u200b\u2060", "severity": "\ufeff"}, labels{"summary": "\u202e\u00ad", "description": "\u3164\u2800\ufe0f\u034f"}, "alert without a name", "alert without a name on fp", "unknown", "fp", "alert without a name [fp]"},
+		{"control characters", labels{"alertname": "A", "severity": "\x00\x1b"}, labels{"summary": "S", "description": "\u0085\u2028"}, "A - S", "S", "unknown", "fp", "A [fp]"},
+		{"text among white space stays as it is", labels{"alertname": " A ", "instance": " i", "severity": "critical "}, labels{"summary": "\tS\n"}, " A  - \tS\n", "\tS\n", "critical ", " i", " A  [ i]"},
+		{"no name but a summary", labels{"instance": "i"}, labels{"summary": "S"}, "alert without a name - S", "S", "unknown", "i", "alert without a name [i]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := Alert{Status: "firing", Raw: []byte("{}"), Labels: c.labels, Annotations: c.annotations, Fingerprint: "fp", Source: "x", IncidentKey: "k", EventID: "e", UniqueName: true}
@@ -169,7 +205,7 @@ func TestTextsFallBackAndAreNeverEmpty(t *testing.T) {
 			if json.Unmarshal(m["commonLabels"], &common) != nil || common["alertname"] != c.common {
 				t.Errorf("commonLabels = %s", m["commonLabels"])
 			}
-			if json.Unmarshal(m["groupLabels"], &group) != nil || group["alertname"] != c.group {
+			if json.Unmarshal(m["groupLabels"], &group) != nil || group["alertname"] != name(c.labels) {
 				t.Errorf("groupLabels = %s", m["groupLabels"])
 			}
 			a.UniqueName = false
@@ -191,7 +227,7 @@ func TestGroupLabelsOfTheNotificationArePassedOn(t *testing.T) {
 func TestOurKeysInTheEnvelopeAreReplaced(t *testing.T) {
 	plain := Body(sample())
 	a := sample()
-	for _, k := range slices.Concat(flatKeys, []string{"status", "alerts", "groupLabels", "commonLabels", "commonAnnotations", "delayed_by"}) {
+	for _, k := range slices.Concat(flatKeys, []string{"short", "urgency", "where", "link", "runbook", "recovery", "reopened", "reconciled", "status", "alerts", "groupLabels", "commonLabels", "commonAnnotations", "delayed_by"}) {
 		a.Envelope = append(a.Envelope, Member{k, []byte(`{"not":"ours"}`)})
 	}
 	a.Envelope = append([]Member{{"title", []byte(`"[FIRING:1] MySQL Down"`)}}, a.Envelope...) // Grafana has one
@@ -383,6 +419,15 @@ func FuzzBody(f *testing.F) {
 			if err := json.Unmarshal(m[k], &labels); err != nil {
 				t.Fatalf("%s: %v", k, err)
 			}
+		}
+		if n := utf8.RuneCountInString(text(t, m, "title")); n > maxTitle {
+			t.Fatalf("title of %d characters", n)
+		}
+		if s := text(t, m, "short"); first(s) == "" || utf8.RuneCountInString(s) > shortLength || strings.ContainsAny(s, "\n\r\v\f\u0085\u2028\u2029") {
+			t.Fatalf("short: %q", s)
+		}
+		if _, ok := m["recovery"]; ok != (status == "resolved") {
+			t.Fatalf("recovery of %s: %s", status, body)
 		}
 		late, err := Late(body, time.Hour)
 		if err != nil {

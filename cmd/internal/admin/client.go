@@ -14,14 +14,22 @@ import (
 	"strconv"
 	"strings"
 
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
 )
 
 // SocketName is the Unix socket in the data directory.
 const SocketName = "admin.sock"
 
+// Intent is the header that a call over TCP needs which changes something and
+// does not show the operators' token. A form cannot send it, nor do webhooks.
+const Intent = "X-Pmm-Callgoose"
+
 // ErrNoService says that nothing answers there.
 var ErrNoService = errors.New("no running service")
+
+// ErrNotFound says that no event has this id.
+var ErrNotFound = errors.New("no such event")
 
 // Client asks a running service. Safe concurrently.
 type Client struct {
@@ -34,7 +42,7 @@ type Client struct {
 // NewSocketClient asks through the socket in the data directory.
 func NewSocketClient(dataDir string) *Client {
 	path := filepath.Join(dataDir, SocketName)
-	return &Client{base: "http://admin", where: path, http: http.Client{Transport: &http.Transport{
+	return &Client{base: "http://admin", where: path, http: http.Client{CheckRedirect: stay, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			short, done, err := shortPath(path)
 			if err != nil {
@@ -53,8 +61,11 @@ func NewURLClient(base, token string) (*Client, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errors.New("--admin-url is not an http(s) URL such as http://127.0.0.1:4668")
 	}
-	return &Client{base: strings.TrimSuffix(base, "/"), token: token, where: u.Scheme + "://" + u.Host}, nil
+	return &Client{base: strings.TrimSuffix(base, "/"), token: token, where: u.Scheme + "://" + u.Host, http: http.Client{CheckRedirect: stay}}, nil
 }
+
+// stay follows no redirect: it would lead the token, or the call, elsewhere.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // ListenSocket opens the socket in the data directory, for its owner only. The
 // caller holds the lock on the directory, so a socket that is there is stale.
@@ -156,17 +167,29 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+	most := int64(maxAnswer)
+	if strings.HasPrefix(path, "/api/v1/events") {
+		most = maxEvents
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, most)).Decode(into); err != nil {
 		return fmt.Errorf("read the answer of %s: %w", c.where, err)
 	}
 	return nil
 }
+
+// The bounds of what is read of one answer: a list has at most MaxLimit events,
+// a detail the body that PMM sent and the one made of it.
+const (
+	maxAnswer = 4 << 20
+	maxEvents = 256 << 20
+)
 
 func (c *Client) do(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path+"?"+q.Encode(), body)
 	if err != nil {
 		return nil, err
 	}
+	req.Header.Set(Intent, "1")
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
@@ -185,9 +208,16 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	}
 	defer func() { _ = resp.Body.Close() }()
 	var answer struct{ Error string }
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if json.Unmarshal(text, &answer) != nil || answer.Error == "" {
+	said, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if json.Unmarshal(said, &answer) != nil || answer.Error == "" {
 		answer.Error = "status " + strconv.Itoa(resp.StatusCode)
+	}
+	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
+		answer.Error += ", a redirect, which is not followed, to " + to
+	}
+	answer.Error = text.Short(1000, answer.Error)
+	if c.token != "" { // whoever answers knows it, and may show it
+		answer.Error = strings.ReplaceAll(answer.Error, c.token, "[redacted]")
 	}
 	if resp.StatusCode == http.StatusNotFound && answer.Error == ErrNotFound.Error() {
 		return nil, fmt.Errorf("%w: %s (settled events go after --retention)", ErrNotFound, strings.TrimPrefix(path, "/api/v1/events/"))

@@ -1,35 +1,5 @@
-// Package admin is the operators' side of a running service: a JSON API, and
-// the client that the commands use. The same handler serves the Unix socket in
-// the data directory (whoever may open it is trusted: mode 0600) and the TCP
-// address, where a token is asked for beyond loopback and the Host header is
-// checked, so that a web page cannot reach it through somebody's browser. Beyond
-// loopback any name will do: whoever is led here by a false one has neither the
-// token nor, for that name, a session.
-//
-// Programs send the token. A browser shows it once, to /login, and then has a
-// session, which counts for pages only. Forms are guarded three times: by
-// SameSite, by http.CrossOriginProtection, and by a token of their own.
-//
-//	GET /                      overview
-//	GET /events, /events/{id}  the list, one event; its bodies as files below it
-//	GET /dead-letters          with forms that lead to the two previews
-//	GET /replay                preview of a replay; POST begins it
-//	GET /replay/{id}           how far it has come
-//	GET /dead-letters/drop     preview of a drop; POST does it
-//	GET /live                  a word whenever something changed, as server-sent events
-//
-//	GET /healthz               the process is alive
-//	GET /readyz                a webhook would be answered with 202
-//	GET /api/v1/status         Status
-//	GET /api/v1/events         []event.Record, newest first
-//	GET /api/v1/events/{id}    Detail
-//	GET /api/v1/events/tail    event.Record, one JSON object a line, as they change
-//	POST /api/v1/replay        Plan: put events in line again, or only count (dry_run)
-//	GET /api/v1/replay/{id}    Job: how far it has come
-//	POST /api/v1/dead-letters/drop  forget dead letters
-//	GET /api/v1/export         Carried, one JSON object a line
-//	POST /api/v1/import        Imported: takes such lines
-//	GET /metrics               for Prometheus; the token may be a Basic password here
-//	GET /api/v1/check          Check: do queue and dedupe state agree
-//	GET /api/v1/config         effective settings, nothing secret in them
+// Package admin is what operators and a running service say to each other: the
+// types of the JSON API, the filters of its queries, and the Client that the
+// commands use, over the Unix socket in the data directory or over TCP. The
+// other side of it is package web below.
 package admin

@@ -2,7 +2,7 @@
 // or both: an on-call team must not learn of an outage from silence.
 //
 //	callgoose_unreachable  Callgoose is down and events have waited, for Config.After
-//	callgoose_held         Callgoose refuses us (token, address), likewise
+//	callgoose_held         Callgoose refuses the service (token, address), likewise
 //	dead_letters           events were given up; at most one notice a minute, with how many
 //	store_full             webhooks are refused, for a minute (or After, if shorter)
 //

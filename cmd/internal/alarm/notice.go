@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
 )
 
 // The alarms.
@@ -33,8 +34,9 @@ type Notice struct {
 	// NewDead is how many dead letters came since the notice before.
 	NewDead   int64     `json:"new_dead"`
 	Callgoose Callgoose `json:"callgoose"`
-	// Text is one sentence for a person. It holds no line break, double quote or
-	// backslash, so that a script may put it between quotes.
+	// Text is one sentence for a person. It holds no line break, quotation mark,
+	// backslash, backtick or dollar sign, so that a script may put it between
+	// quotation marks.
 	Text    string    `json:"text"`
 	Hint    string    `json:"hint"`
 	Host    string    `json:"host"`
@@ -82,97 +84,63 @@ var hints = map[string]string{
 
 // sentence is what a person reads at 3 a.m.
 func (n Notice) sentence() string {
-	lasted := span(time.Duration(n.LastedSeconds) * time.Second)
+	lasted := text.Span(time.Duration(n.LastedSeconds) * time.Second)
 	left := "nothing waits"
 	if n.Queued > 0 {
-		left = count(n.Queued, "alert waits", "alerts wait")
+		left = text.Plural(n.Queued, "alert waits", "alerts wait")
 	}
 	waits := left
 	if n.OldestQueuedAt != nil && n.Queued > 0 {
-		waits += ", the oldest for " + span(n.At.Sub(*n.OldestQueuedAt))
+		waits += ", the oldest for " + text.Span(n.At.Sub(*n.OldestQueuedAt))
 	}
 	reason := ""
 	if n.Callgoose.LastError != "" {
 		reason = " (" + n.Callgoose.LastError + ")"
 	}
-	var text string
+	var said string
 	switch {
 	case n.Over && n.why == nothingWaits:
-		text = fmt.Sprintf("No alert waits for Callgoose any more, after %s; whether it answers again is known with the next alert (dead letters: %d).", lasted, n.Dead)
+		said = fmt.Sprintf("No alert waits for Callgoose any more, after %s; whether it answers again is known with the next alert (dead letters: %d).", lasted, n.Dead)
 	case n.Over && n.why == Held:
-		text = fmt.Sprintf("Callgoose can be reached again but refuses us%s: see the alarm %s; %s.", reason, Held, left)
+		said = fmt.Sprintf("Callgoose can be reached again but refuses the service%s: see the alarm %s; %s.", reason, Held, left)
 	case n.Over && n.why == Unreachable:
-		text = fmt.Sprintf("Callgoose no longer refuses us but cannot be reached%s: see the alarm %s; %s.", reason, Unreachable, left)
+		said = fmt.Sprintf("Callgoose no longer refuses the service but cannot be reached%s: see the alarm %s; %s.", reason, Unreachable, left)
 	case n.Alarm == DeadLetters && n.Over:
-		text = fmt.Sprintf("The dead letters were dealt with after %s; %d from before are left.", lasted, n.Dead)
+		said = fmt.Sprintf("The dead letters were dealt with after %s; %d from before are left.", lasted, n.Dead)
 	case n.Alarm == DeadLetters && n.NewDead > 0:
-		text = fmt.Sprintf("%s given up and will not reach Callgoose; %s in all.",
-			count(n.NewDead, "alert was", "alerts were"), count(n.Dead, "dead letter", "dead letters"))
+		said = fmt.Sprintf("%s given up and will not reach Callgoose; %s in all.",
+			text.Plural(n.NewDead, "alert was", "alerts were"), text.Plural(n.Dead, "dead letter", "dead letters"))
 	case n.Alarm == DeadLetters:
-		text = fmt.Sprintf("%s nobody has dealt with for %s.", count(n.Dead, "dead letter that", "dead letters that"), lasted)
+		said = fmt.Sprintf("%s nobody has dealt with for %s.", text.Plural(n.Dead, "dead letter that", "dead letters that"), lasted)
 	case n.Alarm == StoreFull && n.Over:
-		text = fmt.Sprintf("Alerts from PMM are accepted again, after %s; what PMM gave up sending meanwhile is only to be seen there.", lasted)
+		said = fmt.Sprintf("Alerts from PMM are accepted again, after %s; what PMM gave up sending meanwhile is only to be seen there.", lasted)
 	case n.Alarm == StoreFull:
 		why := n.why
 		if why == "" {
 			why = "the store is full or failing"
 		}
-		text = fmt.Sprintf("Alerts from PMM have been refused for %s: %s.", lasted, why)
+		said = fmt.Sprintf("Alerts from PMM have been refused for %s: %s.", lasted, why)
 	case n.Over:
-		text = fmt.Sprintf("Callgoose takes alerts again, after %s; %s.", lasted, left)
+		said = fmt.Sprintf("Callgoose takes alerts again, after %s; %s.", lasted, left)
 	case n.Alarm == Held:
-		text = fmt.Sprintf("Callgoose has refused us for %s%s: nobody is paged, %s.", lasted, reason, waits)
+		said = fmt.Sprintf("Callgoose has refused the service for %s%s: nobody is paged, %s.", lasted, reason, waits)
 	default:
-		text = fmt.Sprintf("Callgoose has taken no alert for %s%s: nobody is paged, %s.", lasted, reason, waits)
+		said = fmt.Sprintf("Callgoose has taken no alert for %s%s: nobody is paged, %s.", lasted, reason, waits)
 	}
-	return plain(text)
+	return quotable(said)
 }
 
-func count(n int64, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
+// unquoted are what ends a quotation, or does something in it, and what stands
+// for them.
+var unquoted = strings.NewReplacer(`"`, "”", "'", "’", "`", "’", `\`, "/", "$", "＄")
 
-// span is d in its two largest units.
-func span(d time.Duration) string {
-	s := int64(max(d, 0) / time.Second)
-	part := func(n int64, unit string) string { return count(n, unit, unit+"s") }
-	two := func(n int64, unit string, m int64, less string) string {
-		if m == 0 {
-			return part(n, unit)
-		}
-		return part(n, unit) + " " + part(m, less)
-	}
-	switch {
-	case s < 60:
-		return part(s, "second")
-	case s < 3600:
-		return part(s/60, "minute")
-	case s < 86400:
-		return two(s/3600, "hour", s/60%60, "minute")
-	}
-	return two(s/86400, "day", s/3600%24, "hour")
-}
-
-// plain makes text of others fit for an environment variable and for quotes.
-func plain(text string) string {
+// quotable makes text of others fit for an environment variable, and for
+// quotation marks in a script that passes it on.
+func quotable(said string) string {
 	const limit = 800
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case r == '"':
-			return '\''
-		case r == '\\':
-			return '/'
-		case r < ' ', r == 0x7f, r == '\uFFFD':
-			return ' '
-		}
-		return r
-	}, text)
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > limit {
-		text = strings.ToValidUTF8(text[:limit], "") + "…"
+	said = strings.Join(strings.Fields(text.Line(unquoted.Replace(said))), " ")
+	if len(said) > limit {
+		said = strings.ToValidUTF8(said[:limit], "") + "…"
 	}
-	return text
+	return said
 }

@@ -63,7 +63,7 @@ func (c command) send(ctx context.Context, n Notice) error {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = fmt.Errorf("killed after %s", c.timeout)
 	}
-	if text := plain(string(said.b)); text != "" {
+	if text := quotable(string(said.b)); text != "" {
 		return fmt.Errorf("run command: %w: %s", err, text)
 	}
 	return fmt.Errorf("run command: %w", err)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/admin/web"
 	"pmm-callgoose/cmd/internal/alarm"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/metrics"
@@ -21,7 +22,7 @@ import (
 	"pmm-callgoose/ingest"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/store/event/faultpoint"
+	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/queue"
 )
 
@@ -119,7 +120,13 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 	if c == nil {
 		return "", refused{a.whyClosed(), 5 * time.Second}
 	}
-	id, err := c.queue.PublishNotification(ctx, event.Notification(n))
+	origin := event.FromPMM
+	if n.Made {
+		origin = event.FromService
+	}
+	pos, err := c.queue.Publish(ctx, event.Notification{
+		Source: n.Source, Origin: origin, BeganAt: n.BeganAt, ReceivedAt: n.ReceivedAt, Body: n.Body, Alerts: n.Alerts,
+	})
 	if err != nil {
 		now := time.Now()
 		a.refusedAt.Store(&now)
@@ -127,7 +134,7 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 	if errors.Is(err, queue.ErrFull) {
 		err = refused{err, time.Minute}
 	}
-	return id, err
+	return pos.NotificationID(), err
 }
 
 func (a *App) whyClosed() error {
@@ -169,6 +176,11 @@ func (a *App) Run(ctx context.Context) (err error) {
 	}()
 	later := func(fn func()) { cleanups = append(cleanups, fn) }
 
+	lock, err := store.LockDir(a.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	later(lock.Unlock)
 	coreCtx, stopCore := context.WithCancelCause(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	later(func() { stopCore(errStopping); wg.Wait(); a.log.Info("stopped") })
@@ -176,9 +188,6 @@ func (a *App) Run(ctx context.Context) (err error) {
 	if !a.opts.NoListen {
 		// Opening takes seconds where much waits or after a crash, and a refused
 		// connection is a lost notification: the port is open before the store.
-		if err := store.Free(a.cfg.DataDir); err != nil {
-			return err
-		}
 		if addrs.Webhooks, err = a.listen(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
 			return err
 		}
@@ -298,8 +307,8 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cfg := admin.Config{Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}
-	local := &http.Server{Handler: admin.New(cfg), ReadHeaderTimeout: 5 * time.Second}
+	cfg := web.Config{MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}
+	local := &http.Server{Handler: web.New(cfg), ReadHeaderTimeout: 5 * time.Second}
 	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
 
 	if a.cfg.AdminListen == "" {
@@ -319,7 +328,7 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 		}
 	}
 	ops := &http.Server{
-		Handler: admin.New(cfg), MaxHeaderBytes: 32 << 10,
+		Handler: web.New(cfg), MaxHeaderBytes: 32 << 10,
 		// What takes longer by its nature (tail, live, export, import) says so itself.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute,
 	}

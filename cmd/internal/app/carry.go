@@ -12,7 +12,7 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// Export implements admin.Carrier: the chosen events, or the notifications
+// Export implements web.Carrier: the chosen events, or the notifications
 // that the chosen events came in, oldest first.
 func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int, line func(admin.Carried) error) error {
 	c := a.core.Load()
@@ -35,9 +35,9 @@ func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int
 		}
 		if kind == admin.KindEvent {
 			var body []byte
-			if r.Seq != 0 {
+			if r.IsEvent() {
 				var err error
-				if body, _, err = c.sent(ctx, r); err != nil && !event.Unreadable(err) {
+				if body, err = c.builder.Body(ctx, r, r.ClaimedAt); err != nil && !event.Unreadable(err) {
 					return err
 				}
 			}
@@ -50,30 +50,46 @@ func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int
 			continue
 		}
 		last = r.Notification
-		notes, err := c.queue.Notifications(ctx, r.Pos.Seq)
-		if event.Unreadable(err) || err == nil && int(r.Pos.Note) >= len(notes) {
+		n, err := c.notification(ctx, r.Pos)
+		if event.Unreadable(err) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		n := notes[r.Pos.Note]
-		if err := line(admin.Carried{Kind: kind, ID: last, Source: n.Source, ReceivedAt: n.ReceivedAt, Body: n.Body}); err != nil {
+		if err := line(admin.Carried{Kind: kind, ID: last, Source: n.Source, BeganAt: n.BeganAt, ReceivedAt: n.ReceivedAt, Body: n.Body}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Import implements admin.Carrier.
+// importFrom is the oldest time of receipt that an import may have: nothing ran before.
+var importFrom = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Import implements web.Carrier. What is imported is checked like what comes in.
 func (a *App) Import(ctx context.Context, c admin.Carried) (int, error) {
-	if !ingest.ValidSource(c.Source) || c.ReceivedAt.IsZero() || c.ReceivedAt.After(time.Now().Add(time.Hour)) {
-		return 0, fmt.Errorf("notification %s has no usable source or time of receipt", c.ID)
+	switch {
+	case !ingest.ValidSource(c.Source):
+		return 0, fmt.Errorf("notification %s has no usable source", c.ID)
+	case c.ReceivedAt.Before(importFrom), c.ReceivedAt.After(time.Now().Add(time.Hour)):
+		return 0, fmt.Errorf("notification %s has no usable time of receipt", c.ID)
+	case int64(len(c.Body)) > a.cfg.MaxBody:
+		return 0, fmt.Errorf("notification %s has %d bytes, more than --max-body", c.ID, len(c.Body))
 	}
 	alerts, _, err := pmm.Check(c.Body)
 	if err != nil {
 		return 0, fmt.Errorf("notification %s: %w", c.ID, err)
 	}
-	_, err = a.Publish(ctx, ingest.Notification{Source: c.Source, ReceivedAt: c.ReceivedAt, Body: c.Body, Alerts: alerts})
+	core := a.core.Load()
+	if core == nil {
+		return 0, a.whyClosed()
+	}
+	if c.BeganAt.IsZero() || c.BeganAt.After(c.ReceivedAt) {
+		c.BeganAt = c.ReceivedAt
+	}
+	_, err = core.queue.Publish(ctx, event.Notification{
+		Source: c.Source, Origin: event.Imported, BeganAt: c.BeganAt.UTC(), ReceivedAt: c.ReceivedAt.UTC(), Body: c.Body, Alerts: alerts,
+	})
 	return alerts, err
 }

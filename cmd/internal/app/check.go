@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
@@ -19,7 +18,7 @@ import (
 // checkBodies bounds how many waiting events are read back from the stream.
 const checkBodies = 10_000
 
-// Check implements admin.Checker.
+// Check implements web.Checker.
 func (a *App) Check(ctx context.Context) (admin.Check, error) {
 	c := a.core.Load()
 	if c == nil {
@@ -28,13 +27,13 @@ func (a *App) Check(ctx context.Context) (admin.Check, error) {
 	return c.check(ctx)
 }
 
-// check compares the ledger with itself and with the streams. All of the ledger
+// check compares the ledger with itself and with the stream. All of the ledger
 // is read in one transaction, so that a busy service does not look inconsistent.
 func (c *core) check(ctx context.Context) (out admin.Check, err error) {
 	out.Problems = []string{}
 	problem := func(format string, args ...any) { out.Problems = append(out.Problems, fmt.Sprintf(format, args...)) }
 	var waiting []*event.Record
-	if err = c.ledger.View(func(tx event.Tx) error {
+	if err = c.ledger.View(func(tx *store.Tx) error {
 		byOutcome := map[event.Outcome]int64{}
 		if err := tx.Each(event.Filter{OldestFirst: true}, func(r *event.Record) bool {
 			out.Records++
@@ -50,10 +49,9 @@ func (c *core) check(ctx context.Context) (out admin.Check, err error) {
 			return context.Cause(ctx)
 		}
 		out.Queued = int(byOutcome[event.Queued])
-		counts := tx.Counts()
 		for _, o := range event.Outcomes {
 			// Counters outlive the records that retention takes; what is queued never goes.
-			counted, found := counts[string(o)], byOutcome[o]
+			counted, found := tx.Counted(string(o)), byOutcome[o]
 			if counted < found || o == event.Queued && counted != found {
 				problem("%d events are counted as %s, the ledger holds %d", counted, o, found)
 			}
@@ -64,15 +62,22 @@ func (c *core) check(ctx context.Context) (out admin.Check, err error) {
 				problem("incident %s is listed as open and is closed", ep.Key)
 			}
 		}
-		if floor, applied := tx.Floor(), tx.Progress().Applied; floor > applied {
-			problem("events are settled up to %d, and known only up to %d", floor, applied)
+		line := 0
+		for w := range tx.Waiting(event.Position{}) {
+			line++
+			if r, err := tx.Brief(w.ReceivedAt, w.Pos); err != nil || r == nil || r.Outcome != event.Queued || r.At != w.At {
+				problem("at %s.%d an event is queued that the ledger does not know as such", w.At.NotificationID(), w.At.Item)
+			}
+		}
+		if line != out.Queued {
+			problem("%d events are in line, and %d records say that they are queued", line, out.Queued)
 		}
 		return nil
 	}); err != nil {
 		return out, err
 	}
 	for _, r := range waiting {
-		_, err := c.queue.Event(ctx, r.Seq)
+		_, err := c.notification(ctx, r.Pos)
 		if err == nil {
 			continue
 		}
@@ -80,9 +85,9 @@ func (c *core) check(ctx context.Context) (out admin.Check, err error) {
 			return out, err
 		}
 		if now, ferr := c.ledger.Find(r.ID); ferr == nil && now.Outcome != event.Queued {
-			continue // settled, and gone, while we looked
+			continue // settled, and gone, meanwhile
 		}
-		problem("event %s waits, but cannot be read: %v", r.ID, err)
+		problem("event %s is queued, but its notification cannot be read: %v", r.ID, err)
 	}
 	return out, nil
 }
@@ -94,19 +99,13 @@ const copyMost = 1 << 30
 var errTooLarge = errors.New("the data directory is too large to be copied for a look")
 
 // Inspect checks a data directory that no service holds. It looks at a copy,
-// because opening the original would already mend it.
+// because opening the original would already repair it.
 func Inspect(ctx context.Context, cfg *config.Config) (admin.Check, error) {
-	// bbolt's lock: while we hold it, nobody writes.
-	f, err := os.Open(filepath.Join(cfg.DataDir, store.FileName))
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(cfg.DataDir, store.FileName)); errors.Is(err, fs.ErrNotExist) {
 		return admin.Check{}, errors.New("there is no ledger yet")
 	}
-	if err != nil {
+	if err := store.Free(cfg.DataDir); err != nil {
 		return admin.Check{}, err
-	}
-	defer func() { _ = f.Close() }()
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
-		return admin.Check{}, fmt.Errorf("%w: %s", store.ErrLocked, cfg.DataDir)
 	}
 	var size int64
 	if err := filepath.WalkDir(cfg.DataDir, func(_ string, d fs.DirEntry, err error) error {

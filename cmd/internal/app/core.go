@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
-	"pmm-callgoose/store/event"
-	"pmm-callgoose/store/event/faultpoint"
+	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/queue"
 	"pmm-callgoose/worker"
 	"pmm-callgoose/worker/callgoose"
@@ -19,21 +19,21 @@ import (
 
 // core is everything that lives between two openings of the store.
 type core struct {
-	ledger   *store.Store
-	queue    *queue.Queue
-	splitter *worker.Splitter
-	deliver  *worker.Deliverer
-	source   *queue.Deliveries
-	fresh    bool
-	running  atomic.Bool // recovery is over
-	// deliverer makes one that gets its events elsewhere.
-	deliverer func(worker.Source, worker.Bodies) *worker.Deliverer
+	ledger    *store.Store
+	queue     *queue.Queue
+	builder   *worker.Builder
+	splitter  *worker.Splitter
+	deliver   *worker.Deliverer
+	retention *worker.Retention
+	marker    *worker.Marker
+	byName    bool        // --incident-by alertname
+	running   atomic.Bool // splitting and delivering
 }
 
-// openCore locks the directory, opens ledger and queue, and makes the workers.
-// Webhooks can be accepted as soon as it returns; run does the rest.
+// openCore opens ledger and queue, and makes the workers. The caller holds the
+// directory's lock. Webhooks can be accepted as soon as it returns; run does the rest.
 func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, err error) {
-	c, log := &core{}, opts.Logger
+	c, log := &core{byName: cfg.IncidentBy == "alertname"}, opts.Logger
 	defer func() {
 		if err != nil {
 			c.close()
@@ -45,21 +45,21 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	if m := opts.metrics; m != nil {
 		storeConfig.Committed, synced, observer = m.LedgerCommit, m.IntakeCommit, m
 	}
-	if c.ledger, c.fresh, err = store.Open(storeConfig); err != nil {
+	if c.ledger, _, err = store.Open(storeConfig); err != nil {
 		return nil, err
 	}
 	faultpoint.Here("start-ledger")
-	known := c.ledger.Summary()
 	c.queue, err = queue.Open(ctx, queue.Config{
-		Dir: cfg.DataDir, URL: cfg.NATSURL.Reveal(),
-		MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
-		AfterNotification: known.Progress.At.Seq, AfterEvent: max(known.Progress.Applied, known.Floor),
-		Logger: log, NoSync: opts.NoSync, Synced: synced,
+		Dir: cfg.DataDir, URL: cfg.NATSURL.Reveal(), MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
+		After: c.ledger.Summary().Progress.Seq, Logger: log, NoSync: opts.NoSync, Synced: synced,
 	})
 	if err != nil {
 		return nil, err
 	}
 	faultpoint.Here("start-queue")
+	if c.marker, err = worker.Begin(ctx, c.queue, c.ledger, log); err != nil {
+		return nil, err
+	}
 	sender, err := callgoose.New(callgoose.Config{
 		URL: cfg.CallgooseURL, From: cfg.CallgooseFrom, Token: cfg.CallgooseToken.Reveal,
 		Query: cfg.CallgooseAuth == "query", CAFile: cfg.CallgooseCA, Timeout: cfg.Timeout,
@@ -68,60 +68,47 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	if err != nil {
 		return nil, err
 	}
-	c.splitter = worker.NewSplitter(worker.SplitConfig{
-		From: cfg.CallgooseFrom, ByAlertname: cfg.IncidentBy == "alertname",
-		ResendAfter: cfg.ResendAfter, Collapse: cfg.OnBacklog == "collapse", LateAfter: cfg.LateAfter, Retention: cfg.Retention, MinFree: cfg.MinFree, Logger: log,
-		Observer: observer,
-	}, c.queue, c.ledger)
-	rules := worker.DeliverConfig{
+	c.wire(cfg, log, observer, sender)
+	return c, nil
+}
+
+// wire makes the workers and introduces them to each other.
+func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observer, sender *callgoose.Client) {
+	notes := worker.NewNotes(c.queue.Read)
+	c.builder = worker.NewBuilder(notes, c.ledger)
+	c.deliver = worker.NewDeliverer(worker.DeliverConfig{
 		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, RetryFor: cfg.RetryFor,
-		Concurrency: cfg.Concurrency, Rate: cfg.Rate, LateAfter: cfg.LateAfter,
-		Collapse: cfg.OnBacklog == "collapse", Logger: log, Observer: observer,
-		Restore: c.splitter.Restore,
+		Concurrency: cfg.Concurrency, Rate: cfg.Rate, ByAlertname: c.byName, Logger: log, Observer: observer,
 		Refresh: func() bool {
 			changed, err := cfg.CallgooseToken.Reload()
 			return err == nil && changed
 		},
-	}
-	c.deliverer = func(source worker.Source, bodies worker.Bodies) *worker.Deliverer {
-		return worker.NewDeliverer(rules, source, bodies, c.ledger, sender)
-	}
-	c.deliver = c.deliverer(lateSource{c}, c.queue)
-	return c, nil
+	}, c.ledger, c.builder, sender)
+	c.splitter = worker.NewSplitter(worker.SplitConfig{
+		Form:        worker.Form{From: cfg.CallgooseFrom, ByAlertname: c.byName, LateAfter: cfg.LateAfter},
+		ResendAfter: cfg.ResendAfter, Collapse: cfg.OnBacklog == "collapse",
+		Claim: c.deliver.MayClaim, Decided: c.deliver.Wake, Logger: log, Observer: observer,
+	}, c.queue, notes, c.ledger)
+	c.retention = worker.NewRetention(worker.RetentionConfig{Keep: cfg.Retention, MinFree: cfg.MinFree, Logger: log}, c.queue, c.ledger)
 }
 
-// lateSource is the stream of deliveries, which is opened only after recovery.
-type lateSource struct{ c *core }
-
-func (s lateSource) Next() (event.Delivery, error) { return s.c.source.Next() }
-func (s lateSource) Ack(seq uint64)                { s.c.source.Ack(seq) }
-func (s lateSource) Close()                        { s.c.source.Close() }
-
-// run recovers, then splits and delivers until ctx ends (nil) or the store
-// fails. It returns when every goroutine of the core has ended.
+// run splits and delivers until ctx ends (nil) or the store fails. It returns when
+// every goroutine of the core has ended.
 func (c *core) run(ctx context.Context) error {
-	if err := c.splitter.Recover(ctx, c.fresh); err != nil {
-		return err
-	}
-	var err error
-	if c.source, err = c.queue.Deliver(ctx, c.ledger.Summary().Floor); err != nil {
-		return err
-	}
 	faultpoint.Here("start-done")
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	c.running.Store(true)
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := c.splitter.Run(ctx); err != nil {
-			stop(fmt.Errorf("split: %w", err))
-		}
-	})
-	wg.Go(func() {
-		if err := c.deliver.Run(ctx); err != nil {
-			stop(fmt.Errorf("deliver: %w", err))
-		}
-	})
+	for name, run := range map[string]func(context.Context) error{
+		"split": c.splitter.Run, "deliver": c.deliver.Run, "retention": c.retention.Run, "mark": c.marker.Run,
+	} {
+		wg.Go(func() {
+			if err := run(ctx); err != nil {
+				stop(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	c.running.Store(true)
 	wg.Go(func() {
 		select {
 		case err := <-c.queue.Failed():

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -30,8 +29,8 @@ type Offline struct {
 	Plan admin.Plan
 }
 
-// OpenOffline copies the directory, brings its ledger up to date (waiting
-// notifications are split), and chooses events. Unlike a replay through the
+// OpenOffline copies the directory, brings its ledger up to date (what is not
+// split yet is), and chooses events. Unlike a replay through the
 // service it takes queued events too: there is nobody else to send them.
 func OpenOffline(ctx context.Context, cfg *config.Config, r admin.ReplayRequest, transport http.RoundTripper, log *slog.Logger) (_ *Offline, err error) {
 	if _, err := os.Stat(filepath.Join(cfg.DataDir, "jetstream")); err != nil {
@@ -49,12 +48,12 @@ func OpenOffline(ctx context.Context, cfg *config.Config, r admin.ReplayRequest,
 	if err := o.core.splitter.CatchUp(ctx); err != nil {
 		return nil, err
 	}
-	o.Plan, o.refs, err = plan(o.core, r, true)
+	o.Plan, o.refs, err = plan(ctx, o.core, r, true)
 	return o, err
 }
 
 // openCopy copies the data directory and opens the copy, its ledger brought up
-// to what the streams hold. The caller closes the core and removes the copy.
+// to what the stream holds. The caller closes the core and removes the copy.
 func openCopy(ctx context.Context, cfg *config.Config, opts Options) (c *core, dir string, err error) {
 	if dir, err = os.MkdirTemp("", "pmm-callgoose-copy-"); err != nil {
 		return nil, "", err
@@ -75,10 +74,8 @@ func openCopy(ctx context.Context, cfg *config.Config, opts Options) (c *core, d
 	}
 	own := *cfg
 	own.DataDir, own.MaxStore, own.MinFree, own.Retention = dir, 1<<50, 0, 0
-	if c, err = openCore(ctx, &own, opts); err != nil {
-		return nil, "", err
-	}
-	return c, dir, c.splitter.Recover(ctx, c.fresh)
+	c, err = openCore(ctx, &own, opts)
+	return c, dir, err
 }
 
 // Close removes the copy.
@@ -92,29 +89,31 @@ func (o *Offline) Close() {
 // Send sends what was chosen, oldest first and in order, until every event is
 // settled or ctx ends.
 func (o *Offline) Send(ctx context.Context) (admin.Job, error) {
-	run, stop := context.WithCancel(ctx)
-	defer stop()
-	src := &chosen{
-		core: o.core, refs: o.refs, first: o.core.queue.LastEvent() + 1, // the floor is never behind it
-		settled: make(map[worker.Ref]bool, len(o.refs)), all: stop, closed: make(chan struct{}),
-	}
 	job := admin.Job{Total: len(o.refs), Outcomes: map[event.Outcome]int{}}
 	if len(o.refs) == 0 {
 		return job, nil
 	}
-	if err := o.core.ledger.Do(ctx, func(tx event.Tx) error { return tx.SetFloor(src.first - 1) }); err != nil {
+	if err := o.queueUp(ctx); err != nil {
 		return job, err
 	}
-	if err := o.core.deliverer(src, src).Run(run); err != nil && run.Err() == nil {
+	run, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { // until nothing is waiting
+		for run.Err() == nil && o.core.ledger.Summary().Counts[string(event.Queued)] > 0 {
+			time.Sleep(20 * time.Millisecond)
+		}
+		stop()
+	}()
+	if err := o.core.deliver.Run(run); err != nil {
 		return job, err
 	}
-	err := o.core.ledger.View(func(tx event.Tx) error {
+	err := o.core.ledger.View(func(tx *store.Tx) error {
 		for _, ref := range o.refs {
-			rec, err := tx.Record(ref.ReceivedAt, ref.Pos)
+			rec, err := tx.Brief(ref.ReceivedAt, ref.Pos)
 			if err != nil {
 				return err
 			}
-			if rec != nil && src.settled[ref] {
+			if rec != nil && rec.Outcome != event.Queued {
 				job.Settled++
 				job.Outcomes[rec.Outcome]++
 			}
@@ -128,73 +127,38 @@ func (o *Offline) Send(ctx context.Context) (admin.Job, error) {
 	return job, err
 }
 
-// chosen hands out chosen events in their order, under sequences of their own
-// behind everything that the stream ever used.
-type chosen struct {
-	core  *core
-	refs  []worker.Ref
-	first uint64 // sequence of the first
-	next  int    // owned by the caller of Next
-
-	mu      sync.Mutex // guards settled
-	settled map[worker.Ref]bool
-	all     func() // called when every event is settled
-
-	closed chan struct{}
-	end    sync.Once
+// queueUp makes the copy's line hold what was chosen, and nothing else.
+func (o *Offline) queueUp(ctx context.Context) error {
+	return o.core.ledger.Do(ctx, func(tx *store.Tx) error {
+		var all []event.Waiting
+		for w := range tx.Waiting(event.Position{}) {
+			all = append(all, w)
+		}
+		for i := range all {
+			r, err := tx.Record(all[i].ReceivedAt, all[i].Pos)
+			if err == nil && r != nil {
+				_, err = worker.Park(tx, r, "not chosen")
+			}
+			if err := cmp.Or(err, tx.DropWaiting(all[i].At)); err != nil {
+				return err
+			}
+		}
+		for _, ref := range o.refs {
+			r, err := tx.Record(ref.ReceivedAt, ref.Pos)
+			if err != nil || r == nil {
+				return err
+			}
+			r.At, r.Outcome, r.Reason, r.SettledAt = ref.Pos, event.Queued, "", time.Time{}
+			if err := cmp.Or(tx.PutRecord(r), tx.PutWaiting(&event.Waiting{
+				At: ref.Pos, Pos: ref.Pos, ReceivedAt: ref.ReceivedAt, Cause: event.Replay, Status: r.Status,
+				Key: r.Key, Source: r.Source, Alertname: r.Alertname, QueuedAt: time.Now().UTC(), ClaimedAt: r.ClaimedAt,
+			})); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
-
-func (c *chosen) read(ctx context.Context, i int) (*event.Event, error) {
-	ref := c.refs[i]
-	var rec *event.Record
-	if err := c.core.ledger.View(func(tx event.Tx) (err error) {
-		rec, err = tx.Record(ref.ReceivedAt, ref.Pos)
-		return err
-	}); err != nil {
-		return nil, err
-	}
-	if rec == nil {
-		return nil, event.ErrGone
-	}
-	e, err := c.core.queue.Event(ctx, rec.Seq)
-	if err == nil {
-		e.Settled, e.QueuedAt = "", time.Now().UTC() // --retry-for counts from now
-	}
-	return e, err
-}
-
-// Next implements worker.Source.
-func (c *chosen) Next() (event.Delivery, error) {
-	if c.next == len(c.refs) {
-		<-c.closed
-		return event.Delivery{}, errors.New("all were handed out")
-	}
-	i := c.next
-	c.next++
-	e, err := c.read(context.Background(), i)
-	return event.Delivery{Seq: c.first + uint64(i), Event: e, Err: err}, nil
-}
-
-// Event implements worker.Bodies.
-func (c *chosen) Event(ctx context.Context, seq uint64) (*event.Event, error) {
-	if seq < c.first || seq >= c.first+uint64(len(c.refs)) {
-		return nil, event.ErrGone
-	}
-	return c.read(ctx, int(seq-c.first))
-}
-
-// Ack implements worker.Source.
-func (c *chosen) Ack(seq uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.settled[c.refs[seq-c.first]] = true
-	if len(c.settled) == len(c.refs) {
-		c.all()
-	}
-}
-
-// Close implements worker.Source.
-func (c *chosen) Close() { c.end.Do(func() { close(c.closed) }) }
 
 // copyTree copies a file or a directory. What is not there is left out.
 func copyTree(from, to string) error {

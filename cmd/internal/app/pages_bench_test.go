@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/admin/web"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/event"
 )
@@ -68,7 +68,7 @@ func BenchmarkPages(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	h := admin.New(admin.Config{Source: a, Replayer: a, Carrier: a, Pages: a})
+	h := web.New(web.Config{Source: a, Replayer: a, Carrier: a, Pages: a})
 	for _, p := range []struct{ name, path string }{
 		{"overview", "/"},
 		{"overview-week", "/?hours=168"},

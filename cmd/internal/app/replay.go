@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker"
 )
@@ -45,26 +47,18 @@ func (j *jobs) start(ctx context.Context, wg *sync.WaitGroup) {
 
 // plan chooses the events and counts them; queued ones only where nobody else
 // sends them.
-func plan(c *core, r admin.ReplayRequest, queued bool) (p admin.Plan, refs []worker.Ref, err error) {
-	type chosen struct {
-		ref     worker.Ref
-		id, key string
-		status  event.Status
-		outcome event.Outcome
+func plan(ctx context.Context, c *core, r admin.ReplayRequest, queued bool) (p admin.Plan, refs []worker.Ref, err error) {
+	first, err := c.queue.First(ctx)
+	if err != nil {
+		return p, nil, err
 	}
-	var list []chosen
 	asked := newAsked(r.Filter)
-	err = c.ledger.Each(r.Filter, func(rec *event.Record) bool {
-		asked.found(rec)
-		switch {
-		case rec.Outcome == event.Queued && !queued:
-			p.Waiting++
-		case rec.Seq == 0 || rec.Status == "" || rec.Outcome == event.Suppressed:
-			p.NoEvent++
-		default:
-			list = append(list, chosen{worker.Ref{ReceivedAt: rec.ReceivedAt, Pos: rec.Pos}, rec.ID, rec.Key, rec.Status, rec.Outcome})
-		}
-		return true
+	var chosen worker.Choice
+	err = c.ledger.View(func(tx *store.Tx) (err error) {
+		chosen, err = worker.Choose(tx, r.Filter, worker.Rules{
+			ByAlertname: c.byName, IncludeClosed: r.IncludeClosed, Queued: queued, Limit: r.Limit, First: first,
+		}, asked.found)
+		return err
 	})
 	if err == nil {
 		err = asked.missing()
@@ -72,36 +66,10 @@ func plan(c *core, r admin.ReplayRequest, queued bool) (p admin.Plan, refs []wor
 	if err != nil {
 		return p, nil, err
 	}
-	// The ledger lists by day, and what was imported may be of an earlier one.
-	slices.SortFunc(list, func(a, b chosen) int { return a.ref.Pos.Compare(b.ref.Pos) })
-	incidents := map[string]bool{}
-	err = c.ledger.View(func(tx event.Tx) error {
-		for _, e := range list {
-			if r.Limit > 0 && p.Events == r.Limit { // of those that go out
-				break
-			}
-			if e.status == event.Firing && !r.IncludeClosed && e.outcome != event.Queued {
-				ep, err := tx.Episode(e.key)
-				if err != nil {
-					return err
-				}
-				if ep == nil || !ep.Open || ep.Firing != e.ref.Pos {
-					p.Closed++
-					continue
-				}
-			}
-			p.Count(e.status)
-			if p.Outcomes == nil {
-				p.Outcomes = map[event.Outcome]int{}
-			}
-			p.Outcomes[e.outcome]++
-			incidents[e.key] = true
-			refs = append(refs, e.ref)
-		}
-		return nil
-	})
-	p.Incidents = len(incidents)
-	return p, refs, err
+	return admin.Plan{
+		Events: len(chosen.Refs), Firing: chosen.Firing, Resolved: chosen.Resolved, Incidents: chosen.Incidents, Outcomes: chosen.Outcomes,
+		Closed: chosen.Closed, Superseded: chosen.Superseded, Waiting: chosen.Waiting, NoEvent: chosen.NoEvent, Gone: chosen.Gone,
+	}, chosen.Refs, nil
 }
 
 // asked are the IDs of a filter that were not found yet. A wrong ID must not
@@ -126,13 +94,13 @@ func (a asked) missing() error {
 		admin.ErrNotFound, strings.Join(slices.Sorted(maps.Keys(a)), ", "))
 }
 
-// Replay implements admin.Replayer.
-func (a *App) Replay(_ context.Context, r admin.ReplayRequest) (admin.Plan, error) { //nolint:contextcheck // a job outlives the request
+// Replay implements web.Replayer.
+func (a *App) Replay(ctx context.Context, r admin.ReplayRequest) (admin.Plan, error) { //nolint:contextcheck // a job outlives the request
 	c := a.core.Load()
 	if c == nil {
 		return admin.Plan{}, a.whyClosed()
 	}
-	p, refs, err := plan(c, r, false)
+	p, refs, err := plan(ctx, c, r, false)
 	if err != nil || r.DryRun {
 		return p, err
 	}
@@ -151,8 +119,8 @@ func (a *App) Replay(_ context.Context, r admin.ReplayRequest) (admin.Plan, erro
 		a.jobs.all = a.jobs.all[1:]
 	}
 	a.jobs.all = append(a.jobs.all, j)
-	ctx := a.jobs.ctx
-	a.jobs.wg.Go(func() { a.enqueue(ctx, j, refs, r.Rate) })
+	run := a.jobs.ctx
+	a.jobs.wg.Go(func() { a.enqueue(run, j, refs, r.Rate) })
 	a.log.Info("replay", "events", p.Events, "firing", p.Firing, "resolved", p.Resolved, "incidents", p.Incidents)
 	return p, nil
 }
@@ -177,15 +145,15 @@ func (a *App) enqueue(ctx context.Context, j *job, refs []worker.Ref, perSecond 
 			if c == nil {
 				return a.whyClosed()
 			}
-			n, err := c.splitter.Requeue(ctx, some)
+			queued, err := c.splitter.Requeue(ctx, some)
 			if err != nil {
 				return err
 			}
 			refs = refs[len(some):]
 			j.mu.Lock()
-			j.state.InLine += n
-			j.state.Gone += len(some) - n
-			j.unknown = append(j.unknown, some...)
+			j.state.InLine += len(queued)
+			j.state.Gone += len(some) - len(queued)
+			j.unknown = append(j.unknown, queued...)
 			j.mu.Unlock()
 		}
 		return nil
@@ -198,7 +166,7 @@ func (a *App) enqueue(ctx context.Context, j *job, refs []worker.Ref, perSecond 
 	}
 }
 
-// ReplayJob implements admin.Replayer.
+// ReplayJob implements web.Replayer.
 func (a *App) ReplayJob(id int) (admin.Job, error) {
 	a.jobs.mu.Lock()
 	var j *job
@@ -214,7 +182,7 @@ func (a *App) ReplayJob(id int) (admin.Job, error) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	err := c.ledger.View(func(tx event.Tx) error {
+	err := c.ledger.View(func(tx *store.Tx) error {
 		left := j.unknown[:0]
 		for _, ref := range j.unknown {
 			rec, err := tx.Record(ref.ReceivedAt, ref.Pos)
@@ -240,20 +208,7 @@ func (a *App) ReplayJob(id int) (admin.Job, error) {
 	return out, err
 }
 
-// forgetEpisode closes the episode that a dropped dead letter began, when Callgoose
-// never had anything of it: while the alert fires PMM says so again, and that goes
-// out; and Callgoose is not told of a recovery from what it does not know.
-func forgetEpisode(tx event.Tx, r *event.Record) error {
-	ep, err := tx.Episode(r.Key)
-	if err != nil || ep == nil || !ep.Open || ep.Firing != r.Pos ||
-		slices.ContainsFunc(r.Attempts, func(a event.Attempt) bool { return a.Result == string(event.Delivered) }) {
-		return err
-	}
-	ep.Open, ep.Count = false, ep.Count-1
-	return tx.PutEpisode(ep)
-}
-
-// DropDeadLetters implements admin.Replayer.
+// DropDeadLetters implements web.Replayer.
 func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin.Plan, err error) {
 	c := a.core.Load()
 	if c == nil {
@@ -263,7 +218,7 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 	f.Outcomes = []event.Outcome{event.Dead}
 	var ids []string
 	var mistaken error // in what was asked: the commit is shared with others, who made none
-	drop := func(tx event.Tx) error {
+	drop := func(tx *store.Tx) error {
 		p, ids, mistaken = admin.Plan{}, nil, nil
 		incidents := map[string]bool{}
 		var list []*event.Record
@@ -285,7 +240,7 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 			list = nil
 		}
 		for _, rec := range list {
-			if err := errors.Join(tx.DropRecord(rec), forgetEpisode(tx, rec)); err != nil {
+			if err := worker.Forget(tx, rec); err != nil {
 				return err
 			}
 		}
@@ -300,4 +255,57 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 		return admin.Plan{}, err
 	}
 	return p, nil
+}
+
+// ParkEvent implements web.Replayer.
+func (a *App) ParkEvent(ctx context.Context, id string) error {
+	c := a.core.Load()
+	if c == nil {
+		return a.whyClosed()
+	}
+	found, err := c.ledger.Find(id)
+	if errors.Is(err, store.ErrNotFound) {
+		return admin.ErrNotFound
+	}
+	parked := false
+	if err == nil {
+		err = c.ledger.Do(ctx, func(tx *store.Tx) error {
+			r, err := tx.Record(found.ReceivedAt, found.Pos)
+			if err == nil && r != nil {
+				parked, err = worker.Park(tx, r, "parked by an operator")
+			}
+			return err
+		})
+	}
+	if err == nil && !parked {
+		err = fmt.Errorf("%w: event %s is not queued", admin.ErrNotFound, id)
+	}
+	if err == nil {
+		a.log.Warn("an event was parked by an operator", "event_id", id, "event_key", found.Key)
+		c.deliver.Wake()
+	}
+	return err
+}
+
+// CloseIncident implements web.Replayer: the recovery goes the way of any other.
+func (a *App) CloseIncident(ctx context.Context, key string) error {
+	c := a.core.Load()
+	if c == nil {
+		return a.whyClosed()
+	}
+	var n *event.Notification
+	err := c.ledger.View(func(tx *store.Tx) (err error) {
+		n, err = worker.CloseBody(tx, key, time.Now().UTC())
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("%w: no alert is open under %s", admin.ErrNotFound, key)
+	}
+	if err == nil {
+		_, err = c.queue.Publish(ctx, *n)
+	}
+	if err == nil {
+		a.log.Warn("an incident is closed by an operator", "event_key", key)
+	}
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker"
 )
@@ -69,8 +70,8 @@ func (a *App) watchSilence(ctx context.Context) {
 func (w *silenceWatch) look(c *core) (heard, open map[string]time.Time, caughtUp bool, err error) {
 	last := c.queue.LastNotification()
 	open = map[string]time.Time{}
-	err = c.ledger.View(func(tx event.Tx) error {
-		caughtUp, heard = tx.Progress().At.Seq >= last, tx.Heard()
+	err = c.ledger.View(func(tx *store.Tx) error {
+		caughtUp, heard = tx.Progress().Seq >= last, tx.Heard()
 		if w.known == nil {
 			w.known = map[string]bool{}
 			for ep := range tx.OpenEpisodes("", "") {
@@ -144,7 +145,9 @@ func (w *silenceWatch) decide(now time.Time, heard, open map[string]time.Time) (
 func (a *App) tellSilence(ctx context.Context, c *core, now time.Time, s worker.Silence) {
 	body, err := s.Body()
 	if err == nil {
-		_, err = c.queue.PublishNotification(ctx, event.Notification{Source: s.Source, ReceivedAt: now.UTC(), Body: body, Alerts: 1})
+		_, err = c.queue.Publish(ctx, event.Notification{
+			Source: s.Source, Origin: event.FromService, BeganAt: now.UTC(), ReceivedAt: now.UTC(), Body: body, Alerts: 1,
+		})
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:

@@ -14,10 +14,9 @@ import (
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker"
-	"pmm-callgoose/worker/callgoose"
 )
 
-// Ready implements admin.Source: would a webhook be answered with 202?
+// Ready implements web.Source: would a webhook be answered with 202?
 func (a *App) Ready() error {
 	c := a.core.Load()
 	if c == nil {
@@ -26,10 +25,10 @@ func (a *App) Ready() error {
 	return c.queue.Full()
 }
 
-// Settings implements admin.Source.
+// Settings implements web.Source.
 func (a *App) Settings() any { return a.cfg.Effective() }
 
-// Status implements admin.Source.
+// Status implements web.Source.
 func (a *App) Status(context.Context) (admin.Status, error) {
 	s, ok := a.observe()
 	c := a.core.Load()
@@ -97,7 +96,7 @@ func sources(c *core, rules config.Expect) ([]admin.PMM, error) {
 		names[name] = heard[name]
 	}
 	list := make([]admin.PMM, 0, len(names))
-	err := c.ledger.View(func(tx event.Tx) error {
+	err := c.ledger.View(func(tx *store.Tx) error {
 		for _, name := range slices.Sorted(maps.Keys(names)) {
 			s := admin.PMM{Name: name, LastHeardAt: timeOrNil(heard[name]), ExpectEvery: every[name].Seconds()}
 			ep, err := tx.Episode(worker.SilenceKey(name))
@@ -122,7 +121,7 @@ func timeOrNil(t time.Time) *time.Time {
 	return &t
 }
 
-// Events implements admin.Source.
+// Events implements web.Source.
 func (a *App) Events(_ context.Context, f event.Filter, limit int) (list []*event.Record, err error) {
 	c := a.core.Load()
 	if c == nil {
@@ -135,7 +134,7 @@ func (a *App) Events(_ context.Context, f event.Filter, limit int) (list []*even
 	return list, err
 }
 
-// Event implements admin.Source.
+// Event implements web.Source.
 func (a *App) Event(ctx context.Context, id string) (*admin.Detail, error) {
 	c := a.core.Load()
 	if c == nil {
@@ -149,56 +148,44 @@ func (a *App) Event(ctx context.Context, id string) (*admin.Detail, error) {
 		return nil, err
 	}
 	d := &admin.Detail{Row: admin.NewRow(r), NextTry: c.nextTry(r)}
-	if r.Seq != 0 {
-		body, raw, err := c.sent(ctx, r)
-		switch {
-		case errors.Is(err, event.ErrGone):
-			d.Missing = "the event's body is no longer stored (--retention)"
-		case errors.Is(err, event.ErrDamaged):
-			d.Missing = "the event's body is damaged on disk"
-		case err != nil:
+	if r.Status == "" {
+		raw, err := c.builder.Raw(ctx, r)
+		d.Raw = asJSON(raw)
+		return d, missing(d, err)
+	}
+	if r.IsEvent() {
+		if d.Sent, err = c.builder.Body(ctx, r, r.ClaimedAt); missing(d, err) != nil {
 			return nil, err
-		case raw:
-			d.Raw = asJSON(body)
-			return d, nil
-		default:
-			d.Sent = body
 		}
 	}
-	notes, err := c.queue.Notifications(ctx, r.Pos.Seq)
+	n, err := c.notification(ctx, r.Pos)
+	d.Raw = asJSON(n.Body)
+	return d, missing(d, err)
+}
+
+// missing says in d why something cannot be shown; other errors are returned.
+func missing(d *admin.Detail, err error) error {
 	switch {
 	case errors.Is(err, event.ErrGone):
 		d.Missing = "the notification is no longer stored (--retention)"
 	case errors.Is(err, event.ErrDamaged):
 		d.Missing = "the notification is damaged on disk"
-	case err != nil:
-		return nil, err
-	case int(r.Pos.Note) < len(notes):
-		d.Raw = asJSON(notes[r.Pos.Note].Body)
+	default:
+		return err
 	}
-	return d, nil
+	return nil
 }
 
-// sent reads the body of r as Callgoose gets it. raw: it is no event, but what
-// could not be used. event.ErrGone or event.ErrDamaged when it cannot be read.
-func (c *core) sent(ctx context.Context, r *event.Record) (body []byte, raw bool, err error) {
-	e, err := c.queue.Event(ctx, r.Seq)
-	switch {
-	case err != nil:
-		return nil, false, err
-	case e.Settled == event.Dead:
-		return e.Body, true, nil
-	case len(e.Body) == 0: // retention kept only its episode
-		return nil, false, event.ErrGone
-	case r.DelayedBy == "":
-		return e.Body, false, nil
-	}
-	by, err := time.ParseDuration(r.DelayedBy)
+// notification reads the one that a position belongs to.
+func (c *core) notification(ctx context.Context, pos event.Position) (n event.Notification, err error) {
+	notes, err := c.queue.Read(ctx, pos.Seq)
 	if err != nil {
-		return nil, false, err
+		return n, err
 	}
-	body, err = callgoose.Late(e.Body, by)
-	return body, false, err
+	if int(pos.Note) >= len(notes) {
+		return n, event.ErrDamaged
+	}
+	return notes[pos.Note], notes[pos.Note].Err
 }
 
 // nextTry is when the event is tried again; nil when it is settled, or comes
@@ -208,14 +195,14 @@ func (c *core) nextTry(r *event.Record) *time.Time {
 		return nil
 	}
 	for _, n := range c.deliver.View().Next {
-		if n.Seq == r.Seq {
-			return timeOrNil(n.At)
+		if n.At == r.At {
+			return timeOrNil(n.Time)
 		}
 	}
 	return nil
 }
 
-// History implements admin.Pages.
+// History implements web.Pages.
 func (a *App) History(since time.Time) ([]event.Minute, error) {
 	c := a.core.Load()
 	if c == nil {
@@ -224,7 +211,7 @@ func (a *App) History(since time.Time) ([]event.Minute, error) {
 	return c.ledger.History(since)
 }
 
-// Changes implements admin.Pages.
+// Changes implements web.Pages.
 func (a *App) Changes() uint64 {
 	if c := a.core.Load(); c != nil {
 		return c.ledger.Changes()
@@ -234,6 +221,9 @@ func (a *App) Changes() uint64 {
 
 // asJSON is raw as it can stand in a JSON answer: itself, or as a string.
 func asJSON(raw []byte) json.RawMessage {
+	if raw == nil {
+		return nil
+	}
 	if json.Valid(raw) {
 		return raw
 	}

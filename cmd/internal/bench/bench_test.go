@@ -64,10 +64,10 @@ func TestLatency(t *testing.T) {
 	for n := 100; n > 0; n-- {
 		list = append(list, time.Duration(n)*time.Millisecond)
 	}
-	if got, want := latency(list), (Latency{50, 90, 99, 100}); got != want {
+	if got, want := Percentiles(list), (Latency{50, 90, 99, 100}); got != want {
 		t.Errorf("%+v", got)
 	}
-	if latency(nil) != (Latency{}) {
+	if Percentiles(nil) != (Latency{}) {
 		t.Error("nothing was measured")
 	}
 }
@@ -76,7 +76,7 @@ func TestLoadCountsAndResolves(t *testing.T) {
 	state := make(map[string]bool) // guarded by the channel below
 	lock := make(chan struct{}, 1)
 	refuse := 3
-	url, stop, err := server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		buf := make([]byte, r.ContentLength)
 		for n := 0; n < len(buf); {
 			m, err := r.Body.Read(buf[n:])
@@ -97,12 +97,9 @@ func TestLoadCountsAndResolves(t *testing.T) {
 		}
 		w.WriteHeader(http.StatusAccepted)
 	}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
+	defer srv.Close()
 	l := &Load{
-		Target: Target{URL: url, Header: http.Header{"X-Test": {"yes"}}},
+		Target: Target{URL: srv.URL, Header: http.Header{"X-Test": {"yes"}}},
 		Bodies: NewBodies(2, 500, 40), Connections: 4, Count: 27,
 	}
 	m, err := l.Run(t.Context())
@@ -119,7 +116,7 @@ func TestLoadCountsAndResolves(t *testing.T) {
 	}
 	l.Target.Header = nil
 	if _, err := l.Run(t.Context()); err == nil {
-		t.Error("twenty refusals on end are no error")
+		t.Error("twenty consecutive refusals are no error")
 	}
 	l.Connections = 40
 	if _, err := l.Run(t.Context()); err == nil {

@@ -49,6 +49,9 @@ func (b *Bodies) Body(dst []byte, n int) []byte {
 	return b.append(dst, n%b.groups, n/b.groups%2 == 0, time.Now())
 }
 
+// Firing is the number of alerts that fire after the bodies handed out so far.
+func (b *Bodies) Firing() int { return len(b.open()) * b.alerts }
+
 // open lists the groups that fire after next bodies.
 func (b *Bodies) open() (groups []int) {
 	rest, firing := b.next%b.groups, b.next/b.groups%2 == 0

@@ -58,8 +58,8 @@ type Latency struct {
 	Max float64 `json:"max"`
 }
 
-// latency sorts list.
-func latency(list []time.Duration) Latency {
+// Percentiles is the distribution of list, which it sorts.
+func Percentiles(list []time.Duration) Latency {
 	if len(list) == 0 {
 		return Latency{}
 	}
@@ -71,7 +71,7 @@ func latency(list []time.Duration) Latency {
 	return Latency{P50: at(0.5), P90: at(0.9), P99: at(0.99), Max: at(1)}
 }
 
-// refusals on end after which a load gives up.
+// maxRefusals is the number of consecutive refusals after which a load gives up.
 const maxRefusals = 20
 
 // Run sends the load. It returns what was measured also when ctx ended it.
@@ -83,7 +83,7 @@ func (l *Load) Run(ctx context.Context) (Measured, error) {
 	defer stop(nil)
 	var (
 		sent    atomic.Int64
-		bad     atomic.Int64 // refusals on end
+		bad     atomic.Int64 // consecutive refusals
 		first   = l.Bodies.next
 		took    = make([][]time.Duration, l.Connections)
 		mu      sync.Mutex // guards refused
@@ -125,7 +125,7 @@ func (l *Load) Run(ctx context.Context) (Measured, error) {
 					refused[strconv.Itoa(code)]++
 					mu.Unlock()
 					if bad.Add(1) == maxRefusals {
-						stop(fmt.Errorf("%d webhooks on end were answered %d", maxRefusals, code))
+						stop(fmt.Errorf("%d consecutive webhooks were answered %d", maxRefusals, code))
 					}
 					sleep(ctx, 20*time.Millisecond)
 				}
@@ -137,7 +137,7 @@ func (l *Load) Run(ctx context.Context) (Measured, error) {
 	l.follow(done, &sent)
 	m := Measured{Connections: l.Connections, Seconds: time.Since(began).Seconds(), Refused: refused}
 	all := slices.Concat(took...)
-	m.Webhooks, m.Alerts, m.Latency = len(all), len(all)*l.Bodies.alerts, latency(all)
+	m.Webhooks, m.Alerts, m.Latency = len(all), len(all)*l.Bodies.alerts, Percentiles(all)
 	m.PerSecond = float64(m.Webhooks) / m.Seconds
 	l.Bodies.next += int(sent.Load())
 	return m, context.Cause(ctx)

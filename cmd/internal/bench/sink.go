@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Sink stands where Callgoose does. It does as little as it can, so that what is
+// Sink stands where Callgoose does, in benchmarks. It does as little as it can, so that what is
 // measured is the forwarder, and still checks that the events of each key
 // arrive once and in order.
 type Sink struct {
@@ -27,7 +27,7 @@ type Sink struct {
 	Received atomic.Int64 // accepted
 	Wrong    atomic.Int64 // of them, twice or out of turn
 	first    atomic.Int64 // when the first was accepted since Open, Unix nanoseconds
-	hook     atomic.Pointer[func(n int, firing bool)]
+	hook     atomic.Pointer[func(key, turn int)]
 	turns    []atomic.Uint32 // by key number: how many were accepted
 
 	mu     sync.Mutex
@@ -63,8 +63,21 @@ func (s *Sink) Shut() { s.down.Store(true) }
 // Open makes it accept events again.
 func (s *Sink) Open() { s.first.Store(0); s.down.Store(false) }
 
+// Hook sets what is called with each event that is accepted: the number of its
+// key, and how many events of that key came so far. nil ends that.
+func (s *Sink) Hook(fn func(key, turn int)) {
+	if fn == nil {
+		s.hook.Store(nil)
+		return
+	}
+	s.hook.Store(&fn)
+}
+
+// FirstAt is when it accepted the first event since Open.
+func (s *Sink) FirstAt() time.Time { return time.Unix(0, s.first.Load()) }
+
 // Since is how long ago it accepted the first event since Open.
-func (s *Sink) Since() time.Duration { return time.Since(time.Unix(0, s.first.Load())) }
+func (s *Sink) Since() time.Duration { return time.Since(s.FirstAt()) }
 
 var (
 	fieldFinger = []byte(`"fingerprint":"` + prefix)
@@ -106,11 +119,12 @@ func (s *Sink) take(body []byte) {
 		return
 	}
 	firing := bytes.HasPrefix(status, []byte("firing"))
-	if turn := s.turns[n].Add(1); (turn%2 == 1) != firing {
+	turn := s.turns[n].Add(1)
+	if (turn%2 == 1) != firing {
 		s.Wrong.Add(1)
 	}
 	if hook := s.hook.Load(); hook != nil {
-		(*hook)(n, firing)
+		(*hook)(n, int(turn))
 	}
 	s.mu.Lock()
 	if len(s.bodies) < sample {

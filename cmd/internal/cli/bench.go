@@ -7,11 +7,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/bench"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest"
 )
 
@@ -41,16 +41,9 @@ func (p *program) benchCommand() *cli.Command {
 		&cli.IntFlag{Name: "keys", Value: 10_000, Usage: "how many alerts there are: each fires, recovers, fires again"},
 		&cli.StringFlag{Name: "source", Value: "bench", Usage: "the PMM server that the webhooks seem to come from"},
 		&cli.BoolFlag{Name: "yes", Usage: "send the load although it may reach a real Callgoose"},
-		&cli.BoolFlag{Name: "self", Usage: "start a forwarder and a sink of its own and measure everything"},
-		&cli.IntFlag{Name: "rounds", Value: 3, Usage: "--self: measure each this often, the median counts", Category: "With --self"},
-		&cli.IntFlag{Name: "backlog", Value: 100_000, Usage: "--self: events to queue, kill and drain; 0 leaves it out", Category: "With --self"},
-		&cli.IntFlag{Name: "backlog-keys", Value: 10_000, Usage: "--self: incident keys of the backlog", Category: "With --self"},
-		&cli.DurationFlag{Name: "outage", Value: 20 * time.Second, Usage: "--self: how long the sink refuses everything; 0 leaves it out", Category: "With --self"},
-		&cli.IntFlag{Name: "growth", Usage: "--self: measure a drain of this many events before and after the backlog", Category: "With --self"},
-		&cli.DurationFlag{Name: "sink-delay", Usage: "--self: before each answer of the sink", Category: "With --self"},
 	)
 	return &cli.Command{
-		Name: "bench", Usage: "load on a running service: throughput, latency, and what they compare with", Flags: flags,
+		Name: "bench", Usage: "load on a running service: throughput and latency", Flags: flags,
 		Action: func(c *cli.Context) error {
 			if err := noArgs(c); err != nil {
 				return err
@@ -61,12 +54,10 @@ func (p *program) benchCommand() *cli.Command {
 				return err
 			case !ingest.ValidSource(c.String("source")):
 				return usagef("--source: 1 to 16 of a-z, 0-9 and -")
-			case c.Int("alerts") < 1 || c.Int("keys") < 1 || c.Int("rounds") < 1 || c.Int("body-size") < 1:
-				return usagef("--alerts, --keys, --rounds and --body-size must be at least 1")
+			case c.Int("alerts") < 1 || c.Int("keys") < 1 || c.Int("body-size") < 1:
+				return usagef("--alerts, --keys and --body-size must be at least 1")
 			case c.Duration("duration") <= 0:
 				return usagef("--duration must be more than 0")
-			case c.Bool("self"):
-				return p.benchSelf(c, connections)
 			}
 			return p.benchService(c, connections)
 		},
@@ -103,114 +94,10 @@ func (p *program) progress() (show func(done, of int), end func()) {
 	return show, func() { fmt.Fprint(p.err, "\r\x1b[K") }
 }
 
-func (p *program) benchSelf(c *cli.Context, connections []int) (err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
-	}
-	// The directory decides which disk is measured. It is a new one inside, because
-	// nothing that is there may be touched.
-	dir, err := os.MkdirTemp(c.String("data-dir"), "pmm-callgoose-bench-")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	show, end := p.progress()
-	report, err := bench.Plan{
-		Program: self, Dir: dir, Connections: connections, For: c.Duration("duration"), Rounds: c.Int("rounds"),
-		Alerts: c.Int("alerts"), Size: c.Int("body-size"), Keys: c.Int("keys"),
-		Backlog: c.Int("backlog"), BacklogKeys: c.Int("backlog-keys"), Outage: c.Duration("outage"),
-		Young: c.Int("growth"), SinkDelay: c.Duration("sink-delay"), Progress: show,
-		Say: func(line string) { end(); fmt.Fprintln(p.err, line) },
-	}.Run(c.Context)
-	end()
-	if err != nil {
-		return fmt.Errorf("bench: %w", err)
-	}
-	if done, err := p.json(c, report); done && err != nil {
-		return err
-	} else if !done {
-		p.showBench(report, filepath.Dir(dir))
-	}
-	if report.Missing != 0 || report.Wrong != 0 {
-		return fmt.Errorf("of %d events %d are missing, and %d came twice or out of order", report.Events, report.Missing, report.Wrong)
-	}
-	return nil
-}
-
-func (p *program) showBench(r *bench.Report, dir string) {
-	fmt.Fprintf(p.out, "one fsync of the same bytes in %s: p50 %s ms, p99 %s ms\n\n", clean(dir), msText(r.Fsync.P50), msText(r.Fsync.P99))
-	p.showColumns(r.Intake)
-	rows := [][]string{
-		{"ready after", fmt.Sprintf("%.2f s", r.Idle.Ready)},
-		{"idle", fmt.Sprintf("%s resident, %.1f %% of a CPU", config.ShowSize(r.Idle.Usage.Resident), r.Idle.CPUPart)},
-	}
-	for _, c := range r.Intake {
-		rows = append(rows, []string{
-			fmt.Sprintf("cost at %d connections", c.Connections),
-			fmt.Sprintf("%.1f CPU seconds for 10,000 alerts, %s written for each webhook, peak %s resident", c.CPUPer10k, config.ShowSize(int64(c.WrittenEach)), config.ShowSize(c.Peak)),
-		})
-	}
-	rows = append(rows, []string{"202 to sink, quiet", fmt.Sprintf("p50 %s ms, p99 %s ms, max %s ms", msText(r.Delay.P50), msText(r.Delay.P99), msText(r.Delay.Max))})
-	if o := r.Outage; o != nil {
-		rows = append(rows, []string{"outage", fmt.Sprintf("%d calls in %.0f s with %d events waiting; first delivery after %.2f s", o.Calls, o.Seconds, o.Queued, o.First)})
-	}
-	if b := r.Backlog; b != nil {
-		rows = append(
-			rows,
-			[]string{"backlog", fmt.Sprintf("%d events of %d keys: %s resident, %s since the start at most", b.Events, b.Keys, config.ShowSize(b.Usage.Resident), config.ShowSize(b.Usage.Peak))},
-			[]string{"after kill -9", fmt.Sprintf("port open in %.2f s, ready in %.2f s, %s resident", b.Open, b.Ready, config.ShowSize(b.Restored.Resident))},
-			[]string{"drain", fmt.Sprintf("%.0f events/s, %.0f %% of the %.0f/s of a bare client; peak %s resident, %.1f CPU seconds for 10,000", b.Drain, 100*b.OfBare, b.Bare, config.ShowSize(b.Peak), b.CPU/float64(b.Events)*10_000)},
-		)
-	}
-	if g := r.Growth; g != nil {
-		rows = append(
-			rows,
-			[]string{"growth", fmt.Sprintf("intake %.0f webhooks/s before, %.0f after (%+.0f %%)", g.IntakeBefore, g.IntakeAfter, 100*(g.IntakeAfter/g.IntakeBefore-1))},
-			[]string{"", fmt.Sprintf("drain %.0f events/s before, %.0f after (%+.0f %%)", g.DrainBefore, g.DrainAfter, 100*(g.DrainAfter/g.DrainBefore-1))},
-		)
-	}
-	rows = append(rows, []string{"account", fmt.Sprintf("%d events, missing %d, twice or out of order %d", r.Events, r.Missing, r.Wrong)})
-	fmt.Fprintln(p.out)
-	p.table(nil, rows)
-}
-
-func msText(v float64) string {
-	if v >= 100 {
-		return strconv.FormatFloat(v, 'f', 0, 64)
-	}
-	return strconv.FormatFloat(v, 'f', 2, 64)
-}
-
-func (p *program) showColumns(list []bench.Columns) {
-	var rows [][]string
-	for _, c := range list {
-		for _, m := range []struct {
-			name string
-			bench.Measured
-		}{{"service", c.Service}, {"body thrown away", c.Discard}, {"one fsync each", c.FsyncEach}} {
-			of := "-"
-			if c.Discard.PerSecond > 0 {
-				of = fmt.Sprintf("%.0f %%", 100*m.PerSecond/c.Discard.PerSecond)
-			}
-			refused := 0
-			for _, n := range m.Refused {
-				refused += n
-			}
-			rows = append(rows, []string{
-				strconv.Itoa(c.Connections), m.name, fmt.Sprintf("%.0f", m.PerSecond), of,
-				msText(m.Latency.P50), msText(m.Latency.P90), msText(m.Latency.P99), msText(m.Latency.Max), strconv.Itoa(refused),
-			})
-		}
-	}
-	p.table([]string{"CONNECTIONS", "WHAT", "WEBHOOKS/S", "RATIO", "P50 MS", "P90", "P99", "MAX", "REFUSED"}, rows)
-}
-
 // serviceReport is the JSON of a bench on a running service.
 type serviceReport struct {
-	URL    string          `json:"webhook_url"`
-	Fsync  bench.Latency   `json:"fsync_ms"`
-	Intake []bench.Columns `json:"intake"`
+	URL    string           `json:"webhook_url"`
+	Intake []bench.Measured `json:"intake"`
 	// Settled is how long it took after the load until nothing was queued any
 	// more; nil when the service could not be asked.
 	Settled *float64 `json:"settled_after_seconds"`
@@ -230,7 +117,7 @@ func (p *program) benchService(c *cli.Context, connections []int) error {
 		return err
 	}
 	if ask != "" && !c.Bool("yes") {
-		return usagef("%s; this would open and close up to %d incidents there: say --yes if that is meant, or use --self", ask, c.Int("keys"))
+		return usagef("%s; this would open and close up to %d incidents there: say --yes if that is meant", ask, c.Int("keys"))
 	}
 	target.Header = http.Header{}
 	switch {
@@ -240,7 +127,7 @@ func (p *program) benchService(c *cli.Context, connections []int) error {
 		target.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(cfg.IngestBasicAuth.Reveal())))
 	}
 	target.HMACSecret, target.HMACTimestamp = cfg.IngestHMACSecret.Reveal(), cfg.IngestHMACTimestampHeader
-	return p.benchLoad(c, client, target, connections, cfg.DataDir)
+	return p.benchLoad(c, client, target, connections)
 }
 
 // benchTarget is the intake to send to. ask says why the load must not go there
@@ -261,7 +148,7 @@ func (p *program) benchTarget(c *cli.Context, client *admin.Client) (t bench.Tar
 		return t, "", err
 	case err != nil:
 		ask = "nobody says which Callgoose is behind " + given + " (" + err.Error() + ")"
-	case settings["nats-url"] == "" && !loopback(settings["callgoose-url"]):
+	case settings["nats-url"] == "" && !local(settings["callgoose-url"]):
 		ask = "the service sends to a Callgoose that is not on this machine, " + host(settings["callgoose-url"])
 	}
 	switch u, err := url.Parse(given); {
@@ -298,43 +185,19 @@ func host(address string) string {
 	return u.Host
 }
 
-func loopback(address string) bool {
-	u, err := url.Parse(address)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(u.Hostname())
-	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-func (p *program) benchLoad(c *cli.Context, client *admin.Client, target bench.Target, connections []int, dir string) (err error) {
+func (p *program) benchLoad(c *cli.Context, client *admin.Client, target bench.Target, connections []int) error {
 	ctx, report := c.Context, serviceReport{URL: target.URL}
-	bodies := bench.NewBodies(c.Int("alerts"), c.Int("body-size"), max(c.Int("keys"), 4*c.Int("alerts")*maxOf(connections)))
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		dir = os.TempDir() // the service runs elsewhere
-	}
-	if report.Fsync, err = bench.Fsync(ctx, dir, bodies, 200); err != nil {
-		return err
-	}
+	bodies := bench.NewBodies(c.Int("alerts"), c.Int("body-size"), max(c.Int("keys"), 4*c.Int("alerts")*slices.Max(connections)))
 	show, end := p.progress()
 	load := &bench.Load{Target: target, Bodies: bodies, Duration: c.Duration("duration"), Count: c.Int("count")}
-	if load.Count > 0 {
-		load.Progress = func(sent int) { show(sent, load.Count) }
-	} else {
-		load.Progress = func(sent int) { show(sent, 0) }
-	}
+	load.Progress = func(sent int) { show(sent, load.Count) }
 	var failed error
 	for _, n := range connections {
 		load.Connections = n
-		columns := bench.Columns{Connections: n}
-		if columns.Discard, columns.FsyncEach, failed = bench.Compare(ctx, dir, c.Int("alerts"), c.Int("body-size"), n, load.Duration); failed != nil {
-			break
-		}
-		columns.Service, failed = load.Run(ctx)
+		var m bench.Measured
+		m, failed = load.Run(ctx)
 		end()
-		columns.OfDiscard = columns.Service.PerSecond / columns.Discard.PerSecond
-		report.Intake = append(report.Intake, columns)
-		if failed != nil {
+		if report.Intake = append(report.Intake, m); failed != nil {
 			break
 		}
 	}
@@ -353,20 +216,30 @@ func (p *program) benchLoad(c *cli.Context, client *admin.Client, target bench.T
 	if done, err := p.json(c, report); done {
 		return err
 	}
-	fmt.Fprintf(p.out, "%s, bodies of %s with %d alerts\none fsync of the same bytes in %s: p50 %s ms, p99 %s ms\n\n",
-		clean(report.URL), config.ShowSize(int64(bodies.Size())), c.Int("alerts"), clean(dir), msText(report.Fsync.P50), msText(report.Fsync.P99))
-	p.showColumns(report.Intake)
+	fmt.Fprintf(p.out, "%s, bodies of %s with %d alerts\n\n", text.Line(report.URL), text.Size(int64(bodies.Size())), c.Int("alerts"))
+	var rows [][]string
+	for _, m := range report.Intake {
+		refused := 0
+		for _, n := range m.Refused {
+			refused += n
+		}
+		rows = append(rows, []string{
+			strconv.Itoa(m.Connections), fmt.Sprintf("%.0f", m.PerSecond),
+			msText(m.Latency.P50), msText(m.Latency.P90), msText(m.Latency.P99), msText(m.Latency.Max), strconv.Itoa(refused),
+		})
+	}
+	p.table([]string{"CONNECTIONS", "WEBHOOKS/S", "P50 MS", "P90", "P99", "MAX", "REFUSED"}, rows)
 	if report.Settled != nil {
 		fmt.Fprintf(p.out, "\nall events were settled %.1f s after the load, with the recoveries of what still fired\n", *report.Settled)
 	}
 	return nil
 }
 
-func maxOf(list []int) (m int) {
-	for _, n := range list {
-		m = max(m, n)
+func msText(v float64) string {
+	if v >= 100 {
+		return strconv.FormatFloat(v, 'f', 0, 64)
 	}
-	return m
+	return strconv.FormatFloat(v, 'f', 2, 64)
 }
 
 // waitSettled waits until nothing is queued, as long as that gets any less.

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
 )
 
 func (p *program) exportCommand() *cli.Command {
@@ -57,9 +58,9 @@ func (p *program) importCommand() *cli.Command {
 				return err
 			}
 			if shown, err := p.json(c, done); !shown {
-				fmt.Fprintf(p.out, "%s with %s stored", plural(done.Notifications, "notification"), plural(done.Alerts, "alert"))
+				fmt.Fprintf(p.out, "%s with %s stored", text.Plural(done.Notifications, "notification", "notifications"), text.Plural(done.Alerts, "alert", "alerts"))
 				if done.Skipped > 0 {
-					fmt.Fprintf(p.out, ", %s of kind event left out", plural(done.Skipped, "line"))
+					fmt.Fprintf(p.out, ", %s of kind event left out", text.Plural(done.Skipped, "line", "lines"))
 				}
 				fmt.Fprintln(p.out)
 			} else if err != nil {

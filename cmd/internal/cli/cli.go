@@ -22,6 +22,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 )
@@ -52,9 +53,14 @@ type program struct {
 func Main(args, environ []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	p := &program{environ: environ, out: stdout, err: stderr}
+	out := &outlet{Writer: stdout}
+	p := &program{environ: environ, out: out, err: stderr}
 	app := p.app()
-	return p.report(app.RunContext(ctx, flagsFirst(app.Commands, plainly(args))))
+	err := app.RunContext(ctx, flagsFirst(app.Commands, plainly(args)))
+	if err == nil && out.err != nil && !slices.Contains(args[:min(2, len(args))], "serve") { // whose log is what counts
+		err = fmt.Errorf("write the output: %w", out.err)
+	}
+	return p.report(err)
 }
 
 // plainly knows the other ways to ask for help and for the version.
@@ -224,7 +230,7 @@ func (p *program) report(err error) int {
 		hint = "run this as the user that owns the data directory, or give that to this user"
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintln(p.err, "pmm-callgoose:", clean(line))
+		fmt.Fprintln(p.err, "pmm-callgoose:", text.Line(line))
 	}
 	if hint != "" {
 		fmt.Fprintln(p.err, "hint:", hint)

@@ -2,15 +2,42 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/store/event"
 )
 
+// shells are the scripts that ask this program what may stand where the cursor is.
+var shells = map[string]string{
+	"bash": `# bash completion for pmm-callgoose
+_pmm_callgoose() {
+  local IFS=$'\n'
+  COMPREPLY=($("$1" completion words -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+}
+complete -o default -F _pmm_callgoose pmm-callgoose
+`,
+	"zsh": `#compdef pmm-callgoose
+# zsh completion for pmm-callgoose
+_pmm_callgoose() {
+  local -a list
+  list=("${(@f)$("$words[1]" completion words -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+  if [[ -n $list[1] ]]; then compadd -a list; else _files; fi
+}
+if [[ $funcstack[1] == _pmm-callgoose ]]; then _pmm_callgoose; else compdef _pmm_callgoose pmm-callgoose; fi
+`,
+	"fish": `# fish completion for pmm-callgoose
+complete -c pmm-callgoose -a '(pmm-callgoose completion words -- (commandline -opc)[2..-1] (commandline -ct))'
+`,
+}
+
 func (p *program) completionCommand() *cli.Command {
-	shells := map[string]func(*node) string{"bash": bashCompletion, "zsh": zshCompletion, "fish": fishCompletion}
 	c := &cli.Command{
-		Name: "completion", Usage: "print what makes a shell complete our commands, flags and values",
+		Name: "completion", Usage: "print what makes a shell complete commands, flags and values",
 		Description: "bash: pmm-callgoose completion bash > /etc/bash_completion.d/pmm-callgoose\n" +
 			"zsh:  pmm-callgoose completion zsh > \"${fpath[1]}/_pmm-callgoose\"\n" +
 			"fish: pmm-callgoose completion fish > ~/.config/fish/completions/pmm-callgoose.fish",
@@ -22,204 +49,100 @@ func (p *program) completionCommand() *cli.Command {
 				if err := noArgs(c); err != nil {
 					return err
 				}
-				_, err := fmt.Fprint(p.out, shells[shell](tree(p.app())))
+				_, err := fmt.Fprint(p.out, shells[shell])
 				return err
 			},
 		})
 	}
+	c.Subcommands = append(c.Subcommands, &cli.Command{
+		Name: "words", Hidden: true, Usage: "list what may stand in place of the last of these words", ArgsUsage: "-- WORD...",
+		Action: func(c *cli.Context) error {
+			for _, word := range complete(p.app(), c.Args().Slice()) {
+				fmt.Fprintln(p.out, word)
+			}
+			return nil
+		},
+	})
 	return c
 }
 
-// quoteShell makes text one word of bash, zsh or fish.
-func quoteShell(text string) string {
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
-}
-
-func (n *node) subNames() (names []string) {
-	for _, s := range n.subs {
-		names = append(names, s.name())
+// complete lists what may stand in place of the last of words: commands, flags,
+// or the values of the flag before it. Bash hands --flag=value over as three words.
+func complete(app *cli.App, words []string) (list []string) {
+	words = slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == "=" })
+	if len(words) == 0 {
+		return nil
 	}
-	return names
+	cur, before := words[len(words)-1], words[:len(words)-1]
+	commands, flags := app.Commands, app.Flags
+	for _, w := range before {
+		if i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(w) }); i >= 0 {
+			commands, flags = commands[i].Subcommands, commands[i].Flags
+		}
+	}
+	prefix, flag := "", ""
+	if name, _, ok := strings.Cut(cur, "="); ok {
+		prefix, flag = name+"=", name
+	} else if len(before) > 0 {
+		flag = before[len(before)-1]
+	}
+	if i := slices.IndexFunc(flags, func(f cli.Flag) bool { return isFlag(f, flag) && takesValue(f) }); i >= 0 {
+		list = values(flags[i])
+		if _, many := flags[i].(*cli.StringSliceFlag); many {
+			prefix = cur[:max(strings.LastIndexAny(cur, ",=")+1, len(prefix))]
+		}
+	} else {
+		for _, c := range commands {
+			if !c.Hidden {
+				list = append(list, c.Name)
+			}
+		}
+		for _, f := range flags {
+			list = append(list, "--"+f.Names()[0])
+		}
+		list = append(list, "--help")
+	}
+	for i := range list {
+		list[i] = prefix + list[i]
+	}
+	return slices.DeleteFunc(list, func(word string) bool { return !strings.HasPrefix(word, cur) })
 }
 
-// bashCompletion needs nothing but bash: not every server has bash-completion.
-// Bash breaks words at = and :, so --flag=value arrives as three words.
-func bashCompletion(root *node) string {
-	var b strings.Builder
-	b.WriteString(`# bash completion for pmm-callgoose
-_pmm_callgoose() {
-  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} at='' word i
-  if [[ $cur == = ]]; then
-    cur=''
-  elif [[ $prev == = ]]; then
-    prev=${COMP_WORDS[COMP_CWORD-2]}
-  fi
-  for ((i = 1; i < COMP_CWORD; i++)); do
-    word="${at:+$at }${COMP_WORDS[i]}"
-    case $word in
-`)
-	var paths []string
-	root.each(func(n *node) {
-		if len(n.path) > 0 {
-			paths = append(paths, quoteShell(strings.Join(n.path, " ")))
-		}
-	})
-	fmt.Fprintf(&b, "      %s) at=$word ;;\n", strings.Join(paths, "|"))
-	b.WriteString(`      *) break ;;
-    esac
-  done
-  COMPREPLY=()
-  case "$at $prev" in
-`)
-	root.each(func(n *node) {
-		for _, f := range n.flags {
-			if !f.value {
-				continue
-			}
-			names := quoteShell(strings.Join(n.path, " ") + " --" + f.name)
-			if f.short != "" {
-				names += "|" + quoteShell(strings.Join(n.path, " ")+" -"+f.short)
-			}
-			switch {
-			case f.many && len(f.offered()) > 0:
-				fmt.Fprintf(&b, "    %s)\n      local before=''\n      [[ $cur == *,* ]] && before=${cur%%,*},\n"+
-					"      mapfile -t COMPREPLY < <(compgen -P \"$before\" -W %s -- \"${cur##*,}\"); return ;;\n", names, quoteShell(strings.Join(f.offered(), " ")))
-			case len(f.offered()) > 0:
-				fmt.Fprintf(&b, "    %s) mapfile -t COMPREPLY < <(compgen -W %s -- \"$cur\"); return ;;\n", names, quoteShell(strings.Join(f.offered(), " ")))
-			case f.file:
-				fmt.Fprintf(&b, "    %s) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- \"$cur\"); return ;;\n", names)
-			default:
-				fmt.Fprintf(&b, "    %s) return ;;\n", names)
-			}
-		}
-	})
-	b.WriteString(`  esac
-  case $at in
-`)
-	root.each(func(n *node) {
-		words := n.subNames()
-		for _, f := range n.flags {
-			words = append(words, "--"+f.name)
-		}
-		words = append(words, "--help")
-		fmt.Fprintf(&b, "    %s) mapfile -t COMPREPLY < <(compgen -W %s -- \"$cur\") ;;\n",
-			quoteShell(strings.Join(n.path, " ")), quoteShell(strings.Join(words, " ")))
-	})
-	b.WriteString(`  esac
-}
-complete -F _pmm_callgoose pmm-callgoose
-`)
-	return b.String()
+func isFlag(f cli.Flag, word string) bool {
+	return strings.HasPrefix(word, "-") && slices.Contains(f.Names(), strings.TrimLeft(word, "-"))
 }
 
-// zshSpec escapes what means something inside a specification of _arguments.
-var zshSpec = strings.NewReplacer(`\`, `\\`, `[`, `\[`, `]`, `\]`, `:`, `\:`)
-
-func zshCompletion(root *node) string {
-	var b strings.Builder
-	b.WriteString("#compdef pmm-callgoose\n# zsh completion for pmm-callgoose\n")
-	root.each(func(n *node) {
-		fmt.Fprintf(&b, "\n%s() {\n", zshFunction(n))
-		if len(n.subs) > 0 {
-			b.WriteString("  local -a commands\n  commands=(\n")
-			for _, s := range n.subs {
-				fmt.Fprintf(&b, "    %s\n", quoteShell(strings.ReplaceAll(s.name(), ":", `\:`)+":"+s.usage))
-			}
-			b.WriteString("  )\n  local curcontext=$curcontext state line\n  _arguments -C '--help[help]' '1: :->command' '*:: :->rest' && return\n" +
-				"  case $state in\n    command) _describe command commands ;;\n    rest) case $line[1] in\n")
-			for _, s := range n.subs {
-				fmt.Fprintf(&b, "      %s) %s ;;\n", s.name(), zshFunction(s))
-			}
-			b.WriteString("    esac ;;\n  esac\n}\n")
-			return
-		}
-		b.WriteString("  _arguments -s '--help[help]'")
-		for _, f := range n.flags {
-			names := []string{"--" + f.name}
-			if f.short != "" {
-				names = append(names, "-"+f.short)
-			}
-			for _, name := range names {
-				spec := name
-				switch {
-				case f.value && len(name) == 2:
-					spec += "+" // -o value and -ovalue
-				case f.value:
-					spec += "=" // --flag value and --flag=value
-				}
-				spec += "[" + zshSpec.Replace(f.usage) + "]"
-				if f.many || f.name == "match" {
-					spec = "*" + spec
-				}
-				switch {
-				case f.many && len(f.offered()) > 0:
-					spec += ":" + f.name + ":_values -s , " + f.name + " " + strings.Join(f.offered(), " ")
-				case len(f.offered()) > 0:
-					spec += ":" + f.name + ":(" + strings.Join(f.offered(), " ") + ")"
-				case f.file:
-					spec += ":" + f.name + ":_files"
-				case f.value:
-					spec += ":" + f.name + ": "
-				}
-				fmt.Fprintf(&b, " \\\n    %s", quoteShell(spec))
-			}
-		}
-		b.WriteString("\n}\n")
-	})
-	b.WriteString("\n_pmm-callgoose \"$@\"\n")
-	return b.String()
+func takesValue(f cli.Flag) bool {
+	doc, ok := f.(cli.DocGenerationFlag)
+	return ok && doc.TakesValue()
 }
 
-func zshFunction(n *node) string {
-	return strings.Join(append([]string{"_pmm-callgoose"}, n.path...), "_")
-}
-
-func fishCompletion(root *node) string {
-	var b strings.Builder
-	b.WriteString(`# fish completion for pmm-callgoose
-# True when the command line begins with these commands; with -x, and nothing else.
-function __pmm_callgoose_at
-    argparse --stop-nonopt x -- $argv
-    set -l words (commandline -opc)
-    set -e words[1]
-    test (count $words) -ge (count $argv); or return 1
-    if set -q _flag_x; and test (count $words) -ne (count $argv)
-        return 1
-    end
-    for i in (seq (count $argv))
-        test "$words[$i]" = "$argv[$i]"; or return 1
-    end
-end
-complete -c pmm-callgoose -f
-complete -c pmm-callgoose -l help -d 'help'
-`)
-	root.each(func(n *node) {
-		path := strings.Join(n.path, " ")
-		for _, s := range n.subs {
-			fmt.Fprintf(&b, "complete -c pmm-callgoose -n %s -a %s -d %s\n",
-				quoteFish(strings.TrimSpace("__pmm_callgoose_at -x "+path)), s.name(), quoteFish(s.usage))
+// values are the values of a flag, as far as they can be listed.
+func values(f cli.Flag) (list []string) {
+	switch name := f.Names()[0]; name {
+	case "output":
+		return []string{"table", "json"}
+	case "status":
+		return []string{string(event.Firing), string(event.Resolved)}
+	case "kind":
+		return []string{admin.KindNotification, admin.KindEvent}
+	case "severity": // those that PMM offers for an alert rule; others are taken too
+		return []string{"emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"}
+	case "outcome":
+		for _, o := range event.Outcomes {
+			list = append(list, string(o))
 		}
-		for _, f := range n.flags {
-			fmt.Fprintf(&b, "complete -c pmm-callgoose -n %s -l %s", quoteFish("__pmm_callgoose_at "+path), f.name)
-			if f.short != "" {
-				b.WriteString(" -s " + f.short)
-			}
-			switch {
-			case f.many && len(f.offered()) > 0:
-				fmt.Fprintf(&b, " -x -a %s", quoteFish("(__fish_append , "+strings.Join(f.offered(), " ")+")"))
-			case len(f.offered()) > 0:
-				fmt.Fprintf(&b, " -x -a %s", quoteFish(strings.Join(f.offered(), " ")))
-			case f.file:
-				b.WriteString(" -r -F")
-			case f.value:
-				b.WriteString(" -x")
-			}
-			fmt.Fprintf(&b, " -d %s\n", quoteFish(f.usage))
+	default:
+		// A flag of another type only has the same name, as replay's --rate.
+		if _, text := f.(*cli.StringFlag); !text {
+			return nil
 		}
-	})
-	return b.String()
-}
-
-func quoteFish(text string) string {
-	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(text) + "'"
+		all := config.Options()
+		if i := slices.IndexFunc(all, func(o config.Option) bool { return o.Name == name }); i >= 0 {
+			if list = slices.Clone(all[i].Values); len(list) == 0 && all[i].Off != "" {
+				list = []string{all[i].Off}
+			}
+		}
+	}
+	return list
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/cmd/internal/text"
 )
 
 func (p *program) configCommand() *cli.Command {
@@ -39,7 +40,7 @@ func (p *program) configCommand() *cli.Command {
 					if _, _, err := config.Load(p.input(c, true)); err != nil {
 						fmt.Fprintln(p.err, "serve would refuse this:")
 						for line := range strings.SplitSeq(err.Error(), "\n") {
-							fmt.Fprintln(p.err, "  "+clean(line))
+							fmt.Fprintln(p.err, "  "+text.Line(line))
 						}
 					}
 				}

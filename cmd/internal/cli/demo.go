@@ -18,7 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
-	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/testdata/webhook"
@@ -140,7 +140,7 @@ func (d *demo) tell() (err error) {
 		return err
 	}
 	for _, i := range d.fake.Open() {
-		d.line("incident     %s", clean(i.Title))
+		d.line("incident     %s", text.Line(i.Title))
 	}
 
 	d.step("The firewall closes: nothing gets through to Callgoose any more")
@@ -280,12 +280,12 @@ func (d *demo) post(name string, body []byte) error {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
+	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err
 	}
 	if resp.StatusCode != http.StatusAccepted {
-		return fmt.Errorf("%s was answered %d: %s", name, resp.StatusCode, text)
+		return fmt.Errorf("%s was answered %d: %s", name, resp.StatusCode, answer)
 	}
 	n, err := pmm.Decode(body)
 	if err != nil {
@@ -307,7 +307,7 @@ func (d *demo) post(name string, body []byte) error {
 			d.want = append(d.want, callgoosetest.Expect{IncidentKey: key, Status: string(now)})
 		}
 	}
-	d.line("PMM -> %d     %s (%d alerts, %s, on disk in %s)", resp.StatusCode, name, len(n.Alerts), config.ShowSize(int64(len(body))), time.Since(began).Round(100*time.Microsecond))
+	d.line("PMM -> %d     %s (%d alerts, %s, on disk in %s)", resp.StatusCode, name, len(n.Alerts), text.Size(int64(len(body))), time.Since(began).Round(100*time.Microsecond))
 	return nil
 }
 
@@ -325,7 +325,7 @@ func (d *demo) waitFor(ok func(admin.Status) bool) error {
 		}
 		select {
 		case <-d.ctx.Done():
-			return errors.Join(context.Cause(d.ctx), fmt.Errorf("waited in vain; the last state was %+v", last))
+			return errors.Join(context.Cause(d.ctx), fmt.Errorf("the state waited for never came; the last one was %+v", last))
 		case <-tick.C:
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"pmm-callgoose/cmd/internal/app"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/doctor"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest/pmm"
 )
 
@@ -25,8 +26,6 @@ func (p *program) doctorCommand() *cli.Command {
 		Flags: pmmFlags(append(settingFlags(),
 			&cli.StringFlag{Name: "contact-point", Value: pmm.DefaultName, EnvVars: []string{config.EnvName("contact-point")}, Usage: "name of the contact point in PMM"},
 			&cli.StringFlag{Name: "admin-url", Usage: "ask the service at this address instead of through the data directory", EnvVars: []string{config.EnvName("admin-url")}},
-			&cli.BoolFlag{Name: "test-event", Usage: "open an incident in Callgoose and close it, to check the filters; may call somebody"},
-			&cli.StringFlag{Name: "severity", Value: "info", Usage: "severity of the test event"},
 			outputFlag())...),
 		Action: p.doctor,
 	}
@@ -36,7 +35,7 @@ func (p *program) doctor(c *cli.Context) error {
 	if err := noArgs(c); err != nil {
 		return err
 	}
-	d := doctor.Config{TestEvent: c.Bool("test-event"), Severity: c.String("severity")}
+	d := doctor.Config{}
 	own := func(serve bool) error {
 		in := p.input(c, serve)
 		cfg, warnings, err := config.Load(in)
@@ -120,8 +119,7 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 		theirs.CallgooseToken = here.CallgooseToken
 	}
 	d.Settings = theirs
-	d.Service = facts(s, where)
-	d.Service.Remote = c.String("admin-url") != "" && !local(c.String("admin-url"))
+	d.Service = &doctor.Service{Status: s, Where: where, Remote: c.String("admin-url") != "" && !local(c.String("admin-url"))}
 	if err := client.Health(c.Context, false); err != nil {
 		d.Service.NotReady = err.Error()
 	}
@@ -183,20 +181,6 @@ func asFlags(settings []config.Setting) map[string]string {
 	return flags
 }
 
-func facts(s admin.Status, where string) *doctor.Service {
-	f := &doctor.Service{
-		Where: where, Version: s.Version, StartedAt: s.StartedAt, WebhookURL: s.WebhookURL,
-		State: s.Callgoose.State, Since: s.Callgoose.Since, LastError: s.Callgoose.LastError,
-		Queued: s.Queued, OldestQueuedAt: s.OldestQueuedAt,
-		Discarded: s.Discarded, Dead: s.Dead, Truncated: s.Truncated, Damage: s.Damaged,
-		UsedBytes: s.Store.UsedBytes, MaxBytes: s.Store.MaxBytes, FreeBytes: s.Store.FreeBytes,
-	}
-	for _, from := range s.Sources {
-		f.Sources = append(f.Sources, doctor.Source{Name: from.Name, LastHeardAt: from.LastHeardAt, SilentSince: from.SilentSince})
-	}
-	return f
-}
-
 func looked(found admin.Check, err error) ([]string, string, error) {
 	return found.Problems, fmt.Sprintf("%d records, %d events queued, %d alerts open", found.Records, found.Queued, found.Open), err
 }
@@ -211,10 +195,10 @@ func (p *program) showReport(r doctor.Report) {
 		if f.Severity == doctor.Fail {
 			mark = "FAIL"
 		}
-		fmt.Fprintf(p.out, "%-4s  %-*s  %s\n", mark, wide, f.Check, clean(f.Text))
+		fmt.Fprintf(p.out, "%-4s  %-*s  %s\n", mark, wide, f.Check, text.Line(f.Text))
 		for _, line := range f.Fix {
-			fmt.Fprintf(p.out, "      %-*s  > %s\n", wide, "", clean(line))
+			fmt.Fprintf(p.out, "      %-*s  > %s\n", wide, "", text.Line(line))
 		}
 	}
-	fmt.Fprintf(p.out, "\n%d ok, %s, %d failed, %d skipped\n", r.OK, plural(r.Warnings, "warning"), r.Failed, r.Skipped)
+	fmt.Fprintf(p.out, "\n%d ok, %s, %d failed, %d skipped\n", r.OK, text.Plural(r.Warnings, "warning", "warnings"), r.Failed, r.Skipped)
 }

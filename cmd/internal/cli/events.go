@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
 )
 
@@ -132,8 +133,8 @@ func eventRow(r *event.Record) []string {
 		note = r.Reason
 	}
 	return []string{
-		stamp(r.ReceivedAt), r.ID, string(r.Status), string(r.Outcome), strconv.Itoa(r.Tries),
-		short(r.Alertname, 40), short(cmp.Or(admin.Where(r), "-"), 40), r.Key, short(note, 80),
+		text.Stamp(r.ReceivedAt), r.ID, string(r.Status), string(r.Outcome), strconv.Itoa(r.Tries),
+		text.Short(40, r.Alertname), text.Short(40, cmp.Or(admin.Where(r), "-")), r.Key, text.Short(80, note),
 	}
 }
 
@@ -173,14 +174,14 @@ func (p *program) eventsShow(c *cli.Context) error {
 		{"event", d.ID},
 		{"incident", d.Key},
 		{"alert", describe(d.Record)},
-		{"received", stamp(d.ReceivedAt) + " from " + d.Source + " in notification " + d.Notification},
+		{"received", text.Stamp(d.ReceivedAt) + " from " + d.Source + " in notification " + d.Notification},
 		{"outcome", strings.TrimSuffix(string(d.Outcome)+": "+d.Reason, ": ")},
 	}
-	if text := admin.Explain(d.Record); text != "" {
-		rows = append(rows, []string{"", text})
+	if meaning := admin.Explain(d.Record); meaning != "" {
+		rows = append(rows, []string{"", meaning})
 	}
 	if d.SettledAt != nil {
-		rows = append(rows, []string{"settled", stamp(*d.SettledAt)})
+		rows = append(rows, []string{"settled", text.Stamp(*d.SettledAt)})
 	}
 	if d.CallgooseID != "" {
 		rows = append(rows, []string{"callgoose id", d.CallgooseID})
@@ -201,7 +202,7 @@ func (p *program) eventsShow(c *cli.Context) error {
 			if a.Status != 0 {
 				code = strconv.Itoa(a.Status)
 			}
-			rows = append(rows, []string{stamp(a.At), a.Duration.Round(10 * time.Microsecond).String(), code, a.Result, a.Effect + a.Error})
+			rows = append(rows, []string{text.Stamp(a.At), a.Duration.Round(10 * time.Microsecond).String(), code, a.Result, a.Effect + a.Error})
 		}
 		p.table([]string{"  AT", "TOOK", "HTTP", "RESULT", "ANSWER"}, indent(rows))
 	}
@@ -214,7 +215,7 @@ func (p *program) eventsShow(c *cli.Context) error {
 		raw  json.RawMessage
 	}{{sent, d.Sent}, {"as PMM sent it", d.Raw}} {
 		if len(part.raw) > 0 {
-			fmt.Fprintf(p.out, "\n%s:\n%s\n", part.name, clean(string(part.raw)))
+			fmt.Fprintf(p.out, "\n%s:\n%s\n", part.name, text.Line(string(part.raw)))
 		}
 	}
 	if d.Missing != "" {
@@ -241,14 +242,18 @@ func (p *program) eventsTail(c *cli.Context) error {
 	return client.Tail(c.Context, q, func(r *event.Record) error {
 		if c.String("output") == "json" {
 			r.Attempts = nil
-			return json.NewEncoder(p.out).Encode(admin.NewRow(r))
+			line, err := json.Marshal(admin.NewRow(r))
+			if err == nil {
+				_, err = fmt.Fprintf(p.out, "%s\n", text.JSON(line))
+			}
+			return err
 		}
-		note := short(eventRow(r)[8], 100)
+		note := text.Short(100, eventRow(r)[8])
 		if r.Tries > 0 && note != "" {
 			note = fmt.Sprintf("try %d: %s", r.Tries, note)
 		}
-		_, err := fmt.Fprintf(p.out, "%s  %-8s  %-10s  %-20s  %s  %s  %s\n", stamp(time.Now()), clean(string(r.Status)), r.Outcome,
-			r.ID, clean(r.Alertname), clean(cmp.Or(admin.Where(r), "-")), clean(note))
+		_, err := fmt.Fprintf(p.out, "%s  %-8s  %-10s  %-20s  %s  %s  %s\n", text.Stamp(time.Now()), text.Line(string(r.Status)), r.Outcome,
+			r.ID, text.Line(r.Alertname), text.Line(cmp.Or(admin.Where(r), "-")), text.Line(note))
 		return err
 	})
 }

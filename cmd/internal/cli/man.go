@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -17,7 +18,7 @@ func (p *program) manCommand() *cli.Command {
 			if err := noArgs(c); err != nil {
 				return err
 			}
-			_, err := fmt.Fprint(p.out, manPage(tree(p.app()), build()))
+			_, err := fmt.Fprint(p.out, manPage(p.app(), build()))
 			return err
 		},
 	}
@@ -58,36 +59,59 @@ func (m *page) item(tag, text string) {
 	m.text("%s", text)
 }
 
-func (m *page) flag(f flagNode) {
-	tag := "--" + f.name
-	if f.short != "" {
-		tag = "-" + f.short + ", " + tag
+// flags are those of one command; the settings of serve stand under headings.
+func (m *page) flags(c *cli.Command) {
+	group := ""
+	for _, f := range c.Flags {
+		doc, ok := f.(cli.DocGenerationFlag)
+		if !ok {
+			continue
+		}
+		if in, ok := f.(cli.CategorizableFlag); ok && c.Name == "serve" && in.GetCategory() != group {
+			group = in.GetCategory()
+			m.request("PP")
+			m.WriteString(`\fI` + roff(group) + "\\fR\n")
+		}
+		tag := "--" + f.Names()[0]
+		for _, short := range f.Names()[1:] {
+			tag = "-" + short + ", " + tag
+		}
+		if doc.TakesValue() {
+			tag += " " + cmp.Or(strings.Join(values(f), "|"), "VALUE")
+		}
+		m.item(tag, doc.GetUsage())
 	}
-	if f.value {
-		tag += " " + f.placeholder()
-	}
-	m.item(tag, f.usage)
 }
 
-func manPage(root *node, b buildInfo) string {
+// each calls fn for every command that is shown, with its path.
+func each(commands []*cli.Command, path string, fn func(path string, c *cli.Command)) {
+	for _, c := range commands {
+		if !c.Hidden {
+			fn(path+c.Name, c)
+			each(c.Subcommands, path+c.Name+" ", fn)
+		}
+	}
+}
+
+func manPage(app *cli.App, b buildInfo) string {
 	m := &page{}
 	date, _, _ := strings.Cut(b.Date, "T")
 	// Its hyphens stay as they are: a date is parsed, not set.
 	m.WriteString(`.TH "PMM-CALLGOOSE" "1" "` + date + `" "pmm-callgoose ` + b.Version + `" "User Commands"` + "\n")
 	m.request("SH", "NAME")
-	m.text("pmm-callgoose - %s", root.usage)
+	m.text("pmm-callgoose - %s", app.Usage)
 	m.request("SH", "SYNOPSIS")
 	first := true
-	root.each(func(n *node) {
-		if len(n.path) == 0 || len(n.subs) > 0 {
+	each(app.Commands, "", func(path string, c *cli.Command) {
+		if len(c.Subcommands) > 0 {
 			return
 		}
 		if !first {
 			m.request("br")
 		}
 		first = false
-		m.WriteString(`.B ` + roff("pmm-callgoose "+strings.Join(n.path, " ")) + "\n")
-		m.text("%s", strings.TrimSpace("[flags] "+n.args))
+		m.WriteString(`.B ` + roff("pmm-callgoose "+path) + "\n")
+		m.text("%s", strings.TrimSpace("[flags] "+c.ArgsUsage))
 	})
 	m.request("SH", "DESCRIPTION")
 	m.text("Takes the alert webhooks of Percona Monitoring and Management (PMM) and delivers\n" +
@@ -104,27 +128,16 @@ func manPage(root *node, b buildInfo) string {
 		"$CREDENTIALS_DIRECTORY (systemd), the variable without _FILE, such as\n"+
 		"%s.", config.EnvName("callgoose-token"))
 	m.request("SH", "COMMANDS")
-	root.each(func(n *node) {
-		if len(n.path) == 0 {
-			return
-		}
-		m.request("SS", strings.TrimSpace(strings.Join(n.path, " ")+" "+n.args))
-		m.text("%s.", n.usage)
-		if n.more != "" {
+	each(app.Commands, "", func(path string, c *cli.Command) {
+		m.request("SS", strings.TrimSpace(path+" "+c.ArgsUsage))
+		m.text("%s.", c.Usage)
+		if c.Description != "" {
 			m.request("PP")
 			m.request("nf")
-			m.text("%s", n.more)
+			m.text("%s", c.Description)
 			m.request("fi")
 		}
-		group := ""
-		for _, f := range n.flags {
-			if f.group != group && f.group != "" && n.name() == "serve" {
-				m.request("PP")
-				m.WriteString(`\fI` + roff(f.group) + "\\fR\n")
-			}
-			group = f.group
-			m.flag(f)
-		}
+		m.flags(c)
 	})
 	m.request("SH", "EXIT STATUS")
 	for _, e := range [][2]string{

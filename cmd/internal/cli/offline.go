@@ -8,6 +8,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/app"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store"
 )
 
@@ -65,7 +66,7 @@ func (p *program) replayOffline(c *cli.Context) error {
 		_, err := p.json(c, o.Plan)
 		return err
 	}
-	if err := p.confirm(c, fmt.Sprintf("send %s to %s?", plural(o.Plan.Events, "event"), cfg.CallgooseURL)); err != nil {
+	if err := p.confirm(c, fmt.Sprintf("send %s to %s?", text.Plural(o.Plan.Events, "event", "events"), cfg.CallgooseURL)); err != nil {
 		return err
 	}
 	job, err := o.Send(c.Context)

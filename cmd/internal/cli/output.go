@@ -1,16 +1,17 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
-	"time"
-	"unicode"
 
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/cmd/internal/text"
 )
 
 func outputFlag() cli.Flag {
@@ -31,10 +32,30 @@ func (p *program) json(c *cli.Context, v any) (done bool, err error) {
 	if c.String("output") != "json" {
 		return false, nil
 	}
-	enc := json.NewEncoder(p.out)
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	return true, enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return true, err
+	}
+	_, err = p.out.Write(text.JSON(out.Bytes()))
+	return true, err
+}
+
+// outlet is standard output that remembers the first error of a write, so that
+// a command whose table did not fit on the disk does not end with 0.
+type outlet struct {
+	io.Writer
+	err error
+}
+
+func (o *outlet) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // table prints rows under a heading, in columns.
@@ -45,48 +66,9 @@ func (p *program) table(heading []string, rows [][]string) {
 	}
 	for _, r := range rows {
 		for i := range r {
-			r[i] = clean(r[i])
+			r[i] = text.Line(r[i])
 		}
 		fmt.Fprintln(w, strings.Join(r, "\t"))
 	}
 	_ = w.Flush()
-}
-
-// clean makes text from outside harmless for a terminal: an alert may hold
-// escape sequences.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			return ' '
-		}
-		return r
-	}, s)
-}
-
-// short cuts s to n characters.
-func short(s string, n int) string {
-	r := []rune(s)
-	if len(r) <= n {
-		return s
-	}
-	return string(r[:n-1]) + "…"
-}
-
-// plural is a number with the word for it.
-func plural[N int | int64](n N, one string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %ss", n, one)
-}
-
-func stamp(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.UTC().Format("2006-01-02 15:04:05Z")
-}
-
-func ago(t time.Time, now time.Time) string {
-	return now.Sub(t).Round(time.Second).String()
 }

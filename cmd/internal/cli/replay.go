@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
 )
 
@@ -37,7 +38,7 @@ func sendAgainFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "include-closed", Usage: "also firing events whose episode has closed since"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be sent"},
 		&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
-		&cli.Float64Flag{Name: "rate", Usage: "events a second put in line", DefaultText: "at once"},
+		&cli.Float64Flag{Name: "rate", Usage: "events queued a second", DefaultText: "at once"},
 	)
 }
 
@@ -78,7 +79,7 @@ func (p *program) deadLettersCommand() *cli.Command {
 				},
 			},
 			{
-				Name: "retry", Usage: "put them in line again", ArgsUsage: "[ID...]", Flags: clientFlags(sendAgainFlags()...),
+				Name: "retry", Usage: "queue them again", ArgsUsage: "[ID...]", Flags: clientFlags(sendAgainFlags()...),
 				Action: func(c *cli.Context) error { return p.sendAgain(c, event.Dead) },
 			},
 			{
@@ -163,7 +164,7 @@ func (p *program) sendAgain(c *cli.Context, only event.Outcome) error {
 		}
 		return nil
 	}
-	if err := p.confirm(c, fmt.Sprintf("send %s again?", plural(plan.Events, "event"))); err != nil {
+	if err := p.confirm(c, fmt.Sprintf("send %s again?", text.Plural(plan.Events, "event", "events"))); err != nil {
 		return err
 	}
 	q.Del("dry_run")
@@ -196,7 +197,7 @@ func (p *program) judge(c *cli.Context, job admin.Job) error {
 }
 
 func (p *program) showPlan(plan admin.Plan) {
-	fmt.Fprintf(p.out, "%s: %d firing, %d resolved, of %s", plural(plan.Events, "event"), plan.Firing, plan.Resolved, plural(plan.Incidents, "incident"))
+	fmt.Fprintf(p.out, "%s: %d firing, %d resolved, of %s", text.Plural(plan.Events, "event", "events"), plan.Firing, plan.Resolved, text.Plural(plan.Incidents, "incident", "incidents"))
 	if len(plan.Outcomes) > 0 {
 		fmt.Fprintf(p.out, "; so far %s", outcomes(plan.Outcomes))
 	}
@@ -206,7 +207,7 @@ func (p *program) showPlan(plan admin.Plan) {
 		why string
 	}{
 		{plan.Closed, "firing events whose episode has closed since (--include-closed takes them)"},
-		{plan.Waiting, "events that are in line already"},
+		{plan.Waiting, "events that are queued already"},
 		{plan.NoEvent, "alerts that never were events (suppressed or unusable)"},
 	} {
 		if left.n > 0 {
@@ -216,11 +217,11 @@ func (p *program) showPlan(plan admin.Plan) {
 }
 
 func (p *program) showJob(j admin.Job) {
-	text := outcomes(j.Outcomes)
+	said := outcomes(j.Outcomes)
 	if j.Gone > 0 {
-		text = strings.TrimPrefix(fmt.Sprintf("%s, %d no longer stored or in line already", text, j.Gone), ", ")
+		said = strings.TrimPrefix(fmt.Sprintf("%s, %d no longer stored or queued already", said, j.Gone), ", ")
 	}
-	fmt.Fprintf(p.out, "%s: %s\n", plural(j.Total, "event"), text)
+	fmt.Fprintf(p.out, "%s: %s\n", text.Plural(j.Total, "event", "events"), said)
 }
 
 // outcomes lists how many came to what.
@@ -232,7 +233,7 @@ func outcomes(counts map[event.Outcome]int) string {
 	return strings.Join(parts, ", ")
 }
 
-// watch follows a replay to its end. Interrupted, it leaves the events in line.
+// watch follows a replay to its end. Interrupted, the events stay queued.
 func (p *program) watch(ctx context.Context, client *admin.Client, id int) (admin.Job, error) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -254,7 +255,7 @@ func (p *program) watch(ctx context.Context, client *admin.Client, id int) (admi
 		}
 		select {
 		case <-ctx.Done():
-			return job, errors.New("interrupted: what is in line still goes out; events list shows it")
+			return job, errors.New("interrupted: what is queued still goes out; events list shows it")
 		case <-tick.C:
 		}
 	}
@@ -298,12 +299,11 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	q.Del("all")
 	plan, err := client.PlanDrop(c.Context, q)
 	if err != nil {
 		return err
 	}
-	what := fmt.Sprintf("%s of %s", plural(plan.Events, "dead letter"), plural(plan.Incidents, "incident"))
+	what := fmt.Sprintf("%s of %s", text.Plural(plan.Events, "dead letter", "dead letters"), text.Plural(plan.Incidents, "incident", "incidents"))
 	if c.Bool("dry-run") || plan.Events == 0 {
 		if done, err := p.json(c, plan); done {
 			return err
@@ -321,6 +321,6 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	if done, err := p.json(c, map[string]int{"dropped": n}); done {
 		return err
 	}
-	fmt.Fprintf(p.out, "%s dropped\n", plural(n, "dead letter"))
+	fmt.Fprintf(p.out, "%s dropped\n", text.Plural(n, "dead letter", "dead letters"))
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
-	"pmm-callgoose/cmd/internal/doctor"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest"
 	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/store/event"
@@ -84,10 +84,10 @@ func (p *program) showTest(t *test) {
 	}
 	p.table([]string{"", "AFTER", "ALERT", "STEP", "RESULT"}, rows)
 	if t.Note != "" {
-		fmt.Fprintln(p.out, "note:", clean(t.Note))
+		fmt.Fprintln(p.out, "note:", text.Line(t.Note))
 	}
 	for _, line := range t.Fix {
-		fmt.Fprintln(p.out, clean(line))
+		fmt.Fprintln(p.out, text.Line(line))
 	}
 	if t.OK {
 		fmt.Fprintf(p.out, "The whole way works: incident %s was opened and closed.\n", t.Incident)
@@ -160,7 +160,7 @@ func (t *test) run(ctx context.Context) {
 	t.follow(ctx)
 	t.alert.Status, t.alert.EndsAt = event.Resolved, time.Now().UTC()
 	if ctx.Err() != nil {
-		t.fail("interrupted; the recovery was sent all the same")
+		t.fail("interrupted; the recovery was sent anyway")
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		t.accept(clean)
@@ -274,7 +274,7 @@ func (t *test) follow(ctx context.Context) {
 }
 
 // down reports whether Callgoose's side keeps the event from going out. d is nil
-// until the event is in line.
+// until the event is queued.
 func (t *test) down(ctx context.Context, d *admin.Detail) bool {
 	s, err := t.client.Status(ctx)
 	if err != nil || d == nil || s.Callgoose.State != event.Down && s.Callgoose.State != event.Held {
@@ -283,13 +283,13 @@ func (t *test) down(ctx context.Context, d *admin.Detail) bool {
 	if d.Tries == 0 && (s.Callgoose.Since == nil || s.Callgoose.Since.After(t.began)) {
 		return false // another event's failure: ours will be tried
 	}
-	text := fmt.Sprintf("Callgoose is %s since %s: %s", s.Callgoose.State, stamp(*s.Callgoose.Since), s.Callgoose.LastError)
-	t.hop(hop{Step: "delivered", Text: text})
+	what := fmt.Sprintf("Callgoose is %s since %s: %s", s.Callgoose.State, text.Stamp(*s.Callgoose.Since), s.Callgoose.LastError)
+	t.hop(hop{Step: "delivered", Text: what})
 	fix := "It goes out by itself, with its recovery, when Callgoose can be reached: pmm-callgoose doctor says which step fails."
 	if s.Callgoose.State == event.Held {
-		fix = "The token or the URL is wrong for every event: pmm-callgoose doctor says which. The test goes out by itself, with its recovery, when that is mended."
+		fix = "The token or the URL is wrong for every event: pmm-callgoose doctor says which. The test goes out by itself, with its recovery, when that is corrected."
 	}
-	t.fail(text+"; the test is safe in the queue", fix)
+	t.fail(what+"; the test is safe in the queue", fix)
 	return true
 }
 
@@ -314,17 +314,40 @@ func (t *test) settled(d *admin.Detail) {
 		h.Text = fmt.Sprintf("Callgoose answered %d in %.0f ms: %s", h.Status, h.Took, what)
 	case d.Outcome == event.Discarded:
 		h.Text = fmt.Sprintf("Callgoose answered 202 in %.0f ms: no filter matched, nothing was %s", h.Took, map[bool]string{true: "opened", false: "closed"}[firing])
-		t.fail(h.Text, doctor.FilterFix(firing, t.severity)...)
+		t.fail(h.Text, filterFix(firing, t.severity)...)
 	case d.Outcome == event.Delivered:
 		h.Text = fmt.Sprintf("Callgoose answered %d in %.0f ms with %q", h.Status, h.Took, h.Effect)
 		if firing {
-			t.fail(h.Text+": no incident was opened", doctor.FilterFix(firing, t.severity)...)
+			t.fail(h.Text+": no incident was opened", filterFix(firing, t.severity)...)
 		} else {
-			t.fail(h.Text+": the incident may still be open", doctor.FilterFix(firing, t.severity)...)
+			t.fail(h.Text+": the incident may still be open", filterFix(firing, t.severity)...)
 		}
 	default:
 		h.Text = fmt.Sprintf("%s: %s", d.Outcome, strings.TrimSpace(d.Reason+" "+d.LastError))
 		t.fail(h.Text, "pmm-callgoose events show "+d.ID)
 	}
 	t.hop(h)
+}
+
+// filterFix says what to set in Callgoose when it answered, but a filter did not
+// do its part: the trigger for a firing event, the resolve for a recovery. The
+// names are those of Callgoose's form; those in quotes are typed with them.
+func filterFix(firing bool, severity string) []string {
+	lines := []string{"In Callgoose, in the API filters of the service that the token belongs to:"}
+	row := func(field, value string) { lines = append(lines, fmt.Sprintf("  %-48s %s", field, value)) }
+	if firing {
+		row("Trigger: Payload JSON Key / Key Value Contains", `"status" / firing`)
+		row("Trigger: second pair (or leave it empty)", fmt.Sprintf(`"severity" / %s`, severity))
+		row("Map Incident With", `"incident_key"`)
+		row("Incident Title From", `"title"`)
+		row("Incident Description From", `"description"`)
+	}
+	row("Resolve (switch it on): key / contains", `"status" / resolved`)
+	row("Resolve: Incident Mapped With", `"incident_key", as in Map Incident With`)
+	if firing {
+		return append(lines,
+			fmt.Sprintf("The test had severity %s: a filter that asks for another one does not match it (--severity critical).", severity),
+			"The filters right? Then the service is disabled or in maintenance, or the token belongs to another service.")
+	}
+	return append(lines, "Then close the test's incident by hand: its recovery has been used up.")
 }

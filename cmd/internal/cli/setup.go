@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest/pmm"
 )
 
@@ -208,7 +209,7 @@ func (p *program) wanted(c *cli.Context, name string) (pmm.Want, error) {
 }
 
 func showSetup(w io.Writer, host string, plan *pmm.Plan) {
-	fmt.Fprintf(w, "%s at %s\n", clean(plan.Version.String()), clean(host))
+	fmt.Fprintf(w, "%s at %s\n", text.Line(plan.Version.String()), text.Line(host))
 	for _, s := range plan.Steps {
 		name := s.Name
 		if s.Object == "contact point" || s.Name != "" && !strings.HasPrefix(s.Name, `"`) {
@@ -224,17 +225,17 @@ func showSetup(w io.Writer, host string, plan *pmm.Plan) {
 		if s.Why != "" {
 			line += ": " + s.Why
 		}
-		fmt.Fprintln(w, clean(line))
+		fmt.Fprintln(w, text.Line(line))
 		for _, f := range s.Fields {
 			line := fmt.Sprintf("          %s: %s", f.Name, f.To)
 			if f.From != "" {
 				line = fmt.Sprintf("          %s: %s -> %s", f.Name, f.From, f.To)
 			}
-			fmt.Fprintln(w, clean(line))
+			fmt.Fprintln(w, text.Line(line))
 		}
 	}
 	for _, n := range plan.Notes {
-		fmt.Fprintln(w, "note:", clean(n))
+		fmt.Fprintln(w, "note:", text.Line(n))
 	}
 	if plan.Empty() {
 		fmt.Fprintln(w, "nothing to do")

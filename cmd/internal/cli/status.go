@@ -10,7 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
-	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
 )
 
@@ -42,7 +42,7 @@ func (p *program) statusCommand() *cli.Command {
 func (p *program) showStatus(s admin.Status, now time.Time) {
 	side := s.Callgoose.State
 	if s.Callgoose.Since != nil {
-		side += fmt.Sprintf(" for %s (since %s)", ago(*s.Callgoose.Since, now), stamp(*s.Callgoose.Since))
+		side += fmt.Sprintf(" for %s (since %s)", text.Span(now.Sub(*s.Callgoose.Since)), text.Stamp(*s.Callgoose.Since))
 	}
 	rows := [][]string{{"callgoose", side}}
 	if s.Callgoose.LastError != "" {
@@ -60,7 +60,7 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 	}
 	waiting := fmt.Sprintf("%d, %d in flight", s.Queued, s.InFlight)
 	if s.OldestQueuedAt != nil {
-		waiting += fmt.Sprintf(", the oldest for %s", ago(*s.OldestQueuedAt, now))
+		waiting += fmt.Sprintf(", the oldest for %s", text.Span(now.Sub(*s.OldestQueuedAt)))
 	}
 	var why []string
 	for _, reason := range slices.Sorted(maps.Keys(s.SuppressedReason)) {
@@ -70,9 +70,9 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 	if len(why) > 0 {
 		suppressed += " (" + strings.Join(why, ", ") + ")"
 	}
-	store := fmt.Sprintf("%s of %s used", config.ShowSize(s.Store.UsedBytes), config.ShowSize(s.Store.MaxBytes))
+	store := fmt.Sprintf("%s of %s used", text.Size(s.Store.UsedBytes), text.Size(s.Store.MaxBytes))
 	if s.Store.FreeBytes >= 0 {
-		store += fmt.Sprintf(", %s free on disk", config.ShowSize(s.Store.FreeBytes))
+		store += fmt.Sprintf(", %s free on disk", text.Size(s.Store.FreeBytes))
 	}
 	if !s.Store.Accepting {
 		store = "NOT ACCEPTING webhooks: " + s.Store.Problem
@@ -84,34 +84,34 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 		[]string{"dead", fmt.Sprint(s.Dead) + hint(s.Dead > 0, "events list --outcome dead says why")},
 		[]string{"suppressed", suppressed},
 		[]string{"collapsed", fmt.Sprint(s.Collapsed)},
-		[]string{"received", plural(s.Notifications, "notification") + ", " + plural(s.Alerts, "alert") +
-			hint(s.Truncated > 0, fmt.Sprintf("PMM cut off %s: set Max alerts to 0 in its contact point", plural(s.Truncated, "alert")))},
+		[]string{"received", text.Plural(s.Notifications, "notification", "notifications") + ", " + text.Plural(s.Alerts, "alert", "alerts") +
+			hint(s.Truncated > 0, fmt.Sprintf("PMM cut off %s: set Max alerts to 0 in its contact point", text.Plural(s.Truncated, "alert", "alerts")))},
 	)
 	for i, pmm := range s.Sources {
 		heading := ""
 		if i == 0 {
 			heading = "heard"
 		}
-		text := pmm.Name + ": never"
+		last := pmm.Name + ": never"
 		if pmm.LastHeardAt != nil {
-			text = fmt.Sprintf("%s: %s ago", pmm.Name, ago(*pmm.LastHeardAt, now))
+			last = pmm.Name + ": " + text.Ago(*pmm.LastHeardAt, now)
 		}
 		if pmm.SilentSince != nil {
-			text += ", SILENT since " + stamp(*pmm.SilentSince)
+			last += ", SILENT since " + text.Stamp(*pmm.SilentSince)
 		}
-		rows = append(rows, []string{heading, text})
+		rows = append(rows, []string{heading, last})
 	}
 	rows = append(rows, []string{"store", store})
 	if s.Damaged > 0 {
-		rows = append(rows, []string{"damaged", plural(s.Damaged, "stored message") + " could not be read; see the log"})
+		rows = append(rows, []string{"damaged", text.Plural(s.Damaged, "stored message", "stored messages") + " could not be read; see the log"})
 	}
 	rows = append(rows, []string{"version", s.Version})
 	p.table(nil, rows)
 }
 
-func hint(show bool, text string) string {
+func hint(show bool, what string) string {
 	if !show {
 		return ""
 	}
-	return "  (" + text + ")"
+	return "  (" + what + ")"
 }

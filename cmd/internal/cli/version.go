@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"pmm-callgoose/cmd/internal/text"
+
 	"github.com/urfave/cli/v2"
 )
 
@@ -50,7 +52,7 @@ func (p *program) versionCommand() *cli.Command {
 			}
 			line := "pmm-callgoose " + b.Version
 			if b.Commit != "" {
-				line += " (" + strings.TrimSuffix(short(b.Commit, 13), "…")
+				line += " (" + strings.TrimSuffix(text.Short(13, b.Commit), "…")
 				if b.Date != "" {
 					line += ", " + b.Date
 				}

@@ -2,12 +2,11 @@ package doctor
 
 import (
 	"bufio"
+	"cmp"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -17,9 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unicode"
 
-	"pmm-callgoose/ingest/pmm"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/worker/callgoose"
 )
 
@@ -44,7 +42,7 @@ func (e *examination) callgoose(ctx context.Context) {
 		return
 	}
 	e.skip("callgoose token", "not reached")
-	if e.Service != nil && e.Service.State == "up" {
+	if e.Service != nil && e.Service.Callgoose.State == "up" {
 		e.warn("callgoose", fix("Run doctor with the variables of the service: HTTPS_PROXY, HTTP_PROXY, NO_PROXY (systemctl show -p Environment pmm-callgoose)."),
 			"the service does reach it: its way out is another one than that from here")
 	}
@@ -59,7 +57,7 @@ func (e *examination) connect(ctx context.Context, u *url.URL, roots *x509.CertP
 	target := net.JoinHostPort(host, port)
 	proxy, err := e.Proxy(&http.Request{URL: u})
 	if err != nil {
-		e.fail("callgoose proxy", fix("Mend HTTPS_PROXY or HTTP_PROXY, for example http://proxy.example:3128."), "the proxy's address in the environment is not one")
+		e.fail("callgoose proxy", fix("Correct HTTPS_PROXY or HTTP_PROXY, for example http://proxy.example:3128."), "the proxy's address in the environment is not one")
 		return false
 	}
 	first, role := target, "Callgoose"
@@ -68,7 +66,7 @@ func (e *examination) connect(ctx context.Context, u *url.URL, roots *x509.CertP
 	} else {
 		e.ok("callgoose proxy", "%s://%s for %s, as the environment here says", proxy.Scheme, proxy.Host, host)
 		role = "the proxy"
-		first = net.JoinHostPort(proxy.Hostname(), or(proxy.Port(), map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}[proxy.Scheme]))
+		first = net.JoinHostPort(proxy.Hostname(), cmp.Or(proxy.Port(), map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}[proxy.Scheme]))
 	}
 	conn, ok := e.reach(ctx, first, role)
 	if !ok {
@@ -160,22 +158,22 @@ func (e *examination) handshake(ctx context.Context, conn net.Conn, host string,
 	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	if err := client.HandshakeContext(ctx); err != nil {
-		text, way := tlsTrouble(err, host)
-		e.fail("callgoose tls", way, "%s", text)
+		what, way := tlsTrouble(err, host)
+		e.fail("callgoose tls", way, "%s", what)
 		return false
 	}
 	state := client.ConnectionState()
 	leaf := state.PeerCertificates[0]
-	text := fmt.Sprintf("%s; certificate of %s until %s", tls.VersionName(state.Version), oneLine(or(leaf.Issuer.CommonName, leaf.Issuer.String())), leaf.NotAfter.UTC().Format(time.DateOnly))
+	what := fmt.Sprintf("%s; certificate of %s until %s", tls.VersionName(state.Version), text.Short(200, cmp.Or(leaf.Issuer.CommonName, leaf.Issuer.String())), leaf.NotAfter.UTC().Format(time.DateOnly))
 	if time.Until(leaf.NotAfter) < 3*24*time.Hour {
-		e.warn("callgoose tls", fix("Tell those who run it: when it ends, events wait."), "%s", text)
+		e.warn("callgoose tls", fix("Tell those who run it: when it ends, events wait."), "%s", what)
 		return true
 	}
-	e.ok("callgoose tls", "%s", text)
+	e.ok("callgoose tls", "%s", what)
 	return true
 }
 
-func tlsTrouble(err error, host string) (text string, way []string) {
+func tlsTrouble(err error, host string) (what string, way []string) {
 	var (
 		unknown  x509.UnknownAuthorityError
 		invalid  x509.CertificateInvalidError
@@ -186,7 +184,7 @@ func tlsTrouble(err error, host string) (text string, way []string) {
 	case errors.As(err, &unknown):
 		issuer := ""
 		if unknown.Cert != nil {
-			issuer = oneLine(unknown.Cert.Issuer.String())
+			issuer = text.Short(200, unknown.Cert.Issuer.String())
 		}
 		return "its certificate is signed by an authority that this machine does not know: " + issuer,
 			fix("Is it your own Callgoose, or a proxy that looks into TLS? Get the authority's certificate (PEM) and name it with --callgoose-ca.",
@@ -196,10 +194,10 @@ func tlsTrouble(err error, host string) (text string, way []string) {
 		if hostname.Certificate != nil {
 			names = hostname.Certificate.DNSNames
 		}
-		return fmt.Sprintf("its certificate is not for %s but for %s", host, or(oneLine(strings.Join(names, ", ")), "no name")),
+		return fmt.Sprintf("its certificate is not for %s but for %s", host, cmp.Or(text.Short(200, strings.Join(names, ", ")), "no name")),
 			fix("Use the name of the certificate in --callgoose-url. If you do: somebody else answers there (a captive portal, a proxy).")
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "its certificate is not valid now: " + oneLine(invalid.Detail),
+		return "its certificate is not valid now: " + text.Short(200, invalid.Detail),
 			fix("Look at this machine's clock first (timedatectl). If it is right, those who run that server must renew the certificate.")
 	case errors.As(err, &record):
 		return "what answers there does not speak TLS", fix("Look at the port and at https:// in --callgoose-url. A proxy that answers itself looks so, too.")
@@ -230,7 +228,7 @@ func (e *examination) token(ctx context.Context, net *recorder) {
 			return
 		}
 		e.ok("callgoose token", "accepted: %d in %s", reply.Status, took)
-		e.filters(ctx, client)
+		e.skip("callgoose filters", "checking them opens an incident and may call somebody: pmm-callgoose send-test")
 		return
 	}
 	sent, ok := errors.AsType[*callgoose.Error](err)
@@ -278,7 +276,7 @@ const (
 	maxSkew = 5 * time.Minute
 )
 
-// clock compares ours with the Date of the last answer.
+// clock compares this machine's with the Date of the last answer.
 func (e *examination) clock(net *recorder) {
 	skew, ok := net.skew()
 	way := fix("Switch on NTP: timedatectl set-ntp true. Compare PMM's clock too.")
@@ -286,62 +284,12 @@ func (e *examination) clock(net *recorder) {
 	case !ok:
 		e.skip("clock", "no answer carried a usable date")
 	case skew.Abs() > maxSkew && e.Settings.IngestHMACSecret.IsSet():
-		e.fail("clock", way, "ours is %s off Callgoose's, and PMM's signature is refused beyond %s", skew.Round(time.Second), maxSkew)
+		e.fail("clock", way, "this machine's clock is %s off Callgoose's, and PMM's signature is refused beyond %s", skew.Round(time.Second), maxSkew)
 	case skew.Abs() > skewed:
-		e.warn("clock", way, "ours is %s off Callgoose's: lateness, signatures and certificates are judged by it", skew.Round(time.Second))
+		e.warn("clock", way, "this machine's clock is %s off Callgoose's: lateness, signatures and certificates are judged by it", skew.Round(time.Second))
 	default:
 		e.ok("clock", "within %s of Callgoose's", max(skew.Abs().Round(time.Second), time.Second))
 	}
-}
-
-// filters opens an incident and closes it.
-func (e *examination) filters(ctx context.Context, client *callgoose.Client) {
-	if !e.TestEvent {
-		e.skip("callgoose filters", "this opens an incident and may call somebody: pmm-callgoose doctor --test-event, or pmm-callgoose send-test")
-		return
-	}
-	nonce := make([]byte, 4)
-	_, _ = rand.Read(nonce) // never fails
-	now := time.Now().UTC()
-	a := testAlert{
-		Status: "firing", StartsAt: now.Format(time.RFC3339), EndsAt: "0001-01-01T00:00:00Z",
-		Labels:      map[string]string{"alertname": "pmm-callgoose doctor", "severity": e.Severity, "instance": "test-" + hex.EncodeToString(nonce)},
-		Annotations: map[string]string{"summary": "a test, nothing is wrong", "description": "Sent by pmm-callgoose doctor. Its recovery follows at once."},
-	}
-	firing, err := client.Send(ctx, e.body(a))
-	maybe, isOurs := errors.AsType[*callgoose.Error](err)
-	if err != nil && (!isOurs || !maybe.Sent || maybe.Status != 0) {
-		e.fail("callgoose filters", fix("See the step before."), "the test event was not taken: %s", err)
-		return
-	}
-	// It may have opened an incident: the recovery goes out whatever happens.
-	a.Status, a.EndsAt = "resolved", time.Now().UTC().Format(time.RFC3339)
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.Timeout)
-	defer cancel()
-	resolved, rerr := client.Send(clean, e.body(a))
-	switch {
-	case err != nil:
-		e.fail("callgoose filters", fix("Try again. Close the test's incident by hand if there is one."), "the answer to the test event was lost: %s", err)
-	case !firing.Created:
-		e.fail("callgoose filters", FilterFix(true, e.Severity), "a firing event got %d with %q: no incident was opened", firing.Status, firing.Effect())
-	case rerr != nil:
-		e.fail("callgoose filters", fix("Close the test's incident by hand."), "an incident was opened, its recovery was not taken: %s", rerr)
-	case !resolved.Resolved:
-		e.fail("callgoose filters", FilterFix(false, e.Severity), "a firing event opened an incident; its recovery got %d with %q and closed none", resolved.Status, resolved.Effect())
-	default:
-		e.ok("callgoose filters", "an incident was opened (%d) and closed (%d)", firing.Status, resolved.Status)
-	}
-}
-
-// body is the test alert as an event would be sent.
-func (e *examination) body(a testAlert) []byte {
-	fingerprint := pmm.Fingerprint(a.Labels)
-	key := "pmm-" + fingerprint
-	return callgoose.Body(callgoose.Alert{
-		Status: a.Status, Raw: a.raw(), Labels: a.Labels, Annotations: a.Annotations, Fingerprint: fingerprint,
-		Source: e.Settings.CallgooseFrom, IncidentKey: key, EventID: "doctor-" + a.Status + "-" + fingerprint,
-		UniqueName: e.Settings.IncidentBy != "alertname",
-	})
 }
 
 // recorder passes requests on and notes what the answers say of the time.
@@ -386,29 +334,5 @@ func plain(err error) string {
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return "no answer in time"
 	}
-	return oneLine(err.Error())
-}
-
-// oneLine makes a text from outside fit for a terminal.
-func oneLine(s string) string {
-	const most = 200
-	s = strings.Join(strings.Fields(strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s)), " ")
-	if r := []rune(s); len(r) > most {
-		return string(r[:most]) + "…"
-	}
-	return s
-}
-
-func or(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
+	return text.Short(200, err.Error())
 }

@@ -176,7 +176,7 @@ func TestTheStepThatFailsIsNamed(t *testing.T) {
 				return
 			}
 			demand(t, r, "callgoose token", OK, "202")
-			demand(t, r, "callgoose filters", Skip, "--test-event", "send-test")
+			demand(t, r, "callgoose filters", Skip, "send-test")
 			demand(t, r, "clock", OK)
 		})
 	}
@@ -257,46 +257,6 @@ func TestThroughAProxy(t *testing.T) {
 			demand(t, r, "callgoose connect", OK, "tunnel")
 			demand(t, r, "callgoose tls", OK, "TLS 1.3")
 			demand(t, r, "callgoose token", OK)
-		})
-	}
-}
-
-func TestFilters(t *testing.T) {
-	right := callgoosetest.RecommendedFilters()
-	noResolve := callgoosetest.RecommendedFilters()
-	for i := range noResolve {
-		noResolve[i].Resolve = callgoosetest.Resolve{}
-	}
-	elsewhere := callgoosetest.RecommendedFilters()
-	for i := range elsewhere {
-		elsewhere[i].Resolve.MapWith = `"event_id"`
-	}
-	never := []callgoosetest.Filter{{Trigger: callgoosetest.Trigger{
-		Urgency: "high", Pairs: []callgoosetest.Pair{{Key: `"status"`, Items: []string{"never"}}},
-		MapWith: `"incident_key"`, TitleFrom: `"title"`, DescriptionFrom: `"description"`,
-	}}}
-	for _, tt := range []struct {
-		name    string
-		filters []callgoosetest.Filter
-		s       Severity
-		words   []string
-		open    int
-	}{
-		{"the recommended ones", right, OK, []string{"201", "200"}, 0},
-		{"the guide's", callgoosetest.GuideFilters(), OK, []string{"201", "200"}, 0},
-		{"none that matches", never, Fail, []string{"202", `"status" / firing`, `"incident_key"`, "severity info", "maintenance"}, 0},
-		{"no resolve", noResolve, Fail, []string{"closed none", "switch it on", "by hand"}, 1},
-		{"resolve mapped with another key", elsewhere, Fail, []string{"closed none", "Incident Mapped With"}, 1},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			fake := callgoosetest.New(callgoosetest.Config{Tokens: []string{token}, Filters: tt.filters})
-			s := httptest.NewServer(fake)
-			defer s.Close()
-			r := examine(t, Config{Settings: settings(t, map[string]string{"callgoose-url": s.URL + "/v1/process"}), TestEvent: true})
-			demand(t, r, "callgoose filters", tt.s, tt.words...)
-			if got := len(fake.Open()); got != tt.open {
-				t.Errorf("%d incidents are open, want %d", got, tt.open)
-			}
 		})
 	}
 }

@@ -9,8 +9,7 @@
 // Nothing is changed but a small file in the data directory, written to time
 // fsync and removed. To see whether the token is accepted, one request is sent
 // to Callgoose that asks for nothing (it is neither firing nor resolved): no
-// filter should match it. Only with Config.TestEvent an incident is opened, and
-// closed again. No finding holds a secret.
+// filter should match it. No finding holds a secret.
 //
 // Run owns no goroutine when it has returned.
 package doctor

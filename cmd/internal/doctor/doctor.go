@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"time"
 
+	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
 )
 
@@ -28,11 +29,6 @@ type Config struct {
 	// why it could not look. nil = it is not to be done.
 	Consistent func(context.Context) (problems []string, looked string, err error)
 
-	// TestEvent opens an incident in Callgoose and closes it, to check the
-	// filters. Severity is that of the test; "" = info.
-	TestEvent bool
-	Severity  string
-
 	PMM PMM
 
 	// Proxy chooses the proxy towards Callgoose; nil = that of the environment.
@@ -41,33 +37,13 @@ type Config struct {
 	Timeout time.Duration
 }
 
-// Service is what a running service says of itself.
+// Service is a running service: what it says of itself, and where it was asked.
 type Service struct {
-	Where     string // where it was asked
-	Remote    bool   // it runs on another machine
-	Version   string
-	StartedAt time.Time
+	admin.Status
+	Where  string
+	Remote bool // it runs on another machine
 	// NotReady says why a webhook would be refused, "" when it would not.
-	NotReady   string
-	WebhookURL string // really bound; "" = not known
-
-	State     string // of Callgoose: up, down, held, unknown
-	Since     *time.Time
-	LastError string
-
-	Queued                             int64
-	OldestQueuedAt                     *time.Time
-	Discarded, Dead, Truncated, Damage int64
-	UsedBytes, MaxBytes, FreeBytes     int64
-
-	Sources []Source
-}
-
-// Source is one PMM server as the service knows it.
-type Source struct {
-	Name        string
-	LastHeardAt *time.Time
-	SilentSince *time.Time
+	NotReady string
 }
 
 // examination is one run.
@@ -81,9 +57,6 @@ type examination struct {
 func Run(ctx context.Context, cfg Config) Report {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 10 * time.Second
-	}
-	if cfg.Severity == "" {
-		cfg.Severity = "info"
 	}
 	if cfg.Proxy == nil {
 		cfg.Proxy = http.ProxyFromEnvironment

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"pmm-callgoose/cmd/internal/text"
 )
 
 // intake looks at the address that PMM posts to.
@@ -55,7 +57,7 @@ func (e *examination) intakeToBe(ctx context.Context) {
 	if s.TLSCert != "" && s.TLSKey != "" {
 		pair, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey)
 		if err != nil {
-			e.fail("intake tls", fix("Compare --tls-cert and --tls-key: a PEM chain and its own private key."), "%s", oneLine(err.Error()))
+			e.fail("intake tls", fix("Compare --tls-cert and --tls-key: a PEM chain and its own private key."), "%s", text.Short(200, err.Error()))
 		} else if leaf, err := x509.ParseCertificate(pair.Certificate[0]); err == nil {
 			e.certificate("intake tls", leaf)
 		}
@@ -99,7 +101,7 @@ func (e *examination) certificate(check string, c *x509.Certificate) {
 	case left < soon:
 		e.warn(check, renew, "the certificate ends on %s, in %.0f days", until, left.Hours()/24)
 	default:
-		e.ok(check, "certificate until %s, for %s", until, oneLine(whom))
+		e.ok(check, "certificate until %s, for %s", until, text.Short(200, whom))
 	}
 }
 

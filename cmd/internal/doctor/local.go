@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/cmd/internal/text"
 )
 
 func (e *examination) service() {
@@ -29,7 +30,7 @@ func (e *examination) configuration() {
 		e.fail("configuration", fix("pmm-callgoose config show prints what is in effect and where it came from."), "%s", p)
 	}
 	for _, w := range e.Config.Warnings {
-		e.warn("configuration", fix("Mend or remove it; pmm-callgoose config show prints what is in effect."), "%s", string(w))
+		e.warn("configuration", fix("Correct or remove it; pmm-callgoose config show prints what is in effect."), "%s", string(w))
 	}
 	if len(e.Problems)+len(e.Config.Warnings) > 0 {
 		return
@@ -95,11 +96,11 @@ func (e *examination) secrets() {
 		}
 	}
 	if good == len(files) {
-		text := "no secret is kept in a file"
+		what := "no secret is kept in a file"
 		if good > 0 {
-			text = fmt.Sprintf("files: %d, readable for their owner or the service's group only", good)
+			what = fmt.Sprintf("files: %d, readable for their owner or the service's group only", good)
 		}
-		e.ok("secrets", "%s", text)
+		e.ok("secrets", "%s", what)
 	}
 }
 
@@ -193,16 +194,16 @@ func (e *examination) disk() {
 	}
 	used := int64(0)
 	if e.Service != nil {
-		used = e.Service.UsedBytes
+		used = e.Service.Store.UsedBytes
 	}
 	switch {
 	case free < settings.MinFree:
-		e.fail("disk space", fix("Free some, or lower --min-free: until then PMM gets 503."), "%s free on %s, less than --min-free %s", config.ShowSize(free), kind.name, config.ShowSize(settings.MinFree))
+		e.fail("disk space", fix("Free some, or lower --min-free: until then PMM gets 503."), "%s free on %s, less than --min-free %s", text.Size(free), kind.name, text.Size(settings.MinFree))
 	case free-settings.MinFree < settings.MaxStore-used:
 		e.warn("disk space", fix("Lower --max-store, or give it more disk: a long outage could fill the disk first."),
-			"%s free on %s: --max-store %s and --min-free %s do not both fit", config.ShowSize(free), kind.name, config.ShowSize(settings.MaxStore), config.ShowSize(settings.MinFree))
+			"%s free on %s: --max-store %s and --min-free %s do not both fit", text.Size(free), kind.name, text.Size(settings.MaxStore), text.Size(settings.MinFree))
 	default:
-		e.ok("disk space", "%s free on %s; --max-store %s, --min-free %s", config.ShowSize(free), kind.name, config.ShowSize(settings.MaxStore), config.ShowSize(settings.MinFree))
+		e.ok("disk space", "%s free on %s; --max-store %s, --min-free %s", text.Size(free), kind.name, text.Size(settings.MaxStore), text.Size(settings.MinFree))
 	}
 }
 
@@ -250,12 +251,12 @@ func (e *examination) fsync() {
 	}
 	slices.Sort(times)
 	p50, worst := times[len(times)/2], times[len(times)-1]
-	text := fmt.Sprintf("%s at the median, %s at worst, of %d", round(p50), round(worst), len(times))
+	took := fmt.Sprintf("%s at the median, %s at worst, of %d", round(p50), round(worst), len(times))
 	switch {
 	case p50 > slowSync || worst > terribleSync:
-		e.warn("fsync", fix("Put --data-dir on a quicker disk, or away from others who write much: PMM waits for it, and gives up after 10s."), "slow: %s", text)
+		e.warn("fsync", fix("Put --data-dir on a quicker disk, or away from others who write much: PMM waits for it, and gives up after 10s."), "slow: %s", took)
 	default:
-		e.ok("fsync", "%s", text)
+		e.ok("fsync", "%s", took)
 	}
 }
 

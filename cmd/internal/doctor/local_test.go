@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
 )
 
@@ -126,7 +127,7 @@ func TestIntake(t *testing.T) {
 
 	c := settings(t, nowhere(nil))
 	running := func(change func(*Service)) Report {
-		s := &Service{Where: "here", Version: "v", StartedAt: time.Now(), WebhookURL: "http://" + taken + "/v1/webhook", State: "up"}
+		s := new(side("up", nil, "", admin.Status{Version: "v", StartedAt: time.Now(), WebhookURL: "http://" + taken + "/v1/webhook"}))
 		change(s)
 		return examine(t, Config{Settings: c, Service: s})
 	}
@@ -142,6 +143,12 @@ func TestIntake(t *testing.T) {
 	}
 }
 
+// side is a service whose Callgoose is in that state.
+func side(state string, since *time.Time, lastError string, s admin.Status) Service {
+	s.Callgoose = admin.Callgoose{State: state, Since: since, LastError: lastError}
+	return Service{Status: s, Where: "here"}
+}
+
 func TestWhatTheServiceSays(t *testing.T) {
 	c := settings(t, nowhere(nil))
 	ago := func(d time.Duration) *time.Time { at := time.Now().Add(-d); return &at }
@@ -152,19 +159,19 @@ func TestWhatTheServiceSays(t *testing.T) {
 		want  Severity
 		words []string
 	}{
-		{"up", Service{State: "up", Since: ago(time.Hour)}, "delivery", OK, []string{"up for 1h0m0s"}},
-		{"down", Service{State: "down", Since: ago(time.Hour), Queued: 3, LastError: "cannot connect"}, "delivery", Fail, []string{"1h0m0s", "3 events", "cannot connect"}},
-		{"held", Service{State: "held", Since: ago(time.Hour), LastError: "401"}, "delivery", Fail, []string{"401", "Token"}},
-		{"unknown", Service{State: "unknown"}, "delivery", Warn, []string{"send-test"}},
-		{"stuck", Service{State: "up", OldestQueuedAt: ago(time.Hour), Queued: 1}, "delivery", Warn, []string{"1h0m0s"}},
-		{"dead", Service{State: "up", Dead: 2}, "outcomes", Warn, []string{"2 dead", "dead-letters"}},
-		{"discarded", Service{State: "up", Discarded: 2}, "outcomes", Warn, []string{"replay"}},
-		{"truncated", Service{State: "up", Truncated: 2}, "outcomes", Warn, []string{"Max alerts"}},
-		{"damaged", Service{State: "up", Damage: 2}, "outcomes", Warn, []string{"2 stored"}},
-		{"clean", Service{State: "up"}, "outcomes", OK, nil},
-		{"never heard", Service{State: "up"}, "heard from pmm", Warn, []string{"Test"}},
-		{"silent", Service{State: "up", Sources: []Source{{Name: "dr", SilentSince: ago(time.Hour)}}}, "heard from pmm", Fail, []string{"dr", "heartbeat"}},
-		{"heard", Service{State: "up", Sources: []Source{{Name: "dr", LastHeardAt: ago(time.Minute)}}}, "heard from pmm", OK, []string{"dr, 1m0s ago"}},
+		{"up", side("up", ago(time.Hour), "", admin.Status{}), "delivery", OK, []string{"up for 1 h"}},
+		{"down", side("down", ago(time.Hour), "cannot connect", admin.Status{Queued: 3}), "delivery", Fail, []string{"1 h", "3 events", "cannot connect"}},
+		{"held", side("held", ago(time.Hour), "401", admin.Status{}), "delivery", Fail, []string{"401", "Token"}},
+		{"unknown", side("unknown", nil, "", admin.Status{}), "delivery", Warn, []string{"send-test"}},
+		{"stuck", side("up", nil, "", admin.Status{OldestQueuedAt: ago(time.Hour), Queued: 1}), "delivery", Warn, []string{"1 h"}},
+		{"dead", side("up", nil, "", admin.Status{Dead: 2}), "outcomes", Warn, []string{"2 dead", "dead-letters"}},
+		{"discarded", side("up", nil, "", admin.Status{Discarded: 2}), "outcomes", Warn, []string{"replay"}},
+		{"truncated", side("up", nil, "", admin.Status{Truncated: 2}), "outcomes", Warn, []string{"Max alerts"}},
+		{"damaged", side("up", nil, "", admin.Status{Damaged: 2}), "outcomes", Warn, []string{"2 stored"}},
+		{"clean", side("up", nil, "", admin.Status{}), "outcomes", OK, nil},
+		{"never heard", side("up", nil, "", admin.Status{}), "heard from pmm", Warn, []string{"Test"}},
+		{"silent", side("up", nil, "", admin.Status{Sources: []admin.PMM{{Name: "dr", SilentSince: ago(time.Hour)}}}), "heard from pmm", Fail, []string{"dr", "heartbeat"}},
+		{"heard", side("up", nil, "", admin.Status{Sources: []admin.PMM{{Name: "dr", LastHeardAt: ago(time.Minute)}}}), "heard from pmm", OK, []string{"dr, 1 min ago"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.s.Remote = true // nothing of this machine

@@ -1,12 +1,14 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
 
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest/pmm"
 )
 
@@ -14,13 +16,13 @@ import (
 type PMM struct {
 	Client *pmm.Client // nil = it is not looked at
 	Name   string      // of the contact point; "" = pmm.DefaultName
-	// Asks are the credentials that our intake asks for: bearer, basic, hmac.
+	// Asks are the credentials that the intake asks for: bearer, basic, hmac.
 	// Bearer and basic are alternatives.
 	Asks []string
 }
 
 // again is the way out of most that can be wrong in PMM.
-const again = "pmm-callgoose setup pmm mends it, if it made it (--dry-run shows what would change)."
+const again = "pmm-callgoose setup pmm corrects it, if it made it (--dry-run shows what would change)."
 
 // pmm looks at PMM's contact points and routes that lead here.
 func (e *examination) pmm(ctx context.Context) {
@@ -30,10 +32,10 @@ func (e *examination) pmm(ctx context.Context) {
 	}
 	look, err := e.PMM.Client.Inspect(ctx, e.PMM.Name)
 	if err != nil {
-		e.fail("pmm", fix("See --pmm-url and the token: a service account of role Admin."), "%s", oneLine(err.Error()))
+		e.fail("pmm", fix("See --pmm-url and the token: a service account of role Admin."), "%s", text.Short(200, err.Error()))
 		return
 	}
-	e.ok("pmm", "%s at %s", oneLine(look.Version.String()), e.PMM.Client.Host())
+	e.ok("pmm", "%s at %s", text.Short(200, look.Version.String()), e.PMM.Client.Host())
 	if len(look.Webhooks) == 0 {
 		e.fail("pmm contact point", fix("pmm-callgoose setup pmm makes one; or see the README, \"Point PMM at it\"."), "no contact point leads here")
 	}
@@ -42,7 +44,7 @@ func (e *examination) pmm(ctx context.Context) {
 	}
 	if look.Silenced {
 		e.warn("pmm policies", fix("pmm-callgoose setup pmm gives it back; or add a route without conditions to it, last."),
-			"our route takes all alerts, so the default contact point %s gets none any more", quoted(look.DefaultContactPoint))
+			"the route to here takes all alerts, so the default contact point %s gets none any more", quoted(look.DefaultContactPoint))
 	}
 }
 
@@ -55,7 +57,7 @@ func (e *examination) contactPoint(w *pmm.Webhook) {
 		e.fail(check, fix(way), "%s: %s", name, fmt.Sprintf(format, args...))
 	}
 	if w.Type != "webhook" {
-		fail("Make it a webhook, or choose another name with --contact-point.", "is of type %s", oneLine(w.Type))
+		fail("Make it a webhook, or choose another name with --contact-point.", "is of type %s", text.Short(200, w.Type))
 		return
 	}
 	e.webhookURL(w, name)
@@ -66,7 +68,7 @@ func (e *examination) contactPoint(w *pmm.Webhook) {
 		fail("Switch \"Disable resolved message\" off. "+again, "sends no recoveries: incidents stay open")
 	}
 	if w.CustomPayload {
-		fail("Remove the custom payload.", "sends a body of its own making, which we cannot read")
+		fail("Remove the custom payload.", "sends a body of its own making, which the service cannot read")
 	}
 	e.credentials(w, fail)
 	switch {
@@ -76,19 +78,19 @@ func (e *examination) contactPoint(w *pmm.Webhook) {
 		e.routes(w, name)
 	}
 	if e.Report.Warnings+e.Failed == before {
-		e.ok(check, "%s posts to %s, with %s", name, oneLine(w.URL), or(strings.Join(w.Credentials, ", "), "no credentials"))
+		e.ok(check, "%s posts to %s, with %s", name, text.Short(200, w.URL), cmp.Or(strings.Join(w.Credentials, ", "), "no credentials"))
 	}
 }
 
-// webhookURL compares where it posts with where we listen.
+// webhookURL compares where it posts with where the service listens.
 func (e *examination) webhookURL(w *pmm.Webhook, name string) {
 	const check = "pmm contact point"
 	if w.Loopback {
 		way := fix("From a container, the host is host.docker.internal or host.containers.internal; from another machine, its name. See the table in the README.")
 		if e.Service != nil && len(e.Service.Sources) > 0 {
-			e.warn(check, way, "%s posts to %s, which means PMM's own machine or container; something arrives here all the same", name, oneLine(w.URL))
+			e.warn(check, way, "%s posts to %s, which means PMM's own machine or container; something arrives here anyway", name, text.Short(200, w.URL))
 		} else {
-			e.fail(check, way, "%s posts to %s, which means PMM's own machine or container", name, oneLine(w.URL))
+			e.fail(check, way, "%s posts to %s, which means PMM's own machine or container", name, text.Short(200, w.URL))
 		}
 	}
 	if e.Service == nil {
@@ -99,16 +101,16 @@ func (e *examination) webhookURL(w *pmm.Webhook, name string) {
 	if err1 != nil || err2 != nil || ours.Host == "" {
 		return
 	}
-	port := or(theirs.Port(), map[string]string{"http": "80", "https": "443"}[theirs.Scheme])
+	port := cmp.Or(theirs.Port(), map[string]string{"http": "80", "https": "443"}[theirs.Scheme])
 	switch {
 	case port != ours.Port():
-		e.warn(check, fix("Right if a proxy or a published port is in between; else correct the URL."), "%s posts to port %s, and we listen on %s", name, port, ours.Port())
+		e.warn(check, fix("Right if a proxy or a published port is in between; else correct the URL."), "%s posts to port %s, and the service listens on %s", name, port, ours.Port())
 	case theirs.Scheme != ours.Scheme:
-		e.fail(check, fix(fmt.Sprintf("Write %s:// into its URL.", ours.Scheme)), "%s posts by %s, and we listen with %s", name, oneLine(theirs.Scheme), ours.Scheme)
+		e.fail(check, fix(fmt.Sprintf("Write %s:// into its URL.", ours.Scheme)), "%s posts by %s, and the service listens with %s", name, text.Short(200, theirs.Scheme), ours.Scheme)
 	}
 }
 
-// credentials compares what it sends with what our intake asks for. PMM never
+// credentials compares what it sends with what the intake asks for. PMM never
 // shows the values, only that there are some.
 func (e *examination) credentials(w *pmm.Webhook, fail func(way, format string, args ...any)) {
 	has := func(kind string) bool { return slices.Contains(w.Credentials, kind) }
@@ -120,7 +122,7 @@ func (e *examination) credentials(w *pmm.Webhook, fail func(way, format string, 
 	}
 	if len(either) > 0 && !slices.ContainsFunc(either, has) {
 		fail("Set the Authorization header: scheme Bearer, and the content of the ingest token's file. "+again,
-			"sends %s, and we ask for %s: PMM gets 401", or(oneLine(strings.Join(w.Credentials, ", ")), "no credentials"), strings.Join(either, " or "))
+			"sends %s, and the service asks for %s: PMM gets 401", cmp.Or(text.Short(200, strings.Join(w.Credentials, ", ")), "no credentials"), strings.Join(either, " or "))
 	}
 	if !slices.Contains(e.PMM.Asks, "hmac") {
 		return
@@ -129,13 +131,13 @@ func (e *examination) credentials(w *pmm.Webhook, fail func(way, format string, 
 	ourTime := e.Settings.IngestHMACTimestampHeader
 	switch {
 	case !has("hmac"):
-		fail("Set its HMAC signature (PMM 3.2 and later). "+again, "does not sign, and we ask for a signature: PMM gets 401")
-	case !strings.EqualFold(or(w.HMACHeader, usualHeader), usualHeader):
-		fail("Leave the header's name empty.", "puts its signature into the header %s", oneLine(w.HMACHeader))
+		fail("Set its HMAC signature (PMM 3.2 and later). "+again, "does not sign, and the service asks for a signature: PMM gets 401")
+	case !strings.EqualFold(cmp.Or(w.HMACHeader, usualHeader), usualHeader):
+		fail("Leave the header's name empty.", "puts its signature into the header %s", text.Short(200, w.HMACHeader))
 	case ourTime != "" && !strings.EqualFold(w.HMACTimestampHeader, ourTime),
 		ourTime == "" && w.HMACTimestampHeader != "" && !strings.EqualFold(w.HMACTimestampHeader, usualTime):
-		fail("Write the same name here (--ingest-hmac-timestamp-header) and there.", "signs with the time in the header %s, and we look into %s",
-			or(oneLine(w.HMACTimestampHeader), "(none)"), or(ourTime, usualTime))
+		fail("Write the same name here (--ingest-hmac-timestamp-header) and there.", "signs with the time in the header %s, and the service looks into %s",
+			cmp.Or(text.Short(200, w.HMACTimestampHeader), "(none)"), cmp.Or(ourTime, usualTime))
 	}
 }
 
@@ -144,13 +146,13 @@ func (e *examination) routes(w *pmm.Webhook, name string) {
 	before := e.Report.Warnings
 	var leads []string
 	for _, r := range w.Routes {
-		leads = append(leads, or(oneLine(strings.Join(r.Matches, ", ")), "all alerts"))
+		leads = append(leads, cmp.Or(text.Short(200, strings.Join(r.Matches, ", ")), "all alerts"))
 		which := "its route"
 		if len(r.Matches) > 0 {
-			which += " for " + oneLine(strings.Join(r.Matches, ", "))
+			which += " for " + text.Short(200, strings.Join(r.Matches, ", "))
 		}
 		if r.Behind != "" {
-			e.warn("pmm policies", fix("Set \"Continue matching\" on the route before it, or move ours up."), "%s: %s stands behind %s, which keeps what it takes", name, which, oneLine(r.Behind))
+			e.warn("pmm policies", fix("Set \"Continue matching\" on the route before it, or move the one to here up."), "%s: %s stands behind %s, which keeps what it takes", name, which, text.Short(200, r.Behind))
 		}
 		if r.Muted {
 			e.warn("pmm policies", fix("Is that meant? See the mute timings of the route."), "%s: %s is muted at times", name, which)
@@ -161,4 +163,4 @@ func (e *examination) routes(w *pmm.Webhook, name string) {
 	}
 }
 
-func quoted(s string) string { return "\"" + oneLine(s) + "\"" }
+func quoted(s string) string { return "\"" + text.Short(200, s) + "\"" }

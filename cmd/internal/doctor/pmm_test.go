@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/ingest/pmm/pmmtest"
 )
@@ -37,7 +38,7 @@ func TestPMMsContactPoint(t *testing.T) {
 		{name: "none at all", want: Fail, words: []string{"no contact point leads here", "setup pmm"}},
 		{name: "of another type", point: `{"uid":"callgoose-sqibs","name":"Callgoose SQIBS","type":"email","settings":{}}`, want: Fail, words: []string{"type email"}},
 		{name: "PMM's own loopback", point: point(`"url":"http://127.0.0.1:4667/v1/webhook"` + auth), want: Fail, words: []string{"PMM's own machine", "host.docker.internal"}},
-		{name: "loopback, and it works", point: point(`"url":"http://127.0.0.1:4667/v1/webhook"` + auth), heard: true, want: Warn, words: []string{"all the same"}},
+		{name: "loopback, and it works", point: point(`"url":"http://127.0.0.1:4667/v1/webhook"` + auth), heard: true, want: Warn, words: []string{"arrives here anyway"}},
 		{name: "another port", point: point(`"url":"http://forwarder:9999/v1/webhook"` + auth), want: Warn, words: []string{"9999", "4667"}},
 		{name: "https to plain http", point: point(`"url":"https://forwarder:4667/v1/webhook"` + auth), want: Fail, words: []string{"http://"}},
 		{name: "max alerts", point: point(`,"maxAlerts":"5"` + auth), want: Fail, words: []string{"after 5 alerts", "Max alerts to 0"}},
@@ -81,11 +82,12 @@ func TestPMMsContactPoint(t *testing.T) {
 			if flags != nil {
 				flags["ingest-hmac-secret-file"] = secretFile(t, t.TempDir(), "hmac", "s")
 			}
-			service := &Service{Where: "here", Version: "v", StartedAt: time.Now(), State: "up", Remote: true, WebhookURL: "http://10.0.0.1:4667/v1/webhook"}
+			service := side("up", nil, "", admin.Status{Version: "v", StartedAt: time.Now(), WebhookURL: "http://10.0.0.1:4667/v1/webhook"})
+			service.Remote = true
 			if tt.heard {
-				service.Sources = []Source{{Name: "pmm"}}
+				service.Sources = []admin.PMM{{Name: "pmm"}}
 			}
-			r := examine(t, Config{Settings: settings(t, nowhere(flags)), Service: service, PMM: PMM{Client: client, Asks: tt.asks}})
+			r := examine(t, Config{Settings: settings(t, nowhere(flags)), Service: &service, PMM: PMM{Client: client, Asks: tt.asks}})
 			demand(t, r, "pmm", OK, "3.8.0")
 			if tt.check == "" {
 				tt.check = "pmm contact point"

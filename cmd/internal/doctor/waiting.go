@@ -3,6 +3,8 @@ package doctor
 import (
 	"context"
 	"time"
+
+	"pmm-callgoose/cmd/internal/text"
 )
 
 // longWait is how long an event may wait with Callgoose up before it is odd.
@@ -15,20 +17,20 @@ func (e *examination) waiting() {
 		e.skip("delivery", "only a running service can say")
 		return
 	}
-	since := ""
-	if s.Since != nil {
-		since = " for " + round(time.Since(*s.Since)).String()
+	since, side := "", s.Callgoose
+	if side.Since != nil {
+		since = " for " + text.Span(time.Since(*side.Since))
 	}
-	switch s.State {
+	switch side.State {
 	case "down":
-		e.fail("delivery", fix("See the first callgoose step above that fails. Events are safe, and go out by themselves."), "Callgoose is down%s with %d events waiting: %s", since, s.Queued, s.LastError)
+		e.fail("delivery", fix("See the first callgoose step above that fails. Events are safe, and go out by themselves."), "Callgoose is down%s with %d events waiting: %s", since, s.Queued, side.LastError)
 	case "held":
-		e.fail("delivery", fix("Token or address is wrong for every event: see the callgoose steps above. A new token in its file is found by itself; for another URL restart."), "held%s with %d events waiting: %s", since, s.Queued, s.LastError)
+		e.fail("delivery", fix("Token or address is wrong for every event: see the callgoose steps above. A new token in its file is found by itself; for another URL restart."), "held%s with %d events waiting: %s", since, s.Queued, side.LastError)
 	case "unknown":
 		e.warn("delivery", fix("pmm-callgoose send-test"), "nothing was sent to Callgoose yet")
 	default:
 		if s.OldestQueuedAt != nil && time.Since(*s.OldestQueuedAt) > longWait {
-			e.warn("delivery", fix("A large backlog takes its time (--rate, --concurrency). See pmm-callgoose events list --outcome queued."), "Callgoose is up%s, %d events wait, the oldest for %s", since, s.Queued, round(time.Since(*s.OldestQueuedAt)))
+			e.warn("delivery", fix("A large backlog takes its time (--rate, --concurrency). See pmm-callgoose events list --outcome queued."), "Callgoose is up%s, %d events wait, the oldest for %s", since, s.Queued, text.Span(time.Since(*s.OldestQueuedAt)))
 			break
 		}
 		e.ok("delivery", "Callgoose is up%s, %d events wait", since, s.Queued)
@@ -41,9 +43,9 @@ func (e *examination) waiting() {
 		}
 	}
 	count(s.Dead, "%d dead letters: given up", "pmm-callgoose dead-letters list says why; then dead-letters retry --all, or drop (what is unusable can only be dropped).")
-	count(s.Discarded, "%d events discarded: no filter of Callgoose matched", "Mend the filter (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded")
-	count(s.Truncated, "%d alerts were cut off by PMM before we saw them", "Set Max alerts to 0 in PMM's contact point.")
-	count(s.Damage, "%d stored notifications could not be read", "See the log for their numbers, and look at the disk; PMM's own alert list says what fired then.")
+	count(s.Discarded, "%d events discarded: no filter of Callgoose matched", "Correct the filter (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded")
+	count(s.Truncated, "%d alerts were cut off by PMM before they were sent", "Set Max alerts to 0 in PMM's contact point.")
+	count(s.Damaged, "%d stored notifications could not be read", "See the log for their numbers, and look at the disk; PMM's own alert list says what fired then.")
 	if clean {
 		e.ok("outcomes", "no dead letters, nothing discarded, nothing cut off")
 	}
@@ -57,11 +59,11 @@ func (e *examination) consistent(ctx context.Context) {
 	}
 	problems, looked, err := e.Consistent(ctx)
 	if err != nil {
-		e.skip("queue and ledger", "%s", oneLine(err.Error()))
+		e.skip("queue and ledger", "%s", text.Short(200, err.Error()))
 		return
 	}
 	for _, p := range problems {
-		e.fail("queue and ledger", fix("Stop the service, move ledger.db out of the data directory, start: it is rebuilt from the streams. Keep a copy of the directory."), "%s", oneLine(p))
+		e.fail("queue and ledger", fix("Stop the service, move ledger.db out of the data directory, start: it is rebuilt from the streams. Keep a copy of the directory."), "%s", text.Short(200, p))
 	}
 	if len(problems) == 0 {
 		e.ok("queue and ledger", "they agree: %s", looked)
@@ -80,11 +82,11 @@ func (e *examination) heard() {
 	for _, s := range e.Service.Sources {
 		switch {
 		case s.SilentSince != nil:
-			e.fail("heard from pmm", fix("Look at that PMM, at its heartbeat rule, and at the way from it to here."), "%s is silent since %s", s.Name, s.SilentSince.UTC().Format(time.RFC3339))
+			e.fail("heard from pmm", fix("Look at that PMM, at its heartbeat rule, and at the way from it to here."), "%s is silent since %s", s.Name, text.Stamp(*s.SilentSince))
 		case s.LastHeardAt == nil:
 			e.warn("heard from pmm", fix("Press Test in its contact point."), "%s is waited for and never sent anything", s.Name)
 		default:
-			e.ok("heard from pmm", "%s, %s ago", s.Name, round(time.Since(*s.LastHeardAt)))
+			e.ok("heard from pmm", "%s, %s", s.Name, text.Ago(*s.LastHeardAt, time.Now()))
 		}
 	}
 }

@@ -404,7 +404,7 @@ func TestTheReadmeListsEveryMetric(t *testing.T) {
 		}
 	}
 	var want []string
-	for _, m := range All() {
+	for _, m := range table {
 		labels := ""
 		if len(m.Labels) > 0 {
 			labels = "`" + strings.Join(m.Labels, "`, `") + "`"

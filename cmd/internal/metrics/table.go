@@ -14,9 +14,6 @@ type Metric struct {
 	Help   string
 }
 
-// All lists every metric of ours, in documentation order.
-func All() []Metric { return append([]Metric(nil), table...) }
-
 var table []Metric
 
 func row(kind, name, help string, labels ...string) Metric {
@@ -50,14 +47,14 @@ var (
 
 	queued    = gauge("queued_events", "Alerts accepted and not settled, those in flight included (ledger).")
 	inFlight  = gauge("in_flight_attempts", "Events that are being sent, or about to be.")
-	oldestAge = gauge("oldest_queued_age_seconds", "How long the oldest event has been in line; 0 when nothing waits.")
+	oldestAge = gauge("oldest_queued_age_seconds", "How long the oldest event has been queued; 0 when nothing waits.")
 	events    = gauge("events", "Events kept at this moment, by outcome; retention and dead-letters drop take away, a retry moves (ledger).", "outcome")
 	settled   = counter("events_settled_total", "Events settled, by outcome; one that is sent again counts again.", "outcome")
 	damaged   = counter("damaged_messages_total", "Stored messages that could not be read; see the log (ledger).")
 
 	attempts         = counter("delivery_attempts_total", "Requests to Callgoose, by result (delivered, discarded, dead, retry, held, interrupted) and cause (ok, dns, connect, tls, proxy, timeout, reset, interrupted, http_CODE).", "result", "cause")
 	attemptDuration  = histogram("delivery_attempt_duration_seconds", "Time of one request to Callgoose, whatever came of it.")
-	deliveryDelay    = histogram("delivery_delay_seconds", "From the receipt of an alert, or from being put in line again, until its event was delivered.")
+	deliveryDelay    = histogram("delivery_delay_seconds", "From the receipt of an alert, or from being queued again, until its event was delivered.")
 	lastSuccess      = gauge("last_success_timestamp_seconds", "When Callgoose last took an event (200, 201, 202 and the like); missing until it did.")
 	callgooseState   = gauge("callgoose_state", "1 for the state in which Callgoose's side is: up, down, held or unknown; 0 for the others.", "state")
 	callgooseChanges = counter("callgoose_state_changes_total", "Changes of that state, by the state entered.", "state")

@@ -40,7 +40,7 @@ func New(environ []string) *Notifier {
 	return n
 }
 
-// Watchdog is how long systemd waits for Alive before it kills us; 0 = for ever.
+// Watchdog is how long systemd waits for Alive before it kills the service; 0 = for ever.
 func (n *Notifier) Watchdog() time.Duration {
 	if n == nil {
 		return 0
@@ -65,7 +65,7 @@ func (n *Notifier) Extend(d time.Duration) {
 	n.send(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds()))
 }
 
-// send is best effort: systemd kills us if it matters and never arrives.
+// send is best effort: systemd kills the service if it matters and never arrives.
 func (n *Notifier) send(lines ...string) {
 	if n == nil {
 		return

@@ -35,7 +35,8 @@ type Report struct {
 	Doubled    []Finding `json:"doubled"`      // accepted again after an answer that settled it
 	OutOfOrder []Finding `json:"out_of_order"` // first accepted after an event of its key that comes later
 	Unexpected []Finding `json:"unexpected"`   // accepted, not expected
-	Changed    []Finding `json:"changed"`      // two requests of one event differ in their bytes
+	Changed    []Finding `json:"changed"`      // a request's bytes differ from the first attempt's
+	Overlapped []Finding `json:"overlapped"`   // answered while a later request of its key was under way
 	// Retried events were accepted more than once because the reply was lost, or was
 	// a 202 without effect. This is what at-least-once means, and no fault.
 	Retried []Finding `json:"retried"`
@@ -45,7 +46,7 @@ type Report struct {
 func (r Report) OK() bool { return r.faults() == 0 }
 
 func (r Report) faults() int {
-	return len(r.Missing) + len(r.Discarded) + len(r.Doubled) + len(r.OutOfOrder) + len(r.Unexpected) + len(r.Changed)
+	return len(r.Missing) + len(r.Discarded) + len(r.Doubled) + len(r.OutOfOrder) + len(r.Unexpected) + len(r.Changed) + len(r.Overlapped)
 }
 
 // String is one line when all is well, else one more for each fault, up to 20 of a kind.
@@ -65,6 +66,7 @@ func (r Report) String() string {
 		{"out of order", r.OutOfOrder},
 		{"unexpected", r.Unexpected},
 		{"changed", r.Changed},
+		{"overlapped", r.Overlapped},
 		{"(retried)", r.Retried},
 	} {
 		const limit = 20
@@ -78,17 +80,37 @@ func (r Report) String() string {
 	return b.String()
 }
 
+// Event is what came in for one event.
+type Event struct {
+	Expect
+	Requests int  `json:"requests"`
+	Accepted int  `json:"accepted"` // of them
+	Changed  bool `json:"changed"`  // a request's bytes differ from the first attempt's
+	// Overlapped says that one of its requests was answered while a later one of the
+	// same incident key was under way. One that the client gave up does not count.
+	Overlapped bool `json:"overlapped"`
+}
+
 // history is all that Check needs to know of one event. Guarded by Fake.mu.
 type history struct {
-	Expect
-	hash     uint64 // of the first body
-	first    int    // place in the order of first acceptance, from 1
-	requests int
-	accepted int
-	settled  int  // answers a sender must take as delivered
-	effects  bool // accepted other than discarded
-	doubled  bool
-	changed  bool
+	Event
+	came    int    // place in the order of first arrival, from 1
+	hash    uint64 // of the first body
+	first   int    // place in the order of first acceptance, from 1
+	settled int    // answers a sender must take as delivered
+	effects bool   // accepted other than discarded
+	doubled bool
+}
+
+// Events returns what came in, by event, in order of first arrival.
+func (f *Fake) Events() []Event {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := make([]Event, len(f.events))
+	for _, h := range f.events {
+		list[h.came-1] = h.Event
+	}
+	return list
 }
 
 // note enters a request into the history of its event. Without an event_id the
@@ -100,16 +122,16 @@ func (f *Fake) note(rec *Request, hash uint64) *history {
 	}
 	h := f.events[id]
 	if h == nil {
-		h = &history{Expect: Expect{rec.IncidentKey, rec.EventID, rec.Status}, hash: hash}
+		h = &history{Event: Event{Expect: Expect{rec.IncidentKey, rec.EventID, rec.Status}}, came: len(f.events) + 1, hash: hash}
 		f.events[id] = h
 	}
-	h.requests++
-	h.changed = h.changed || h.hash != hash
+	h.Requests++
+	h.Changed = h.Changed || h.hash != hash
 	return h
 }
 
 func (f *Fake) accept(rec *Request, h *history) {
-	if h.accepted++; h.accepted == 1 {
+	if h.Accepted++; h.Accepted == 1 {
 		f.stats.Events++
 		h.first = f.stats.Events
 	}
@@ -131,16 +153,9 @@ func (f *Fake) Check(want []Expect) Report {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var r Report
-	add := func(list *[]Finding, e Expect, format string, args ...any) {
-		*list = append(*list, Finding{e, fmt.Sprintf(format, args...)})
-	}
-	named := map[string]bool{}
-	for _, w := range want {
-		named[w.EventID] = w.EventID != ""
-	}
 	all := make([]*history, 0, len(f.events))
 	for _, h := range f.events {
-		if all = append(all, h); h.accepted > 0 {
+		if all = append(all, h); h.Accepted > 0 {
 			r.Events++
 		}
 	}
@@ -148,6 +163,20 @@ func (f *Fake) Check(want []Expect) Report {
 	slices.SortFunc(all, func(a, b *history) int {
 		return cmp.Or(cmp.Compare(uint(a.first-1), uint(b.first-1)), strings.Compare(a.EventID, b.EventID))
 	})
+	r.judge(all, f.find(&r, all, want))
+	return r
+}
+
+func add(list *[]Finding, e Expect, format string, args ...any) {
+	*list = append(*list, Finding{e, fmt.Sprintf(format, args...)})
+}
+
+// find says which place in want an event has, and reports what has none.
+func (f *Fake) find(r *Report, all []*history, want []Expect) map[*history]int {
+	named := map[string]bool{}
+	for _, w := range want {
+		named[w.EventID] = w.EventID != ""
+	}
 	unnamed := map[Expect][]*history{} // without their IDs
 	for _, h := range all {
 		if !named[h.EventID] {
@@ -155,7 +184,7 @@ func (f *Fake) Check(want []Expect) Report {
 			unnamed[e] = append(unnamed[e], h)
 		}
 	}
-	place := map[*history]int{} // in want
+	place := map[*history]int{}
 	for i, w := range want {
 		h := f.events[w.EventID]
 		if queue := unnamed[w]; w.EventID == "" && len(queue) > 0 {
@@ -166,37 +195,45 @@ func (f *Fake) Check(want []Expect) Report {
 		case h == nil || taken || h.IncidentKey != w.IncidentKey || h.Status != w.Status:
 			add(&r.Missing, w, "never received")
 			continue
-		case h.accepted == 0:
-			add(&r.Missing, w, "%d requests, none accepted", h.requests)
+		case h.Accepted == 0:
+			add(&r.Missing, w, "%d requests, none accepted", h.Requests)
 		case !h.effects:
-			add(&r.Discarded, h.Expect, "accepted %d times, always discarded", h.accepted)
+			add(&r.Discarded, h.Expect, "accepted %d times, always discarded", h.Accepted)
 		}
 		place[h] = i
 	}
+	return place
+}
+
+// judge reports what is wrong with the events that came, given their places in
+// what was wanted.
+func (r *Report) judge(all []*history, place map[*history]int) {
 	latest := map[string]*history{} // by incident key: the accepted one that comes last in want
 	for _, h := range all {
 		i, expected := place[h]
-		if h.changed {
-			add(&r.Changed, h.Expect, "%d requests with different bodies", h.requests)
+		if h.Changed {
+			add(&r.Changed, h.Expect, "%d requests with different bodies", h.Requests)
 		}
-		if h.accepted == 0 {
+		if h.Overlapped {
+			add(&r.Overlapped, h.Expect, "answered while a later request of its key was under way")
+		}
+		if h.Accepted == 0 {
 			continue
 		}
 		switch {
 		case h.doubled:
-			add(&r.Doubled, h.Expect, "accepted %d times", h.accepted)
-		case h.accepted > 1:
-			add(&r.Retried, h.Expect, "accepted %d times", h.accepted)
+			add(&r.Doubled, h.Expect, "accepted %d times", h.Accepted)
+		case h.Accepted > 1:
+			add(&r.Retried, h.Expect, "accepted %d times", h.Accepted)
 		}
 		last := latest[h.IncidentKey]
 		switch {
 		case !expected:
-			add(&r.Unexpected, h.Expect, "accepted %d times", h.accepted)
+			add(&r.Unexpected, h.Expect, "accepted %d times", h.Accepted)
 		case last != nil && place[last] > i:
 			add(&r.OutOfOrder, h.Expect, "accepted after %s", strings.TrimSpace(last.Status+" "+last.EventID))
 		default:
 			latest[h.IncidentKey] = h
 		}
 	}
-	return r
 }

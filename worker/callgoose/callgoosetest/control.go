@@ -20,6 +20,10 @@ func (f *Fake) control(w http.ResponseWriter, r *http.Request) {
 		if result = f.Incidents(); r.URL.Query().Get("open") == "1" {
 			result = f.Open()
 		}
+	case "GET open":
+		result = f.OpenByKey()
+	case "GET events":
+		result = f.Events()
 	case "GET stats":
 		result = f.Stats()
 	case "POST check":
@@ -50,12 +54,16 @@ func (f *Fake) control(w http.ResponseWriter, r *http.Request) {
 
 func (f *Fake) remoteFail(r *http.Request) error {
 	var c struct {
-		Mode       string `json:"mode"`
-		Status     int    `json:"status"`
-		RetryAfter any    `json:"retry_after"` // number of seconds, or the header as it is
-		Delay      string `json:"delay"`
-		Count      int    `json:"count"`
-		Next       bool   `json:"next"` // queue Count (at least 1) of it: FailNext
+		Mode        string `json:"mode"`
+		Status      int    `json:"status"`
+		RetryAfter  any    `json:"retry_after"` // number of seconds, or the header as it is
+		ContentType string `json:"content_type"`
+		Body        string `json:"body"`
+		Delay       string `json:"delay"`
+		Count       int    `json:"count"`
+		Next        bool   `json:"next"` // queue Count (at least 1) of it: FailNext
+		Key         string `json:"key"`  // only what matches: FailMatching
+		Text        string `json:"text"`
 	}
 	d := json.NewDecoder(r.Body)
 	d.UseNumber()
@@ -81,9 +89,21 @@ func (f *Fake) remoteFail(r *http.Request) error {
 			return err
 		}
 	}
-	if failure.Count = c.Count; c.Next {
+	if c.ContentType != "" || c.Body != "" {
+		if failure.Mode != Status {
+			return errors.New("content_type and body: want mode status")
+		}
+		failure.ContentType, failure.Body = c.ContentType, c.Body
+	}
+	switch failure.Count = c.Count; {
+	case c.Key != "" || c.Text != "":
+		if c.Mode == "" {
+			failure.Mode = "" // ends it
+		}
+		f.FailMatching(Match{c.Key, c.Text}, failure)
+	case c.Next:
 		f.FailNext(max(1, c.Count), failure)
-	} else {
+	default:
 		f.Fail(failure)
 	}
 	return nil

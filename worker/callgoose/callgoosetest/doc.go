@@ -3,14 +3,15 @@
 //
 //	POST …/process -> failure mode -> path, method, token -> filters -> incidents
 //	                      |                                      |
-//	    status, hang, reset, slow, lose-reply, hook     201 / 200 / 202 and JSON
+//	    status, page, hang, reset, slow,                201 / 200 / 202 and JSON
+//	    lose-reply, hook; for all or what matches
 //
 // What the documentation leaves open (which code a duplicate gets, what a second
 // trigger does while an incident is open, ...) is a switch in [Config]: a sender
 // has to be right under every setting.
 //
 // Everything received is remembered, and [Fake.Check] compares it with what
-// should have arrived: missing, doubled, overtaken, changed.
+// should have arrived: missing, doubled, overtaken, changed, overlapping.
 //
 // A [Fake] starts no goroutines and uses only the time package and the context of
 // the request, so it works in a testing/synctest bubble through [Fake.RoundTripper]
@@ -23,8 +24,12 @@
 //
 //	GET  /_fake/received    what came in, []Request (a body is base64)
 //	GET  /_fake/incidents   []Incident; ?open=1 only the open ones
+//	GET  /_fake/open        the open ones by incident key
+//	GET  /_fake/events      []Event: requests by event
 //	GET  /_fake/stats       Stats
 //	POST /_fake/check       []Expect -> Report, with "ok" and "text"
-//	POST /_fake/fail        {"mode":"status","status":503,"retry_after":7,"delay":"1s","count":3,"next":false}
+//	POST /_fake/fail        {"mode":"status","status":503,"retry_after":7,"delay":"1s","count":3,"next":false,
+//	                         "content_type":"text/html","body":"<html>"}; with "key" or "text" only what matches;
+//	                         see ParseFailure for short forms of mode, as 400-html
 //	POST /_fake/reset       forget everything, stop failing
 package callgoosetest

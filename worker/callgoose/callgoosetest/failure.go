@@ -1,11 +1,14 @@
 package callgoosetest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -27,9 +30,11 @@ const (
 type Failure struct {
 	Mode       Mode // "" = Off
 	Status     int
-	RetryAfter string        // the header as it is: seconds or an HTTP date
-	Delay      time.Duration // before the answer or the cut, in every mode but Hang
-	Count      int           // for Fail: this many requests, then Off. 0 = until changed
+	RetryAfter string // the header as it is: seconds or an HTTP date
+	// ContentType and Body are of the answer in mode Status. "" = JSON that says error.
+	ContentType, Body string
+	Delay             time.Duration // before the answer or the cut, in every mode but Hang
+	Count             int           // this many requests; 0 = until changed
 	// Hook may answer itself; nil means that the request is processed as usual.
 	Hook func(r *http.Request, body []byte) *Response
 }
@@ -41,11 +46,41 @@ type Response struct {
 	Body   []byte
 }
 
-// ParseFailure reads a mode as a command line or a control request names it; a
-// number is short for that status.
+// Match chooses requests. An empty field chooses all.
+type Match struct {
+	Key  string // is the incident key
+	Text string // stands in the body
+}
+
+func (m Match) holds(key string, body []byte) bool {
+	return (m.Key == "" || m.Key == key) && bytes.Contains(body, []byte(m.Text))
+}
+
+type rule struct {
+	match   Match
+	failure Failure
+}
+
+// strangers are answers that are not of Callgoose's kind: type and body. %d is the status.
+var strangers = map[string][2]string{
+	"html":  {"text/html", "<html>\r\n<head><title>%[1]d</title></head>\r\n<body>\r\n<center><h1>%[1]d</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"},
+	"text":  {"text/plain", "status %d"},
+	"error": {"application/json", `{"status":"error","code":%d}`},
+}
+
+// ParseFailure reads a mode as a command line or a control request names it. A
+// number is short for that status, and 400-html, 200-text, 200-error for one that
+// nginx' page, plain text or {"status":"error"} comes with.
 func ParseFailure(mode string) (Failure, error) {
-	if code, err := strconv.Atoi(mode); err == nil && code >= 200 && code <= 599 {
-		return Failure{Mode: Status, Status: code}, nil
+	number, kind, stranger := strings.Cut(mode, "-")
+	if code, err := strconv.Atoi(number); err == nil && code >= 200 && code <= 599 {
+		failure := Failure{Mode: Status, Status: code}
+		if answer, ok := strangers[kind]; ok {
+			failure.ContentType, failure.Body = answer[0], fmt.Sprintf(answer[1], code)
+		}
+		if !stranger || failure.Body != "" {
+			return failure, nil
+		}
 	}
 	switch m := Mode(mode); m {
 	case "":
@@ -55,7 +90,7 @@ func ParseFailure(mode string) (Failure, error) {
 	case Off, Hang, Reset, Slow, LoseReply:
 		return Failure{Mode: m}, nil
 	}
-	return Failure{}, fmt.Errorf("failure mode %q: want off, hang, reset, slow, lose-reply or a status code", mode)
+	return Failure{}, fmt.Errorf("failure mode %q: want off, hang, reset, slow, lose-reply, or a status code alone or with -html, -text or -error", mode)
 }
 
 // Fail sets the failure of all following requests (or of Count), dropping what
@@ -67,8 +102,7 @@ func (f *Fake) Fail(failure Failure) {
 	if failure.Count > 0 {
 		f.standing, f.script = Failure{}, []Failure{failure}
 	}
-	close(f.changed)
-	f.changed = make(chan struct{})
+	f.release()
 }
 
 // FailNext queues failure for the next n requests that nothing is queued for yet;
@@ -81,18 +115,31 @@ func (f *Fake) FailNext(n int, failure Failure) {
 	}
 }
 
+// FailMatching sets the failure of the requests that match, whatever Fail and
+// FailNext say, until Count of them or Reset. Of several matches the one set first
+// counts. Mode Off lets them pass while others fail; no mode ends it.
+func (f *Fake) FailMatching(match Match, failure Failure) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rules = slices.DeleteFunc(f.rules, func(r rule) bool { return r.match == match })
+	if failure.Mode != "" {
+		f.rules = append(f.rules, rule{match, failure})
+	}
+	f.release()
+}
+
+// release lets requests that hang look again; f.mu is held.
+func (f *Fake) release() {
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
 // nextFailure hands out the failure of one request, having waited while it is Hang.
 // It is false when the client left meanwhile.
-func (f *Fake) nextFailure(ctx context.Context) (Failure, bool) {
+func (f *Fake) nextFailure(ctx context.Context, key string, body []byte) (Failure, bool) {
 	for {
 		f.mu.Lock()
-		failure, changed := f.standing, f.changed
-		if len(f.script) > 0 {
-			failure = f.script[0]
-			if f.script[0].Count--; f.script[0].Count == 0 {
-				f.script = f.script[1:]
-			}
-		}
+		failure, changed := f.take(key, body), f.changed
 		f.mu.Unlock()
 		if failure.Mode != Hang {
 			return failure, true
@@ -103,6 +150,26 @@ func (f *Fake) nextFailure(ctx context.Context) (Failure, bool) {
 			return failure, false
 		}
 	}
+}
+
+// take uses up one of what applies to a request; f.mu is held.
+func (f *Fake) take(key string, body []byte) Failure {
+	if i := slices.IndexFunc(f.rules, func(r rule) bool { return r.match.holds(key, body) }); i >= 0 {
+		r := &f.rules[i]
+		failure := r.failure
+		if r.failure.Count--; r.failure.Count == 0 {
+			f.rules = slices.Delete(f.rules, i, i+1)
+		}
+		return failure
+	}
+	if len(f.script) == 0 {
+		return f.standing
+	}
+	failure := f.script[0]
+	if f.script[0].Count--; f.script[0].Count == 0 {
+		f.script = f.script[1:]
+	}
+	return failure
 }
 
 func (failure Failure) response(r *http.Request, body []byte) *Response {
@@ -117,7 +184,11 @@ func (failure Failure) response(r *http.Request, body []byte) *Response {
 		if failure.Status/100 == 3 {
 			h.Set("Location", r.URL.Path) // who follows it comes back as a GET
 		}
-		return reply(failure.Status, h, map[string]string{"error": "as told"})
+		if failure.ContentType == "" && failure.Body == "" {
+			return reply(failure.Status, h, map[string]string{"error": "as told"})
+		}
+		h.Set("Content-Type", failure.ContentType)
+		return &Response{Status: failure.Status, Header: h, Body: []byte(failure.Body)}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -40,6 +41,14 @@ func post(ctx context.Context, url, body string) (*http.Response, error) {
 	return client.Do(req)
 }
 
+func parsed(mode string) Failure {
+	f, err := ParseFailure(mode)
+	if err != nil {
+		panic(err)
+	}
+	return f
+}
+
 func TestFailuresOverHTTP(t *testing.T) {
 	date := time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)
 	status := func(code int, after string) Failure {
@@ -69,7 +78,10 @@ func TestFailuresOverHTTP(t *testing.T) {
 		"a status with seconds":           {failure: status(429, "7"), code: 429, header: [2]string{"Retry-After", "7"}, how: Answered},
 		"a status with a date":            {failure: status(503, date), code: 503, header: [2]string{"Retry-After", date}, how: Answered},
 		"a redirect":                      {failure: status(302, ""), code: 302, header: [2]string{"Location", "/v1/process"}, how: Answered},
-		"a 200 of some proxy":             {failure: status(200, ""), code: 200, how: Answered, accepted: true},
+		"a 200 of some proxy":             {failure: parsed("200-html"), code: 200, header: [2]string{"Content-Type", "text/html"}, how: Answered, accepted: true},
+		"a 200 that is text":              {failure: parsed("200-text"), code: 200, header: [2]string{"Content-Type", "text/plain"}, how: Answered, accepted: true},
+		"a 200 that says error":           {failure: parsed("200-error"), code: 200, header: [2]string{"Content-Type", "application/json"}, how: Answered, accepted: true},
+		"nginx' 400":                      {failure: parsed("400-html"), code: 400, header: [2]string{"Content-Type", "text/html"}, how: Answered},
 		"hang until the client leaves":    {failure: Failure{Mode: Hang}, leaves: true, err: context.DeadlineExceeded, how: Cut},
 		"reset":                           {failure: Failure{Mode: Reset}, err: syscall.ECONNRESET, how: Cut},
 		"slow":                            {failure: Failure{Mode: Slow, Delay: time.Millisecond}, code: 201, how: Answered, accepted: true, created: 1},
@@ -151,6 +163,98 @@ func TestScripts(t *testing.T) {
 	}
 }
 
+func TestExactlyTheMatchingEventsFail(t *testing.T) {
+	f := New(Config{})
+	post := func(key, id string) string {
+		t.Helper()
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://callgoose.test/process", strings.NewReader(event(key, id, "firing")))
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := f.RoundTripper().RoundTrip(req)
+		if err != nil {
+			return err.Error()
+		}
+		defer func() { _ = resp.Body.Close() }()
+		b, _ := io.ReadAll(resp.Body)
+		return fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("Content-Type"), " ", strings.Fields(string(b))[0])
+	}
+	const created, none, refused, page = `201 application/json {"id":"`, `200 application/json {"id":"`, `403 application/json {"error":"as`, `413 text/html <html>`
+	expect := func(key, id, answer string) {
+		t.Helper()
+		if got := post(key, id); !strings.HasPrefix(got, answer) {
+			t.Errorf("%s %s: %s, want %s", key, id, got, answer)
+		}
+	}
+	f.FailMatching(Match{Key: "k1"}, parsed("403"))
+	f.FailMatching(Match{Text: `"event_id":"p"`}, parsed("413-html"))
+	f.FailMatching(Match{Key: "k2", Text: `"event_id":"r"`}, Failure{Mode: Reset, Count: 2})
+	expect("k1", "a", refused)
+	expect("k1", "p", refused) // the one set first
+	expect("k11", "a", created)
+	expect("k2", "p", page)
+	expect("k2", "a", created)
+	expect("k3", "r", created)
+	expect("k2", "r", "read tcp")
+	f.Fail(parsed("503"))
+	expect("k2", "r", "read tcp")
+	expect("k2", "r", "503")
+	f.FailMatching(Match{Key: "k2"}, Failure{Mode: Off})
+	expect("k2", "r", none) // passes while others fail
+	expect("k1", "a", refused)
+	expect("k4", "a", "503")
+	f.FailMatching(Match{Key: "k1"}, Failure{})
+	expect("k1", "a", "503")
+	f.Reset()
+	expect("k2", "p", created)
+}
+
+func TestRequestsOfOneKeyUnderWayAtOnceAreNoted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(Config{})
+		f.Fail(Failure{Mode: Slow, Delay: time.Minute})
+		done := make(chan bool)
+		do := func(key, id string, timeout time.Duration) {
+			go func() {
+				client := http.Client{Transport: f.RoundTripper(), Timeout: timeout}
+				resp, err := client.Post("https://callgoose.test/process", "application/json", strings.NewReader(event(key, id, "firing")))
+				if err == nil {
+					_ = resp.Body.Close()
+				}
+				done <- err == nil
+			}()
+		}
+		do("a", "first", time.Hour)
+		do("b", "of another key", time.Hour)
+		time.Sleep(time.Second)
+		do("a", "second", time.Hour)
+		do("c", "given up", time.Second)
+		time.Sleep(2 * time.Second)
+		do("c", "after it", time.Hour)
+		for range 5 {
+			<-done
+		}
+		do("a", "third", time.Hour)
+		<-done
+		overlapped := map[string]bool{}
+		for _, e := range f.Events() {
+			if e.Requests != 1 || e.Accepted != 1 || e.Changed {
+				t.Errorf("%+v", e)
+			}
+			overlapped[e.EventID] = e.Overlapped
+		}
+		if len(overlapped) != 6 {
+			t.Errorf("%v", overlapped)
+		}
+		for id, is := range overlapped {
+			if is != (id == "first") {
+				t.Errorf("%s: overlapped %v", id, is)
+			}
+		}
+		if r := f.Check(nil); len(r.Overlapped) != 1 || r.Overlapped[0].EventID != "first" {
+			t.Errorf("%v", r.Overlapped)
+		}
+	})
+}
+
 func TestInABubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, begin := New(Config{}), time.Now()
@@ -186,6 +290,9 @@ func TestInABubble(t *testing.T) {
 		go func() { done <- do("twice at once") }()
 		if err := errors.Join(do("twice at once"), <-done); err != nil {
 			t.Error(err)
+		}
+		if o := f.Check(nil).Overlapped; len(o) != 1 || o[0].EventID != "twice at once" {
+			t.Errorf("overlapped: %v", o)
 		}
 		if d := f.Check(nil).Doubled; len(d) != 1 || d[0].EventID != "twice at once" {
 			t.Errorf("doubled: %v", d)
@@ -241,20 +348,37 @@ func TestControl(t *testing.T) {
 	}
 	do(s.URL(), event("k", "a", "firing"), 503)
 	do(s.URL(), event("k", "a", "firing"), 201)
-	for _, bad := range []string{`{"mode":"explode"}`, `{"mode":"hook"}`, `{"mode":"hang","status":500}`, `{"mode":"status","status":99}`, `{"mode":"slow","delay":"x"}`, `{"modus":"slow"}`, ``} {
+	do(base+"fail", `{"mode":"400-html","key":"k"}`, 200)
+	if got := do(s.URL(), event("k", "b", "firing"), 400); !strings.HasPrefix(got, "<html>") {
+		t.Errorf("no page: %s", got)
+	}
+	do(base+"fail", `{"mode":"status","status":200,"content_type":"text/x","body":"hello","text":"\"b\""}`, 200)
+	do(base+"fail", `{"key":"k"}`, 200)
+	if got := do(s.URL(), event("k", "b", "firing"), 200); got != "hello" {
+		t.Errorf("answer %q", got)
+	}
+	do(base+"fail", `{"text":"\"b\""}`, 200)
+	for _, bad := range []string{`{"mode":"explode"}`, `{"mode":"400-tiff"}`, `{"mode":"slow-html"}`, `{"mode":"hang","body":"x"}`, `{"mode":"hook"}`, `{"mode":"hang","status":500}`, `{"mode":"status","status":99}`, `{"mode":"slow","delay":"x"}`, `{"modus":"slow"}`, ``} {
 		do(base+"fail", bad, 400)
 	}
 	do(base+"nothing", "", 404)
 	var received []Request
 	var incidents []Incident
 	var stats Stats
+	var events []Event
+	var open map[string][]Incident
 	get("received", &received)
 	get("incidents?open=1", &incidents)
 	get("stats", &stats)
-	if len(received) != 3 || string(received[0].Body) != event("k", "a", "firing") || len(incidents) != 1 || stats != (Stats{3, 1, 1, 1}) {
+	get("events", &events)
+	get("open", &open)
+	if len(open["k"]) != 1 || open["k"][0].OpenedEvent != "a" || len(events) != 2 || events[0].Requests != 3 || events[1].EventID != "b" {
+		t.Errorf("%+v\n%+v", open, events)
+	}
+	if len(received) != 5 || string(received[0].Body) != event("k", "a", "firing") || len(incidents) != 1 || stats != (Stats{5, 2, 2, 1}) {
 		t.Errorf("%+v\n%+v\n%+v", received, incidents, stats)
 	}
-	if got := do(base+"check", `[{"incident_key":"k","status":"firing"}]`, 200); !strings.Contains(got, `"ok":true`) {
+	if got := do(base+"check", `[{"incident_key":"k","status":"firing"},{"incident_key":"k","status":"firing"}]`, 200); !strings.Contains(got, `"ok":true`) {
 		t.Error(got)
 	}
 	do(base+"reset", "", 200)

@@ -49,7 +49,6 @@ type Config struct {
 	SecondTrigger   SecondTrigger
 	ResolveOne      bool // a resolve closes the oldest incident of its value, not all
 	UnmatchedStatus int  // of a resolve that finds nothing open: 0 = 200; 202
-	Maintenance     bool // answer 202 and do nothing
 
 	// KeepBodies keeps every request with its body. Without it no body is kept, and
 	// only the latest 10,000 requests and closed incidents; Check still sees all.
@@ -87,6 +86,8 @@ type Request struct {
 	HTTPStatus  int       `json:"http_status"` // answered, or meant to be; 0 = none
 	Effect      string    `json:"effect"`      // created, resolved, duplicate, none, discarded; "" = not processed
 	CallID      string    `json:"call_id,omitempty"`
+
+	turn int // how many requests of its incident key had begun with it
 }
 
 // Accepted says that the answer was a 2xx, whether or not it arrived.
@@ -94,15 +95,20 @@ func (r Request) Accepted() bool { return r.HTTPStatus/100 == 2 }
 
 // Incident is what an operator of Callgoose would see.
 type Incident struct {
-	ID          string    `json:"id"`
-	Mapped      string    `json:"mapped"` // "" = no request can close it
+	ID     string `json:"id"`
+	Mapped string `json:"mapped"` // "" = no request can close it
+	// Keys are the incident keys of the events that opened it or would have, had it
+	// not been open.
+	Keys        []string  `json:"incident_keys"`
 	Title       string    `json:"title"`
 	Description string    `json:"description"`
 	Urgency     string    `json:"urgency"`
 	OpenedAt    time.Time `json:"opened_at"`
-	OpenedBy    string    `json:"opened_by"` // call id
+	OpenedBy    string    `json:"opened_by"`    // call id
+	OpenedEvent string    `json:"opened_event"` // event id
 	ClosedAt    time.Time `json:"closed_at,omitzero"`
 	ClosedBy    string    `json:"closed_by,omitempty"` // call id, or "operator"
+	ClosedEvent string    `json:"closed_event,omitempty"`
 }
 
 // Stats are totals since the start or the last Reset.
@@ -121,10 +127,10 @@ type Fake struct {
 	mu        sync.Mutex // guards all below
 	tokens    []string
 	filters   []Filter
-	maintain  bool
 	standing  Failure
 	script    []Failure
-	changed   chan struct{} // closed by Fail and Reset
+	rules     []rule
+	changed   chan struct{} // closed when what fails has changed
 	stats     Stats
 	calls     int
 	requests  []*Request
@@ -134,6 +140,7 @@ type Fake struct {
 	seen      map[string]bool        // duplicate keys inside the window
 	seenOrder []sighting
 	events    map[string]*history
+	begun     map[string]int // requests by incident key
 }
 
 type sighting struct {
@@ -152,7 +159,7 @@ func New(cfg Config) *Fake {
 	if cfg.UnmatchedStatus == 0 {
 		cfg.UnmatchedStatus = http.StatusOK
 	}
-	f := &Fake{cfg: cfg, seed: maphash.MakeSeed(), tokens: cfg.Tokens, maintain: cfg.Maintenance, changed: make(chan struct{})}
+	f := &Fake{cfg: cfg, seed: maphash.MakeSeed(), tokens: cfg.Tokens, changed: make(chan struct{})}
 	f.SetFilters(cfg.Filters)
 	f.Reset()
 	return f
@@ -163,15 +170,12 @@ func (f *Fake) Reset() {
 	f.Fail(Failure{})
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.stats, f.requests, f.incidents, f.seenOrder = Stats{}, nil, nil, nil
-	f.open, f.seen, f.events = map[string][]*Incident{}, map[string]bool{}, map[string]*history{}
+	f.rules, f.stats, f.requests, f.incidents, f.seenOrder = nil, Stats{}, nil, nil, nil
+	f.open, f.seen, f.events, f.begun = map[string][]*Incident{}, map[string]bool{}, map[string]*history{}, map[string]int{}
 }
 
 // SetTokens replaces the accepted tokens; none = no token needed.
 func (f *Fake) SetTokens(tokens ...string) { f.mu.Lock(); f.tokens = tokens; f.mu.Unlock() }
-
-// SetMaintenance switches maintenance.
-func (f *Fake) SetMaintenance(on bool) { f.mu.Lock(); f.maintain = on; f.mu.Unlock() }
 
 // SetFilters replaces the filters. It panics when one breaks the limits of Callgoose.
 func (f *Fake) SetFilters(filters []Filter) {
@@ -210,6 +214,18 @@ func (f *Fake) Open() []Incident {
 	return slices.DeleteFunc(f.Incidents(), func(i Incident) bool { return i.ClosedBy != "" })
 }
 
+// OpenByKey returns the open incidents by incident key. Where filters map on the
+// name, one incident may stand under several keys.
+func (f *Fake) OpenByKey() map[string][]Incident {
+	byKey := map[string][]Incident{}
+	for _, i := range f.Open() {
+		for _, key := range i.Keys {
+			byKey[key] = append(byKey[key], i)
+		}
+	}
+	return byKey
+}
+
 // Stats returns the totals.
 func (f *Fake) Stats() Stats {
 	f.mu.Lock()
@@ -223,7 +239,7 @@ func (f *Fake) CloseByHand(id string) bool {
 	defer f.mu.Unlock()
 	for _, i := range f.incidents {
 		if i.ID == id && i.ClosedBy == "" {
-			f.closeIncident(i, "operator")
+			f.closeIncident(i, "operator", "")
 			return true
 		}
 	}
@@ -252,7 +268,7 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		cut(w, false)
 		return
 	}
-	failure, ok := f.nextFailure(r.Context())
+	failure, ok := f.nextFailure(r.Context(), rec.IncidentKey, body)
 	if !ok {
 		cut(w, false)
 		return
@@ -281,6 +297,7 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	rec.How = Answered // first, so that whoever has the answer can see this
 	hist.answered(rec)
+	hist.Overlapped = hist.Overlapped || rec.turn < f.begun[rec.IncidentKey]
 	f.mu.Unlock()
 	maps.Copy(w.Header(), resp.Header)
 	w.WriteHeader(resp.code())
@@ -324,6 +341,10 @@ func (f *Fake) receive(r *http.Request, body []byte, doc any, complete bool) (*R
 	if !complete {
 		return rec, &history{}
 	}
+	if rec.IncidentKey != "" {
+		f.begun[rec.IncidentKey]++
+		rec.turn = f.begun[rec.IncidentKey]
+	}
 	return rec, f.note(rec, maphash.Bytes(f.seed, body))
 }
 
@@ -343,7 +364,7 @@ func (f *Fake) process(rec *Request, r *http.Request, body []byte, doc any) *Res
 		answer := answer{ID: rec.CallID}
 		status := http.StatusAccepted
 		rec.Effect = "discarded"
-		if textual(r) && !f.maintain {
+		if textual(r) {
 			status, rec.Effect = f.filter(&answer, rec, body, doc)
 		}
 		resp = reply(status, nil, answer)
@@ -404,7 +425,7 @@ func (f *Fake) filter(a *answer, rec *Request, body []byte, doc any) (status int
 		} else {
 			for n := len(f.open[mapped]); n > 0; n-- {
 				a.Resolved.Resolved = true
-				f.closeIncident(f.open[mapped][0], rec.CallID)
+				f.closeIncident(f.open[mapped][0], rec.CallID, rec.EventID)
 				if f.cfg.ResolveOne {
 					break
 				}
@@ -420,6 +441,9 @@ func (f *Fake) filter(a *answer, rec *Request, body []byte, doc any) (status int
 			a.Triggered.Duplicate = true
 		case len(f.open[mapped]) > 0 && f.cfg.SecondTrigger != SecondIncident:
 			a.Triggered.Duplicate = f.cfg.SecondTrigger == SecondDuplicate
+			if i := f.open[mapped][0]; !slices.Contains(i.Keys, rec.IncidentKey) {
+				i.Keys = append(i.Keys, rec.IncidentKey)
+			}
 		default:
 			a.Triggered.Created = true
 			f.openIncident(t, mapped, rec, body, doc)
@@ -473,8 +497,8 @@ func (f *Fake) openIncident(t Trigger, mapped string, rec *Request, body []byte,
 	}
 	f.incidentN++
 	i := &Incident{
-		ID: fmt.Sprintf("incident-%06d", f.incidentN), Mapped: mapped, Title: title, Description: description,
-		Urgency: t.Urgency, OpenedAt: time.Now(), OpenedBy: rec.CallID,
+		ID: fmt.Sprintf("incident-%06d", f.incidentN), Mapped: mapped, Keys: []string{rec.IncidentKey}, Title: title, Description: description,
+		Urgency: t.Urgency, OpenedAt: time.Now(), OpenedBy: rec.CallID, OpenedEvent: rec.EventID,
 	}
 	f.stats.Open++
 	if mapped != "" {
@@ -492,8 +516,8 @@ func (f *Fake) openIncident(t Trigger, mapped string, rec *Request, body []byte,
 	}
 }
 
-func (f *Fake) closeIncident(i *Incident, by string) {
-	i.ClosedAt, i.ClosedBy = time.Now(), by
+func (f *Fake) closeIncident(i *Incident, by, event string) {
+	i.ClosedAt, i.ClosedBy, i.ClosedEvent = time.Now(), by, event
 	f.stats.Open--
 	f.open[i.Mapped] = slices.DeleteFunc(f.open[i.Mapped], func(o *Incident) bool { return o == i })
 	if len(f.open[i.Mapped]) == 0 {

@@ -131,7 +131,6 @@ func TestSwitches(t *testing.T) {
 		"a duplicate answered 201":                     {Config{DuplicateWindow: minute, DuplicateStatus: 201}, []string{a, "201 created", a, "201 duplicate"}},
 		"after the window nothing is a duplicate":      {Config{DuplicateWindow: minute, SecondTrigger: SecondIncident}, []string{a, "201 created", "later", "", a, "201 created"}},
 		"the same mapped value is a duplicate":         {Config{DuplicateWindow: minute, DuplicateBy: ByMapped}, []string{a, "201 created", ok, "200 resolved", b, "200 duplicate", "later", "", b, "201 created"}},
-		"maintenance does nothing":                     {Config{Maintenance: true}, []string{a, "202", ok, "202"}},
 		"no filter passes":                             {Config{}, []string{event("k", "x", "pending"), "202", "not JSON", "202", "", "202"}},
 		"no filter at all":                             {Config{Filters: []Filter{}}, []string{a, "202"}},
 		"one request may resolve and trigger":          {Config{}, []string{a, "201 created", both, "201 created resolved"}},
@@ -159,12 +158,50 @@ func TestARepeatIsCreatedOnceTheFilterIsRepaired(t *testing.T) {
 	f.SetTokens("new")
 	want(t, send(t, f, "", e, bearer...), "202")
 	f.SetFilters(RecommendedFilters())
-	f.SetMaintenance(true)
-	want(t, send(t, f, "", e, bearer...), "202")
-	f.SetMaintenance(false)
 	want(t, send(t, f, "", e, bearer...), "201 created")
 	if r := f.Check([]Expect{{"k", "a", "firing"}}); !r.OK() || len(r.Retried) != 1 {
 		t.Error(r)
+	}
+}
+
+func TestIncidentsSayWhichAlertsTheyStandFor(t *testing.T) {
+	named := func(key, id, status string) string {
+		return strings.TrimSuffix(event(key, id, status), "}") + `,"commonLabels":{"alertname":"Down"},"alerts":[]}`
+	}
+	for name, c := range map[string]struct {
+		filters []Filter
+		open    string // by incident key: opened by which event
+		closed  string // the incidents after all: opened and closed by which events
+	}{
+		"recommended": {RecommendedFilters(), "map[a:[a1] b:[b1]]", "[a1>a2 b1>b2]"},
+		"guide":       {GuideFilters(), "map[a:[a1] b:[a1]]", "[a1>a2]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := New(Config{Filters: c.filters})
+			for _, e := range []string{named("a", "a1", "firing"), named("b", "b1", "firing"), named("b", "b1", "firing")} {
+				send(t, f, "", e)
+			}
+			open := map[string][]string{}
+			for key, incidents := range f.OpenByKey() {
+				for _, i := range incidents {
+					open[key] = append(open[key], i.OpenedEvent)
+				}
+			}
+			want(t, fmt.Sprint(open), c.open)
+			send(t, f, "", named("a", "a2", "resolved"))
+			send(t, f, "", named("b", "b2", "resolved"))
+			var closed []string
+			for _, i := range f.Incidents() {
+				closed = append(closed, i.OpenedEvent+">"+i.ClosedEvent)
+				if i.OpenedAt.IsZero() || i.ClosedAt.Before(i.OpenedAt) {
+					t.Errorf("%+v", i)
+				}
+			}
+			want(t, fmt.Sprint(closed), c.closed)
+			if len(f.OpenByKey()) != 0 {
+				t.Errorf("still open: %v", f.OpenByKey())
+			}
+		})
 	}
 }
 

@@ -1,0 +1,71 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"pmm-callgoose/cmd/internal/text"
+)
+
+// Whoever answers at --admin-url may be somebody else.
+func TestWhatTheOtherSideSaysIsHarmless(t *testing.T) {
+	const token = "operators-token-0f-the-test"
+	elsewhere := 0
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere++ }))
+	defer other.Close()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/v1/status":
+			http.Redirect(w, r, other.URL+"/\u202e", http.StatusTemporaryRedirect)
+		case "/api/v1/config":
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = fmt.Fprintf(w, `{"error":"\u001b[2J you sent %s\u202e%s"}`, r.Header.Get("Authorization"), strings.Repeat("x", 50_000))
+		case "/readyz":
+			for err := error(nil); err == nil; { // without end
+				_, err = io.WriteString(w, strings.Repeat(" ", 1<<20))
+			}
+		}
+	}))
+	defer srv.Close()
+	c, err := NewURLClient(srv.URL, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, redirected := c.Status(t.Context())
+	echoed := c.Settings(t.Context(), &struct{}{})
+	endless := c.Health(t.Context(), false)
+	for _, err := range []error{redirected, echoed, endless} {
+		if err == nil || strings.ContainsFunc(err.Error(), text.Deceives) || strings.Contains(err.Error(), token) || len(err.Error()) > 4000 {
+			t.Errorf("%.200q", fmt.Sprint(err))
+		}
+	}
+	if elsewhere > 0 || !strings.Contains(redirected.Error(), "307") {
+		t.Errorf("a redirect was followed: %v", redirected)
+	}
+}
+
+func TestTheClientSaysThatItMeansIt(t *testing.T) {
+	var got http.Header
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header
+		_, _ = io.WriteString(w, `{}`)
+	}))
+	defer srv.Close()
+	c, err := NewURLClient(srv.URL, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Replay(t.Context(), url.Values{"all": {"1"}}); err != nil || got.Get(Intent) == "" {
+		t.Errorf("%v, %v", got, err)
+	}
+	srv.Close()
+	if _, err := c.Status(t.Context()); !errors.Is(err, ErrNoService) {
+		t.Errorf("nobody there: %v", err)
+	}
+}

@@ -1,0 +1,147 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"net/url"
+	"strings"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/store/event"
+)
+
+var templateFuncs = template.FuncMap{
+	"short": text.Short, "clock": text.Clock, "ago": text.Ago, "until": text.Until, "span": text.Span, "bytes": text.Size,
+	// For programs.
+	"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	"count": count, "plural": plural,
+	"where": admin.Where, "severity": severity, "why": why, "explain": admin.Explain,
+	// As the errors of worker/callgoose begin when there was an answer.
+	"answered": func(lastError string) bool { return strings.HasPrefix(lastError, "callgoose answered ") },
+	"percent": func(part, of int64) int64 {
+		if of <= 0 {
+			return 0
+		}
+		return min(100, max(0, part*100/of))
+	},
+	"dict": func(kv ...any) map[string]any {
+		m := map[string]any{}
+		for i := 0; i+1 < len(kv); i += 2 {
+			m[kv[i].(string)] = kv[i+1]
+		}
+		return m
+	},
+	"add": func(a, b int) int { return a + b },
+	"str": func(v any) string { return fmt.Sprint(v) },
+}
+
+// count is a number with its digits in groups.
+func count(v any) string {
+	s, out := fmt.Sprint(v), ""
+	for len(s) > 3 && s[len(s)-4] != '-' {
+		s, out = s[:len(s)-3], "\u202f"+s[len(s)-3:]+out
+	}
+	return s + out
+}
+
+func plural(n any, one, many string) string {
+	if fmt.Sprint(n) == "1" {
+		return "1 " + one
+	}
+	return count(n) + " " + many
+}
+
+func severity(r *event.Record) string { return r.Labels["severity"] }
+
+// why is the reason of an outcome, or the last error.
+func why(r *event.Record) string {
+	switch {
+	case r.Outcome == event.Delivered:
+		return ""
+	case r.Outcome == event.Queued, r.Reason == "":
+		return r.LastError
+	case r.LastError == "" || strings.Contains(r.Reason, r.LastError):
+		return r.Reason
+	}
+	return r.Reason + ": " + r.LastError
+}
+
+// maxShown bounds a body on a page; a link has all of it.
+const maxShown = 48 << 10
+
+// body is JSON as it is shown.
+type body struct {
+	Text string
+	Size int64
+	Cut  bool
+	File string // URL with all of it
+}
+
+// newBody indents JSON; a JSON string is shown as what it holds: bytes that
+// were no JSON.
+func newBody(raw json.RawMessage, file string) *body {
+	if len(raw) == 0 {
+		return nil
+	}
+	b := &body{Size: int64(len(raw)), File: file}
+	var plain string
+	var out bytes.Buffer
+	switch {
+	case json.Unmarshal(raw, &plain) == nil:
+		b.Text = plain
+	case len(raw) <= 4*maxShown && json.Indent(&out, raw, "", "  ") == nil:
+		b.Text = out.String()
+	default:
+		b.Text = string(raw)
+	}
+	if len(b.Text) > maxShown {
+		b.Text, b.Cut = strings.ToValidUTF8(b.Text[:maxShown], ""), true
+	}
+	b.Text = text.Clean(b.Text)
+	return b
+}
+
+// link is an address out of an alert that may be followed.
+type link struct{ Name, URL string }
+
+// links finds what may be followed in the body sent: addresses of the alert
+// itself and annotations that are nothing but an address. Only http and https,
+// and without a user name in front, which could pass for a host.
+func links(sent json.RawMessage) (list []link) {
+	var b struct {
+		ExternalURL string `json:"externalURL"`
+		Alerts      []struct {
+			GeneratorURL string            `json:"generatorURL"`
+			SilenceURL   string            `json:"silenceURL"`
+			DashboardURL string            `json:"dashboardURL"`
+			PanelURL     string            `json:"panelURL"`
+			Annotations  map[string]string `json:"annotations"`
+		} `json:"alerts"`
+	}
+	if json.Unmarshal(sent, &b) != nil || len(b.Alerts) == 0 {
+		return nil
+	}
+	a := b.Alerts[0]
+	all := []link{{"Rule", a.GeneratorURL}, {"Dashboard", a.DashboardURL}, {"Panel", a.PanelURL}, {"Silence", a.SilenceURL}}
+	for _, name := range sortedKeys(a.Annotations) {
+		all = append(all, link{name, a.Annotations[name]})
+	}
+	for _, l := range all {
+		if safeLink(l.URL) && len(list) < 12 {
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+func safeLink(s string) bool {
+	if len(s) > 2000 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || text.Deceives(r) }) {
+		return false
+	}
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil
+}

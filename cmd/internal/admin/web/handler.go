@@ -1,0 +1,219 @@
+package web
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store/event"
+)
+
+// Source is what the handler shows. An id that it does not know is an
+// admin.ErrNotFound.
+type Source interface {
+	Status(ctx context.Context) (admin.Status, error)
+	// Ready says why a webhook would not be answered with 202, nil when it would.
+	Ready() error
+	Events(ctx context.Context, f event.Filter, limit int) ([]*event.Record, error)
+	Event(ctx context.Context, id string) (*admin.Detail, error)
+	Settings() any
+}
+
+// Config is what New needs.
+type Config struct {
+	Source   Source
+	Replayer Replayer
+	Carrier  Carrier
+	// Metrics serves /metrics; nil = there is none.
+	Metrics http.Handler
+	// Token is asked for when it returns something. nil = never (Unix socket).
+	Token func() string
+	// Hosts are the names under which the TCP address may be called; empty = any.
+	Hosts []string
+	// MaxBody bounds one notification of an import, in bytes. 0 = 10 MiB.
+	MaxBody int64
+	Logger  *slog.Logger
+	// Pages is what only the pages for operators need.
+	Pages Pages
+}
+
+func newHandler(cfg Config) handler {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MaxBody == 0 {
+		cfg.MaxBody = 10 << 20
+	}
+	return handler{Config: cfg, site: newSite(cfg), streams: make(chan struct{}, maxStreams), newest: &newest{}}
+}
+
+// New makes the handler. It is safe concurrently.
+func New(cfg Config) http.Handler {
+	h := newHandler(cfg)
+	mux := http.NewServeMux()
+	h.site.routes(mux)
+	mux.HandleFunc("GET /", h.nowhere)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusOK, map[string]string{"status": "alive"})
+	})
+	mux.HandleFunc("GET /readyz", h.ready)
+	mux.HandleFunc("GET /api/v1/status", h.status)
+	mux.HandleFunc("GET /api/v1/events", h.events)
+	mux.HandleFunc("GET /api/v1/events/tail", h.stream(h.tail))
+	mux.HandleFunc("GET /api/v1/events/{id}", h.event)
+	mux.HandleFunc("GET /api/v1/config", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, cfg.Source.Settings()) })
+	mux.HandleFunc("GET /api/v1/check", h.check)
+	mux.HandleFunc("POST /api/v1/replay", h.replay)
+	mux.HandleFunc("GET /api/v1/replay/{id}", h.replayJob)
+	mux.HandleFunc("POST /api/v1/dead-letters/drop", h.drop)
+	mux.HandleFunc("GET /api/v1/export", h.stream(h.export))
+	mux.HandleFunc("POST /api/v1/import", h.stream(h.doImport))
+	if cfg.Metrics != nil {
+		mux.Handle("GET /metrics", cfg.Metrics)
+	}
+	// A page of somebody else in the operator's browser must not send anything.
+	return http.NewCrossOriginProtection().Handler(h.guard(mux))
+}
+
+type handler struct {
+	Config
+	site    *site
+	streams chan struct{} // one for each open stream of the API
+	newest  *newest
+}
+
+func reply(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = encoder(w).Encode(v)
+}
+
+func fail(w http.ResponseWriter, code int, err error) {
+	reply(w, code, map[string]string{"error": err.Error()})
+}
+
+// did logs what an operator changed, and who it was: through the socket, with
+// the token, from a session, or where nothing is asked for.
+func (s *site) did(r *http.Request, action string, count int) {
+	by := "anybody"
+	_, token := credential(r)
+	switch {
+	case local(r):
+		by = "socket"
+	case token:
+		by = "token"
+	case s.token() != "":
+		by = "session"
+	}
+	s.Logger.InfoContext(r.Context(), "an operator acted", "component", "admin", "action", action, "count", count, "by", by, "remote", r.RemoteAddr)
+}
+
+// nowhere answers for a path that does not exist.
+func (h handler) nowhere(w http.ResponseWriter, r *http.Request) {
+	if !strings.Contains(r.Header.Get("Accept"), "text/html") { // no browser
+		fail(w, http.StatusNotFound, errors.New("no such path"))
+		return
+	}
+	h.site.problem(w, r, http.StatusNotFound, errors.New("there is no such page"))
+}
+
+func (h handler) ready(w http.ResponseWriter, _ *http.Request) {
+	if err := h.Source.Ready(); err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	reply(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+func (h handler) status(w http.ResponseWriter, r *http.Request) {
+	s, err := h.Source.Status(r.Context())
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	reply(w, http.StatusOK, s)
+}
+
+// perRead is how many events are held in memory at once for a list.
+const perRead = 1000
+
+// events writes the list as it is read, a part at a time.
+func (h handler) events(w http.ResponseWriter, r *http.Request) {
+	f, left, err := admin.ParseFilter(r.URL.Query())
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	list, err := h.Source.Events(r.Context(), f, min(left, perRead))
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	out := bufio.NewWriter(moving(w))
+	enc := encoder(out)
+	w.Header().Set("Content-Type", "application/json")
+	between := "["
+	for {
+		for _, rec := range list {
+			_, _ = out.WriteString(between)
+			between = ","
+			if enc.Encode(admin.NewRow(rec)) != nil {
+				return // nobody reads any more
+			}
+		}
+		if left -= len(list); left == 0 || len(list) < perRead {
+			break
+		}
+		f.Before, f.BeforeDay = behind(list[len(list)-1])
+		if list, err = h.Source.Events(r.Context(), f, min(left, perRead)); err != nil {
+			panic(http.ErrAbortHandler) // the head is out: a broken end is the only way to say so
+		}
+	}
+	if between == "[" {
+		_, _ = out.WriteString(between)
+	}
+	_, _ = out.WriteString("]\n")
+	_ = out.Flush()
+}
+
+// behind is where a list goes on behind r.
+func behind(r *event.Record) (event.Position, string) {
+	return r.Pos, r.ReceivedAt.UTC().Format(time.DateOnly)
+}
+
+func (h handler) event(w http.ResponseWriter, r *http.Request) {
+	d, err := h.Source.Event(r.Context(), r.PathValue("id"))
+	switch {
+	case errors.Is(err, admin.ErrNotFound):
+		fail(w, http.StatusNotFound, err)
+	case err != nil:
+		fail(w, http.StatusServiceUnavailable, err)
+	default:
+		reply(w, http.StatusOK, d)
+	}
+}
+
+// Checker is a Source that can also look at itself. It reads every record, so it
+// takes a second for some 100,000 of them.
+type Checker interface {
+	Check(ctx context.Context) (admin.Check, error)
+}
+
+func (h handler) check(w http.ResponseWriter, r *http.Request) {
+	checker, ok := h.Source.(Checker)
+	if !ok {
+		fail(w, http.StatusNotFound, errors.New("this service cannot look at itself"))
+		return
+	}
+	found, err := checker.Check(r.Context())
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	reply(w, http.StatusOK, found)
+}

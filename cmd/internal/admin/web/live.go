@@ -1,0 +1,78 @@
+package web
+
+import (
+	"fmt"
+	"hash/fnv"
+	"net/http"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+)
+
+// The bounds of live: how many streams there may be (the others ask every few
+// seconds), how often one looks for a change, how often it speaks in any case,
+// so that a dead connection is noticed.
+const (
+	maxLive    = 64
+	lookEvery  = 500 * time.Millisecond
+	speakEvery = 15 * time.Second
+)
+
+// mark names a state: when it is another one, a page that is open is out of date.
+func mark(st admin.Status, p Pages) string {
+	h := fnv.New64a()
+	n := uint64(0)
+	if p != nil {
+		n = p.Changes()
+	}
+	unix := func(t *time.Time) int64 {
+		if t == nil {
+			return 0
+		}
+		return t.UnixNano()
+	}
+	fmt.Fprintln(h, n, st.StartedAt.UnixNano(), st.Queued, st.InFlight > 0, st.Callgoose.State, unix(st.Callgoose.Since),
+		unix(st.Callgoose.NextProbe), st.Store.Accepting, st.Store.Problem)
+	return fmt.Sprintf("%x", h.Sum64())
+}
+
+// live streams the mark, now and whenever it changes. What changed is not said:
+// the page loads itself again and takes over what is different, so that there
+// is one way only to make it.
+func (s *site) live(w http.ResponseWriter, r *http.Request) {
+	select {
+	case s.streams <- struct{}{}:
+		defer func() { <-s.streams }()
+	default:
+		http.Error(w, "too many streams", http.StatusServiceUnavailable)
+		return
+	}
+	control := unhurried(w)
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold it back
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	last, spoke := "", time.Time{}
+	for {
+		if t := s.token(); t != "" {
+			if got, _ := credential(r); !same(got, t) && !s.session.find(r, t) {
+				return // logged out, or another token
+			}
+		}
+		st, err := s.Source.Status(r.Context())
+		if now := mark(st, s.Pages); err == nil && (now != last || time.Since(spoke) > speakEvery) {
+			last, spoke = now, time.Now()
+			if _, err := fmt.Fprintf(w, "retry: 2000\nevent: mark\ndata: %s\n\n", now); err != nil {
+				return
+			}
+			if control.Flush() != nil {
+				return
+			}
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

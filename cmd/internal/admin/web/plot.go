@@ -1,0 +1,97 @@
+package web
+
+import (
+	"fmt"
+	"time"
+
+	"pmm-callgoose/store/event"
+)
+
+// The plot is drawn here, as SVG: bars above the line for what came in, below
+// for what left. Its text stands beside it in HTML, so that it does not shrink
+// on a phone.
+const (
+	plotBars   = 72
+	plotWidth  = 720
+	plotHalf   = 60 // above the line; the same below
+	plotHeight = 2*plotHalf + 1
+)
+
+// plot is one picture of the history.
+type plot struct {
+	Hours   int
+	Choices []int
+	Bars    []bar
+	Width   int
+	Height  int
+	Line    int
+	Most    int64
+	Every   time.Duration // one bar
+	Total   event.Minute
+	Times   []time.Time    // along the axis
+	Rows    []event.Minute // of the table: hours in which something happened, newest first
+	Missing string
+}
+
+// bar is what one stretch of time looks like: heights are never 0 where there was something.
+type bar struct {
+	event.Minute
+	X, W         int
+	InY, InH     int
+	OutY, OutH   int
+	DeadY, DeadH int
+	Text         string
+}
+
+var plotHours = []int{1, 6, 24, 168}
+
+func newPlot(minutes []event.Minute, hours int, now time.Time) plot {
+	p := plot{
+		Hours: hours, Choices: plotHours, Width: plotWidth, Height: plotHeight, Line: plotHalf, Most: 1,
+		Every: time.Duration(hours) * time.Hour / plotBars,
+	}
+	// Bars begin at round times, so that they do not flicker; the last one is
+	// not over yet.
+	end := now.UTC().Truncate(p.Every).Add(p.Every)
+	begin := end.Add(-plotBars * p.Every)
+	p.Bars = make([]bar, plotBars)
+	each := max(time.Hour, p.Every)
+	for _, m := range minutes {
+		i := int(m.At.Sub(begin) / p.Every)
+		if m.At.Before(begin) || i >= plotBars {
+			continue
+		}
+		p.Bars[i].Add(m)
+		p.Total.Add(m)
+		hour := m.At.Truncate(each)
+		if n := len(p.Rows); n == 0 || !p.Rows[n-1].At.Equal(hour) {
+			p.Rows = append(p.Rows, event.Minute{At: hour})
+		}
+		p.Rows[len(p.Rows)-1].Add(m)
+	}
+	for i, j := 0, len(p.Rows)-1; i < j; i, j = i+1, j-1 {
+		p.Rows[i], p.Rows[j] = p.Rows[j], p.Rows[i]
+	}
+	for _, b := range p.Bars {
+		p.Most = max(p.Most, b.In, b.Out+b.Dead)
+	}
+	height := func(n int64) int {
+		if n == 0 {
+			return 0
+		}
+		return max(2, int(n*(plotHalf-2)/p.Most))
+	}
+	for i := range p.Bars {
+		b := &p.Bars[i]
+		b.At = begin.Add(time.Duration(i) * p.Every)
+		b.X, b.W = i*plotWidth/plotBars+1, plotWidth/plotBars-2
+		b.InH, b.OutH, b.DeadH = height(b.In), height(b.Out), height(b.Dead)
+		b.InY, b.OutY = plotHalf-b.InH, plotHalf+1
+		b.DeadY = b.OutY + b.OutH
+		b.Text = fmt.Sprintf("%s: %d in, %d out, %d dead", b.At.Format("Jan 2 15:04"), b.In, b.Out, b.Dead)
+	}
+	for i := range 5 {
+		p.Times = append(p.Times, begin.Add(time.Duration(i)*end.Sub(begin)/4))
+	}
+	return p
+}

@@ -1,0 +1,225 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/store/event"
+)
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+
+type overviewPage struct {
+	Plot   plot
+	Latest []*event.Record
+	Trying []*event.Record // what waits longest
+	Err    error
+}
+
+// latest and waiting are how many events the overview shows.
+const (
+	latest  = 12
+	waiting = 5
+)
+
+func (s *site) overview(w http.ResponseWriter, r *http.Request) {
+	hours, err := strconv.Atoi(r.URL.Query().Get("hours"))
+	if err != nil || !slices.Contains(plotHours, hours) {
+		hours = 6
+	}
+	now := time.Now()
+	var p overviewPage
+	var minutes []event.Minute
+	if s.Pages != nil {
+		minutes, err = s.Pages.History(now.Add(-time.Duration(hours+24) * time.Hour))
+		if err != nil {
+			p.Err = err
+		}
+	}
+	p.Plot = newPlot(minutes, hours, now)
+	if p.Latest, err = s.Source.Events(r.Context(), event.Filter{}, latest); err != nil {
+		p.Err = err
+	}
+	st, err := s.Source.Status(r.Context())
+	if err == nil && st.Queued > 0 && st.OldestQueuedAt != nil {
+		// Not before the oldest came in, so that no old day is looked through.
+		f := event.Filter{Outcomes: []event.Outcome{event.Queued}, OldestFirst: true, Since: st.OldestQueuedAt.Add(-time.Minute)}
+		if p.Trying, err = s.Source.Events(r.Context(), f, waiting); err == nil && len(p.Trying) == 0 {
+			f.Since = time.Time{} // it came in long ago, and was queued again
+			p.Trying, err = s.Source.Events(r.Context(), f, waiting)
+		}
+		if err != nil {
+			p.Err = err
+		}
+		shown := func(r *event.Record) bool {
+			return slices.ContainsFunc(p.Latest, func(l *event.Record) bool { return l.Pos == r.Pos })
+		}
+		if !slices.ContainsFunc(p.Trying, func(r *event.Record) bool { return !shown(r) }) {
+			p.Trying = nil // the same list twice helps nobody
+		}
+	}
+	s.show(w, r, http.StatusOK, "overview", frame{Title: "Overview", Here: "overview", Page: p})
+}
+
+type eventsPage struct {
+	asked
+	listed
+	Matches []string // and one more, empty
+	Replay  string   // URL of the preview
+	Any     bool     // there is a filter
+}
+
+func (s *site) events(w http.ResponseWriter, r *http.Request) {
+	if tidy(w, r) {
+		return
+	}
+	p := eventsPage{asked: ask(r.URL.Query())}
+	p.Matches = append(slices.Clone(p.Query["match"]), "")
+	code, ok := s.fill(w, r, &p)
+	if !ok {
+		return
+	}
+	q := maps.Clone(p.Query)
+	q.Del("limit")
+	p.Any = len(q) > 0
+	if !p.Any {
+		q = url.Values{"all": {"true"}}
+	}
+	p.Replay = "/replay?" + q.Encode()
+	s.show(w, r, code, "events", frame{Title: "Events", Here: "events", Page: p})
+}
+
+// Statuses and Outcomes are what the filters offer, and what the URL says.
+func (a asked) Statuses() []string { return []string{string(event.Firing), string(event.Resolved)} }
+
+// Outcomes: see Statuses.
+func (a asked) Outcomes() []string {
+	list := []string{"queued,discarded,dead"}
+	for _, o := range event.Outcomes {
+		list = append(list, string(o))
+	}
+	if v := a.Get("outcome"); v != "" && !slices.Contains(list, v) {
+		list = append(list, v)
+	}
+	return list
+}
+
+// Get is the value of a filter in the URL.
+func (a asked) Get(name string) string { return strings.Join(a.Query[name], ",") }
+
+type eventPage struct {
+	*admin.Detail
+	Labels []string // names, sorted
+	Links  []link
+	SentAs *body
+	RawAs  *body
+	Others []*event.Record
+	More   bool
+	Annots []annotation
+}
+
+type annotation struct{ Name, Text string }
+
+// others is how many events of the same incident a page shows.
+const others = 25
+
+func (s *site) event(w http.ResponseWriter, r *http.Request) {
+	d, err := s.Source.Event(r.Context(), r.PathValue("id"))
+	if err != nil {
+		s.unavailable(w, r, err)
+		return
+	}
+	self := "/events/" + url.PathEscape(d.ID)
+	p := eventPage{
+		Detail: d, Labels: sortedKeys(d.Record.Labels), Links: links(d.Sent),
+		SentAs: newBody(d.Sent, self+"/sent.json"), RawAs: newBody(d.Raw, self+"/notification.json"),
+		Annots: annotations(d.Sent),
+	}
+	if d.Key != "" {
+		list, err := s.Source.Events(r.Context(), event.Filter{Incident: d.Key}, others+1)
+		if err != nil {
+			s.unavailable(w, r, err)
+			return
+		}
+		for _, o := range list {
+			if o.ID != d.ID && len(p.Others) < others {
+				p.Others = append(p.Others, o)
+			}
+		}
+		p.More = len(list) > others
+	}
+	title := text.Short(60, d.Alertname)
+	if title == "" {
+		title = "Event"
+	}
+	s.show(w, r, http.StatusOK, "event", frame{Title: title, Here: "events", Page: p})
+}
+
+func annotations(sent json.RawMessage) (list []annotation) {
+	var b struct {
+		Alerts []struct {
+			Annotations map[string]string `json:"annotations"`
+		} `json:"alerts"`
+	}
+	if json.Unmarshal(sent, &b) != nil || len(b.Alerts) == 0 {
+		return nil
+	}
+	for _, name := range sortedKeys(b.Alerts[0].Annotations) {
+		list = append(list, annotation{name, b.Alerts[0].Annotations[name]})
+	}
+	return list
+}
+
+// eventFile hands out a body whole, to be saved.
+func (s *site) eventFile(w http.ResponseWriter, r *http.Request) {
+	d, err := s.Source.Event(r.Context(), r.PathValue("id"))
+	if err != nil {
+		s.unavailable(w, r, err)
+		return
+	}
+	raw := map[string]json.RawMessage{"sent.json": d.Sent, "notification.json": d.Raw}[r.PathValue("file")]
+	if len(raw) == 0 {
+		s.problem(w, r, http.StatusNotFound, errors.New("there is no such body"))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", r.PathValue("id")+"-"+r.PathValue("file")))
+	_, _ = w.Write(raw)
+}
+
+func (s *site) deadLetters(w http.ResponseWriter, r *http.Request) {
+	if tidy(w, r) {
+		return
+	}
+	p := eventsPage{asked: ask(r.URL.Query())}
+	p.F.Outcomes = []event.Outcome{event.Dead}
+	code, ok := s.fill(w, r, &p)
+	if !ok {
+		return
+	}
+	s.show(w, r, code, "deadletters", frame{Title: "Dead letters", Here: "dead-letters", Page: p})
+}
+
+// fill lists what was asked for, and answers by itself when it cannot. The code
+// is that of the page.
+func (s *site) fill(w http.ResponseWriter, r *http.Request, p *eventsPage) (code int, ok bool) {
+	if p.Err != nil {
+		return http.StatusBadRequest, true
+	}
+	var err error
+	if p.listed, err = s.list(r, p.asked); err != nil {
+		s.unavailable(w, r, err)
+		return 0, false
+	}
+	return http.StatusOK, true
+}

@@ -1,0 +1,292 @@
+package web
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"maps"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store/event"
+)
+
+// Pages is what the pages show besides a Source.
+type Pages interface {
+	// History lists the minutes since then in which something happened, oldest first.
+	History(since time.Time) ([]event.Minute, error)
+	// Changes is another number whenever something was written.
+	Changes() uint64
+}
+
+// contentPolicy lets a page load our files and talk to this service, and nothing else: what an
+// alert smuggles in can neither run nor call home.
+const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+// referrerPolicy tells other sites nothing. It is not no-referrer, because then
+// a browser sends its forms with "Origin: null", which nobody can tell from
+// those of a stranger's page.
+const referrerPolicy = "same-origin"
+
+//go:embed site
+var siteFiles embed.FS
+
+// site is the pages for operators: plain HTML made here, usable without
+// scripts. All that comes out of alerts goes through html/template, and through
+// package text where it could deceive the eye.
+type site struct {
+	Config
+	pages   map[string]*template.Template
+	assets  string // path of the style sheet and the script; changes with them
+	session sessions
+	guesses *guesses
+	streams chan struct{} // one for each open stream of changes
+}
+
+func newSite(cfg Config) *site {
+	s := &site{
+		Config: cfg, pages: map[string]*template.Template{},
+		session: newSessions(), guesses: newGuesses(cfg.Logger), streams: make(chan struct{}, maxLive),
+	}
+	base := template.Must(template.New("layout.html").Funcs(templateFuncs).ParseFS(siteFiles, "site/layout.html", "site/parts.html"))
+	for _, name := range []string{"overview", "events", "event", "deadletters", "replay", "job", "drop", "login", "problem"} {
+		s.pages[name] = template.Must(template.Must(base.Clone()).ParseFS(siteFiles, "site/"+name+".html"))
+	}
+	h := sha256.New()
+	for _, name := range []string{"app.css", "app.js", "icon.svg"} {
+		b, err := siteFiles.ReadFile("site/" + name)
+		if err != nil {
+			panic(err) // it is compiled in
+		}
+		h.Write(b)
+	}
+	s.assets = "/static/" + hex.EncodeToString(h.Sum(nil)[:6])
+	return s
+}
+
+// routes adds the pages.
+func (s *site) routes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /{$}", s.overview)
+	mux.HandleFunc("GET /events", s.events)
+	mux.HandleFunc("GET /events/{id}", s.event)
+	mux.HandleFunc("GET /events/{id}/{file}", s.eventFile)
+	mux.HandleFunc("GET /dead-letters", s.deadLetters)
+	mux.HandleFunc("GET /dead-letters/drop", s.dropPreview)
+	mux.HandleFunc("POST /dead-letters/drop", s.form(s.drop))
+	mux.HandleFunc("GET /replay", s.replayPreview)
+	mux.HandleFunc("POST /replay", s.form(s.replay))
+	mux.HandleFunc("GET /replay/{id}", s.job)
+	mux.HandleFunc("GET /login", s.loginForm)
+	mux.HandleFunc("POST /login", s.form(s.login))
+	mux.HandleFunc("POST /logout", s.form(s.logout))
+	mux.HandleFunc("GET /live", s.live)
+	mux.HandleFunc("GET /static/{version}/{name}", s.static)
+}
+
+// isPage reports whether the path is one that a person opens in a browser. The
+// others are for programs, which send the token itself.
+func isPage(p string) bool {
+	first, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
+	return slices.Contains([]string{"", "events", "dead-letters", "replay", "login", "logout", "live", "static"}, first)
+}
+
+func (s *site) static(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	b, err := fs.ReadFile(siteFiles, "site/"+name)
+	if err != nil || path.Ext(name) == ".html" {
+		s.problem(w, r, http.StatusNotFound, errors.New("there is no such file"))
+		return
+	}
+	// Nothing in it is anybody's secret, and its path changes when it does.
+	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(b))
+}
+
+// frame is what every page has around its own content.
+type frame struct {
+	Title  string
+	Here   string // the entry of the menu that this page belongs to
+	Assets string
+	Now    time.Time
+	Status admin.Status
+	Mark   string // of the state shown, see live
+	Login  bool   // there is a session to end
+	Bare   bool   // nobody is logged in: show nothing of the state
+	Page   any
+}
+
+func (s *site) show(w http.ResponseWriter, r *http.Request, code int, name string, f frame) {
+	f.Assets, f.Now = s.assets, time.Now().UTC()
+	f.Login = s.session.find(r, s.token()) && s.token() != ""
+	if !f.Bare {
+		st, err := s.Source.Status(r.Context())
+		if err != nil {
+			st.Store.Problem = err.Error()
+		}
+		f.Status, f.Mark = st, mark(st, s.Pages)
+	}
+	var out bytes.Buffer
+	if err := s.pages[name].ExecuteTemplate(&out, "layout.html", f); err != nil {
+		s.Logger.ErrorContext(r.Context(), "a page cannot be shown", "component", "admin", "page", name, "err", err)
+		http.Error(w, "this page cannot be shown; the log says why", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(code)
+	_, _ = w.Write(out.Bytes())
+}
+
+// problem is a page that says what is wrong.
+func (s *site) problem(w http.ResponseWriter, r *http.Request, code int, err error) {
+	s.show(w, r, code, "problem", frame{Title: problemTitle(code), Page: err.Error()})
+}
+
+// problemBare says it to somebody who is not logged in.
+func (s *site) problemBare(w http.ResponseWriter, r *http.Request, code int, err error) {
+	s.show(w, r, code, "problem", frame{Title: problemTitle(code), Page: err.Error(), Bare: true})
+}
+
+func problemTitle(code int) string {
+	switch code {
+	case http.StatusNotFound:
+		return "Not found"
+	case http.StatusBadRequest:
+		return "That cannot be asked"
+	case http.StatusUnauthorized:
+		return "Not logged in"
+	case http.StatusForbidden:
+		return "Refused"
+	case http.StatusTooManyRequests:
+		return "Too many tries"
+	}
+	return "Not now"
+}
+
+// unavailable answers an error of the Source.
+func (s *site) unavailable(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, admin.ErrNotFound) {
+		s.problem(w, r, http.StatusNotFound, errors.New("there is no such event, or no longer: settled events go after --retention"))
+		return
+	}
+	s.problem(w, r, http.StatusServiceUnavailable, err)
+}
+
+// maxForm bounds a form: a page of chosen ids is some kilobytes.
+const maxForm = 1 << 20
+
+// form reads a form before next sees it.
+func (s *site) form(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		if err := r.ParseForm(); err != nil {
+			s.problem(w, r, http.StatusBadRequest, errors.New("the form cannot be read"))
+			return
+		}
+		next(w, r)
+	}
+}
+
+// asked are the filters in the URL of a page.
+type asked struct {
+	Query url.Values // as admin.ParseFilter takes them, nothing empty in it
+	F     event.Filter
+	Limit int
+	Err   error
+}
+
+// pageLimit is how many events a page shows.
+const pageLimit = 50
+
+// ask reads filters, and before: where the page begins.
+func ask(q url.Values, more ...string) asked {
+	a := asked{Query: url.Values{}}
+	before := q.Get("before")
+	for name, values := range q {
+		if name == "before" || slices.Contains(more, name) {
+			continue
+		}
+		for _, v := range values {
+			if v = strings.TrimSpace(v); v != "" {
+				a.Query.Add(name, v)
+			}
+		}
+	}
+	if a.F, a.Limit, a.Err = admin.ParseFilter(a.Query); a.Err == nil && before != "" {
+		p := &a.F.Before
+		n, err := fmt.Sscanf(before, "%d.%d.%d.%s", &p.Seq, &p.Note, &p.Item, &a.F.BeforeDay)
+		if _, derr := time.Parse(time.DateOnly, a.F.BeforeDay); n != 4 || err != nil || derr != nil {
+			a.Err = fmt.Errorf("before %q is not where a page begins", before)
+		}
+	}
+	if !a.Query.Has("limit") || a.Limit > 500 {
+		a.Limit = pageLimit
+	}
+	return a
+}
+
+// tidy redirects to the same page without empty parameters, so that the address
+// of a filtered list can be handed on.
+func tidy(w http.ResponseWriter, r *http.Request) bool {
+	q, clean := r.URL.Query(), url.Values{}
+	for name, values := range q {
+		for _, v := range values {
+			if strings.TrimSpace(v) != "" {
+				clean.Add(name, v)
+			}
+		}
+	}
+	if maps.EqualFunc(q, clean, slices.Equal) {
+		return false
+	}
+	to := r.URL.Path
+	if len(clean) > 0 {
+		to += "?" + clean.Encode()
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
+	return true
+}
+
+// listed is a page of events.
+type listed struct {
+	Rows  []*event.Record
+	Older string // URL of the next page, "" when there is none
+	First string // URL of the first page, "" when this is it
+}
+
+func (s *site) list(r *http.Request, a asked) (l listed, err error) {
+	l.Rows, err = s.Source.Events(r.Context(), a.F, a.Limit+1)
+	if err != nil {
+		return l, err
+	}
+	link := func(before string) string {
+		q := maps.Clone(a.Query)
+		if before != "" {
+			q.Set("before", before)
+		}
+		if len(q) == 0 {
+			return r.URL.Path
+		}
+		return r.URL.Path + "?" + q.Encode()
+	}
+	if len(l.Rows) > a.Limit {
+		l.Rows = l.Rows[:a.Limit]
+		r := l.Rows[a.Limit-1]
+		pos, day := behind(r)
+		l.Older = link(fmt.Sprintf("%d.%d.%d.%s", pos.Seq, pos.Note, pos.Item, day))
+	}
+	if a.F.Before != (event.Position{}) {
+		l.First = link("")
+	}
+	return l, nil
+}

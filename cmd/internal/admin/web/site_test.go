@@ -1,0 +1,490 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store/event"
+)
+
+// memory is a Source, a Replayer and Pages without a store.
+type memory struct {
+	mu      sync.Mutex
+	status  admin.Status
+	records []*event.Record // newest first
+	detail  admin.Detail
+	closed  error
+	replays []admin.ReplayRequest
+	drops   []event.Filter
+	changes uint64
+	minutes []event.Minute
+}
+
+func (m *memory) Status(context.Context) (admin.Status, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status, nil
+}
+func (m *memory) Ready() error  { return nil }
+func (m *memory) Settings() any { return nil }
+func (m *memory) Events(_ context.Context, f event.Filter, limit int) (list []*event.Record, err error) {
+	for _, r := range m.records {
+		if f.Match(r) && len(list) < limit {
+			list = append(list, r)
+		}
+	}
+	return list, m.closed
+}
+
+func (m *memory) Event(_ context.Context, id string) (*admin.Detail, error) {
+	for _, r := range m.records {
+		if r.ID == id {
+			d := m.detail
+			d.Row = admin.NewRow(r)
+			return &d, nil
+		}
+	}
+	return nil, admin.ErrNotFound
+}
+
+func (m *memory) Replay(_ context.Context, r admin.ReplayRequest) (admin.Plan, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for _, rec := range m.records {
+		if r.Filter.Match(rec) {
+			n++
+		}
+	}
+	if !r.DryRun {
+		m.replays = append(m.replays, r)
+		return admin.Plan{Events: n, Job: 7}, nil
+	}
+	return admin.Plan{Events: n, Firing: n, Incidents: n}, nil
+}
+
+func (m *memory) ReplayJob(id int) (admin.Job, error) {
+	if id != 7 {
+		return admin.Job{}, errors.New("no such replay in this run of the service")
+	}
+	return admin.Job{ID: 7, Total: 4, InLine: 4, Settled: 1, Outcomes: map[event.Outcome]int{event.Delivered: 1}}, nil
+}
+
+func (m *memory) DropDeadLetters(_ context.Context, r admin.DropRequest) (p admin.Plan, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, rec := range m.records {
+		if rec.Outcome == event.Dead && r.Filter.Match(rec) {
+			p.Count(rec.Status)
+		}
+	}
+	if !r.DryRun {
+		m.drops = append(m.drops, r.Filter)
+	}
+	return p, nil
+}
+
+func (m *memory) History(time.Time) ([]event.Minute, error) { return m.minutes, nil }
+func (m *memory) Changes() uint64                           { m.mu.Lock(); defer m.mu.Unlock(); return m.changes }
+
+func some(n int) *memory {
+	m := &memory{status: admin.Status{Version: "test", StartedAt: time.Now(), Callgoose: admin.Callgoose{State: event.Up}, Store: admin.Store{Accepting: true, MaxBytes: 100}}}
+	for i := n; i > 0; i-- {
+		outcome := event.Delivered
+		if i%3 == 0 {
+			outcome = event.Dead
+		}
+		m.records = append(m.records, &event.Record{
+			ID: fmt.Sprintf("id%d", i), Key: fmt.Sprintf("pmm-%d", i), Source: "pmm", Status: event.Firing, Alertname: "MySQL down",
+			Labels: map[string]string{"instance": fmt.Sprintf("mysql-%d", i)}, ReceivedAt: time.Now().Add(time.Duration(i-n) * time.Second).UTC(),
+			Pos: event.Position{Seq: uint64(i)}, Outcome: outcome, Seq: uint64(i),
+		})
+	}
+	return m
+}
+
+const opsToken = "operators-token-0f-the-test"
+
+// visit asks the handler as a browser on this machine does.
+type visit struct {
+	t       *testing.T
+	h       http.Handler
+	cookies []*http.Cookie
+	from    string
+}
+
+func visitor(t *testing.T, m *memory, token string) *visit {
+	cfg := Config{Source: m, Replayer: m, Pages: m, Hosts: []string{"localhost"}}
+	if token != "" {
+		cfg.Token = func() string { return token }
+	}
+	return &visit{t: t, h: New(cfg), from: "192.0.2.1:1000"}
+}
+
+func (v *visit) do(method, path string, form url.Values, header ...string) *httptest.ResponseRecorder {
+	v.t.Helper()
+	var body io.Reader
+	if form != nil {
+		body = strings.NewReader(form.Encode())
+	}
+	r := httptest.NewRequest(method, "http://localhost"+path, body)
+	r.RemoteAddr = v.from
+	if form != nil {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Sec-Fetch-Site", "same-origin")
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		if header[i] == "Host" {
+			r.Host = header[i+1]
+			continue
+		}
+		r.Header.Set(header[i], header[i+1])
+	}
+	for _, c := range v.cookies {
+		r.AddCookie(c)
+	}
+	w := httptest.NewRecorder()
+	v.h.ServeHTTP(w, r)
+	for _, c := range w.Result().Cookies() {
+		if v.cookies = []*http.Cookie{c}; c.MaxAge < 0 {
+			v.cookies = nil
+		}
+	}
+	return w
+}
+
+func (v *visit) get(path string) string {
+	v.t.Helper()
+	w := v.do(http.MethodGet, path, nil)
+	if w.Code != http.StatusOK {
+		v.t.Fatalf("GET %s: %d %s", path, w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+var hidden = regexp.MustCompile(`<input type="hidden" name="(\w+)" value="([^"]*)">`)
+
+// fields are the hidden fields of the forms of a page.
+func fields(page string) url.Values {
+	q := url.Values{}
+	for _, m := range hidden.FindAllStringSubmatch(page[strings.Index(page, "<main"):], -1) {
+		q.Set(m[1], html.UnescapeString(m[2]))
+	}
+	return q
+}
+
+func TestEveryPageIsShownUnderAStrictPolicy(t *testing.T) {
+	m := some(5)
+	m.detail = admin.Detail{Sent: json.RawMessage(`{"alerts":[{"labels":{},"generatorURL":"https://pmm.example/x"}]}`), Raw: json.RawMessage(`{"a":1}`)}
+	v := visitor(t, m, "")
+	for _, path := range []string{"/", "/?hours=168", "/events", "/events?status=firing", "/events/id1", "/dead-letters", "/replay?id=id1", "/replay/7", "/dead-letters/drop?all=true"} {
+		w := v.do(http.MethodGet, path, nil)
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "</html>") {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+		for name, want := range map[string]string{
+			"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+			"X-Content-Type-Options":  "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store", "Content-Type": "text/html; charset=utf-8",
+		} {
+			if got := w.Header().Get(name); got != want {
+				t.Errorf("%s: %s is %q", path, name, got)
+			}
+		}
+		if inline := regexp.MustCompile(`(?i)<script>|<style|\sstyle=|\son\w+=`).FindString(w.Body.String()); inline != "" {
+			t.Errorf("%s has %q in it, which the policy forbids", path, inline)
+		}
+	}
+	for path, code := range map[string]int{
+		"/events/none": 404, "/events?since=x": 400, "/events?before=x": 400, "/replay": 400, "/replay/8": 404, "/dead-letters/drop": 400,
+		"/static/x/layout.html": 404, "/static/x/none": 404, "/events/id1/other.json": 404, "/nothing": 404,
+	} {
+		if w := v.do(http.MethodGet, path, nil); w.Code != code {
+			t.Errorf("%s: %d, want %d", path, w.Code, code)
+		}
+	}
+}
+
+func TestAPageOfEventsLeadsToTheNext(t *testing.T) {
+	v := visitor(t, some(120), "")
+	path, seen := "/events?status=firing", map[string]bool{}
+	for n := 0; path != ""; n++ {
+		page := v.get(path)
+		rows := regexp.MustCompile(`id="e-(\w+)"`).FindAllStringSubmatch(page, -1)
+		for _, r := range rows {
+			seen[r[1]] = true
+		}
+		next := regexp.MustCompile(`rel="next" href="([^"]+)"`).FindStringSubmatch(page)
+		if path = ""; next != nil {
+			path = html.UnescapeString(next[1])
+		}
+		if n > 5 {
+			t.Fatal("the pages have no end")
+		}
+	}
+	if len(seen) != 120 {
+		t.Errorf("%d of 120 events were shown", len(seen))
+	}
+	w := v.do(http.MethodGet, "/events?status=firing&since=&text=+&match=", nil)
+	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/events?status=firing" {
+		t.Errorf("empty filters stay in the address: %d %s", w.Code, w.Header().Get("Location"))
+	}
+}
+
+func TestNothingIsSentBeforeThePreviewIsConfirmed(t *testing.T) {
+	m := some(9)
+	v := visitor(t, m, "")
+	page := v.get("/replay?outcome=dead&since=1h&rate=5")
+	if !strings.Contains(page, "<strong>3 events</strong> of 3 incidents") || len(m.replays) > 0 {
+		t.Fatalf("preview: %v %s", m.replays, page)
+	}
+	form := fields(page)
+	changed := url.Values{"query": form["query"], "expect": {"2"}}
+	if w := v.do(http.MethodPost, "/replay", changed); w.Code != http.StatusConflict || len(m.replays) > 0 {
+		t.Errorf("another number than was shown: %d, %v", w.Code, m.replays)
+	}
+	w := v.do(http.MethodPost, "/replay", form)
+	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/replay/7" || len(m.replays) != 1 {
+		t.Fatalf("confirmed: %d %s", w.Code, w.Body)
+	}
+	if got := m.replays[0]; got.Rate != 5 || got.Filter.Until.IsZero() || got.Filter.Outcomes[0] != event.Dead {
+		t.Errorf("what came in since the preview would go too: %+v", got)
+	}
+	form = fields(v.get("/dead-letters/drop?id=id3&id=id6"))
+	if form.Get("expect") != "2" || len(m.drops) > 0 {
+		t.Fatalf("preview of a drop: %v", form)
+	}
+	if w := v.do(http.MethodPost, "/dead-letters/drop", form); w.Code != http.StatusSeeOther || len(m.drops) != 1 || len(m.drops[0].IDs) != 2 {
+		t.Errorf("drop: %d %+v", w.Code, m.drops)
+	}
+}
+
+func TestAFormOfAStrangersPageIsRefused(t *testing.T) {
+	m := some(3)
+	v := visitor(t, m, "")
+	form := fields(v.get("/replay?all=true"))
+	for name, header := range map[string][]string{
+		"another site, by Sec-Fetch-Site":     {"Sec-Fetch-Site", "cross-site"},
+		"another site, by Origin":             {"Sec-Fetch-Site", "", "Origin", "http://evil.example"},
+		"an origin that is hidden":            {"Sec-Fetch-Site", "", "Origin", "null"},
+		"a program, or a webhook":             {"Sec-Fetch-Site", ""},
+		"a name that was made to lead to us":  {"Host", "evil.example"},
+		"a form whose origin is another port": {"Sec-Fetch-Site", "", "Origin", "http://localhost:99"},
+	} {
+		if w := v.do(http.MethodPost, "/replay", form, header...); w.Code != http.StatusForbidden {
+			t.Errorf("%s: %d", name, w.Code)
+		}
+	}
+	if len(m.replays) > 0 {
+		t.Errorf("%d replays were begun", len(m.replays))
+	}
+	if w := v.do(http.MethodPost, "/replay", form, "Origin", "http://localhost", "Sec-Fetch-Site", ""); w.Code != http.StatusSeeOther {
+		t.Errorf("a form of this service, by Origin alone: %d", w.Code)
+	}
+}
+
+func TestTheTokenOpensASession(t *testing.T) {
+	v := visitor(t, some(3), opsToken)
+	if w := v.do(http.MethodGet, "/events?status=firing", nil); w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/login?next=%2Fevents%3Fstatus%3Dfiring" {
+		t.Fatalf("not logged in: %d %s", w.Code, w.Header().Get("Location"))
+	}
+	for _, path := range []string{"/live", "/api/v1/status", "/metrics"} {
+		if w := v.do(http.MethodGet, path, nil); w.Code != http.StatusUnauthorized {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+	if w := v.do(http.MethodPost, "/replay", url.Values{}); w.Code != http.StatusUnauthorized {
+		t.Errorf("a form of nobody: %d", w.Code)
+	}
+	page := v.get("/login?next=%2Fevents%3Fstatus%3Dfiring")
+	if strings.Contains(page, "MySQL") || strings.Contains(page, "is up") {
+		t.Error("the log-in shows something of the state")
+	}
+	form := fields(page)
+	form.Set("token", "wrong")
+	if w := v.do(http.MethodPost, "/login", form); w.Code != http.StatusUnauthorized || len(v.cookies) > 0 {
+		t.Errorf("a wrong token: %d", w.Code)
+	}
+	form.Set("token", opsToken)
+	w := v.do(http.MethodPost, "/login", form)
+	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/events?status=firing" {
+		t.Fatalf("the right token: %d %s", w.Code, w.Header().Get("Location"))
+	}
+	c := v.cookies[0]
+	if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != "/" || strings.Contains(c.Value, opsToken) || len(c.Value) < 20 {
+		t.Errorf("the cookie is %v", c)
+	}
+	if w := v.do(http.MethodGet, "/api/v1/status", nil); w.Code != http.StatusUnauthorized {
+		t.Errorf("the API takes the cookie: %d", w.Code)
+	}
+	if w := v.do(http.MethodGet, "/api/v1/status", nil, "Authorization", "Bearer "+opsToken); w.Code != http.StatusOK {
+		t.Errorf("the API with the token: %d", w.Code)
+	}
+	old := v.cookies
+	if w := v.do(http.MethodPost, "/logout", url.Values{}); w.Code != http.StatusSeeOther || v.cookies != nil {
+		t.Errorf("logout: %d", w.Code)
+	}
+	v.cookies = old
+	if w := v.do(http.MethodGet, "/", nil); w.Code != http.StatusSeeOther {
+		t.Errorf("the ended session still counts: %d", w.Code)
+	}
+}
+
+func TestASessionEndsWithItsTokenAndItsTime(t *testing.T) {
+	s := newSessions()
+	now := time.Now()
+	ask := func(id string) *http.Request {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.AddCookie(&http.Cookie{Name: sessionCookie(r).Name, Value: id})
+		return r
+	}
+	id := s.open("a", now)
+	if !s.find(ask(id), "a") || s.find(ask(id), "b") || s.find(ask(id+"x"), "a") {
+		t.Error("a session counts for its own token only")
+	}
+	if old := s.open("a", now.Add(-sessionFor-time.Second)); s.find(ask(old), "a") {
+		t.Error("a session has no end")
+	}
+	for range maxSessions + 10 {
+		s.open("a", now)
+	}
+	if len(s.known) > maxSessions {
+		t.Errorf("%d sessions are kept", len(s.known))
+	}
+}
+
+func TestGuessingIsSlow(t *testing.T) {
+	v := visitor(t, some(1), opsToken)
+	form := fields(v.get("/login"))
+	form.Set("token", "guess")
+	codes := map[int]int{}
+	for range 20 {
+		codes[v.do(http.MethodPost, "/login", form).Code]++
+	}
+	if codes[http.StatusUnauthorized] != guessAtOnce || codes[http.StatusTooManyRequests] != 20-guessAtOnce {
+		t.Errorf("20 consecutive guesses: %v", codes)
+	}
+	form.Set("token", opsToken)
+	if w := v.do(http.MethodPost, "/login", form); w.Code != http.StatusTooManyRequests {
+		t.Errorf("the right one among them: %d", w.Code)
+	}
+	v.from = "192.0.2.2:1000"
+	if w := v.do(http.MethodPost, "/login", form); w.Code != http.StatusSeeOther {
+		t.Errorf("from elsewhere: %d", w.Code)
+	}
+}
+
+func TestLoginLeadsToOurPagesOnly(t *testing.T) {
+	for next, want := range map[string]string{
+		"/events?status=firing": "/events?status=firing", "/dead-letters": "/dead-letters", "": "/", "//evil.example": "/", "/\\evil.example": "/",
+		"https://evil.example/events": "/", "javascript:alert(1)": "/", "/api/v1/status": "/", "events": "/", "/events\r\nX: y": "/", "/\tevil": "/",
+	} {
+		if got := ownPage(next); got != want {
+			t.Errorf("ownPage(%q) is %q, want %q", next, got, want)
+		}
+	}
+}
+
+func TestHostileTextStaysText(t *testing.T) {
+	m := some(1)
+	r := m.records[0]
+	r.Alertname, r.Outcome, r.Reason = `<script>alert(1)</script>`, event.Dead, "</bdi><img src=x onerror=alert(2)>"
+	r.Labels = map[string]string{"instance": "a\u202egpj.exe", "severity": `"><svg onload=alert(3)>`, "<b>": strings.Repeat("x", 1<<20)}
+	m.detail = admin.Detail{
+		Sent: json.RawMessage(`{"alerts":[{"generatorURL":"javascript:alert(4)","silenceURL":"https://a@b.example/","dashboardURL":"https://ok.example/?a=1&b=2","annotations":{"x":"data:text/html,y","r":" https://c.example"}}]}`),
+		Raw:  json.RawMessage(`"\u0000\u001b[31m</pre>"`),
+	}
+	v := visitor(t, m, "")
+	for _, path := range []string{"/", "/events", "/events/id1", "/dead-letters", "/replay?id=id1", "/events?text=" + url.QueryEscape(`"><script>`)} {
+		page := v.get(path)
+		for _, bad := range []string{"<script>", "<img", "<svg onload", "\u202e", "\x00", "\x1b", "javascript:alert(4)\"", "href=\"data:", "a@b.example/\""} {
+			if strings.Contains(page, bad) {
+				t.Errorf("%s holds %q", path, bad)
+			}
+		}
+		if len(page) > 300_000 {
+			t.Errorf("%s has %d bytes", path, len(page))
+		}
+	}
+	if page := v.get("/events/id1"); !strings.Contains(page, `href="https://ok.example/?a=1&amp;b=2" rel="noopener noreferrer"`) {
+		t.Error("a harmless link is not shown")
+	}
+}
+
+func TestThePlotShowsWhatHappenedWhen(t *testing.T) {
+	now := time.Date(2026, 11, 24, 17, 42, 10, 0, time.UTC)
+	at := func(h, m int) time.Time { return time.Date(2026, 11, 24, h, m, 0, 0, time.UTC) }
+	p := newPlot([]event.Minute{
+		{At: at(3, 0), In: 1000}, {At: at(11, 44), In: 1000}, // before it begins
+		{At: at(12, 0), In: 10}, {At: at(12, 4), In: 30}, {At: at(17, 41), Out: 20, Dead: 20}, {At: at(17, 42), Suppressed: 5},
+	}, 6, now)
+	if len(p.Bars) != plotBars || p.Total != (event.Minute{In: 40, Out: 20, Dead: 20, Suppressed: 5}) || p.Most != 40 {
+		t.Fatalf("%d bars, %+v, most %d", len(p.Bars), p.Total, p.Most)
+	}
+	last := p.Bars[plotBars-1]
+	if !last.At.Equal(at(17, 40)) || last.Out != 20 || last.OutH == 0 || last.DeadY != last.OutY+last.OutH || last.DeadY+last.DeadH > plotHeight {
+		t.Errorf("the last bar is %+v", last)
+	}
+	if b := p.Bars[3]; !b.At.Equal(at(12, 0)) || b.In != 40 || b.InH != plotHalf-2 {
+		t.Errorf("the bar of 12:00 is %+v", b)
+	}
+	if len(p.Rows) != 2 || !p.Rows[0].At.Equal(at(17, 0)) || p.Rows[1].In != 40 {
+		t.Errorf("the table is %+v", p.Rows)
+	}
+	for _, hours := range plotHours {
+		if p := newPlot(nil, hours, now); len(p.Bars) != plotBars || p.Every <= 0 {
+			t.Errorf("%d hours: %+v", hours, p)
+		}
+	}
+}
+
+func TestChangesAreStreamed(t *testing.T) {
+	m := some(1)
+	srv := httptest.NewServer(New(Config{Source: m, Replayer: m, Pages: m}))
+	defer srv.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+"/live", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if got := resp.Header.Get("Content-Type"); got != "text/event-stream" {
+		t.Fatalf("it is %s", got)
+	}
+	next := func() string {
+		buf := make([]byte, 200)
+		n, err := resp.Body.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, mark, _ := strings.Cut(string(buf[:n]), "data: ")
+		return strings.TrimSpace(mark)
+	}
+	first := next()
+	if first == "" || first != mark(m.status, m) {
+		t.Errorf("the first mark is %q", first)
+	}
+	m.mu.Lock()
+	m.changes++
+	m.mu.Unlock()
+	if second := next(); second == "" || second == first {
+		t.Errorf("after a change the mark is %q", second)
+	}
+}

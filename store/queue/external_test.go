@@ -1,0 +1,407 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"pmm-callgoose/store/event"
+)
+
+// natsServer runs a server as operators do, on a port of its own.
+func natsServer(t *testing.T, opts server.Options) *server.Server {
+	t.Helper()
+	opts.Host, opts.NoSigs, opts.NoLog, opts.JetStream = "127.0.0.1", true, true, true
+	if opts.Port == 0 {
+		opts.Port = server.RANDOM_PORT
+	}
+	srv, err := server.NewServer(&opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() { stopServer(srv) })
+	if !srv.ReadyForConnections(30 * time.Second) {
+		t.Fatal("the server does not start")
+	}
+	return srv
+}
+
+// client is somebody else who uses the server.
+func client(t *testing.T, srv *server.Server) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(srv.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+func TestAnExternalServerKeepsTheStream(t *testing.T) {
+	t.Parallel()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
+	cfg := Config{URL: srv.ClientURL()}
+	q := start(t, cfg)
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			pos, err := q.Publish(t.Context(), note(fmt.Sprint(i)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			notes, err := q.Read(t.Context(), pos.Seq)
+			if err != nil || string(notes[pos.Note].Body) != fmt.Sprint(i) {
+				t.Errorf("%d at %v: %v, %v", i, pos, notes, err)
+			}
+		})
+	}
+	wg.Wait()
+	q.SetMark(event.Mark{UpTo: event.Position{Seq: 3}})
+	if _, err := q.PublishMark(t.Context()); err != nil {
+		t.Error(err)
+	}
+	last := q.Last()
+	if err := q.Purge(t.Context(), 1); err != nil {
+		t.Error(err)
+	}
+	if _, err := q.Read(t.Context(), 1); !errors.Is(err, event.ErrGone) {
+		t.Error(err)
+	}
+	if _, err := q.Read(t.Context(), last+1); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("what the server does not know is not gone for certain: %v", err)
+	}
+	_ = q.Close()
+	q = start(t, cfg)
+	if m, err := q.NewestMark(t.Context()); err != nil || m.UpTo.Seq != 3 || q.Last() != last {
+		t.Errorf("after a restart: mark %v, last %d of %d, %v", m, q.Last(), last, err)
+	}
+	if cfg := q.stream.CachedInfo().Config; cfg.AllowDirect || cfg.Replicas != 1 {
+		t.Errorf("declared as %+v", cfg)
+	}
+	if used, _, free := q.Room(); used == 0 || free != -1 {
+		t.Errorf("%d bytes used, %d free", used, free)
+	}
+}
+
+// What an embedded store takes, an external server may not: its limit is 1 MiB.
+func TestTheServersLimitIsKept(t *testing.T) {
+	t.Parallel()
+	q := start(t, Config{URL: natsServer(t, server.Options{StoreDir: t.TempDir()}).ClientURL()})
+	if _, err := q.Publish(t.Context(), note(random(1, 1<<20))); !errors.Is(err, ErrTooLarge) {
+		t.Error(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			if _, err := q.Publish(t.Context(), note(random(byte(i), 100<<10))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestASecondInstanceIsRefused(t *testing.T) {
+	t.Parallel()
+	cfg := Config{URL: natsServer(t, server.Options{StoreDir: t.TempDir()}).ClientURL()}
+	q := start(t, cfg)
+	if _, err := Open(t.Context(), cfg); !errors.Is(err, ErrSecond) {
+		t.Error(err)
+	}
+	publish(t, q, "the first goes on")
+	_ = q.Close()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	opened := 0
+	for range 3 {
+		wg.Go(func() {
+			if q, err := Open(t.Context(), cfg); err == nil {
+				mu.Lock()
+				opened++
+				mu.Unlock()
+				t.Cleanup(func() { _ = q.Close() })
+			} else if !errors.Is(err, ErrSecond) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if opened != 1 {
+		t.Errorf("%d of three that start together are open", opened)
+	}
+}
+
+// Whoever gets by the refusal must not write in between.
+func TestNothingSlipsInBetween(t *testing.T) {
+	t.Parallel()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
+	q := start(t, Config{URL: srv.ClientURL()})
+	publish(t, q, "x")
+	js := client(t, srv)
+	// A lost acknowledgement: the message is there already.
+	if _, err := js.Publish(t.Context(), subject, []byte{0}, jetstream.WithMsgID("own")); err != nil {
+		t.Fatal(err)
+	}
+	if seq, err := q.landed(t.Context(), 2, "own"); err != nil || seq != 2 {
+		t.Errorf("found at %d, %v", seq, err)
+	}
+	if _, err := q.Publish(t.Context(), note("y")); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("stored behind somebody else's message: %v", err)
+	}
+	select {
+	case <-q.Failed():
+	default:
+		t.Error("the store goes on")
+	}
+}
+
+// A stream made anew acknowledges with sequences that were read long ago.
+func TestAStreamMadeAnewIsAFailure(t *testing.T) {
+	t.Parallel()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
+	q := start(t, Config{URL: srv.ClientURL()})
+	publish(t, q, "x")
+	publish(t, q, "y")
+	js := client(t, srv)
+	if err := js.DeleteStream(t.Context(), streamName); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), streamConfig()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Publish(t.Context(), note("z")); !errors.Is(err, ErrUnavailable) {
+		t.Error(err)
+	}
+	if _, err := q.Read(t.Context(), 2); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("gone for certain, says a stream that ends before it: %v", err)
+	}
+}
+
+// A stream that looks too short is left alone: it may only look so.
+func TestAShortStreamIsNeitherFilledNorMoved(t *testing.T) {
+	t.Parallel()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
+	q := start(t, Config{URL: srv.ClientURL()})
+	publish(t, q, "x")
+	_ = q.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	if _, err := Open(ctx, Config{URL: srv.ClientURL(), After: 100}); !errors.Is(err, ErrShort) {
+		t.Error(err)
+	}
+	s, err := client(t, srv).Stream(t.Context(), streamName)
+	if err != nil || s.CachedInfo().State.LastSeq != 1 || s.CachedInfo().State.Msgs != 1 {
+		t.Errorf("%+v, %v", s.CachedInfo().State, err)
+	}
+}
+
+// A stream that is there is made safer, and refused where it would lose something.
+func TestAStreamThatIsThereIsAdapted(t *testing.T) {
+	t.Parallel()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
+	js := client(t, srv)
+	have := streamConfig()
+	have.AllowDirect, have.Discard, have.Description = true, jetstream.DiscardOld, "made by hand"
+	for _, unfit := range []func(c *jetstream.StreamConfig){
+		func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour },
+		func(c *jetstream.StreamConfig) { c.MaxMsgs = 10 },
+		func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 10 },
+		func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage },
+		func(c *jetstream.StreamConfig) { c.Retention = jetstream.WorkQueuePolicy },
+		func(c *jetstream.StreamConfig) { c.Subjects = []string{"others"} },
+	} {
+		c := have
+		unfit(&c)
+		if _, err := js.CreateStream(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(t.Context(), Config{URL: srv.ClientURL()}); !errors.Is(err, errUnfit) {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if err := js.DeleteStream(t.Context(), streamName); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := js.CreateStream(t.Context(), have); err != nil {
+		t.Fatal(err)
+	}
+	q := start(t, Config{URL: srv.ClientURL()})
+	if c := q.stream.CachedInfo().Config; c.AllowDirect || c.Discard != jetstream.DiscardNew || c.Description != have.Description {
+		t.Errorf("%+v", c)
+	}
+}
+
+// A server that restarts costs nobody an answer: the publish is tried again.
+func TestAPublishOutlivesARestartOfTheServer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	srv := natsServer(t, server.Options{StoreDir: dir})
+	q := start(t, Config{URL: srv.ClientURL()})
+	publish(t, q, "x")
+	port := srv.Addr().(*net.TCPAddr).Port
+	stopServer(srv)
+	for q.Full() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	if err := q.Full(); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("without a server: %v", err)
+	}
+	done := make(chan error)
+	go func() {
+		_, err := q.Publish(t.Context(), note("y"))
+		done <- err
+	}()
+	natsServer(t, server.Options{StoreDir: dir, Port: port})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if notes, err := q.Read(t.Context(), 2); err != nil || string(notes[0].Body) != "y" {
+		t.Error(notes, err)
+	}
+}
+
+func TestCredentialsFromAFile(t *testing.T) {
+	t.Parallel()
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, _ := pair.PublicKey()
+	seed, _ := pair.Seed()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir(), Nkeys: []*server.NkeyUser{{Nkey: public}}})
+	file := filepath.Join(t.TempDir(), "nats.nk")
+	if err := os.WriteFile(file, seed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, start(t, Config{URL: srv.ClientURL(), CredsFile: file}), "x")
+	for _, cfg := range []Config{
+		{URL: srv.ClientURL()},
+		{URL: srv.ClientURL(), CredsFile: file + "-not-there"},
+		{URL: "nats://somebody:secret-word@127.0.0.1:wrong"},
+		{URL: "nats://somebody:secret-word@127.0.0.1:1"},
+	} {
+		if _, err := Open(t.Context(), cfg); err == nil || strings.Contains(err.Error(), "secret-word") {
+			t.Errorf("%+v: %v", cfg, err)
+		}
+	}
+}
+
+// cluster runs three servers.
+func cluster(t *testing.T) []*server.Server {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a cluster takes its time to elect")
+	}
+	var routes []*url.URL
+	var ports []int
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+		_ = l.Close()
+	}
+	servers := make([]*server.Server, 3)
+	var wg sync.WaitGroup
+	for i := range servers {
+		wg.Go(func() {
+			servers[i] = natsServer(t, server.Options{
+				ServerName: fmt.Sprint("n", i), StoreDir: t.TempDir(), Routes: routes,
+				Cluster: server.ClusterOpts{Name: "three", Host: "127.0.0.1", Port: ports[i]},
+			})
+		})
+	}
+	wg.Wait()
+	return servers
+}
+
+// In a cluster the stream has three replicas, more than it was made with, and
+// never fewer again. When its leader dies nothing that was acknowledged is gone,
+// and publishing goes on.
+func TestAClusterKeepsWhatWasAcknowledged(t *testing.T) {
+	t.Parallel()
+	servers := cluster(t)
+	var urls []string
+	for _, s := range servers {
+		urls = append(urls, s.ClientURL())
+	}
+	cfg := Config{URL: strings.Join(urls, ",")}
+	made := streamConfig()
+	made.Replicas, made.AllowDirect = 1, true
+	js := client(t, servers[0])
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		_, err := js.CreateOrUpdateStream(ctx, made)
+		cancel()
+		if err == nil {
+			break
+		}
+		if t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+	}
+	q := start(t, cfg)
+	if c := q.stream.CachedInfo().Config; c.Replicas != 3 || c.AllowDirect {
+		t.Errorf("%+v", c)
+	}
+	stored := map[event.Position]string{}
+	for i := range 40 {
+		if i == 20 {
+			info, err := q.stream.Info(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range servers {
+				if s.Name() == info.Cluster.Leader {
+					stopServer(s)
+				}
+			}
+		}
+		body := fmt.Sprint(i)
+		pos, err := q.Publish(t.Context(), note(body))
+		for errors.Is(err, ErrUnavailable) { // an election that took longer
+			_ = q.Close()
+			if q, err = Open(t.Context(), cfg); err == nil {
+				t.Cleanup(func() { _ = q.Close() })
+				pos, err = q.Publish(t.Context(), note(body))
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored[pos] = body
+	}
+	for pos, body := range stored {
+		notes, err := q.Read(t.Context(), pos.Seq)
+		if err != nil || string(notes[pos.Note].Body) != body {
+			t.Errorf("%v: %v, %v", pos, notes, err)
+		}
+	}
+	_ = q.Close()
+	cfg.Replicas = 1
+	q = start(t, cfg)
+	if c := q.stream.CachedInfo().Config; c.Replicas != 3 {
+		t.Errorf("%d replicas are left", c.Replicas)
+	}
+}

@@ -1,0 +1,206 @@
+package worker
+
+import (
+	"slices"
+	"time"
+
+	"pmm-callgoose/store/event"
+)
+
+const (
+	// sameStart is how far apart the two PMMs of a pair may see the start of one
+	// episode: each evaluates for itself. A recovery that ended longer than this
+	// before an episode began is of an earlier one.
+	sameStart = 2 * time.Minute
+	// clockSlack is how far the clock may have stepped back before times of receipt
+	// stop telling what overlapped: then the order in the stream decides.
+	clockSlack = time.Minute
+	// keepPast and keepSeen bound what is kept of an episode.
+	keepPast = 8
+	keepSeen = 3
+)
+
+// decision is what becomes of one alert.
+type decision int
+
+const (
+	begin    decision = iota // a new episode: an event
+	reopen                   // an episode that was closed goes on: an event
+	end                      // the open episode closes: an event
+	orphan                   // a recovery of something never seen: an event
+	again                    // said before, and let through: the same event once more
+	suppress                 // no event, for a reason
+)
+
+// arrival is what the decision is made on: one alert, and what is known under
+// its incident key.
+type arrival struct {
+	firing           bool
+	startsAt, endsAt time.Time // zero when PMM gave none
+	began, received  time.Time // of its request
+	imported         bool
+	episode          *event.Episode
+	// last is the record of the episode's firing event while it is open, else of its
+	// last recovery event; nil when it is not known.
+	last        *event.Record
+	resendAfter time.Duration // 0 = off
+}
+
+// decide is the table of episodes in the package comment. It is pure. The reason
+// is empty unless the decision is suppress.
+func decide(a arrival) (decision, string) {
+	ep := a.episode
+	switch {
+	case ep == nil && a.firing:
+		return begin, ""
+	case ep == nil:
+		return orphan, ""
+	case a.imported && (ep.FiringAt.After(a.received) || ep.RecoveredAt.After(a.received)):
+		return suppress, event.ReasonLate
+	case a.firing && ep.Open:
+		return a.repeated(ep)
+	case a.firing:
+		return a.afterwards(ep)
+	case ep.Open && stale(ep, a.startsAt, a.endsAt):
+		return suppress, event.ReasonStale
+	case ep.Open:
+		return end, ""
+	case a.missed():
+		return again, ""
+	}
+	return suppress, event.ReasonResolved
+}
+
+// repeated decides on a firing while the episode is open.
+func (a *arrival) repeated(ep *event.Episode) (decision, string) {
+	switch {
+	case !sameEpisode(ep, a.startsAt):
+		if ended(ep, a.startsAt) {
+			return suppress, event.ReasonLate
+		}
+		return begin, ""
+	case a.missed():
+		return again, ""
+	case a.last != nil && a.last.Outcome == event.Delivered && a.resendAfter > 0 && !a.received.Before(a.last.SettledAt.Add(a.resendAfter)):
+		return again, ""
+	}
+	return suppress, event.ReasonRepeat
+}
+
+// afterwards decides on a firing after the episode was closed. Grafana and
+// Alertmanager resolve by themselves an alert that was not renewed in time, and
+// renew it with the same start: the episode goes on. Late is only what was on its
+// way while the recovery came in.
+func (a *arrival) afterwards(ep *event.Episode) (decision, string) {
+	switch {
+	case !ended(ep, a.startsAt):
+		return begin, ""
+	case a.began.Before(ep.RecoveredAt) && (a.imported || a.received.After(ep.RecoveredAt.Add(-clockSlack))):
+		return suppress, event.ReasonLate
+	}
+	return reopen, ""
+}
+
+// missed reports whether Callgoose does not have what is said again, or nobody
+// knows whether it has.
+func (a *arrival) missed() bool {
+	if a.last == nil {
+		return !a.episode.Adopted // a key that never had an event of its own
+	}
+	switch a.last.Outcome {
+	case event.Discarded, event.Dead, event.Unknown:
+		return true
+	}
+	return false
+}
+
+// sameEpisode reports whether a start time means the open episode. A missing
+// one does: there is nothing to tell them apart.
+func sameEpisode(ep *event.Episode, startsAt time.Time) bool {
+	if startsAt.IsZero() || ep.StartsAt.IsZero() || slices.ContainsFunc(ep.Seen, startsAt.Equal) {
+		return true
+	}
+	return startsAt.Sub(ep.StartsAt).Abs() <= sameStart
+}
+
+// ended reports whether a start time is that of an episode that ended.
+func ended(ep *event.Episode, startsAt time.Time) bool {
+	return !startsAt.IsZero() && slices.ContainsFunc(ep.Past, func(s event.Span) bool {
+		return slices.ContainsFunc(s.Starts, startsAt.Equal)
+	})
+}
+
+// stale reports whether a recovery is of an episode before the open one: by when
+// it ended, by an end that is known, or by a start that is known. Grafana sends a
+// recovery again with its end as its start, which says nothing.
+func stale(ep *event.Episode, startsAt, endsAt time.Time) bool {
+	if !endsAt.IsZero() {
+		if !ep.StartsAt.IsZero() && ep.StartsAt.Sub(endsAt) > sameStart {
+			return true
+		}
+		if slices.ContainsFunc(ep.Past, func(s event.Span) bool { return endsAt.Equal(s.Ended) }) {
+			return true
+		}
+	}
+	own := startsAt.Equal(ep.StartsAt) || slices.ContainsFunc(ep.Seen, startsAt.Equal)
+	return !own && ended(ep, startsAt)
+}
+
+// change is the event that changes an episode.
+type change struct {
+	key, source, alertname, shown, suffix string
+	what                                  decision // begin, reopen, end or orphan
+	pos                                   event.Position
+	startsAt, endsAt, received            time.Time
+}
+
+// apply is the state of the key after c. The episode given is not changed.
+func apply(ep *event.Episode, c *change) *event.Episode {
+	next := event.Episode{}
+	if ep != nil {
+		next = *ep
+	}
+	if next.Key, next.Source = c.key, c.source; c.what != end { // a recovery may lack what it was known by
+		next.Alertname, next.Shown, next.Suffix = c.alertname, c.shown, c.suffix
+	}
+	switch c.what {
+	case begin, reopen:
+		if next.Open { // a recovery was never sent to us
+			next.Past, next.Shared = past(&next, time.Time{}), true
+		} else {
+			next.Shared = false
+		}
+		next.Count++
+		next.Open, next.Adopted, next.To = true, false, ""
+		next.StartsAt, next.Seen = c.startsAt, nil
+		next.ID = event.EpisodeID(c.startsAt, next.Count)
+		if c.what == reopen {
+			next.ID += event.EpisodeID(time.Time{}, next.Count)
+		}
+		next.Firing, next.FiringAt, next.NamedAt = c.pos, c.received, c.received
+	case orphan:
+		next.Count++ // an episode of its own: without a start it is known by its number
+		next.Adopted = true
+		if next.StartsAt = c.startsAt; c.startsAt.IsZero() {
+			next.StartsAt = c.endsAt
+		}
+		next.ID = event.EpisodeID(next.StartsAt, next.Count)
+		next.StartsAt = c.startsAt
+		fallthrough
+	case end:
+		next.Open = false
+		next.Past = past(&next, c.endsAt)
+		next.Recovery, next.RecoveredAt = c.pos, c.received
+	}
+	return &next
+}
+
+// past are the episodes that ended, with the one that ends now.
+func past(ep *event.Episode, endedAt time.Time) []event.Span {
+	now := event.Span{Ended: endedAt}
+	if !ep.StartsAt.IsZero() {
+		now.Starts = append(append(now.Starts, ep.StartsAt), ep.Seen...)
+	}
+	list := append([]event.Span{now}, ep.Past...)
+	return list[:min(len(list), keepPast)]
+}

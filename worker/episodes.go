@@ -1,0 +1,371 @@
+package worker
+
+import (
+	"strings"
+	"time"
+
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker/callgoose"
+)
+
+// stillNamed is how long an open alert keeps the incident of its name open after
+// PMM last named it (--incident-by alertname): PMM loses recoveries, and hosts go.
+const stillNamed = 24 * time.Hour
+
+// namedEvery is how exactly it is kept when PMM last named an open alert.
+const namedEvery = time.Hour
+
+// candidate decides on one alert.
+func (b *batch) candidate(c *candidate) error {
+	if from := c.note.Origin; from == event.FromPMM || from == event.Imported {
+		b.tx.Count("alerts", 1)
+		b.tx.Count("alerts:"+string(orUnusable(c.status)), 1)
+	}
+	if c.unusable != nil {
+		return b.unusable(c, c.unusable.Reason)
+	}
+	key := c.identity()
+	if c.alert.Labels[OurLabel] == Heartbeat {
+		return b.suppress(c, key, event.ReasonHeartbeat)
+	}
+	ep, err := b.tx.Episode(key)
+	if err != nil {
+		return err
+	}
+	var facts event.Facts
+	labels := c.alert.Labels
+	if c.status == event.Resolved && c.alert.Fingerprint == "" && (ep == nil || ep.Adopted && !ep.Open) {
+		ep, labels, facts, err = b.adopt(c, key, ep)
+		if err != nil {
+			return err
+		}
+		if ep != nil {
+			key = ep.Key
+		}
+	}
+	last, err := b.last(ep)
+	if err != nil {
+		return err
+	}
+	n := c.note
+	what, reason := decide(arrival{
+		firing: c.status == event.Firing, startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt,
+		began: n.BeganAt, received: n.ReceivedAt, imported: n.Origin == event.Imported,
+		episode: ep, last: last, resendAfter: b.cfg.ResendAfter,
+	})
+	if what == again {
+		if sent, err := b.again(c, last); err != nil || sent {
+			return cmpErr(err, b.named(c, ep))
+		}
+		what, reason = b.instead(c)
+	}
+	if what == suppress {
+		return cmpErr(b.suppress(c, key, reason), b.named(c, ep))
+	}
+	return b.event(c, key, ep, what, labels, facts)
+}
+
+// instead is what becomes of a word that asks for an event that cannot be sent
+// again: an event of its own. While a ledger is rebuilt nobody knows whether it
+// was let through then; the next one is.
+func (b *batch) instead(c *candidate) (decision, string) {
+	switch {
+	case b.rebuild != nil && c.status == event.Firing:
+		return suppress, event.ReasonRepeat
+	case b.rebuild != nil:
+		return suppress, event.ReasonResolved
+	case c.status == event.Firing:
+		return reopen, ""
+	}
+	return orphan, ""
+}
+
+func orUnusable(s event.Status) event.Status {
+	if s == "" {
+		return "unusable"
+	}
+	return s
+}
+
+func cmpErr(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// last is the record of the event that brought the episode into its state.
+func (b *batch) last(ep *event.Episode) (*event.Record, error) {
+	switch {
+	case ep == nil:
+		return nil, nil
+	case ep.Open:
+		return b.tx.Brief(ep.FiringAt, ep.Firing)
+	case ep.Recovery.IsZero():
+		return nil, nil
+	}
+	return b.tx.Brief(ep.RecoveredAt, ep.Recovery)
+}
+
+// named keeps what a firing says of the open episode: that PMM names it still,
+// and the start that the other PMM of a pair gives, by which its late word is known.
+func (b *batch) named(c *candidate, ep *event.Episode) error {
+	if ep == nil || !ep.Open || c.status != event.Firing {
+		return nil
+	}
+	changed := c.note.ReceivedAt.Sub(ep.NamedAt) >= namedEvery
+	if changed {
+		ep.NamedAt = c.note.ReceivedAt
+	}
+	if at := c.alert.StartsAt; sameEpisode(ep, at) && !at.IsZero() && !ep.StartsAt.IsZero() && !at.Equal(ep.StartsAt) && len(ep.Seen) < keepSeen {
+		known := false
+		for _, seen := range ep.Seen {
+			known = known || seen.Equal(at)
+		}
+		if !known {
+			ep.Seen, changed = append(ep.Seen, at), true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return b.tx.PutEpisode(ep)
+}
+
+// event puts a new event in line and moves the episode.
+func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision, labels map[string]string, facts event.Facts) error {
+	ch := change{
+		key: key, source: c.note.Source, alertname: labels["alertname"], what: what, pos: c.pos,
+		startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt, received: c.note.ReceivedAt,
+	}
+	ch.shown = callgoose.ShownName(labels, event.Fingerprint(key))
+	if what == begin || what == reopen {
+		if err := b.suffix(&ch, ep); err != nil {
+			return err
+		}
+	} else if ep != nil && ep.Open {
+		ch.suffix = ep.Suffix
+	}
+	next := apply(ep, &ch)
+	r := &event.Record{
+		ID: event.ID(key, c.status, next.ID), Key: key, Source: c.note.Source, Status: c.status,
+		Alertname: ch.alertname, Labels: labels, StartsAt: next.StartsAt, ReceivedAt: c.note.ReceivedAt,
+		Pos: c.pos, Notification: c.pos.NotificationID(), Outcome: event.Queued, Facts: facts,
+	}
+	r.Facts.Form, r.Facts.Since, r.Facts.Suffix = b.form, c.changedAt(b.cfg.Form.LateAfter), ch.suffix
+	r.Facts.Reopened, r.Facts.Reconciled = what == reopen, c.note.Origin == event.Reconciled
+	if what == end {
+		r.Firing = ep.Firing
+	}
+	if what == reopen {
+		b.tx.Count("reopened", 1)
+	}
+	if c.status == event.Firing {
+		b.opens(next, labels)
+		if err := b.share(next); err != nil {
+			return err
+		}
+	} else if held, err := b.kept(c, next); err != nil || held {
+		return cmpErr(err, b.withhold(r, next))
+	} else if what == end {
+		if over, err := b.collapse(c, next); err != nil || over {
+			if err == nil {
+				err = b.settled(r, event.Collapsed, reasonCollapsed)
+			}
+			return cmpErr(err, b.tx.PutEpisode(next))
+		}
+	}
+	if err := b.tx.PutEpisode(next); err != nil {
+		return err
+	}
+	b.tell(func() {
+		b.log.Debug("event", "event_id", r.ID, "event_key", r.Key, "alertname", r.Alertname, "status", r.Status, "notification_id", r.Notification)
+	})
+	return b.queueUp(r, next.Alertname, c.pos, event.First)
+}
+
+// queueUp puts the event of r in line, at the place of the alert that asks for it,
+// with the name that its episode has.
+// What was settled before a ledger was lost is not sent again.
+func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, cause event.Cause) error {
+	r.At, r.Outcome, r.Reason, r.SettledAt = at, event.Queued, "", time.Time{}
+	if b.settledBefore(at) {
+		return b.settled(r, event.Unknown, "settled before the ledger was rebuilt")
+	}
+	now := time.Now().UTC()
+	w := &event.Waiting{
+		At: at, Pos: r.Pos, ReceivedAt: r.ReceivedAt, Cause: cause, Status: r.Status,
+		Key: r.Key, Source: r.Source, Alertname: alertname, QueuedAt: now, ClaimedAt: r.ClaimedAt,
+	}
+	// Born claimed: it can be sent as soon as this transaction is durable. No more
+	// of them than may be sent at once.
+	if w.ClaimedAt.IsZero() && b.tx.Counted(string(event.Queued)) < bornClaimed && b.cfg.Claim() {
+		w.ClaimedAt = now
+	}
+	if err := b.tx.PutRecord(r); err != nil {
+		return err
+	}
+	return b.tx.PutWaiting(w)
+}
+
+// bornClaimed bounds the events that are claimed as they are put in line.
+const bornClaimed = 32
+
+// settled writes a record whose outcome is known before any attempt.
+func (b *batch) settled(r *event.Record, outcome event.Outcome, reason string) error {
+	r.Outcome, r.Reason, r.SettledAt = outcome, reason, r.ReceivedAt
+	if r.At.IsZero() && outcome == event.Collapsed {
+		r.At = r.Pos
+	}
+	if outcome == event.Collapsed || outcome == event.Dead {
+		waited := time.Since(r.ReceivedAt)
+		b.tell(func() { b.cfg.Observer.Settled(outcome, waited) })
+	}
+	return b.tx.PutRecord(r)
+}
+
+// again puts an event in line once more: the same event, the same bytes. False
+// when it cannot be built any more.
+func (b *batch) again(c *candidate, last *event.Record) (bool, error) {
+	if last == nil {
+		return false, nil
+	}
+	r, err := b.tx.Record(last.ReceivedAt, last.Pos)
+	if err != nil || r == nil || strings.HasPrefix(r.Reason, reasonLost) || !b.stored(r.Pos) {
+		return false, err
+	}
+	if b.rebuild != nil && !b.wasWaiting(c.pos) {
+		return false, nil // whether it was let through is not known: the next one is
+	}
+	if r.ClaimedAt.IsZero() { // nothing was sent: it is late from now on
+		r.Facts.Since = c.note.ReceivedAt
+	}
+	return true, b.queueUp(r, r.Alertname, c.pos, event.Repeat)
+}
+
+// reasonLost begins the reason of a dead letter that cannot be built again.
+const reasonLost = "lost: "
+
+// stored reports whether the notification at a position is still stored.
+func (b *batch) stored(pos event.Position) bool {
+	first, err := b.queue.First(b.ctx)
+	return err == nil && pos.Seq >= first
+}
+
+// suppress keeps a record of an alert that becomes no event.
+func (b *batch) suppress(c *candidate, key, reason string) error {
+	b.tx.Count("suppressed:"+reason, 1)
+	return b.tx.PutRecord(&event.Record{
+		ID: c.pos.RecordID('s'), Key: key, Source: c.note.Source,
+		Status: c.status, Alertname: c.alert.Labels["alertname"], Labels: c.alert.Labels, StartsAt: c.alert.StartsAt,
+		ReceivedAt: c.note.ReceivedAt, Pos: c.pos, Notification: c.pos.NotificationID(),
+		Outcome: event.Suppressed, Reason: reason, SettledAt: c.note.ReceivedAt,
+	})
+}
+
+// unusable keeps a dead letter of a member that cannot be used. Its raw bytes
+// stand in the notification.
+func (b *batch) unusable(c *candidate, reason string) error {
+	r := &event.Record{
+		ID: c.pos.RecordID('u'), Key: c.note.Source + "-%unusable", Source: c.note.Source,
+		ReceivedAt: c.note.ReceivedAt, Pos: c.pos, Notification: c.pos.NotificationID(),
+	}
+	b.tell(func() {
+		b.log.Warn("an alert cannot be used and is kept as a dead letter", "event_id", r.ID, "notification_id", r.Notification, "reason", reason)
+	})
+	return b.settled(r, event.Dead, "unusable alert: "+reason)
+}
+
+// suffix tells the shown name of a new incident from one that shows the same:
+// two disks of a host, or two PMMs. The later one gets a part of its incident key.
+func (b *batch) suffix(ch *change, ep *event.Episode) error {
+	if b.cfg.Form.ByAlertname {
+		return nil
+	}
+	if ep != nil && ep.Suffix != "" {
+		ch.suffix = ep.Suffix
+		return nil
+	}
+	shown := store.ShownName(&event.Episode{Shown: ch.shown})
+	for other := range b.tx.ShownBy(shown) {
+		if other.Key != ch.key {
+			ch.suffix = callgoose.Suffix(ch.key)
+		}
+	}
+	return nil
+}
+
+// kept reports whether the incident of a recovery must stay open, because it is
+// that of all alerts of the name and another one still fires.
+func (b *batch) kept(c *candidate, next *event.Episode) (bool, error) {
+	if !b.cfg.Form.ByAlertname {
+		return false, nil
+	}
+	since := c.note.ReceivedAt.Add(-stillNamed)
+	open, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, since)
+	if err != nil || open != "" {
+		return open != "", err
+	}
+	forgotten, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{})
+	if err != nil || forgotten == "" || b.warned[forgotten] {
+		return false, err
+	}
+	b.tell(func() {
+		b.warned[forgotten] = true
+		b.log.Warn("an incident is closed although an alert of its name is open: PMM has not named that one for a day; events close ends it",
+			"alertname", next.Alertname, "source", next.Source, "event_key", forgotten)
+	})
+	return false, nil
+}
+
+// withhold ends the episode without an event.
+func (b *batch) withhold(r *event.Record, next *event.Episode) error {
+	b.tx.Count("suppressed:"+event.ReasonStillFiring, 1)
+	return cmpErr(b.settled(r, event.Suppressed, event.ReasonStillFiring), b.tx.PutEpisode(next))
+}
+
+// share marks a firing beside another one of its name, where they have one
+// incident: neither may be collapsed.
+func (b *batch) share(next *event.Episode) error {
+	if !b.cfg.Form.ByAlertname || !b.cfg.Collapse {
+		return nil
+	}
+	key, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{})
+	if err != nil || key == "" {
+		return err
+	}
+	next.Shared = true
+	other, err := b.tx.Episode(key)
+	if err != nil || other == nil || other.Shared { // one that is not shared yet is the only one
+		return err
+	}
+	other.Shared = true
+	return b.tx.PutEpisode(other)
+}
+
+const reasonCollapsed = "fired and resolved before anything of it could be sent (--on-backlog collapse)"
+
+// collapse settles the firing event of an episode that ends while Callgoose takes
+// nothing and can have none of it. The pair of a Test button does not count,
+// somebody waits to see it arrive.
+func (b *batch) collapse(c *candidate, next *event.Episode) (bool, error) {
+	if !b.cfg.Collapse || next.Shared || c.note.Origin == event.FromService || b.cfg.Claim() {
+		return false, nil
+	}
+	fired, err := b.tx.Record(next.FiringAt, next.Firing)
+	if err != nil || fired == nil || fired.Outcome != event.Queued || !fired.ClaimedAt.IsZero() {
+		return false, err
+	}
+	w, ok, err := b.tx.WaitingAt(fired.At)
+	if err != nil || !ok || w.Cause != event.First || !w.ClaimedAt.IsZero() {
+		return false, err
+	}
+	if err := b.tx.DropWaiting(fired.At); err != nil {
+		return false, err
+	}
+	fired.Outcome, fired.Reason, fired.SettledAt = event.Collapsed, reasonCollapsed, time.Now().UTC()
+	waited := time.Since(w.QueuedAt)
+	b.tell(func() { b.cfg.Observer.Settled(event.Collapsed, waited) })
+	return true, b.tx.PutRecord(fired)
+}

@@ -1,0 +1,177 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+)
+
+// A lost ledger is rebuilt by splitting NOTIFICATIONS again from its first
+// message: episodes, records and ids come out as they were. What was settled is
+// known from the mark that each envelope carries: up to it, but for the events it
+// names, all was settled, with an outcome that nobody knows any more. What came
+// behind it goes out. Gone are attempts, answers, counters, and which dead letters
+// were dropped.
+
+// Begin prepares ledger and stream for each other, before anything is accepted:
+// a ledger that knows nothing beside a stream that holds something is rebuilt, and
+// what is written to the stream carries the mark of what is settled. If we die in
+// between, it is done again.
+func Begin(ctx context.Context, queue Queue, ledger *store.Store, log *slog.Logger) (*Marker, error) {
+	m := &Marker{queue: queue, ledger: ledger, written: true}
+	last := queue.Last()
+	switch known := ledger.Summary(); {
+	case known.Rebuild != nil:
+		m.set = known.Rebuild.Mark
+	case known.Progress.IsZero() && last > 0:
+		first, err := queue.First(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("rebuild the ledger: %w", err)
+		}
+		if m.set, err = queue.NewestMark(ctx); err != nil {
+			return nil, fmt.Errorf("read the mark of what was settled: %w", err)
+		}
+		log.WarnContext(ctx, "the ledger is new: it is rebuilt from the notifications that are stored; gone are attempts, answers, counters, and the outcomes of settled events, which are unknown",
+			"component", "splitter", "from", first, "until", last, "settled_up_to", m.set.UpTo.Seq, "waiting_before", len(m.set.Waiting))
+		if err := ledger.Do(ctx, func(tx *store.Tx) error {
+			tx.SetRebuild(&store.Rebuild{Mark: m.set, Until: last})
+			tx.SetProgress(event.Position{Seq: first - 1, Note: whole, Item: whole})
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+	default:
+		var err error
+		if m.set, err = m.settled(); err != nil {
+			return nil, err
+		}
+	}
+	queue.SetMark(m.set)
+	return m, nil
+}
+
+func (b *batch) endRebuild() {
+	b.rebuild = nil
+	b.tx.SetRebuild(nil)
+	b.tell(func() { b.log.Info("the ledger is rebuilt") })
+}
+
+// wasWaiting reports whether the event put in line at a place was not settled when
+// the ledger was lost.
+func (b *batch) wasWaiting(at event.Position) bool {
+	_, waiting := slices.BinarySearchFunc(b.rebuild.Mark.Waiting, at, event.Position.Compare)
+	return waiting
+}
+
+// settledBefore reports whether the event put in line at a place was settled when
+// the ledger was lost.
+func (b *batch) settledBefore(at event.Position) bool {
+	return b.rebuild != nil && at.Compare(b.rebuild.Mark.UpTo) <= 0 && !b.wasWaiting(at)
+}
+
+const (
+	// markEvery is how often it is looked what is settled.
+	markEvery = time.Second
+	// markQuiet is after how long without a notification an envelope is written that
+	// holds the mark alone.
+	markQuiet = 30 * time.Second
+	// markWaiting bounds the waiting events that a mark names.
+	markWaiting = 64
+)
+
+// Marker keeps the mark of what is settled in the stream, for a ledger that is
+// lost: it is never older than a minute. Begin makes it.
+type Marker struct {
+	queue  Queue
+	ledger *store.Store
+
+	set     event.Mark // what envelopes carry from now on
+	setAt   time.Time
+	last    uint64 // newest envelope when it was set
+	written bool   // an envelope carries it
+	own     uint64 // the newest envelope that holds a mark alone
+}
+
+// Run keeps the mark until ctx ends; then what is settled is written once more.
+func (m *Marker) Run(ctx context.Context) error {
+	tick := time.NewTicker(markEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return m.look(context.WithoutCancel(ctx), time.Now(), 0)
+		case <-tick.C:
+			if err := m.look(ctx, time.Now(), markQuiet); err != nil {
+				return ignore(ctx, err)
+			}
+		}
+	}
+}
+
+// look sets the mark, and writes it when nothing else did for a while.
+func (m *Marker) look(ctx context.Context, now time.Time, quiet time.Duration) error {
+	mark, err := m.settled()
+	if err != nil {
+		return err
+	}
+	if mark.UpTo != m.set.UpTo || !slices.Equal(mark.Waiting, m.set.Waiting) {
+		if m.written {
+			m.setAt = now
+		}
+		m.set, m.last, m.written = mark, m.queue.Last(), false
+		m.queue.SetMark(mark)
+	}
+	switch {
+	case m.written:
+		return nil
+	case m.queue.Last() > m.last:
+		m.written = true
+		return nil
+	case now.Sub(m.setAt) < quiet:
+		return nil
+	}
+	m.written = true
+	m.own, err = m.queue.PublishMark(ctx)
+	return err
+}
+
+// settled is the newest mark: what is decided on, but for the first that are
+// waiting, and up to the one behind them.
+func (m *Marker) settled() (mark event.Mark, err error) {
+	err = m.ledger.View(func(tx *store.Tx) error {
+		if tx.Rebuild() != nil { // the mark in the stream is the better one
+			mark = m.set
+			return nil
+		}
+		if mark.UpTo = tx.Progress(); mark.UpTo.Seq == m.own { // only the mark itself was split
+			mark.UpTo = m.set.UpTo
+		}
+		for w := range tx.Waiting(event.Position{}) {
+			if len(mark.Waiting) == markWaiting {
+				mark.UpTo = before(w.At)
+				break
+			}
+			mark.Waiting = append(mark.Waiting, w.At)
+		}
+		return nil
+	})
+	return mark, err
+}
+
+// before is the last place in front of p.
+func before(p event.Position) event.Position {
+	switch {
+	case p.Item > 0:
+		p.Item--
+	case p.Note > 0:
+		p.Note, p.Item = p.Note-1, whole
+	default:
+		p.Seq, p.Note, p.Item = p.Seq-1, whole, whole
+	}
+	return p
+}

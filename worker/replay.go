@@ -1,0 +1,285 @@
+package worker
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/wire"
+)
+
+// Ref finds a record.
+type Ref struct {
+	ReceivedAt time.Time
+	Pos        event.Position
+}
+
+// Choice is what an operator chose to send again, and what of it can be.
+type Choice struct {
+	Refs      []Ref // in the order of arrival
+	Firing    int
+	Resolved  int
+	Incidents int
+	Outcomes  map[event.Outcome]int // of Refs, so far
+	// Left out, and why.
+	Closed     int // firing events whose episode has closed since
+	Superseded int // recoveries of an alert, or an alert's name, that is open again
+	Waiting    int // in line already
+	NoEvent    int // suppressed or unusable alerts: nothing to send
+	Gone       int // no longer stored
+}
+
+// Rules of a choice.
+type Rules struct {
+	ByAlertname   bool
+	IncludeClosed bool   // take what would make an incident wrong, too
+	Queued        bool   // take what is in line: nobody else sends it
+	Limit         int    // the oldest so many, 0 = all
+	First         uint64 // oldest sequence that is stored
+}
+
+// chosen is one record that may be sent again.
+type chosen struct {
+	ref         Ref
+	key, source string
+	status      event.Status
+	outcome     event.Outcome
+}
+
+// Choose says which of the records chosen can be sent again. found is told of each.
+func Choose(tx *store.Tx, f event.Filter, r Rules, found func(*event.Record)) (c Choice, err error) {
+	var list []chosen
+	err = tx.Each(f, func(rec *event.Record) bool {
+		found(rec)
+		switch {
+		case rec.Outcome == event.Queued && !r.Queued:
+			c.Waiting++
+		case !rec.IsEvent():
+			c.NoEvent++
+		case rec.Pos.Seq < r.First:
+			c.Gone++
+		default:
+			list = append(list, chosen{
+				ref: Ref{rec.ReceivedAt, rec.Pos}, key: rec.Key, source: rec.Source, status: rec.Status, outcome: rec.Outcome,
+			})
+		}
+		return true
+	})
+	if err != nil {
+		return c, err
+	}
+	// The ledger lists by day, and what was imported may be of an earlier one.
+	slices.SortFunc(list, func(a, b chosen) int { return a.ref.Pos.Compare(b.ref.Pos) })
+	incidents := map[string]bool{}
+	c.Outcomes = map[event.Outcome]int{}
+	for i := range list {
+		e := &list[i]
+		if r.Limit > 0 && len(c.Refs) == r.Limit {
+			break
+		}
+		if !r.IncludeClosed && e.outcome != event.Queued {
+			wrong, err := e.wrong(tx, r.ByAlertname)
+			switch {
+			case err != nil:
+				return c, err
+			case wrong && e.status == event.Firing:
+				c.Closed++
+				continue
+			case wrong:
+				c.Superseded++
+				continue
+			}
+		}
+		if c.Outcomes[e.outcome]++; e.status == event.Firing {
+			c.Firing++
+		} else {
+			c.Resolved++
+		}
+		incidents[e.key] = true
+		c.Refs = append(c.Refs, e.ref)
+	}
+	c.Incidents = len(incidents)
+	return c, nil
+}
+
+// wrong reports whether sending the event again would open an incident of what is
+// over, or close that of what fires.
+func (e *chosen) wrong(tx *store.Tx, byAlertname bool) (bool, error) {
+	ep, err := tx.Episode(e.key)
+	if err != nil || ep == nil {
+		return e.status == event.Firing, err
+	}
+	if e.status == event.Firing {
+		return !ep.Open || ep.Firing != e.ref.Pos, nil
+	}
+	if ep.Open || !byAlertname {
+		return ep.Open, nil
+	}
+	for other := range tx.OpenEpisodes(e.source, ep.Alertname) {
+		if other.Key != e.key {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// requeueMost bounds the events of one request.
+const requeueMost = 2000
+
+// Requeue puts settled events in line again, in the order given, behind
+// everything that is waiting; the rules of episodes have no say in it. It returns
+// those that were put in line: others are queued already, or no longer stored. Durable
+// when it returns nil. Safe concurrently.
+//
+// The request is a notification of its own: if we die after it is stored, it is
+// carried out at the next start; before, the caller was told nothing and asks again.
+func (s *Splitter) Requeue(ctx context.Context, refs []Ref) (queued []Ref, err error) {
+	for some := range slices.Chunk(refs, requeueMost) {
+		body := binary.AppendUvarint(nil, uint64(len(some)))
+		for _, ref := range some {
+			body = wire.AppendTime(wire.AppendPosition(body, ref.Pos), ref.ReceivedAt)
+		}
+		now := time.Now().UTC()
+		pos, err := s.queue.Publish(ctx, event.Notification{Origin: event.Requeue, BeganAt: now, ReceivedAt: now, Body: body})
+		if err != nil {
+			return queued, fmt.Errorf("put events in line again: %w", err)
+		}
+		if err := s.reach(ctx, pos); err != nil {
+			return queued, err
+		}
+		if err := s.ledger.View(func(tx *store.Tx) error {
+			for _, ref := range some {
+				r, err := tx.Brief(ref.ReceivedAt, ref.Pos)
+				if err != nil {
+					return err
+				}
+				if r != nil && r.At.Seq == pos.Seq && r.At.Note == pos.Note {
+					queued = append(queued, ref)
+				}
+			}
+			return nil
+		}); err != nil {
+			return queued, err
+		}
+	}
+	return queued, nil
+}
+
+// reach waits until the notification at pos is decided on. Without a service it decides.
+func (s *Splitter) reach(ctx context.Context, pos event.Position) error {
+	done := event.Position{Seq: pos.Seq, Note: pos.Note, Item: whole}
+	for s.ledger.Summary().Progress.Compare(done) < 0 {
+		if s.alone {
+			if err := s.CatchUp(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-s.ended:
+			return ErrStopping
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// ErrStopping says that the splitter takes no requests any more.
+var ErrStopping = errors.New("the service is stopping")
+
+// requeue carries out a request of Requeue. It reports whether all of it is done.
+func (b *batch) requeue(n *note) (done bool, err error) {
+	r := wire.Reader{Rest: n.Body}
+	for item := range uint32(r.List()) {
+		ref := Ref{Pos: r.Position(), ReceivedAt: r.Time()}
+		at := event.Position{Seq: n.pos.Seq, Note: n.pos.Note, Item: item}
+		if at.Compare(b.at) <= 0 {
+			continue
+		}
+		if b.alerts >= stepAlerts || b.alerts > 0 && time.Now().After(b.until) {
+			return false, nil
+		}
+		rec, err := b.tx.Record(ref.ReceivedAt, ref.Pos)
+		if err != nil {
+			return false, err
+		}
+		if rec != nil && rec.IsEvent() && rec.Outcome != event.Queued && b.stored(rec.Pos) && (b.rebuild == nil || !b.settledBefore(at)) {
+			if rec.ClaimedAt.IsZero() {
+				rec.Facts.Since = n.ReceivedAt
+			}
+			if err := b.queueUp(rec, rec.Alertname, at, event.Replay); err != nil {
+				return false, err
+			}
+		}
+		b.at = at
+		b.alerts++
+	}
+	if err := r.End("request to send again"); err != nil {
+		b.tell(func() {
+			b.log.Error("a request to send events again cannot be read", "notification_id", n.pos.NotificationID(), "err", err)
+		})
+	}
+	b.at = event.Position{Seq: n.pos.Seq, Note: n.pos.Note, Item: whole}
+	return true, nil
+}
+
+// Forget drops a dead letter, and the episode that it began when Callgoose never
+// had anything of it: while the alert fires PMM says so again, and that goes out;
+// and Callgoose is not told of a recovery from what it does not know.
+func Forget(tx *store.Tx, r *event.Record) error {
+	if err := tx.DropRecord(r); err != nil {
+		return err
+	}
+	ep, err := tx.Episode(r.Key)
+	if err != nil || ep == nil || !ep.Open || ep.Firing != r.Pos ||
+		slices.ContainsFunc(r.Attempts, func(a event.Attempt) bool { return a.Result == string(event.Delivered) }) {
+		return err
+	}
+	ep.Open, ep.Count = false, ep.Count-1
+	return tx.PutEpisode(ep)
+}
+
+// Park takes a queued event out of line and keeps it as a dead letter, by an
+// operator's word. False when it is not queued.
+func Park(tx *store.Tx, r *event.Record, reason string) (bool, error) {
+	if r.Outcome != event.Queued {
+		return false, nil
+	}
+	if err := tx.DropWaiting(r.At); err != nil {
+		return false, err
+	}
+	r.Outcome, r.Reason, r.SettledAt = event.Dead, reason, time.Now().UTC()
+	return true, tx.PutRecord(r)
+}
+
+// CloseBody is the notification that ends an open episode by an operator's word,
+// as PMM would have said it.
+func CloseBody(tx *store.Tx, key string, now time.Time) (*event.Notification, error) {
+	ep, err := tx.Episode(key)
+	if err != nil {
+		return nil, err
+	}
+	if ep == nil || !ep.Open {
+		return nil, fmt.Errorf("incident %s: %w", key, store.ErrNotFound)
+	}
+	labels, err := tx.Labels(key)
+	if err != nil {
+		return nil, err
+	}
+	if labels == nil {
+		labels = map[string]string{"alertname": ep.Alertname}
+	}
+	alert := OwnAlert{
+		Status: event.Resolved, Labels: labels, StartsAt: ep.StartsAt, EndsAt: now, Fingerprint: event.Fingerprint(key),
+		Annotations: map[string]string{"summary": "closed by hand", "description": "An operator closed this incident; PMM did not say that the alert ended."},
+	}
+	body, err := alert.Body()
+	return &event.Notification{Source: ep.Source, Origin: event.FromService, BeganAt: now, ReceivedAt: now, Body: body, Alerts: 1}, err
+}
