@@ -296,9 +296,13 @@ func TestLongLanesUnderRandomFailures(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			bubble(t, DeliverConfig{}, func(r *rig) {
 				dice := rand.New(rand.NewPCG(seed, 1))
+				there := rand.New(rand.NewPCG(seed, 2))
 				r.far.set(func(context.Context, request) *callgoose.Error {
-					time.Sleep(time.Duration(dice.IntN(50)) * time.Millisecond)
-					switch dice.IntN(10) {
+					r.far.mu.Lock()
+					wait, fate := there.IntN(50), there.IntN(10)
+					r.far.mu.Unlock()
+					time.Sleep(time.Duration(wait) * time.Millisecond)
+					switch fate {
 					case 0:
 						return status(503)
 					case 1:
@@ -317,9 +321,7 @@ func TestLongLanesUnderRandomFailures(t *testing.T) {
 					r.put(some...)
 					time.Sleep(time.Duration(dice.IntN(30)) * time.Second)
 				}
-				r.far.mu.Lock()
-				r.far.fails = r.far.passes
-				r.far.mu.Unlock()
+				r.far.set(r.far.passes)
 				r.settle()
 				if got := r.count(event.Delivered); got != n {
 					t.Errorf("%d delivered of %d", got, n)
@@ -816,10 +818,10 @@ func TestOneLineForEachAttempt(t *testing.T) {
 
 // A token that was replaced is noticed while everything is held.
 func TestAReplacedTokenIsNoticed(t *testing.T) {
-	right := false
-	bubble(t, DeliverConfig{Refresh: func() bool { return right }}, func(r *rig) {
+	var right atomic.Bool
+	bubble(t, DeliverConfig{Refresh: right.Load}, func(r *rig) {
 		r.far.set(func(context.Context, request) *callgoose.Error {
-			if right {
+			if right.Load() {
 				return nil
 			}
 			return status(401)
@@ -827,7 +829,7 @@ func TestAReplacedTokenIsNoticed(t *testing.T) {
 		at := r.put(alert{key: "a"})[0]
 		time.Sleep(10 * time.Hour)
 		r.state(event.Held)
-		right = true
+		right.Store(true)
 		time.Sleep(2 * time.Second)
 		r.want(at, event.Delivered, "")
 	})
