@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -878,6 +879,38 @@ func TestALedgerThatFailsDoesNotLetMoreOut(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A disk that hangs lets no more out either.
+func TestADiskThatHangsLetsNoMoreOut(t *testing.T) {
+	bubble(t, DeliverConfig{}, func(r *rig) {
+		r.put(alert{key: "first"})
+		r.settle()
+		release := make(chan struct{})
+		var once sync.Once
+		r.far.set(func(context.Context, request) *callgoose.Error {
+			once.Do(func() {
+				go func() {
+					if err := r.ledger.Do(context.Background(), func(*store.Tx) error { <-release; return nil }); err != nil {
+						t.Error(err)
+					}
+				}()
+			})
+			time.Sleep(time.Second)
+			return nil
+		})
+		born := many("a", 100)
+		for i := range born {
+			born[i].claimed = time.Now()
+		}
+		r.put(born...)
+		time.Sleep(time.Minute)
+		if n := len(r.far.requests()) - 1; n != mostUnrecorded {
+			t.Errorf("%d requests, want %d", n, mostUnrecorded)
+		}
+		close(release)
+		r.settle()
+	})
 }
 
 // The window is bounded, whatever waits, and the oldest are in it.
