@@ -27,19 +27,14 @@ func (b book) read(after event.Position) (list []event.Waiting, err error) {
 	return list, err
 }
 
-// claim is up to when the lateness of an event is counted.
-type claim struct {
-	at     time.Time // zero: the event is not queued any more
-	stands bool      // Callgoose may have received it under this claim
-}
-
-// claim makes the claims of events that nothing was sent of, in one transaction. If we
-// die after it, their bytes are the same at the next start.
-func (b book) claim(ctx context.Context, places []event.Position) ([]claim, error) {
-	var claims []claim
+// claim makes the claims of events that nothing was sent of in this life, in one
+// transaction. If we die after it, their bytes are the same at the next start. It returns
+// up to when the lateness of each is counted, zero when it is not queued any more. What
+// was sent before it was queued again has a claim in its record, which stands.
+func (b book) claim(ctx context.Context, places []event.Position) (claims []time.Time, err error) {
 	now := time.Now()
-	err := b.ledger.Do(ctx, func(tx *store.Tx) error {
-		claims = make([]claim, len(places))
+	err = b.ledger.Do(ctx, func(tx *store.Tx) error {
+		claims = make([]time.Time, len(places))
 		for i, at := range places {
 			w, ok, err := tx.WaitingAt(at)
 			if err != nil {
@@ -48,22 +43,7 @@ func (b book) claim(ctx context.Context, places []event.Position) ([]claim, erro
 			if !ok {
 				continue
 			}
-			if w.Cause != event.First { // it may have been sent before it was put in the queue again
-				r, err := tx.Brief(w.ReceivedAt, w.Pos)
-				if err != nil {
-					return err
-				}
-				if r != nil && !r.ClaimedAt.IsZero() {
-					claims[i] = claim{r.ClaimedAt, true}
-				}
-			}
-			if claims[i].at.IsZero() {
-				claims[i].at = now
-			}
-			if w.ClaimedAt.Equal(claims[i].at) {
-				continue
-			}
-			w.ClaimedAt = claims[i].at
+			claims[i], w.ClaimedAt = now, now
 			if err := tx.PutWaiting(&w); err != nil {
 				return err
 			}

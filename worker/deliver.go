@@ -121,7 +121,7 @@ const claimAhead = 128
 // claimed is the end of a transaction of claims.
 type claimed struct {
 	lanes  []*lane
-	claims []claim
+	claims []time.Time
 	err    error
 }
 
@@ -375,12 +375,11 @@ func (d *Deliverer) takeClaims(c claimed) error {
 		return fmt.Errorf("claim %d events: %w", len(c.lanes), c.err)
 	}
 	for i, l := range c.lanes {
-		it, made := l.head(), c.claims[i]
-		if made.at.IsZero() {
+		if c.claims[i].IsZero() {
 			d.w.done(l)
 			continue
 		}
-		it.claim, it.ours = made.at, !made.stands
+		l.head().claim, l.head().ours = c.claims[i], true
 		d.w.enqueue(l, time.Time{})
 	}
 	return nil

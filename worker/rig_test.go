@@ -239,7 +239,6 @@ type far struct {
 	at      map[string]event.Position
 	renewed bool
 	most    int // requests at once
-	again   bool
 }
 
 func (*far) passes(context.Context, request) *callgoose.Error { return nil }
