@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// maxSkew is how far a signed time may be off, and so how long a captured
-	// request can be sent again. Deduplication makes that harmless.
+	// maxSkew is how far a signed time may be off. A captured request can be sent
+	// again for that long, so signatures that were used are remembered meanwhile:
+	// deduplication does not make a second use harmless, an old recovery could end
+	// the incident of an alert that fires again.
 	maxSkew = 5 * time.Minute
 
 	usualTimestampHeader = "X-Grafana-Alerting-Timestamp"
@@ -59,23 +61,29 @@ func newGuard(c Config) guard {
 	return g
 }
 
+// open tells whether anybody may send.
+func (g *guard) open() bool { return g.token == nil && g.basic == nil && g.secret == nil }
+
 // header checks all that can be checked before the body is read.
-func (g *guard) header(h http.Header, now time.Time) string {
+func (g *guard) header(source string, h http.Header, now time.Time) string {
 	if g.token != nil || g.basic != nil {
-		if reason := g.authorization(h.Get("Authorization")); reason != "" {
+		if reason := g.authorization(source, h.Get("Authorization")); reason != "" {
 			return reason
 		}
 	}
 	if g.secret == nil {
 		return ""
 	}
-	if h.Get(g.signatureHeader) == "" {
+	switch signature := h.Get(g.signatureHeader); {
+	case signature == "":
 		return fmt.Sprintf("no %s header: switch on HMAC signature in the contact point", g.signatureHeader)
+	case len(signature) != 2*sha256.Size, strings.Trim(signature, "0123456789abcdefABCDEF") != "":
+		return fmt.Sprintf("header %s is not our signature: it does not hold %d hexadecimal digits", g.signatureHeader, 2*sha256.Size)
 	}
 	return g.timestamp(h.Get(g.timestampHeader), now)
 }
 
-func (g *guard) authorization(value string) string {
+func (g *guard) authorization(source, value string) string {
 	if value == "" {
 		return "no Authorization header, expected scheme " + g.schemes
 	}
@@ -83,24 +91,51 @@ func (g *guard) authorization(value string) string {
 	credentials = strings.TrimSpace(credentials)
 	switch {
 	case g.token != nil && strings.EqualFold(scheme, "Bearer"):
-		return matches(credentials, g.token(), "the Bearer token is not ours")
+		text, reason := g.token(), "the Bearer token is not ours"
+		if named(text) {
+			reason += ", or not that of source " + source
+		}
+		return matches(credentials, TokensOf(text, source), reason)
 	case g.basic != nil && strings.EqualFold(scheme, "Basic"):
 		pair, err := base64.StdEncoding.DecodeString(credentials)
 		if err != nil {
 			return "the Basic credentials are not base64"
 		}
-		return matches(string(pair), g.basic(), "the Basic user or password is not ours")
+		return matches(string(pair), []string{g.basic()}, "the Basic user or password is not ours")
 	}
 	return fmt.Sprintf("Authorization header has %s, expected %s", describe(scheme), g.schemes)
 }
 
-// matches compares in a time that depends on neither content nor length.
-func matches(got, want, reason string) string {
-	if want == "" {
-		return "our own secret is empty or unreadable, so nobody is let in"
+// TokensOf returns the tokens with which a PMM server may post as source. text is
+// one token, good for every source, or lines of the form NAME TOKEN, each good for
+// the source of that name; a name may stand on several lines, so that its token
+// can be replaced without a gap.
+func TokensOf(text, source string) (tokens []string) {
+	if !named(text) {
+		return []string{text}
 	}
-	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
-	if subtle.ConstantTimeCompare(a[:], b[:]) == 1 {
+	for l := range strings.Lines(text) {
+		if f := strings.Fields(l); len(f) == 2 && f[0] == source {
+			tokens = append(tokens, f[1])
+		}
+	}
+	return tokens
+}
+
+// named tells whether text has lines NAME TOKEN.
+func named(text string) bool { return strings.ContainsAny(text, " \n") }
+
+// matches compares in a time that depends on the content of neither.
+func matches(got string, wanted []string, reason string) string {
+	sum, good := sha256.Sum256([]byte(got)), 0
+	for _, want := range wanted {
+		if want == "" {
+			return "our own secret is empty or unreadable, so nobody is let in"
+		}
+		other := sha256.Sum256([]byte(want))
+		good |= subtle.ConstantTimeCompare(sum[:], other[:])
+	}
+	if good == 1 {
 		return ""
 	}
 	return reason
@@ -139,14 +174,15 @@ func (g *guard) timestamp(value string, now time.Time) string {
 	return ""
 }
 
-// signature checks the body against its signature, after header let it pass.
-func (g *guard) signature(h http.Header, body []byte) string {
+// signature checks the body against its signature, after header let it pass, and
+// returns the signature: of all requests that pass it marks this one.
+func (g *guard) signature(h http.Header, body []byte) (signature, string) {
 	if g.secret == nil {
-		return ""
+		return signature{}, ""
 	}
 	secret := g.secret()
 	if secret == "" {
-		return "our own HMAC secret is empty or unreadable, so nobody is let in"
+		return signature{}, "our own HMAC secret is empty or unreadable, so nobody is let in"
 	}
 	mac := hmac.New(sha256.New, []byte(secret))
 	signed := "the body"
@@ -156,9 +192,19 @@ func (g *guard) signature(h http.Header, body []byte) string {
 	}
 	mac.Write(body)
 	got, err := hex.DecodeString(h.Get(g.signatureHeader))
-	if err != nil || !hmac.Equal(got, mac.Sum(nil)) {
-		return fmt.Sprintf("header %s is not our signature over %s: compare the secret and the timestamp header's name",
-			g.signatureHeader, signed)
+	if want := mac.Sum(nil); err == nil && hmac.Equal(got, want) {
+		return signature(want), ""
 	}
-	return ""
+	return signature{}, fmt.Sprintf("header %s is not our signature over %s: compare the secret and the timestamp header's name",
+		g.signatureHeader, signed)
+}
+
+// until is when a signature need no longer be remembered: when its time is too
+// old for a second use or, where none is signed, after untimedFor.
+func (g *guard) until(h http.Header, now time.Time) (until time.Time, timed bool) {
+	seconds, err := strconv.ParseInt(h.Get(g.timestampHeader), 10, 64)
+	if err != nil {
+		return now.Add(untimedFor), false
+	}
+	return time.Unix(seconds, 0).Add(maxSkew + time.Second), true
 }

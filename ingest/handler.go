@@ -1,14 +1,15 @@
 package ingest
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net/http"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -29,10 +30,12 @@ type Publisher interface {
 
 // Notification is one webhook body, checked but untouched.
 type Notification struct {
-	Source     string // which PMM server sent it, [a-z0-9-]{1,16}
-	ReceivedAt time.Time
+	Source     string    // which PMM server sent it, [a-z0-9-]{1,16}
+	BeganAt    time.Time // UTC, when the head of its request had been read
+	ReceivedAt time.Time // UTC, when its body was there whole
 	Body       []byte
-	Alerts     int // members of its "alerts", unusable ones included
+	Alerts     int  // members of its "alerts", unusable ones included
+	Made       bool // made here, to end the alerts of Grafana's Test button
 }
 
 // Refused is an error of a Publisher that knows when to try again. Any other error
@@ -63,8 +66,8 @@ type Config struct {
 	//
 	// A request needs either the token or the user and password, whichever are
 	// on, and its signature if HMACSecret is on. With all three nil anybody may
-	// send.
-	Token      func() string // Authorization: Bearer …
+	// send but a browser for the page of another site.
+	Token      func() string // Authorization: Bearer …; see TokensOf
 	Basic      func() string // user:password
 	HMACSecret func() string // Grafana's HMAC-SHA256 over the body
 
@@ -75,7 +78,14 @@ type Config struct {
 	// X-Grafana-Alerting-Timestamp, and is verified where it is sent.
 	HMACTimestampHeader string
 
+	// Loopback says that only this machine can reach us. Without credentials the
+	// Host of a request must then name this machine, so that no web page can reach
+	// us through a name of its own.
+	Loopback bool
+
 	MaxBody        int64         // bytes; default 10 MiB
+	MaxInFlight    int64         // bytes of all bodies being read or stored; default 64 MiB, at least MaxBody
+	MaxSources     int           // PMM servers; default 256
 	PublishTimeout time.Duration // default 8 s: PMM gives up after 10
 
 	Logger   *slog.Logger // default: none
@@ -88,6 +98,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxBody == 0 {
 		c.MaxBody = 10 << 20
+	}
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = 64 << 20
+	}
+	if c.MaxSources == 0 {
+		c.MaxSources = 256
 	}
 	if c.PublishTimeout == 0 {
 		c.PublishTimeout = 8 * time.Second
@@ -107,6 +123,8 @@ func (c Config) validate() error {
 		return errors.New("ingest: no publisher")
 	case c.MaxBody < 0:
 		return fmt.Errorf("ingest: max body %d is negative", c.MaxBody)
+	case c.MaxInFlight < 0, c.MaxSources < 0:
+		return errors.New("ingest: a limit is negative")
 	case c.PublishTimeout < 0:
 		return fmt.Errorf("ingest: publish timeout %s is negative", c.PublishTimeout)
 	}
@@ -122,8 +140,8 @@ func (silent) Truncated(string, int64)    {}
 const (
 	defaultSource = "pmm"
 	storeRetry    = 10 * time.Second // when a Publisher does not say
+	busyRetry     = 5 * time.Second  // when too much is in flight
 	stopRetry     = 15 * time.Second // about as long as a restart takes
-	keptBuffer    = 1 << 20          // a larger buffer is left to the collector
 )
 
 // Handler answers webhooks. It is an http.Handler.
@@ -132,7 +150,13 @@ type Handler struct {
 	guard    guard
 	late     error // the cause of a publish that takes too long
 	stopping atomic.Bool
-	buffers  sync.Pool // *bytes.Buffer, for a body and then for the answer to it
+	buffers  sync.Pool // *[]byte of smallBody, for a body
+	budget   *budget
+	used     *used
+	sources  sources
+	refusals refusals
+	lines    lines
+	origin   *http.CrossOriginProtection
 }
 
 // New returns a Handler that stores what it accepts through c.Publisher.
@@ -142,8 +166,12 @@ func New(c Config) (*Handler, error) {
 	}
 	c = c.withDefaults()
 	c.Logger = c.Logger.With("component", "ingest")
-	h := &Handler{config: c, guard: newGuard(c), late: fmt.Errorf("not stored within %s", c.PublishTimeout)}
-	h.buffers.New = func() any { return new(bytes.Buffer) }
+	h := &Handler{
+		config: c, guard: newGuard(c), late: fmt.Errorf("not stored within %s", c.PublishTimeout),
+		budget: newBudget(c.MaxInFlight, c.MaxBody+1), used: newUsed(maxUsed),
+		sources: sources{most: c.MaxSources}, origin: http.NewCrossOriginProtection(),
+	}
+	h.buffers.New = func() any { b := make([]byte, smallBody); return &b }
 	return h, nil
 }
 
@@ -170,60 +198,128 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if no := h.serve(w, r, start); no != nil {
 		code = no.code
 		h.answer(w, no)
-		h.log(r, no, time.Since(start))
+		if isWebhook(r) {
+			h.refusals.add(time.Now(), no, hostOf(r.RemoteAddr))
+		}
+		h.logRefusal(r, no, start)
 	}
+	h.logRest(time.Now())
 	h.config.Observer.Webhook(code, time.Since(start))
 }
 
+func isWebhook(r *http.Request) bool {
+	return r.Method == http.MethodPost || r.Method == http.MethodPut
+}
+
 // serve takes a webhook as far as its 202, or says why there is none.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, now time.Time) *refusal {
-	source, no := h.admit(r, now)
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time) *refusal {
+	source, no := h.admit(r, began)
 	if no != nil {
 		return no
 	}
-
-	buf := h.buffers.Get().(*bytes.Buffer)
-	defer func() {
-		if buf.Cap() <= keptBuffer {
-			buf.Reset()
-			h.buffers.Put(buf)
-		}
-	}()
-	if no := h.read(buf, w, r); no != nil {
+	body, done, no := h.read(w, r)
+	defer done()
+	if no != nil {
 		return no
 	}
-	body := buf.Bytes()
-	if reason := h.guard.signature(r.Header, body); reason != "" {
+	received := time.Now()
+	sig, reason := h.guard.signature(r.Header, body)
+	if reason != "" {
 		return refuse(http.StatusUnauthorized, "%s", reason)
 	}
 	alerts, truncated, err := pmm.Check(body)
 	if err != nil {
 		return refuse(http.StatusBadRequest, "%s", err)
 	}
+	if !h.sources.admit(source) {
+		return refuse(http.StatusForbidden, "there are %d sources already: use one of their names, or start with an empty data directory", h.config.MaxSources)
+	}
 
 	// From here the sender's patience no longer matters; see the package comment.
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(r.Context()), h.config.PublishTimeout, h.late)
 	defer cancel()
-	id, err := h.config.Publisher.Publish(ctx, Notification{Source: source, ReceivedAt: now.UTC(), Body: body, Alerts: alerts})
-	if err != nil {
-		// It may be on disk all the same. Then the repeat is a duplicate, and
-		// duplicates are dropped.
-		return unstored(err)
+	n := Notification{Source: source, BeganAt: began.UTC(), ReceivedAt: received.UTC(), Body: body, Alerts: alerts}
+	id, repeat, no := h.once(ctx, n, sig, r.Header)
+	if no != nil {
+		return no
 	}
 
 	// The body is on disk: dying before the 202 is out costs a repeat, no alert.
-	accepted(w, buf, id, alerts)
-	h.config.Observer.Stored(source)
-	if truncated > 0 {
-		h.config.Observer.Truncated(source, truncated)
-		h.config.Logger.Warn("pmm cut alerts off the notification, set max alerts to 0 in its contact point",
-			"notification_id", id, "source", source, "alerts", alerts, "truncated", truncated)
-	}
-	if h.config.Logger.Enabled(ctx, slog.LevelDebug) {
-		h.config.Logger.LogAttrs(ctx, slog.LevelDebug, "notification accepted", slog.String("notification_id", id),
-			slog.String("source", source), slog.Int("alerts", alerts), slog.Duration("duration", time.Since(now)))
+	accepted(w, id, alerts)
+	if !repeat {
+		h.report(ctx, id, n, truncated)
 	}
 	return nil
+}
+
+// once stores a notification unless its signature was used already. Then id is
+// that of the first use: to a sender that repeats because our answer was lost,
+// this is the answer.
+func (h *Handler) once(ctx context.Context, n Notification, sig signature, head http.Header) (id string, repeat bool, no *refusal) {
+	if h.guard.secret == nil {
+		id, no = h.publish(ctx, n)
+		return id, false, no
+	}
+	until, timed := h.guard.until(head, n.ReceivedAt)
+	for {
+		mine := &use{signature: sig, source: n.Source, until: until, timed: timed}
+		u := h.used.claim(mine, n.ReceivedAt)
+		if u == mine {
+			id, no = h.publish(ctx, n)
+			h.used.finish(u, id)
+			return id, false, no
+		}
+		select {
+		case <-u.done:
+		case <-ctx.Done():
+			return "", false, unstored(context.Cause(ctx))
+		}
+		switch {
+		case u.id == "": // it could not be stored
+		case u.source != n.Source:
+			return "", false, refuse(http.StatusUnauthorized, "this signature was used already, for another source")
+		case h.used.repeats(u, n.Body):
+			return u.id, true, nil
+		default:
+			h.used.release(u)
+		}
+	}
+}
+
+// publish stores a notification, and what ends the alerts of Grafana's Test
+// button that are in it. When it returns an id, both are on disk.
+func (h *Handler) publish(ctx context.Context, n Notification) (id string, no *refusal) {
+	id, err := h.config.Publisher.Publish(ctx, n)
+	if err != nil {
+		// It may be on disk anyway. Then the repeat is a duplicate, and duplicates
+		// are dropped.
+		return "", unstored(err)
+	}
+	if recovery, ok := pmm.TestRecovery(n.Body, n.ReceivedAt); ok {
+		n.Body, n.Made = recovery, true
+		n.Alerts, _, _ = pmm.Check(recovery) // what TestRecovery makes is good
+		if _, err := h.config.Publisher.Publish(ctx, n); err != nil {
+			return "", unstored(err) // the button can be pressed again
+		}
+	}
+	return id, nil
+}
+
+// report tells observer and log of a notification that is on disk.
+func (h *Handler) report(ctx context.Context, id string, n Notification, truncated int64) {
+	log := h.config.Logger
+	h.config.Observer.Stored(n.Source)
+	if truncated > 0 {
+		h.config.Observer.Truncated(n.Source, truncated)
+		if count, ok := h.lines.take(line{reason: "truncated", remote: n.Source}, time.Now()); ok {
+			log.Warn("pmm cut alerts off the notification, set max alerts to 0 in its contact point",
+				"notification_id", id, "source", n.Source, "alerts", n.Alerts, "truncated", truncated, "count", count)
+		}
+	}
+	if log.Enabled(ctx, slog.LevelDebug) {
+		log.LogAttrs(ctx, slog.LevelDebug, "notification accepted", slog.String("notification_id", id),
+			slog.String("source", n.Source), slog.Int("alerts", n.Alerts), slog.Duration("duration", time.Since(n.BeganAt)))
+	}
 }
 
 // admit decides on the header alone and returns the source.
@@ -233,13 +329,21 @@ func (h *Handler) admit(r *http.Request, now time.Time) (source string, no *refu
 		return "", refuse(http.StatusNotFound,
 			"no such path: webhooks go to /v1/webhook or /v1/webhook/SOURCE, SOURCE being 1 to 16 of a-z, 0-9 and -")
 	}
-	if r.Method != http.MethodPost && r.Method != http.MethodPut {
+	if !isWebhook(r) {
 		return "", refuse(http.StatusMethodNotAllowed, "method not allowed: send POST or PUT")
 	}
 	if h.stopping.Load() {
 		return "", &refusal{code: http.StatusServiceUnavailable, reason: "stopping", retry: stopRetry}
 	}
-	if reason := h.guard.header(r.Header, now); reason != "" {
+	if h.guard.open() {
+		if h.origin.Check(r) != nil {
+			return "", refuse(http.StatusForbidden, "a browser sent this for the page of another site")
+		}
+		if h.config.Loopback && !ownHost(r.Host) {
+			return "", refuse(http.StatusForbidden, "the Host header does not name this machine: call localhost or 127.0.0.1, or set an ingest secret")
+		}
+	}
+	if reason := h.guard.header(source, r.Header, now); reason != "" {
 		return "", refuse(http.StatusUnauthorized, "%s", reason)
 	}
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
@@ -251,18 +355,58 @@ func (h *Handler) admit(r *http.Request, now time.Time) (source string, no *refu
 	return source, nil
 }
 
+// ownHost tells whether a Host header names this machine. HTTP/1.0 has none.
+func ownHost(host string) bool {
+	host = strings.Trim(hostOf(host), "[]")
+	if host == "" || strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
 func (h *Handler) tooLarge() *refusal {
 	return refuse(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", h.config.MaxBody)
 }
 
-// sourceOf returns the PMM server that path names.
+// sourceOf returns the PMM server that path names. People end paths with a slash.
 func sourceOf(path string) (source string, ok bool) {
 	rest, ok := strings.CutPrefix(path, "/v1/webhook")
+	rest = strings.TrimSuffix(rest, "/")
 	if !ok || rest == "" {
 		return defaultSource, ok
 	}
 	source, ok = strings.CutPrefix(rest, "/")
 	return source, ok && ValidSource(source)
+}
+
+// sources are the PMM servers that sent something, and so are remembered for
+// long. Safe concurrently.
+type sources struct {
+	most  int
+	mu    sync.Mutex
+	names map[string]bool // guarded by mu
+}
+
+// admit reports whether source may send: it did before, or there is room.
+func (s *sources) admit(source string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.names[source] && len(s.names) >= s.most {
+		return false
+	}
+	if s.names == nil {
+		s.names = map[string]bool{}
+	}
+	s.names[source] = true
+	return true
+}
+
+// Know names PMM servers that sent something in an earlier run. Safe concurrently.
+func (h *Handler) Know(sources ...string) {
+	for _, source := range sources {
+		h.sources.admit(source)
+	}
 }
 
 // ValidSource reports whether a PMM server may be called so: 1 to 16 of a-z,
@@ -276,15 +420,57 @@ func ValidSource(source string) bool {
 	return len(source) >= 1 && len(source) <= 16
 }
 
-func (h *Handler) read(buf *bytes.Buffer, w http.ResponseWriter, r *http.Request) *refusal {
-	// A promised length is no reason to reserve megabytes: the sender may never
-	// send them.
-	buf.Grow(int(min(max(r.ContentLength, 0), 64<<10)) + bytes.MinRead)
-	from := r.Body
-	if r.ContentLength < 0 { // else admit has looked at the length, and net/http ends the body there
-		from = http.MaxBytesReader(w, from, h.config.MaxBody)
+// read reads the body into memory that is its own until done is called, which
+// must be called in any case.
+func (h *Handler) read(w http.ResponseWriter, r *http.Request) (body []byte, done func(), no *refusal) {
+	small := h.buffers.Get().(*[]byte)
+	var held int64
+	done = func() {
+		h.budget.free(held)
+		h.buffers.Put(small)
 	}
-	_, err := buf.ReadFrom(from)
+	take := func(n int64) *refusal {
+		if !h.budget.take(held, n) {
+			return &refusal{code: http.StatusServiceUnavailable, reason: "too many bytes of webhooks are in flight, send it again", retry: busyRetry}
+		}
+		held += n
+		return nil
+	}
+	if r.ContentLength >= 0 { // then net/http ends the body there
+		if no := take(r.ContentLength); no != nil {
+			return nil, done, no
+		}
+		if body = *small; r.ContentLength > smallBody {
+			body = make([]byte, r.ContentLength)
+		}
+		body = body[:r.ContentLength]
+		_, err := io.ReadFull(r.Body, body)
+		return body, done, h.unread(err)
+	}
+	from := http.MaxBytesReader(w, r.Body, h.config.MaxBody)
+	if no := take(smallBody); no != nil {
+		return nil, done, no
+	}
+	for body = (*small)[:0]; ; {
+		n, err := from.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if err == io.EOF {
+			return body, done, nil
+		} else if err != nil {
+			return nil, done, h.unread(err)
+		}
+		if len(body) == cap(body) {
+			size := min(2*int64(cap(body)), h.config.MaxBody+1) // never filled: the reader stops before
+			if no := take(size - held); no != nil {
+				return nil, done, no
+			}
+			body = append(make([]byte, 0, size), body...)
+		}
+	}
+}
+
+// unread says why the body could not be read, nil when it was.
+func (h *Handler) unread(err error) *refusal {
 	if err == nil {
 		return nil
 	}
@@ -309,9 +495,9 @@ func unstored(err error) *refusal {
 }
 
 // accepted answers 202. An id is plain ASCII, so quoting it as Go does is JSON.
-func accepted(w http.ResponseWriter, buf *bytes.Buffer, id string, alerts int) {
-	buf.Reset()
-	b := strconv.AppendQuote(append(buf.AvailableBuffer(), `{"id":`...), id)
+func accepted(w http.ResponseWriter, id string, alerts int) {
+	var buf [128]byte
+	b := strconv.AppendQuote(append(buf[:0], `{"id":`...), id)
 	b = strconv.AppendInt(append(b, `,"alerts":`...), int64(alerts), 10)
 	b = append(b, "}\n"...)
 	w.Header()["Content-Type"] = contentJSON
@@ -345,19 +531,4 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Header()["Content-Type"] = contentJSON
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(v)
-}
-
-func (h *Handler) log(r *http.Request, no *refusal, took time.Duration) {
-	level := slog.LevelWarn
-	if no.err != nil && no.code == http.StatusServiceUnavailable {
-		level = slog.LevelError
-	}
-	attrs := []slog.Attr{
-		slog.Int("http_status", no.code), slog.String("reason", no.reason),
-		slog.String("remote", r.RemoteAddr), slog.Duration("duration", took),
-	}
-	if no.err != nil {
-		attrs = append(attrs, slog.Any("err", no.err))
-	}
-	h.config.Logger.LogAttrs(r.Context(), level, "webhook refused", attrs...)
 }

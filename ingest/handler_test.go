@@ -128,13 +128,13 @@ func TestAcceptedWebhooksAreStoredAsTheyCame(t *testing.T) {
 	put.Method = http.MethodPut
 	chunked := post("/v1/webhook/0123456789abcdef", body)
 	chunked.ContentLength = -1
-	for i, r := range []*http.Request{post("/v1/webhook", body), put, chunked} {
+	for i, r := range []*http.Request{post("/v1/webhook", body), put, chunked, post("/v1/webhook/", body), post("/v1/webhook/dr/", body)} {
 		w := do(h, r)
 		if want := fmt.Sprintf(`{"id":"n-%d","alerts":2}`, i+1); w.Code != 202 || strings.TrimSpace(w.Body.String()) != want {
 			t.Errorf("answer %d %s, want 202 %s", w.Code, w.Body, want)
 		}
 	}
-	for i, source := range []string{"pmm", "pmm-eu-1", "0123456789abcdef"} {
+	for i, source := range []string{"pmm", "pmm-eu-1", "0123456789abcdef", "pmm", "dr"} {
 		n := s.stored[i]
 		if n.Source != source || string(n.Body) != body || n.Alerts != 2 || time.Since(n.ReceivedAt) > time.Minute {
 			t.Errorf("stored %+v", n)
@@ -142,11 +142,11 @@ func TestAcceptedWebhooksAreStoredAsTheyCame(t *testing.T) {
 		if s.seen[i] != source {
 			t.Errorf("observed source %s, want %s", s.seen[i], source)
 		}
-		if s.truncated[source] != 3 {
-			t.Errorf("%d alerts counted as cut off, want 3", s.truncated[source])
+		if s.truncated[source]%3 != 0 || s.truncated[source] == 0 {
+			t.Errorf("%d alerts counted as cut off, want 3 each", s.truncated[source])
 		}
 	}
-	if fmt.Sprint(s.codes) != "[202 202 202]" {
+	if fmt.Sprint(s.codes) != "[202 202 202 202 202]" {
 		t.Errorf("observed %v", s.codes)
 	}
 }
@@ -176,7 +176,7 @@ func TestEveryRefusal(t *testing.T) {
 	}{
 		{name: "another path", path: "/", code: 404, reason: "/v1/webhook"},
 		{name: "another path with the same beginning", path: "/v1/webhooks", code: 404},
-		{name: "no source", path: "/v1/webhook/", code: 404},
+		{name: "two slashes at the end", path: "/v1/webhook//", code: 404},
 		{name: "source in capitals", path: "/v1/webhook/PMM", code: 404},
 		{name: "source too long", path: "/v1/webhook/0123456789abcdefg", code: 404},
 		{name: "path below the source", path: "/v1/webhook/pmm/x", code: 404},
@@ -330,7 +330,7 @@ func TestWhoMaySend(t *testing.T) {
 		{"signature", onlyHMAC, signed(good), ""},
 		{"signature in capitals", onlyHMAC, signed(strings.ToUpper(good)), ""},
 		{"signature, none sent", onlyHMAC, bearer(token), "no X-Grafana-Alerting-Signature header"},
-		{"signature, not hexadecimal", onlyHMAC, signed("sha256=" + good), "is not our signature over the body"},
+		{"signature, not hexadecimal", onlyHMAC, signed("sha256=" + good), "does not hold 64 hexadecimal digits"},
 		{"signature, cut short", onlyHMAC, signed(good[:32]), "is not our signature"},
 		{"signature with another secret", onlyHMAC, signed(sign("x", body)), "is not our signature"},
 		{"signature of another body", onlyHMAC, signed(sign(secret, body+" ")), "is not our signature"},
@@ -362,7 +362,7 @@ func TestWhoMaySend(t *testing.T) {
 			s := &shelf{}
 			// PMM shows URLs in clear, and people put tokens in them all the same.
 			h := newHandler(t, s, tt.config)
-			if w := do(h, post("/v1/webhook/?token="+token, body)); w.Code != 404 {
+			if w := do(h, post("/v1/webhook/x/y?token="+token, body)); w.Code != 404 {
 				t.Fatalf("path: %d", w.Code)
 			}
 			w := do(h, post("/v1/webhook?token="+token, body, tt.header...))
@@ -414,10 +414,10 @@ func TestGrafanaSignatureVectors(t *testing.T) {
 	// Made with openssl: printf … | openssl dgst -sha256 -hmac s3cr3t
 	g := newGuard(Config{HMACSecret: is("s3cr3t"), HMACHeader: "S", HMACTimestampHeader: "T"})
 	plain := newGuard(Config{HMACSecret: is("s3cr3t"), HMACHeader: "S"})
-	if r := plain.signature(http.Header{"S": {"d42927434049e0b8c73ce887062238cc1c6bb6644bfe66e66d8dd0f30b85679e"}}, []byte(`{"a":1}`)); r != "" {
+	if _, r := plain.signature(http.Header{"S": {"d42927434049e0b8c73ce887062238cc1c6bb6644bfe66e66d8dd0f30b85679e"}}, []byte(`{"a":1}`)); r != "" {
 		t.Error("body:", r)
 	}
-	if r := g.signature(http.Header{"S": {"c27bf53028b5a09eacad0cd5b2a1248a12e2d83c69373645dbfc5578fb7d3ae1"}, "T": {"1700000000"}}, []byte(`{"a":1}`)); r != "" {
+	if _, r := g.signature(http.Header{"S": {"c27bf53028b5a09eacad0cd5b2a1248a12e2d83c69373645dbfc5578fb7d3ae1"}, "T": {"1700000000"}}, []byte(`{"a":1}`)); r != "" {
 		t.Error("time and body:", r)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
 	"sync"
@@ -25,7 +24,7 @@ func Server(h http.Handler, tlsConfig *tls.Config) *http.Server {
 		MaxHeaderBytes:    16 << 10,
 	}
 	if h, ok := h.(*Handler); ok {
-		srv.ErrorLog = slog.NewLogLogger(h.config.Logger.Handler(), slog.LevelWarn)
+		srv.ErrorLog = h.errorLog()
 	}
 	return srv
 }

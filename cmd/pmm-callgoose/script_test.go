@@ -97,6 +97,7 @@ func setup(env *testscript.Env) error {
 	env.Setenv("CALLGOOSE", s.server.URL())
 	env.Setenv("TOKEN", token)
 	env.Setenv("PMM_CALLGOOSE_DATA_DIR", filepath.Join(env.WorkDir, "data"))
+	env.Setenv("CONFIGURATION_DIRECTORY", filepath.Join(env.WorkDir, "etc")) // not this machine's
 	if err := os.WriteFile(filepath.Join(env.WorkDir, "token"), []byte(token+"\n"), 0o600); err != nil {
 		return err
 	}

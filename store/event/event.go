@@ -303,10 +303,11 @@ type Circuit struct {
 	LastError string    `json:"last_error"`
 }
 
-// The states of a Circuit. The fifth is the word of the outcome Unknown.
+// The states of a Circuit.
 const (
-	Up     = "up"
-	Down   = "down"
-	Held   = "held"
-	Paused = "paused"
+	Up           = "up"
+	Down         = "down"
+	Held         = "held"
+	Paused       = "paused"
+	StateUnknown = "unknown"
 )

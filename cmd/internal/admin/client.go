@@ -68,27 +68,38 @@ func NewURLClient(base, token string) (*Client, error) {
 func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // ListenSocket opens the socket in the data directory, for its owner only. The
-// caller holds the lock on the directory, so a socket that is there is stale.
+// caller holds the lock on the directory, so a socket that is there is stale. When
+// the file is deleted later, it comes back.
 func ListenSocket(dataDir string) (net.Listener, error) {
-	path := filepath.Join(dataDir, SocketName)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove the stale socket: %w", err)
-	}
-	short, done, err := shortPath(path)
+	l, file, err := openSocket(dataDir)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
-	l, err := net.Listen("unix", short) //nolint:noctx // a local socket opens at once
+	return &socket{dir: dataDir, l: l, file: file}, nil
+}
+
+func openSocket(dataDir string) (*net.UnixListener, os.FileInfo, error) {
+	path := filepath.Join(dataDir, SocketName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, nil, fmt.Errorf("remove the stale socket: %w", err)
+	}
+	short, done, err := shortPath(path)
 	if err != nil {
-		return nil, fmt.Errorf("open the operators' socket: %w", err)
+		return nil, nil, err
 	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // it may know a short name only
-	if err := os.Chmod(path, 0o600); err != nil {
+	defer done()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the operators' socket: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // it may know a short name only
+	err = os.Chmod(path, 0o600)
+	file, statErr := os.Lstat(path)
+	if err = errors.Join(err, statErr); err != nil {
 		_ = l.Close()
-		return nil, fmt.Errorf("protect the operators' socket: %w", err)
+		return nil, nil, fmt.Errorf("protect the operators' socket: %w", err)
 	}
-	return l, nil
+	return l, file, nil
 }
 
 // shortPath is another name for path that fits into the 108 bytes which the

@@ -102,6 +102,8 @@ type Detail struct {
 	// Raw is the notification it came in, as PMM sent it. Missing says why not.
 	Raw     json.RawMessage `json:"raw,omitempty"`
 	Missing string          `json:"missing,omitempty"`
+	// DelayedBy is what Sent says about lateness; empty for nothing.
+	DelayedBy string `json:"delayed_by,omitempty"`
 	// NextTry is when it is tried again, nil when that is not known.
 	NextTry *time.Time `json:"next_try_at,omitempty"`
 }

@@ -51,11 +51,11 @@ func accepting(yes bool) func(time.Time, *admin.Status) {
 
 // reopening is what the status is while the store is being opened again.
 func reopening(_ time.Time, s *admin.Status) {
-	*s = admin.Status{Callgoose: admin.Callgoose{State: event.Unknown}, Store: admin.Store{Problem: "reopening"}}
+	*s = admin.Status{Callgoose: admin.Callgoose{State: event.StateUnknown}, Store: admin.Store{Problem: "reopening"}}
 }
 
 func TestWatch(t *testing.T) {
-	const down, held, up, unknown = event.Down, event.Held, event.Up, event.Unknown
+	const down, held, up, unknown = event.Down, event.Held, event.Up, event.StateUnknown
 	ago := epoch.Add(-time.Hour)
 	tests := []struct {
 		name  string

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,7 +86,7 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	var err error
 	a.handler, err = ingest.New(ingest.Config{
 		Publisher: a, Token: ask(cfg.IngestToken), Basic: ask(cfg.IngestBasicAuth), HMACSecret: ask(cfg.IngestHMACSecret),
-		HMACTimestampHeader: cfg.IngestHMACTimestampHeader, MaxBody: cfg.MaxBody, Logger: opts.Logger,
+		HMACTimestampHeader: cfg.IngestHMACTimestampHeader, Loopback: !config.BeyondLoopback(cfg.Listen), MaxBody: cfg.MaxBody, Logger: opts.Logger,
 		Observer: opts.metrics,
 	})
 	return a, err
@@ -207,7 +208,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	}
 	wg.Go(func() { a.keep(coreCtx, first) })
 	about := alarm.New(alarm.Config{
-		Command: a.cfg.AlarmCommand, Webhook: a.cfg.AlarmWebhook.Reveal, After: a.cfg.AlarmAfter,
+		Command: a.cfg.AlarmCommand, Webhook: a.cfg.AlarmURL, After: a.cfg.AlarmAfter,
 		Status: a.Status, Version: a.opts.Version, Logger: a.opts.Logger,
 	})
 	wg.Go(func() { about.Run(coreCtx) })
@@ -289,6 +290,7 @@ func (a *App) listen(later func(func())) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("--listen: %w", err)
 	}
+	l = ingest.LimitListener(l, ingest.Connections(cmp.Or(a.cfg.MaxConnections, 1024), 2))
 	scheme := "http://"
 	srv := ingest.Server(a.handler, tlsConfig)
 	if tlsConfig != nil {
@@ -332,7 +334,8 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 		// What takes longer by its nature (tail, live, export, import) says so itself.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute,
 	}
-	a.serve(later, ops, endStreams(ops), func() error { return ops.Serve(al) })
+	limited := ingest.LimitListener(al, ingest.Connections(128, 8))
+	a.serve(later, ops, endStreams(ops), func() error { return ops.Serve(limited) })
 	return "http://" + al.Addr().String(), nil
 }
 

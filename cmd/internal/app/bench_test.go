@@ -110,7 +110,7 @@ func benchHandler(b *testing.B, name string) http.Handler {
 type queued func(context.Context, event.Notification) (string, error)
 
 func (p queued) Publish(ctx context.Context, n ingest.Notification) (string, error) {
-	return p(ctx, event.Notification(n))
+	return p(ctx, event.Notification{Source: n.Source, ReceivedAt: n.ReceivedAt, Body: n.Body, Alerts: n.Alerts})
 }
 
 // onePerFsync is what a store without group commit does at its best: append,

@@ -50,7 +50,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	}
 	faultpoint.Here("start-ledger")
 	c.queue, err = queue.Open(ctx, queue.Config{
-		Dir: cfg.DataDir, URL: cfg.NATSURL.Reveal(), MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
+		Dir: cfg.DataDir, URL: cfg.NATS(), MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
 		After: c.ledger.Summary().Progress.Seq, Logger: log, NoSync: opts.NoSync, Synced: synced,
 	})
 	if err != nil {

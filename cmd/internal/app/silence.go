@@ -68,7 +68,7 @@ func (a *App) watchSilence(ctx context.Context) {
 
 // look reads who was heard of, and since when which silence is open.
 func (w *silenceWatch) look(c *core) (heard, open map[string]time.Time, caughtUp bool, err error) {
-	last := c.queue.LastNotification()
+	last := c.queue.Last()
 	open = map[string]time.Time{}
 	err = c.ledger.View(func(tx *store.Tx) error {
 		caughtUp, heard = tx.Progress().Seq >= last, tx.Heard()

@@ -48,7 +48,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 		Version: a.opts.Version, StartedAt: a.started.UTC(),
 		SuppressedReason: map[string]int64{}, AlertsByStatus: map[string]int64{},
 	}
-	s.Callgoose.State, s.Sources = event.Unknown, []admin.PMM{}
+	s.Callgoose.State, s.Sources = event.StateUnknown, []admin.PMM{}
 	if addrs := a.addrs.Load(); addrs != nil {
 		s.WebhookURL = addrs.Webhooks
 	}
@@ -157,6 +157,12 @@ func (a *App) Event(ctx context.Context, id string) (*admin.Detail, error) {
 		if d.Sent, err = c.builder.Body(ctx, r, r.ClaimedAt); missing(d, err) != nil {
 			return nil, err
 		}
+		var said struct {
+			DelayedBy string `json:"delayed_by"`
+		}
+		if json.Unmarshal(d.Sent, &said) == nil {
+			d.DelayedBy = said.DelayedBy
+		}
 	}
 	n, err := c.notification(ctx, r.Pos)
 	d.Raw = asJSON(n.Body)
@@ -195,8 +201,8 @@ func (c *core) nextTry(r *event.Record) *time.Time {
 		return nil
 	}
 	for _, n := range c.deliver.View().Next {
-		if n.At == r.At {
-			return timeOrNil(n.Time)
+		if n.Place == r.At {
+			return timeOrNil(n.At)
 		}
 	}
 	return nil

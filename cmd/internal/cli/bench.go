@@ -122,7 +122,7 @@ func (p *program) benchService(c *cli.Context, connections []int) error {
 	target.Header = http.Header{}
 	switch {
 	case cfg.IngestToken.IsSet():
-		target.Header.Set("Authorization", "Bearer "+cfg.IngestToken.Reveal())
+		target.Header.Set("Authorization", "Bearer "+tokenOf(cfg.IngestToken.Reveal(), c.String("source")))
 	case cfg.IngestBasicAuth.IsSet():
 		target.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(cfg.IngestBasicAuth.Reveal())))
 	}

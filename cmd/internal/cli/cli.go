@@ -277,7 +277,7 @@ func (p *program) load(c *cli.Context, serve bool, only ...string) (*config.Conf
 // input is everything that the configuration is made from.
 func (p *program) input(c *cli.Context, serve bool, only ...string) config.Input {
 	in := config.Input{
-		Flags: map[string]string{}, Environ: p.environ, ConfigPath: c.String("config"), Serve: serve, Only: only,
+		Flags: map[string]string{}, Environ: p.environ, ConfigPath: c.String("config"), Etc: p.etc(), Serve: serve, Only: only,
 		KnownEnv: append(pmmEnv(), config.EnvName("admin-url"), config.EnvName("output")),
 	}
 	for _, o := range config.Options() {
@@ -291,6 +291,18 @@ func (p *program) input(c *cli.Context, serve bool, only ...string) config.Input
 		}
 	}
 	return in
+}
+
+// etc is where the package put the configuration. A unit may name another place,
+// and so may a test.
+func (p *program) etc() string {
+	for _, kv := range p.environ {
+		if dirs, ok := strings.CutPrefix(kv, "CONFIGURATION_DIRECTORY="); ok && dirs != "" {
+			dir, _, _ := strings.Cut(dirs, ":")
+			return dir
+		}
+	}
+	return config.Etc
 }
 
 func (p *program) warn(warnings []config.Warning) {

@@ -18,7 +18,7 @@ import (
 // the one of these tests: they would start themselves without end.
 func TestMain(m *testing.M) {
 	if os.Args[0] == "pmm-callgoose" {
-		os.Exit(exitFailed) //nolint:forbidigo // there is no other way to end here
+		os.Exit(exitFailed)
 	}
 	m.Run()
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -38,7 +39,7 @@ func (p *program) configCommand() *cli.Command {
 				p.table([]string{"SETTING", "VALUE", "FROM"}, rows)
 				if loadErr == nil { // a command may need less; say what serve would say
 					if _, _, err := config.Load(p.input(c, true)); err != nil {
-						fmt.Fprintln(p.err, "serve would refuse this:")
+						fmt.Fprintln(p.err, "serve would refuse this (pmm-callgoose config check):")
 						for line := range strings.SplitSeq(err.Error(), "\n") {
 							fmt.Fprintln(p.err, "  "+text.Line(line))
 						}
@@ -46,6 +47,39 @@ func (p *program) configCommand() *cli.Command {
 				}
 				return loadErr
 			},
+		}, {
+			Name: "check", Usage: "say whether serve would take the configuration; exit code 2 if it would not",
+			Flags:  append(settingFlags(), outputFlag()),
+			Action: p.checkConfig,
 		}},
 	}
+}
+
+// checkConfig refuses what serve refuses before it opens the data directory.
+func (p *program) checkConfig(c *cli.Context) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	cfg, warnings, err := config.Load(p.input(c, true))
+	if err == nil {
+		err = guardDataDir(cfg.DataDir, false)
+	}
+	answer := struct {
+		OK       bool             `json:"ok"`
+		Problems []config.Problem `json:"problems"`
+		Warnings []config.Warning `json:"warnings"`
+	}{err == nil, []config.Problem{}, append([]config.Warning{}, warnings...)}
+	if problems, ok := errors.AsType[config.Problems](err); ok {
+		answer.Problems = problems
+	} else if err != nil {
+		answer.Problems = []config.Problem{{Where: "data-dir", Text: err.Error()}}
+	}
+	if done, jsonErr := p.json(c, answer); done {
+		return cmp.Or(err, jsonErr)
+	}
+	p.warn(warnings)
+	if err == nil {
+		fmt.Fprintln(p.out, "The configuration is good.")
+	}
+	return err
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -16,12 +17,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/ingest"
 	"pmm-callgoose/ingest/pmm"
 )
 
@@ -29,7 +32,8 @@ import (
 // is really bound, with the credentials that the service itself names.
 type intake struct {
 	url             string
-	token, basic    string
+	tokens          string // as in --ingest-token-file
+	basic           string
 	secret          string // of the signature
 	timestampHeader string
 	http            http.Client
@@ -83,7 +87,7 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a secret of the intake cannot be used (%w)", err)
 	}
-	in.token, in.basic, in.secret = cfg.IngestToken.Reveal(), cfg.IngestBasicAuth.Reveal(), cfg.IngestHMACSecret.Reveal()
+	in.tokens, in.basic, in.secret = cfg.IngestToken.Reveal(), cfg.IngestBasicAuth.Reveal(), cfg.IngestHMACSecret.Reveal()
 	in.timestampHeader = named("ingest-hmac-timestamp-header").Value
 
 	t := &http.Transport{DisableKeepAlives: true} // like Grafana; and no proxy on the way to ourselves
@@ -97,6 +101,24 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 	}
 	in.http.Transport = t
 	return in, nil
+}
+
+// tokenOf is the newest token with which source may post, "" when there is none.
+func tokenOf(tokens, source string) string {
+	if own := ingest.TokensOf(tokens, source); len(own) > 0 {
+		return own[len(own)-1]
+	}
+	return ""
+}
+
+// sourceOf is the PMM server that a webhook's URL names.
+func sourceOf(webhooks string) string {
+	u, err := url.Parse(webhooks)
+	if err != nil {
+		return ""
+	}
+	_, source, _ := strings.Cut(strings.Trim(u.Path, "/"), "v1/webhook/")
+	return cmp.Or(source, "pmm")
 }
 
 // pinned trusts the one certificate in file, whatever name it is for: we call an
@@ -130,8 +152,8 @@ func (in *intake) post(ctx context.Context, source string, body []byte) (id stri
 	}
 	req.Header.Set("Content-Type", "application/json")
 	switch {
-	case in.token != "":
-		req.Header.Set("Authorization", "Bearer "+in.token)
+	case in.tokens != "":
+		req.Header.Set("Authorization", "Bearer "+tokenOf(in.tokens, source))
 	case in.basic != "":
 		user, password, _ := bytes.Cut([]byte(in.basic), []byte(":"))
 		req.SetBasicAuth(string(user), string(password))

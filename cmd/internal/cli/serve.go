@@ -52,6 +52,14 @@ func (p *program) serve(c *cli.Context) error {
 		// always one or two under way.
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	}
+	// A reader of the log or of the terminal that goes away ends no forwarding: the
+	// write fails, and nobody looks at that. Not Ignore, which --alarm-command would
+	// inherit.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	syscall.Umask(0o077)
+	if err := guardDataDir(cfg.DataDir, true); err != nil {
+		return err
+	}
 	log := newLogger(cfg, p.err)
 	if cfg.LogFormat == "json" {
 		for _, w := range warnings {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -73,14 +74,16 @@ func (p *program) pmmClient(c *cli.Context) (*pmm.Client, error) {
 		return nil, usageError{err}
 	}
 	if client.Plain() {
-		fmt.Fprintln(p.err, "warning: --pmm-url: is plain http, which shows the token to everyone on the way")
+		if allowed, err := p.load(c, false, "allow-http"); err != nil || !allowed.AllowHTTP {
+			return nil, cmp.Or(err, usagef("--pmm-url is plain http, which shows the token to everyone on the way; use https, or set --allow-http"))
+		}
 	}
 	return client, nil
 }
 
 // intakeSettings are the settings of serve that decide what PMM has to send.
 var intakeSettings = []string{
-	"ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file", "ingest-hmac-timestamp-header", "allow-unauthenticated",
+	"ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file", "ingest-hmac-timestamp-header", "allow-unauthenticated", "allow-http",
 }
 
 func (p *program) setupCommand() *cli.Command {
@@ -200,7 +203,11 @@ func (p *program) wanted(c *cli.Context, name string) (pmm.Want, error) {
 	if err != nil {
 		return want, err
 	}
-	want.Token, want.Basic, want.HMACSecret = cfg.IngestToken.Reveal(), cfg.IngestBasicAuth.Reveal(), cfg.IngestHMACSecret.Reveal()
+	want.Token = tokenOf(cfg.IngestToken.Reveal(), sourceOf(want.URL))
+	if want.Token == "" && cfg.IngestToken.IsSet() {
+		return want, usagef("--ingest-token-file has no token for the source %s, which --webhook-url names", sourceOf(want.URL))
+	}
+	want.Basic, want.HMACSecret = cfg.IngestBasicAuth.Reveal(), cfg.IngestHMACSecret.Reveal()
 	want.HMACTimestampHeader, want.Bare = cfg.IngestHMACTimestampHeader, cfg.AllowUnauthenticated
 	if want.Rotate && want.Token == "" && want.Basic == "" && want.HMACSecret == "" {
 		return want, usagef("--rotate-credentials needs the credentials: name them as for serve (--ingest-token-file)")

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"net/url"
 	"os"
@@ -91,12 +93,12 @@ const maxBody = 30 << 20
 // check compares the options with each other.
 func (l *loader) check() {
 	c := l.c
-	if beyondLoopback(c.Listen) && !c.AllowUnauthenticated &&
+	if BeyondLoopback(c.Listen) && !c.AllowUnauthenticated &&
 		!l.given("ingest-token-file") && !l.given("ingest-basic-auth-file") && !l.given("ingest-hmac-secret-file") {
 		l.wrong("listen", "%s can be reached from other machines and nobody is asked who they are; "+
 			"set ingest-token-file (or ingest-basic-auth-file, ingest-hmac-secret-file), listen on 127.0.0.1, or set allow-unauthenticated", quote(c.Listen))
 	}
-	if beyondLoopback(c.AdminListen) && !l.given("admin-token-file") {
+	if BeyondLoopback(c.AdminListen) && !l.given("admin-token-file") {
 		l.wrong("admin-listen", "%s can be reached from other machines; set admin-token-file, listen on 127.0.0.1, or set it off", quote(c.AdminListen))
 	}
 	if c.AdminListen == c.Listen && !strings.HasSuffix(c.Listen, ":0") {
@@ -119,8 +121,11 @@ func (l *loader) check() {
 	if c.MaxBody > maxBody {
 		l.wrong("max-body", "is more than 30MiB")
 	}
-	if c.MaxStore < c.MaxBody {
-		l.wrong("max-store", "is less than max-body")
+	if c.MaxStore/4 < c.MaxBody {
+		l.wrong("max-store", "is less than 4 times max-body: such a body might never find room")
+	}
+	if c.MaxConnections < 1 {
+		l.wrong("max-connections", "%d is less than 1", c.MaxConnections)
 	}
 	if c.RetryMin > c.RetryMax {
 		l.wrong("retry-min", "is longer than retry-max")
@@ -128,34 +133,14 @@ func (l *loader) check() {
 	if c.Concurrency < 1 || c.Concurrency > 1024 {
 		l.wrong("concurrency", "%d is not between 1 and 1024", c.Concurrency)
 	}
-	for part := range strings.SplitSeq(c.NATSURL.Reveal(), ",") {
-		if err := URL(strings.TrimSpace(part)).check("nats", "tls", "ws", "wss"); err != nil && c.NATSURL != "" {
-			l.wrong("nats-url", "%v", err)
-			break
-		}
-	}
-	if err := c.AlarmWebhook.check("https", "http"); err != nil && c.AlarmWebhook != "" {
-		l.wrong("alarm-webhook", "%v", err)
-	}
-	if u, err := url.Parse(c.CallgooseURL); err == nil && u.Scheme == "http" && !loopback(u.Hostname()) && !c.AllowHTTP {
-		l.wrong("callgoose-url", "is plain http, which shows the token to everyone on the way; use https, or set allow-http")
-	}
+	l.checkURLs()
+	l.checkProxies()
+	l.strength("listen", c.Listen, "ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file")
+	l.strength("admin-listen", c.AdminListen, "admin-token-file")
 	if !l.in.Serve {
 		return
 	}
-	for _, file := range []struct{ name, path string }{
-		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA},
-	} {
-		if file.path == "" {
-			continue
-		}
-		f, err := os.Open(file.path)
-		if err == nil {
-			_ = f.Close()
-			continue
-		}
-		l.wrong(file.name, "%s cannot be read: %v", file.path, pathless(err))
-	}
+	l.checkFiles()
 	if l.unreadable { // what is missing may stand there
 		return
 	}
@@ -167,8 +152,34 @@ func (l *loader) check() {
 	}
 }
 
-// beyondLoopback tells whether other machines can reach a listener.
-func beyondLoopback(addr string) bool {
+// checkFiles reads the certificates as serve does later.
+func (l *loader) checkFiles() {
+	c, pem := l.c, map[string][]byte{}
+	for _, file := range []struct{ name, path string }{
+		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA},
+	} {
+		if file.path == "" {
+			continue
+		}
+		text, err := os.ReadFile(file.path)
+		if err != nil {
+			l.wrong(file.name, "%s cannot be read: %v", file.path, pathless(err))
+			continue
+		}
+		pem[file.name] = text
+		if strings.HasSuffix(file.name, "-ca") && !x509.NewCertPool().AppendCertsFromPEM(text) {
+			l.wrong(file.name, "%s holds no PEM certificate", file.path)
+		}
+	}
+	if pem["tls-cert"] != nil && pem["tls-key"] != nil {
+		if _, err := tls.X509KeyPair(pem["tls-cert"], pem["tls-key"]); err != nil {
+			l.wrong("tls-cert", "%s and the key %s do not make a pair: %v", c.TLSCert, c.TLSKey, err)
+		}
+	}
+}
+
+// BeyondLoopback tells whether other machines can reach a listener at addr.
+func BeyondLoopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	return err == nil && !loopback(host)
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"log/slog"
 	"slices"
 	"time"
@@ -20,6 +21,7 @@ type Config struct {
 	TLSKey                    string
 	TLSClientCA               string
 	MaxBody                   int64
+	MaxConnections            int
 
 	CallgooseURL   string // without token= and from=, which moved to the fields below
 	CallgooseToken *Secret
@@ -39,20 +41,22 @@ type Config struct {
 	Rate        float64 // events a second, 0 = unlimited
 	Timeout     time.Duration
 
-	DataDir   string
-	Retention time.Duration
-	MaxStore  int64
-	MinFree   int64
-	NATSURL   URL // empty = embedded
+	DataDir     string
+	Retention   time.Duration
+	MaxStore    int64
+	MinFree     int64
+	NATSURL     URL     // see NATS
+	NATSURLFile *Secret // the same, read from a file
 
-	AdminListen  string // empty = none
-	AdminToken   *Secret
-	AlarmCommand string
-	AlarmWebhook URL
-	AlarmAfter   time.Duration
-	ExpectEvery  Expect
-	LogFormat    string // text, json
-	LogLevel     slog.Level
+	AdminListen      string // empty = none
+	AdminToken       *Secret
+	AlarmCommand     string
+	AlarmWebhook     URL     // see AlarmURL
+	AlarmWebhookFile *Secret // the same, read from a file
+	AlarmAfter       time.Duration
+	ExpectEvery      Expect
+	LogFormat        string // text, json
+	LogLevel         slog.Level
 
 	settings map[string]*Setting // by option name; values fit to be printed
 }
@@ -81,6 +85,16 @@ func (c *Config) Effective() []Setting {
 
 // Secrets lists every secret, for a reload of all of them.
 func (c *Config) Secrets() []*Secret {
-	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.AdminToken}
+	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.AdminToken, c.NATSURLFile, c.AlarmWebhookFile}
 	return slices.DeleteFunc(all, func(s *Secret) bool { return !s.IsSet() })
+}
+
+// NATS is the address of the external JetStream, with what it holds of secrets;
+// empty = embedded.
+func (c *Config) NATS() string { return cmp.Or(c.NATSURLFile.Reveal(), c.NATSURL.Reveal()) }
+
+// AlarmURL is the URL that is called for an alarm, with what it holds of secrets;
+// empty = none.
+func (c *Config) AlarmURL() string {
+	return cmp.Or(c.AlarmWebhookFile.Reveal(), c.AlarmWebhook.Reveal())
 }

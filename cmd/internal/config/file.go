@@ -2,9 +2,11 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"regexp"
 	"strings"
@@ -18,10 +20,27 @@ type entry struct {
 	place string // path:line
 }
 
-func (l *loader) readFile(path string) {
+// readConfig reads the file that is named, else the one in Etc.
+func (l *loader) readConfig() {
+	if path := cmp.Or(l.in.ConfigPath, l.env[EnvName("config")]); path != "" {
+		l.readFile(path)
+		return
+	}
+	path := existing(l.in.Etc, "config.yaml")
 	if path == "" {
 		return
 	}
+	if f, err := os.Open(path); errors.Is(err, fs.ErrPermission) && !l.in.Serve {
+		l.warn(path, "cannot be read by this user, so its settings are not known here")
+		return
+	} else if err == nil {
+		_ = f.Close()
+	}
+	l.readFile(path)
+}
+
+func (l *loader) readFile(path string) {
+	l.path = path
 	const most = 1 << 20
 	var b []byte
 	f, err := os.Open(path)

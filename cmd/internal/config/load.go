@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,11 +12,17 @@ import (
 	"strings"
 )
 
+// Etc is where a package puts the configuration: Input.Etc of commands.
+const Etc = "/etc/pmm-callgoose"
+
 // Input is everything that configuration is made from.
 type Input struct {
 	Flags      map[string]string // those set on the command line, by name
 	Environ    []string          // as os.Environ gives it
 	ConfigPath string            // --config; else PMM_CALLGOOSE_CONFIG is used
+	// Etc is the directory whose config.yaml is read when no file is named, where
+	// it exists, and whose credentials/ holds secrets for root. "" = none.
+	Etc string
 	// Serve also demands what serve cannot run without.
 	Serve bool
 	// Only names the options that a command uses; nil means all. The others are
@@ -71,7 +76,7 @@ func Load(in Input) (*Config, []Warning, error) {
 		env: make(map[string]string),
 		c: &Config{
 			IngestToken: &Secret{}, IngestBasicAuth: &Secret{}, IngestHMACSecret: &Secret{},
-			CallgooseToken: &Secret{}, AdminToken: &Secret{},
+			CallgooseToken: &Secret{}, AdminToken: &Secret{}, NATSURLFile: &Secret{}, AlarmWebhookFile: &Secret{},
 			settings: make(map[string]*Setting),
 		},
 	}
@@ -84,7 +89,7 @@ func Load(in Input) (*Config, []Warning, error) {
 			l.problem("--"+name, "is not a flag of the configuration")
 		}
 	}
-	l.readFile(cmp.Or(in.ConfigPath, l.env[EnvName("config")]))
+	l.readConfig()
 	for _, o := range table {
 		switch {
 		case in.Only != nil && !slices.Contains(in.Only, o.Name):
@@ -95,6 +100,7 @@ func Load(in Input) (*Config, []Warning, error) {
 		}
 	}
 	l.callgooseURL()
+	l.exposedURLs()
 	if in.Only == nil {
 		l.check()
 	}
@@ -109,6 +115,7 @@ type loader struct {
 	in   Input
 	env  map[string]string
 	file map[string]entry
+	path string // of the file
 	// unreadable: the file is not there, or is no YAML.
 	unreadable bool
 	c          *Config
@@ -241,13 +248,17 @@ func (l *loader) secret(o Option) {
 		s.From, s.File = fromCredential, l.credential(name)
 		where = "$CREDENTIALS_DIRECTORY/" + name
 		sec, err = readSecret(o, s.File)
-	case l.env[EnvName(name)] != "":
+	case l.env[EnvName(name)] != "" && o.plainTwin() == "":
 		s.From = fromEnv
 		where = EnvName(name)
 		sec = NewSecret(string(trimNewline([]byte(l.env[where]))))
 		if err = o.checkSecret(sec.Reveal()); err == nil && !sec.IsSet() {
 			err = errors.New("is empty")
 		}
+	case l.etcCredential(name) != "":
+		s.From, s.File = fromCredential, l.etcCredential(name)
+		where = s.File
+		sec, err = readSecret(o, s.File)
 	default:
 		return
 	}
@@ -261,7 +272,19 @@ func (l *loader) secret(o Option) {
 
 // credential returns the path of a systemd credential, or "" if there is none.
 func (l *loader) credential(name string) string {
-	dir := l.env["CREDENTIALS_DIRECTORY"]
+	return existing(l.env["CREDENTIALS_DIRECTORY"], name)
+}
+
+// etcCredential is the file from which the unit takes that credential: root, who
+// may read it, gets the service's settings without a flag.
+func (l *loader) etcCredential(name string) string {
+	if l.in.Etc == "" || os.Geteuid() != 0 {
+		return ""
+	}
+	return existing(filepath.Join(l.in.Etc, "credentials"), name)
+}
+
+func existing(dir, name string) string {
 	if dir == "" {
 		return ""
 	}
@@ -280,7 +303,7 @@ func (l *loader) unknownEnv() {
 	known := append([]string{EnvName("config")}, l.in.KnownEnv...)
 	for _, o := range table {
 		known = append(known, o.Env)
-		if o.Secret {
+		if o.Secret && o.plainTwin() == "" {
 			known = append(known, EnvName(o.Credential()))
 		}
 	}

@@ -65,7 +65,7 @@ func TestDefaultsAreValid(t *testing.T) {
 		t.Fatal(err, warnings)
 	}
 	if c.DataDir != "/var/lib/a" || c.Listen != "127.0.0.1:4667" || c.MaxStore != 2<<30 || c.Rate != 0 ||
-		c.ResendAfter != 0 || c.RetryFor != 72*time.Hour || c.CallgooseAuth != "bearer" || c.Concurrency != 16 {
+		c.ResendAfter != 0 || c.RetryFor != 720*time.Hour || c.MaxConnections != 1024 || c.CallgooseAuth != "bearer" || c.Concurrency != 16 {
 		t.Errorf("defaults are %+v", c)
 	}
 	if len(c.Effective()) != len(Options()) {
@@ -166,7 +166,8 @@ log-level: verbose
 }
 
 func TestOptionsThatContradictEachOther(t *testing.T) {
-	token := write(t, "token", "t0ken\n")
+	token := write(t, "token", "t0ken-of-the-intake\n")
+	short := write(t, "short", "t0ken-7\n")
 	tests := []struct {
 		name  string
 		flags map[string]string
@@ -178,6 +179,11 @@ func TestOptionsThatContradictEachOther(t *testing.T) {
 		{"a name may be anything", map[string]string{"listen": "pmm-callgoose:4667"}, "listen: "},
 		{"with a token", map[string]string{"listen": ":4667", "ingest-token-file": token}, ""},
 		{"allowed", map[string]string{"listen": ":4667", "allow-unauthenticated": "true"}, ""},
+		{"with a token that can be guessed", map[string]string{"listen": ":4667", "ingest-token-file": short}, "ingest-token-file: has fewer than 8 characters"},
+		{"with a password that can be guessed", map[string]string{"listen": ":4667", "ingest-basic-auth-file": write(t, "b", "a-long-user:hunter2")}, "ingest-basic-auth-file: has fewer than 8 characters"},
+		{"one token of several can be guessed", map[string]string{"listen": ":4667", "ingest-token-file": write(t, "l", "pmm a-long-hunter\na-long-name shrt\n")}, "ingest-token-file: has fewer than 8 characters"},
+		{"a short token on loopback", map[string]string{"ingest-token-file": short, "admin-token-file": short}, ""},
+		{"admin with a token that can be guessed", map[string]string{"admin-listen": ":4668", "admin-token-file": short}, "admin-token-file: has fewer than 8 characters"},
 		{"an unreadable token is one problem, not two", map[string]string{"listen": ":4667", "ingest-token-file": token + "x"}, "ingest-token-file: " + token + "x cannot be read: no such file or directory"},
 		{"admin needs its own token", map[string]string{"admin-listen": ":4668", "allow-unauthenticated": "true"}, "admin-listen: "},
 		{"admin with a token", map[string]string{"admin-listen": ":4668", "admin-token-file": token}, ""},
@@ -191,7 +197,9 @@ func TestOptionsThatContradictEachOther(t *testing.T) {
 		{"no workers", map[string]string{"concurrency": "0"}, "concurrency: "},
 		{"too many workers", map[string]string{"concurrency": "1025"}, "concurrency: "},
 		{"body beyond what NATS takes", map[string]string{"max-body": "64MiB"}, "max-body: "},
-		{"body beyond the store", map[string]string{"max-body": "10MiB", "max-store": "9MiB"}, "max-store: "},
+		{"a store with room for three bodies", map[string]string{"max-body": "10MiB", "max-store": "39MiB"}, "max-store: is less than 4 times max-body"},
+		{"a store with room for four bodies", map[string]string{"max-body": "10MiB", "max-store": "40MiB"}, ""},
+		{"no connections", map[string]string{"max-connections": "0"}, "max-connections: "},
 		{"timestamp without HMAC", map[string]string{"ingest-hmac-timestamp-header": "X-T"}, "ingest-hmac-timestamp-header: needs"},
 		{"not a header", map[string]string{"ingest-hmac-timestamp-header": "X T", "ingest-hmac-secret-file": token}, "ingest-hmac-timestamp-header: "},
 		{"basic auth without a colon", map[string]string{"ingest-basic-auth-file": token}, "ingest-basic-auth-file: the secret is not user:password"},
@@ -204,6 +212,14 @@ func TestOptionsThatContradictEachOther(t *testing.T) {
 		{"NATS cluster", map[string]string{"nats-url": "nats://u:p@a:4222, tls://b:4222"}, ""},
 		{"not NATS", map[string]string{"nats-url": "nats://a:4222,https://hunter2@b"}, "nats-url: is not a URL"},
 		{"alarm webhook without a scheme", map[string]string{"alarm-webhook": "hooks.example/hunter2"}, "alarm-webhook: is not a URL"},
+		{"alarm webhook over plain http", map[string]string{"alarm-webhook": "http://hooks.example/hunter2"}, "alarm-webhook: is plain http"},
+		{"alarm webhook over plain http, allowed", map[string]string{"alarm-webhook": "http://hooks.example/hunter2", "allow-http": "true"}, ""},
+		{"alarm webhook in a file", map[string]string{"alarm-webhook-file": write(t, "a", "https://hooks.example/hunter2\n")}, ""},
+		{"alarm webhook in a file, over plain http", map[string]string{"alarm-webhook-file": write(t, "a", "http://hooks.example/hunter2\n")}, "alarm-webhook-file: is plain http"},
+		{"no URL in the file", map[string]string{"alarm-webhook-file": write(t, "a", "hooks.example/hunter2\n")}, "alarm-webhook-file: is not a URL"},
+		{"alarm webhook twice", map[string]string{"alarm-webhook": "https://x/y", "alarm-webhook-file": write(t, "a", "https://x/hunter2\n")}, "alarm-webhook: and alarm-webhook-file are both set"},
+		{"NATS in a file", map[string]string{"nats-url-file": write(t, "n", "tls://u:hunter2@a:4222,tls://b\n")}, ""},
+		{"not NATS in a file", map[string]string{"nats-url-file": write(t, "n", "https://u:hunter2@a\n")}, "nats-url-file: is not a URL"},
 		{"empty where a value is needed", map[string]string{"log-format": ""}, "log-format: has no value"},
 		{"empty where none is", map[string]string{"nats-url": "", "tls-cert": ""}, ""},
 	}

@@ -57,9 +57,18 @@ func (o Option) Credential() string {
 	return strings.TrimSuffix(o.Name, "-file")
 }
 
+// plainTwin names the option whose value the file may hold instead: nats-url for
+// nats-url-file. It is empty for other options.
+func (o Option) plainTwin() string {
+	if _, ok := find(o.Credential()); ok {
+		return o.Credential()
+	}
+	return ""
+}
+
 // setting is the name under which Effective shows the option.
 func (o Option) setting() string {
-	if o.Secret {
+	if o.Secret && o.plainTwin() == "" {
 		return o.Credential()
 	}
 	return o.Name
@@ -71,11 +80,11 @@ func Options() []Option { return slices.Clone(table) }
 var table = group("Intake from PMM",
 	Option{
 		Name: "listen", Kind: KindAddress, Default: "127.0.0.1:4667", field: func(c *Config) any { return &c.Listen },
-		Usage: "address for webhooks; beyond loopback it needs one of the ingest secrets",
+		Usage: "address for webhooks; beyond loopback it needs one of the ingest secrets, of at least 8 characters",
 	},
 	Option{
 		Name: "ingest-token-file", Kind: KindSecret, field: func(c *Config) any { return &c.IngestToken },
-		Usage: "file with the bearer token that PMM must send",
+		Usage: "file with the bearer token that PMM must send, or with lines NAME TOKEN: then each token is good for the source of its name only",
 	},
 	Option{
 		Name: "ingest-basic-auth-file", Kind: KindSecret, field: func(c *Config) any { return &c.IngestBasicAuth },
@@ -87,7 +96,7 @@ var table = group("Intake from PMM",
 	},
 	Option{
 		Name: "ingest-hmac-timestamp-header", Kind: KindText, field: func(c *Config) any { return &c.IngestHMACTimestampHeader },
-		Usage: "header with the signed time, if one is set in the contact point",
+		Usage: "header with the signed time, as set in the contact point; with it a captured webhook is of no use to anybody",
 	},
 	Option{
 		Name: "allow-unauthenticated", Kind: KindBool, Default: "false", field: func(c *Config) any { return &c.AllowUnauthenticated },
@@ -108,6 +117,10 @@ var table = group("Intake from PMM",
 	Option{
 		Name: "max-body", Kind: KindSize, Default: "10MiB", field: func(c *Config) any { return &c.MaxBody },
 		Usage: "largest webhook body accepted, at most 30MiB",
+	},
+	Option{
+		Name: "max-connections", Kind: KindInt, Default: "1024", field: func(c *Config) any { return &c.MaxConnections },
+		Usage: "largest number of open connections to --listen; never more than half of the files this process may open",
 	},
 ).group("Callgoose",
 	Option{
@@ -132,7 +145,7 @@ var table = group("Intake from PMM",
 	},
 	Option{
 		Name: "allow-http", Kind: KindBool, Default: "false", field: func(c *Config) any { return &c.AllowHTTP },
-		Usage: "allow a plain http:// URL beyond loopback; the token can then be read on the way",
+		Usage: "allow plain http:// URLs beyond loopback; what is sent, secrets included, can then be read on the way",
 	},
 ).group("Delivery",
 	Option{
@@ -160,16 +173,16 @@ var table = group("Intake from PMM",
 		Usage: "longest wait between attempts",
 	},
 	Option{
-		Name: "retry-for", Kind: KindDuration, Default: "72h", field: func(c *Config) any { return &c.RetryFor },
-		Usage: "an event older than this becomes a dead letter",
+		Name: "retry-for", Kind: KindDuration, Default: "720h", field: func(c *Config) any { return &c.RetryFor },
+		Usage: "a firing event that could not be delivered for this long becomes a dead letter",
 	},
 	Option{
 		Name: "concurrency", Kind: KindInt, Default: "16", field: func(c *Config) any { return &c.Concurrency },
-		Usage: "requests to Callgoose at the same time, 1 to 1024",
+		Usage: "number of requests to Callgoose at the same time, 1 to 1024",
 	},
 	Option{
 		Name: "rate", Kind: KindRate, Default: "unlimited", Off: "unlimited", field: func(c *Config) any { return &c.Rate },
-		Usage: "most events a second to Callgoose",
+		Usage: "largest number of events per second sent to Callgoose",
 	},
 	Option{
 		Name: "timeout", Kind: KindDuration, Default: "15s", field: func(c *Config) any { return &c.Timeout },
@@ -186,7 +199,7 @@ var table = group("Intake from PMM",
 	},
 	Option{
 		Name: "max-store", Kind: KindSize, Default: "2GiB", field: func(c *Config) any { return &c.MaxStore },
-		Usage: "how much may be stored; settled events give way first",
+		Usage: "how much may be stored, at least 4 times --max-body; settled events give way first",
 	},
 	Option{
 		Name: "min-free", Kind: KindSize, Default: "256MiB", Off: "off", field: func(c *Config) any { return &c.MinFree },
@@ -195,6 +208,10 @@ var table = group("Intake from PMM",
 	Option{
 		Name: "nats-url", Kind: KindURL, field: func(c *Config) any { return &c.NATSURL },
 		Usage: "external NATS JetStream, several separated by commas; embedded when absent",
+	},
+	Option{
+		Name: "nats-url-file", Kind: KindSecret, field: func(c *Config) any { return &c.NATSURLFile },
+		Usage: "file with the value of --nats-url, when that holds a password or a token",
 	},
 ).group("Operation",
 	Option{
@@ -212,6 +229,10 @@ var table = group("Intake from PMM",
 	Option{
 		Name: "alarm-webhook", Kind: KindURL, field: func(c *Config) any { return &c.AlarmWebhook },
 		Usage: "URL called on the same occasion",
+	},
+	Option{
+		Name: "alarm-webhook-file", Kind: KindSecret, field: func(c *Config) any { return &c.AlarmWebhookFile },
+		Usage: "file with the value of --alarm-webhook, whose path or query is usually secret",
 	},
 	Option{
 		Name: "alarm-after", Kind: KindDuration, Default: "5m", field: func(c *Config) any { return &c.AlarmAfter },

@@ -88,6 +88,12 @@ func (r *Redactor) replacer() *replacer {
 		m.values = append(m.values, v)
 		for _, value := range append(slices.Clone(s.former()), *v) {
 			all = append(all, value)
+			if s.name == "ingest-token" {
+				all = append(all, tokens(value)...)
+			}
+			if strings.HasSuffix(s.name, "-file") { // a URL
+				all = append(all, URL(value).parts()...)
+			}
 			if user, password, ok := strings.Cut(value, ":"); ok && user != "" {
 				all = append(all, password) // --ingest-basic-auth-file
 			}

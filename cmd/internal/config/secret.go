@@ -171,20 +171,6 @@ func trimNewline(b []byte) []byte {
 	return bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
 }
 
-// checkSecret refuses what could not be sent in a header. The HMAC secret is
-// not sent, but it too was typed into a form.
-func (o Option) checkSecret(v string) error {
-	if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return errors.New("the secret holds a control character, perhaps a second line")
-	}
-	if strings.HasSuffix(o.Name, "-basic-auth-file") {
-		if user, password, _ := strings.Cut(v, ":"); user == "" || password == "" {
-			return errors.New("the secret is not user:password")
-		}
-	}
-	return nil
-}
-
 // exposed tells whether more people than needed may read the file.
 func exposed(path string) bool {
 	fi, err := os.Stat(path)

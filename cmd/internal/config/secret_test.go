@@ -257,7 +257,7 @@ func TestTokenAndFromInTheURL(t *testing.T) {
 		{"bad escape", map[string]string{"callgoose-url": "https://x/p?token=hunter2%zz"}, "", "", "", "", "--callgoose-url: has a query with a bad % escape"},
 		{"fragment", map[string]string{"callgoose-url": "https://x/p?token=a#hunter2"}, "", "", "", "", "--callgoose-url: holds a #; inside a token it is written %23"},
 		{"bad host", map[string]string{"callgoose-url": "https://x:hunter2/p?token=hunter2"}, "", "", "", "", "--callgoose-url: is not a URL"},
-		{"control character", map[string]string{"callgoose-url": "https://x/p?token=hunter2%0A"}, "", "", "", "", "--callgoose-url: token=: the secret holds a control character"},
+		{"control character", map[string]string{"callgoose-url": "https://x/p?token=hunter2%0Ahunter2"}, "", "", "", "", "--callgoose-url: token=: the secret holds a control character"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -174,7 +174,7 @@ func seconds(ms int64) float64 { return float64(ms) / 1000 }
 type scrape struct{ m *Metrics }
 
 var (
-	states  = []string{event.Up, event.Down, event.Held, event.Unknown}
+	states  = []string{event.Up, event.Down, event.Held, event.StateUnknown}
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
 		notifications, alerts, suppressed, queued, inFlight, oldestAge, events, damaged,
@@ -234,7 +234,7 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 	put(damaged, float64(s.Damaged))
 	state := s.Callgoose.State
 	if !slices.Contains(states, state) {
-		state = event.Unknown
+		state = event.StateUnknown
 	}
 	for _, name := range states {
 		put(callgooseState, truth(name == state), name)

@@ -75,7 +75,7 @@ func required(t *testing.T) settings {
 		t.Skip("no binary to measure: -args -program PATH")
 	}
 	s := given
-	dir, err := os.MkdirTemp(s.Dir, "pmm-callgoose-bench-")
+	dir, err := os.MkdirTemp(s.Dir, "pmm-callgoose-bench-") //nolint:usetesting // the disk that is measured is chosen
 	if err != nil {
 		t.Fatal(err)
 	}

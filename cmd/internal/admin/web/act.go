@@ -16,6 +16,12 @@ type Replayer interface {
 	// DropDeadLetters forgets the dead letters that are chosen. Like Replay, it does
 	// nothing and returns an ErrNotFound when an ID of the filter is not among them.
 	DropDeadLetters(ctx context.Context, r admin.DropRequest) (admin.Plan, error)
+	// ParkEvent takes a queued event out of line and keeps it as a dead letter.
+	// ErrNotFound when it is not queued.
+	ParkEvent(ctx context.Context, id string) error
+	// CloseIncident ends an open episode by hand, as a recovery. ErrNotFound when
+	// none is open under the key.
+	CloseIncident(ctx context.Context, key string) error
 }
 
 func (h handler) replay(w http.ResponseWriter, r *http.Request) {

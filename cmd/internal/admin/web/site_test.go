@@ -83,6 +83,9 @@ func (m *memory) ReplayJob(id int) (admin.Job, error) {
 	return admin.Job{ID: 7, Total: 4, InLine: 4, Settled: 1, Outcomes: map[event.Outcome]int{event.Delivered: 1}}, nil
 }
 
+func (*memory) ParkEvent(context.Context, string) error     { return admin.ErrNotFound }
+func (*memory) CloseIncident(context.Context, string) error { return admin.ErrNotFound }
+
 func (m *memory) DropDeadLetters(_ context.Context, r admin.DropRequest) (p admin.Plan, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

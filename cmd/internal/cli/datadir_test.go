@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestOthersCannotWriteTheDataDirectory(t *testing.T) {
+	for mode, want := range map[os.FileMode]os.FileMode{0o700: 0o700, 0o755: 0o755, 0o777: 0o755, 0o770: 0o750, 0o777 | os.ModeSticky: 0o755 | os.ModeSticky} {
+		dir := t.TempDir()
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := guardDataDir(dir, true); err != nil {
+			t.Errorf("%s: %v", mode, err)
+		}
+		if info, err := os.Stat(dir); err != nil || info.Mode()&^os.ModeDir != want {
+			t.Errorf("%s became %s, want %s", mode, info.Mode(), want)
+		}
+	}
+	if err := guardDataDir(filepath.Join(t.TempDir(), "not-yet"), true); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestADataDirectoryOfSomebodyElse(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a directory away")
+	}
+	for _, tt := range []struct {
+		name string
+		mode os.FileMode
+		gid  int
+		ok   bool
+	}{
+		{"the volume of a pod", 0o775 | os.ModeSetgid, os.Getegid(), true},
+		{"another group may write it", 0o775, 54321, false},
+		{"everybody may write it", 0o777, os.Getegid(), false},
+		{"nobody else may write it", 0o755, 54321, true},
+	} {
+		dir := t.TempDir()
+		if err := errors.Join(os.Chown(dir, 54321, tt.gid), os.Chmod(dir, tt.mode)); err != nil {
+			t.Fatal(err)
+		}
+		if err := guardDataDir(dir, true); (err == nil) != tt.ok {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}
+
+func TestASymbolicLinkIsNotTakenForTheLedger(t *testing.T) {
+	dir, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "file")
+	if err := errors.Join(os.WriteFile(elsewhere, nil, 0o600), os.Symlink(elsewhere, filepath.Join(dir, "ledger.db"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := guardDataDir(dir, true); err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,114 @@
+package config
+
+import (
+	"errors"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Cleartext tells whether what is sent to a URL can be read on the way to another
+// machine: plain http is for loopback, or needs --allow-http.
+func Cleartext(raw string) bool {
+	u, err := url.Parse(raw)
+	return err == nil && u.Scheme == "http" && !loopback(u.Hostname())
+}
+
+// checkURLs checks the URLs of others, wherever they stand.
+func (l *loader) checkURLs() {
+	c := l.c
+	for _, u := range []struct {
+		name string
+		url  string
+	}{{"callgoose-url", c.CallgooseURL}, {"alarm-webhook", c.AlarmWebhook.Reveal()}, {"alarm-webhook-file", c.AlarmWebhookFile.Reveal()}} {
+		if Cleartext(u.url) && !c.AllowHTTP {
+			l.wrong(u.name, "is plain http, which shows its secrets to everyone on the way; use https, or set allow-http")
+		}
+	}
+	for name, u := range map[string]URL{"nats-url": c.NATSURL, "alarm-webhook": c.AlarmWebhook} {
+		if err := u.checkFor(name); err != nil && u != "" {
+			l.wrong(name, "%v", err)
+		}
+		if u != "" && l.given(name+"-file") {
+			l.wrong(name, "and %s-file are both set; keep one of them", name)
+		}
+	}
+	for part := range strings.SplitSeq(c.NATS(), ",") {
+		u, err := url.Parse(strings.TrimSpace(part))
+		if err == nil && u.User != nil && (u.Scheme == "nats" || u.Scheme == "ws") && !loopback(u.Hostname()) {
+			l.warn("nats-url", "its password can be read on the way unless that server demands TLS; tls:// makes sure")
+			break
+		}
+	}
+}
+
+// checkFor checks a value of nats-url or alarm-webhook.
+func (u URL) checkFor(name string) error {
+	if name != "nats-url" {
+		return u.check("https", "http")
+	}
+	for part := range strings.SplitSeq(string(u), ",") {
+		if err := URL(strings.TrimSpace(part)).check("nats", "tls", "ws", "wss"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exposedURLs warns of secrets inside URLs that stand where others may see them.
+func (l *loader) exposedURLs() {
+	for _, name := range []string{"nats-url", "alarm-webhook", "callgoose-url"} {
+		secret := l.setting("callgoose-token-file").From == fromURL
+		if name != "callgoose-url" {
+			o, _ := find(name)
+			secret = len(o.field(l.c).(*URL).parts()) > 0
+		}
+		from := l.setting(name).From
+		if !secret || from == fromDefault {
+			continue
+		}
+		if name != "callgoose-url" { // its token= is what Callgoose gives people to copy
+			l.warn(l.where(name), "holds a secret, which others may see there; put it into a file and name that with %s-file", name)
+		}
+		if from != fromFlag && from != fromEnv && exposed(l.path) {
+			l.warn(l.path, "holds a secret (%s) and other users of this machine may read it; chmod 600 would stop that", name)
+		}
+	}
+}
+
+// proxyVariables are those that net/http follows.
+var proxyVariables = []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"}
+
+// checkProxies refuses what net/http would ignore, and then connect directly, or
+// take for the name of another host.
+func (l *loader) checkProxies() {
+	for _, name := range proxyVariables {
+		if value := l.env[name]; value != "" {
+			if err := checkProxy(value); err != nil {
+				l.problem(name, "%v", err)
+			}
+		}
+	}
+}
+
+// checkProxy says what is wrong with the address of a proxy, without quoting it.
+func checkProxy(value string) error {
+	if !strings.Contains(value, "://") {
+		value = "http://" + value
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Hostname() == "" {
+		return errors.New(`is not the address of a proxy, such as http://user:password@host:3128; in user and password \ # %% / : and @ are written as %5C %23 %25 %2F %3A and %40`)
+	}
+	if !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
+		return errors.New("is not the address of a proxy: the scheme is none of http, https, socks5 and socks5h")
+	}
+	if _, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && err != nil {
+		return errors.New("is not the address of a proxy: the port is not a number from 0 to 65535")
+	}
+	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return errors.New(`is not the address of a proxy: something follows the host; in user and password # / and ? are written as %23 %2F and %3F`)
+	}
+	return nil
+}
