@@ -297,6 +297,7 @@ func (f *far) of(key string) []request {
 
 // The ways in which a request fails.
 func status(s int) *callgoose.Error { return &callgoose.Error{Status: s, Sent: true} }
+
 func step(s string) *callgoose.Error {
 	return &callgoose.Error{Step: s, Sent: s == "timeout" || s == "reset"}
 }
