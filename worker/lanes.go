@@ -23,7 +23,7 @@ type item struct {
 	at    event.Position
 	claim time.Time // up to when lateness is counted, durable; zero = not claimed
 	ours  bool      // the claim was made in this life
-	sent  bool      // Callgoose may have received it in this life: the claim stands
+	sent  bool      // Callgoose may have received it in this life: its record holds the claim
 	tries int       // failed attempts that were its own, for the backoff
 	// refusals counts failures that may be its own, others being accepted between them.
 	// refusedAt is how many had been accepted at the latest.
