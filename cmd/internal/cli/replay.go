@@ -32,12 +32,16 @@ func choiceFlags(more ...cli.Flag) []cli.Flag {
 	return append(append(flags, &cli.IntFlag{Name: "limit", Usage: "the oldest so many", DefaultText: "all"}), more...)
 }
 
+func yesFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"}
+}
+
 func sendAgainFlags() []cli.Flag {
 	return choiceFlags(
 		&cli.BoolFlag{Name: "all", Usage: "everything that is stored"},
 		&cli.BoolFlag{Name: "include-closed", Usage: "also firing events whose episode has closed since"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be sent"},
-		&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
+		yesFlag(),
 		&cli.Float64Flag{Name: "rate", Usage: "events queued a second", DefaultText: "at once"},
 	)
 }
@@ -87,7 +91,7 @@ func (p *program) deadLettersCommand() *cli.Command {
 				Flags: clientFlags(choiceFlags(
 					&cli.BoolFlag{Name: "all", Usage: "all dead letters"},
 					&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be forgotten"},
-					&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
+					yesFlag(),
 				)...),
 				Action: p.dropDeadLetters,
 			},
@@ -207,6 +211,8 @@ func (p *program) showPlan(plan admin.Plan) {
 		why string
 	}{
 		{plan.Closed, "firing events whose episode has closed since (--include-closed takes them)"},
+		{plan.Superseded, "recoveries of alerts that fire again (--include-closed takes them)"},
+		{plan.Gone, "events that are no longer stored"},
 		{plan.Waiting, "events that are queued already"},
 		{plan.NoEvent, "alerts that never were events (suppressed or unusable)"},
 	} {

@@ -29,6 +29,7 @@ type memory struct {
 	closed  error
 	replays []admin.ReplayRequest
 	drops   []event.Filter
+	acts    []string
 	changes uint64
 	minutes []event.Minute
 }
@@ -83,8 +84,51 @@ func (m *memory) ReplayJob(id int) (admin.Job, error) {
 	return admin.Job{ID: 7, Total: 4, InLine: 4, Settled: 1, Outcomes: map[event.Outcome]int{event.Delivered: 1}}, nil
 }
 
-func (*memory) ParkEvent(context.Context, string) error     { return admin.ErrNotFound }
-func (*memory) CloseIncident(context.Context, string) error { return admin.ErrNotFound }
+func (m *memory) did(what, by string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.acts = append(m.acts, what+" by "+by)
+	return nil
+}
+
+func (m *memory) ParkEvent(_ context.Context, id, by string) error {
+	if _, err := m.Event(context.Background(), id); err != nil {
+		return err
+	}
+	return m.did("park "+id, by)
+}
+
+func (m *memory) CloseIncident(_ context.Context, key, by string) error {
+	if key != "pmm-1" {
+		return admin.ErrNotFound
+	}
+	return m.did("close "+key, by)
+}
+
+func (m *memory) Pause(_ context.Context, p admin.Pause) error {
+	return m.did("pause "+p.Reason, p.By)
+}
+func (m *memory) Resume(_ context.Context, by string) error { return m.did("resume", by) }
+
+func (m *memory) Incidents(_ context.Context, f event.Filter, limit int) (list []admin.Incident, err error) {
+	for _, r := range m.records {
+		if f.Match(r) && len(list) < limit {
+			list = append(list, admin.Incident{Key: r.Key, Source: r.Source, Alertname: r.Alertname, Labels: r.Labels, Open: true, Outcome: r.Outcome})
+		}
+	}
+	return list, m.closed
+}
+
+func (m *memory) Incident(_ context.Context, key string) (s admin.Story, err error) {
+	for _, r := range m.records {
+		if r.Key == key {
+			s.Incident = admin.Incident{Key: r.Key, Source: r.Source, Alertname: r.Alertname, Labels: r.Labels, Open: true, Outcome: r.Outcome}
+			s.Tell([]*event.Record{r})
+			return s, nil
+		}
+	}
+	return s, admin.ErrNotFound
+}
 
 func (m *memory) DropDeadLetters(_ context.Context, r admin.DropRequest) (p admin.Plan, err error) {
 	m.mu.Lock()
