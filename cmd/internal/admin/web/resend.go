@@ -73,7 +73,7 @@ func pin(q url.Values, now time.Time) error {
 }
 
 func chips(q url.Values) (list []chip) {
-	for _, name := range []string{"text", "status", "outcome", "match", "incident", "since", "until"} {
+	for _, name := range []string{"text", "severity", "status", "outcome", "match", "incident", "since", "until"} {
 		for _, v := range q[name] {
 			if name == "since" || name == "until" {
 				if t, err := time.Parse(time.RFC3339Nano, v); err == nil {
