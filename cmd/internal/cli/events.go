@@ -78,7 +78,11 @@ func (p *program) eventsCommand() *cli.Command {
 		Usage: "what came in, what became of it, every attempt",
 		Subcommands: []*cli.Command{
 			{
-				Name: "list", Usage: "list events, newest first", Flags: clientFlags(filterFlags()...),
+				Name: "list", Usage: "list events, newest first",
+				Description: "   pmm-callgoose events list --since 2h --severity critical\n" +
+					"   pmm-callgoose events list --outcome queued,discarded,dead --text mysql-01\n" +
+					"   pmm-callgoose events list --match environment=prod --status firing",
+				Flags:  clientFlags(filterFlags()...),
 				Action: p.eventsList,
 			},
 			{
