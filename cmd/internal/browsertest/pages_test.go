@@ -91,6 +91,7 @@ func TestPagesAreLegibleOnEveryScreenAndInBothPalettes(t *testing.T) {
 	}
 	check("", map[string]string{
 		"overview": "/", "events": "/events", "event": "/events/" + s.list("dead")[0].ID, "dead": "/dead-letters",
+		"incidents": "/incidents", "incident": "/incidents/" + s.list("suppressed")[0].Key,
 		"replay": "/replay?outcome=dead,delivered", "drop": "/dead-letters/drop?all=true", "refused": "/events?since=x",
 	})
 	if err := s.out.Close(); err != nil {
@@ -107,7 +108,7 @@ func TestAnOutageAndItsEndAreSeenLive(t *testing.T) {
 	s := filled(t)
 	b := open(t, s.urls.Admin, look{height: 500, width: 1000})
 	b.goTo("/")
-	b.sees("#state", "Callgoose is up. Nothing is waiting.")
+	b.sees("#state", "3 events were given up")
 	b.sees("#live", "live")
 	// What the operator does meanwhile must not be disturbed.
 	row := `[id='e-` + s.list("suppressed")[0].ID + `']`
@@ -120,12 +121,13 @@ func TestAnOutageAndItsEndAreSeenLive(t *testing.T) {
 	for n := range 5 {
 		s.post(down(30 + n))
 	}
-	b.sees("#state", "Callgoose cannot be reached. 5 events are safe on disk")
+	b.sees("#state", "5 events wait")
+	b.sees("#state", "Callgoose cannot be reached")
 	b.sees("#state", "Next try")
 	b.sees("#state", "connection refused")
 	b.sees("#counts", "Waiting 5")
 	b.sees("#latest", "queued")
-	if got := eval[string](b, "document.getElementById('summary').textContent.trim()"); got != "Callgoose cannot be reached." {
+	if got := eval[string](b, "document.getElementById('summary').textContent.trim()"); got != "Attention: down dead_letters" {
 		t.Errorf("a screen reader hears %q", got)
 	}
 	if !eval[bool](b, "document.activeElement === window.same && window.same.isConnected") {
@@ -142,8 +144,8 @@ func TestAnOutageAndItsEndAreSeenLive(t *testing.T) {
 	if err := s.out.Reopen(); err != nil {
 		t.Fatal(err)
 	}
-	b.sees("#state", "Callgoose is up. Nothing is waiting.")
-	b.sees("#counts", "Delivered 21")
+	b.sees("#summary", "Attention: dead_letters")
+	b.sees("#counts", "Delivered 21 (")
 	if !eval[bool](b, "document.activeElement === window.same") {
 		t.Error("the focus was moved")
 	}

@@ -143,7 +143,7 @@ func (p *program) showEvents(c *cli.Context, list []*event.Record) error {
 	return nil
 }
 
-var eventHeading = []string{"RECEIVED", "ID", "STATUS", "SEVERITY", "OUTCOME", "TRIES", "ALERT", "WHERE", "INCIDENT", "LAST ERROR OR REASON"}
+var eventHeading = []string{"RECEIVED", "ID", "STATUS", "OUTCOME", "TRIES", "ALERT", "SEVERITY", "WHERE", "INCIDENT", "LAST ERROR OR REASON"}
 
 func eventRow(r *event.Record) []string {
 	note := r.LastError
@@ -151,8 +151,8 @@ func eventRow(r *event.Record) []string {
 		note = r.Reason
 	}
 	return []string{
-		text.Stamp(r.ReceivedAt), r.ID, string(r.Status), text.Short(12, cmp.Or(r.Labels["severity"], "-")), string(r.Outcome), strconv.Itoa(r.Tries),
-		text.Short(40, r.Alertname), text.Short(40, cmp.Or(admin.Where(r), "-")), r.Key, text.Short(80, note),
+		text.Stamp(r.ReceivedAt), r.ID, string(r.Status), string(r.Outcome), strconv.Itoa(r.Tries),
+		text.Short(40, r.Alertname), text.Short(12, cmp.Or(r.Labels["severity"], "-")), text.Short(40, cmp.Or(admin.Where(r), "-")), r.Key, text.Short(80, note),
 	}
 }
 

@@ -94,12 +94,11 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 	fmt.Fprintln(p.out)
 	rows := append([][]string{{"last call", lastCall(s.LastDelivered, now)}}, callgooseRows(s, now)...)
 	rows = append(rows, waitingRows(s, now)...)
-	did := ""
+	rows = append(rows, []string{"delivered", fmt.Sprint(s.Delivered)})
 	if e := s.Effects; s.Delivered > 0 {
-		did = fmt.Sprintf("  (opened %d, closed %d, nothing done %d, unknown %d)", e.Opened, e.Closed, e.Nothing, e.Unknown)
+		rows = append(rows, []string{"", fmt.Sprintf("opened %d, closed %d, nothing done %d, unknown %d", e.Opened, e.Closed, e.Nothing, e.Unknown)})
 	}
 	rows = append(rows,
-		[]string{"delivered", fmt.Sprint(s.Delivered) + did},
 		[]string{"discarded", fmt.Sprint(s.Discarded) + hint(s.Discarded > 0, "no filter of Callgoose matched: events list --outcome discarded")},
 		[]string{"dead", fmt.Sprint(s.Dead) + hint(s.Dead > 0, "events list --outcome dead says why")},
 		[]string{"suppressed", suppressed(s)},
