@@ -143,7 +143,7 @@ func (p *program) showEvents(c *cli.Context, list []*event.Record) error {
 	return nil
 }
 
-var eventHeading = []string{"RECEIVED", "ID", "STATUS", "OUTCOME", "TRIES", "ALERT", "SEVERITY", "WHERE", "INCIDENT", "LAST ERROR OR REASON"}
+var eventHeading = []string{"RECEIVED", "ID", "STATUS", "OUTCOME", "TRIES", "ALERT", "WHERE", "INCIDENT", "SEVERITY", "LAST ERROR OR REASON"}
 
 func eventRow(r *event.Record) []string {
 	note := r.LastError
@@ -152,7 +152,7 @@ func eventRow(r *event.Record) []string {
 	}
 	return []string{
 		text.Stamp(r.ReceivedAt), r.ID, string(r.Status), string(r.Outcome), strconv.Itoa(r.Tries),
-		text.Short(40, r.Alertname), text.Short(12, cmp.Or(r.Labels["severity"], "-")), text.Short(40, cmp.Or(admin.Where(r), "-")), r.Key, text.Short(80, note),
+		text.Short(40, r.Alertname), text.Short(40, cmp.Or(admin.Where(r), "-")), r.Key, text.Short(12, cmp.Or(r.Labels["severity"], "-")), text.Short(80, note),
 	}
 }
 
