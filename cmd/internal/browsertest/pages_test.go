@@ -10,6 +10,7 @@ import (
 
 	"github.com/chromedp/cdproto/accessibility"
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -463,4 +464,50 @@ func TestTheContentPolicyIsInForce(t *testing.T) {
 	if eval[bool](b, "!!window.ran") {
 		t.Error("an inline script ran")
 	}
+}
+
+func TestTimesAreThoseOfTheReaderOrUTC(t *testing.T) {
+	s := filled(t)
+	b := open(t, s.urls.Admin, look{})
+	b.do(emulation.SetTimezoneOverride("Asia/Kolkata")) // five and a half hours ahead, all year
+	b.goTo("/events")
+	first := eval[string](b, "document.querySelector('#list time').dateTime")
+	at, err := time.Parse(time.RFC3339, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kolkata := at.Add(5*time.Hour + 30*time.Minute).Format(time.TimeOnly)
+	b.sees("#list time", kolkata)
+	b.sees("#zone", "all times are Asia/")
+	b.do(chromedp.Click("#zone button", chromedp.ByQuery))
+	b.sees("#list time", at.Format(time.TimeOnly)+"Z")
+	b.goTo("/events") // it is remembered
+	b.sees("#list time", at.Format(time.TimeOnly)+"Z")
+}
+
+func TestDeliveryIsPausedAndResumedOnThePage(t *testing.T) {
+	s := serve(t, nil)
+	s.post(down(1))
+	s.settled(1)
+	b := open(t, s.urls.Admin, look{noJS: true})
+	b.goTo("/")
+	b.sees("#state", "Callgoose takes events; nothing waits.")
+	b.sees("#state", "MySQL replication lag on mysql-01:3306 is firing, opened an incident")
+	b.picture("good-light")
+	b.do(chromedp.SendKeys("#p-reason", "filters", chromedp.ByQuery))
+	b.click("#pause button")
+	s.until("a pause", func(st admin.Status) bool { return st.Pause != nil && st.Pause.Reason == "filters" })
+	s.post(down(2))
+	b.goTo("/")
+	b.sees("#state", "Delivery is paused by anybody from 127.0.0.1 (filters); 1 event waits.")
+	for name, l := range map[string]look{"light": {noJS: true}, "dark": {noJS: true, dark: true}, "phone": {noJS: true, width: 360, height: 780}} {
+		b.look(l)
+		b.picture("paused-" + name)
+		if bad := eval[[]string](b, contrast); len(bad) > 0 {
+			t.Errorf("too little contrast (%s): %q", name, bad)
+		}
+	}
+	b.look(look{noJS: true})
+	b.click("#state button")
+	s.until("the end of the pause", func(st admin.Status) bool { return st.Pause == nil && st.Delivered == 2 })
 }
