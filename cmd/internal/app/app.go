@@ -66,7 +66,7 @@ type App struct {
 	jobs    jobs
 	// refusedAt is when a webhook last could not be stored.
 	refusedAt atomic.Pointer[time.Time]
-	failing   atomic.Bool // the last one could not, for want of a disk or of NATS
+	failing   atomic.Bool               // the last one could not, for want of a disk or of NATS
 	addrs     atomic.Pointer[Addresses] // nil until bound
 }
 
