@@ -162,7 +162,7 @@ func (p *program) app() *cli.App {
 		// A label's value may hold commas: --match may be repeated instead.
 		DisableSliceFlagSeparator: true,
 		Commands: []*cli.Command{
-			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.replayCommand(), p.deadLettersCommand(),
+			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.replayCommand(), p.deadLettersCommand(), p.filtersCommand(),
 			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.benchCommand(), p.configCommand(), p.versionCommand(),
 			p.healthCommand(), p.completionCommand(), p.manCommand(),
 		},
