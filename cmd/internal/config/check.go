@@ -133,6 +133,11 @@ func (l *loader) check() {
 	if c.Concurrency < 1 || c.Concurrency > 1024 {
 		l.wrong("concurrency", "%d is not between 1 and 1024", c.Concurrency)
 	}
+	for _, name := range []string{"fallback-after", "fallback-match"} {
+		if l.setting(name).From != fromDefault && !l.given("fallback-webhook-file") && !l.given("fallback-command") {
+			l.wrong(name, "needs fallback-webhook-file or fallback-command: the other way")
+		}
+	}
 	l.checkURLs()
 	l.checkProxies()
 	l.strength("listen", c.Listen, "ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file")
