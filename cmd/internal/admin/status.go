@@ -36,6 +36,9 @@ type Status struct {
 	// WebhookURL is the address that is really bound for PMM's webhooks.
 	WebhookURL string `json:"webhook_url"`
 	Store      Store  `json:"store"`
+	// Ping and Fallback are nil when they are not set up.
+	Ping     *Ping     `json:"ping,omitempty"`
+	Fallback *Fallback `json:"fallback,omitempty"`
 }
 
 // Callgoose is the state of the receiving side.

@@ -33,6 +33,8 @@ type Options struct {
 	Logger  *slog.Logger // nil = none
 	// Transport replaces the network towards Callgoose.
 	Transport http.RoundTripper
+	// Outside replaces the network towards the heartbeat service and the other way out.
+	Outside http.RoundTripper
 	// NoSync switches fsync off. Only for tests in which nobody pulls the plug.
 	NoSync bool
 	// NoListen binds no address: Handler is called directly.
@@ -53,17 +55,19 @@ type Addresses struct {
 
 // App is one forwarder. Make it with New, run it once.
 type App struct {
-	cfg     *config.Config
-	opts    Options
-	log     *slog.Logger
-	handler *ingest.Handler
-	core    atomic.Pointer[core] // nil while the store is not open
-	problem atomic.Pointer[error]
-	opening atomic.Int64  // Unix nanoseconds: when the opening under way began
-	opened  chan struct{} // closed when the first opening is over, well or not, or we stop
-	fatal   chan error    // has an element when opening again cannot help
-	started time.Time
-	jobs    jobs
+	cfg      *config.Config
+	opts     Options
+	log      *slog.Logger
+	handler  *ingest.Handler
+	core     atomic.Pointer[core] // nil while the store is not open
+	problem  atomic.Pointer[error]
+	opening  atomic.Int64  // Unix nanoseconds: when the opening under way began
+	opened   chan struct{} // closed when the first opening is over, well or not, or we stop
+	fatal    chan error    // has an element when opening again cannot help
+	started  time.Time
+	jobs     jobs
+	ping     *pinger // nil = none
+	fallback *fallback
 	// refusedAt is when a webhook last could not be stored.
 	refusedAt atomic.Pointer[time.Time]
 	addrs     atomic.Pointer[Addresses] // nil until bound
@@ -77,6 +81,7 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	a := &App{cfg: cfg, log: opts.Logger.With("component", "app"), started: time.Now(), opened: make(chan struct{}), fatal: make(chan error, 1)}
 	opts.metrics = metrics.New(metrics.Config{Version: opts.Version, Status: a.observe})
 	a.opts = opts
+	a.ping, a.fallback = a.newPinger(), a.newFallback()
 	ask := func(s *config.Secret) func() string {
 		if !s.IsSet() {
 			return nil
@@ -213,6 +218,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 	})
 	wg.Go(func() { about.Run(coreCtx) })
 	wg.Go(func() { a.watchSilence(coreCtx) })
+	if a.ping != nil {
+		wg.Go(func() { a.ping.run(coreCtx) })
+	}
 	a.jobs.start(coreCtx, &wg)
 	if a.opts.Notify != nil {
 		wg.Go(func() { a.watch(coreCtx) })

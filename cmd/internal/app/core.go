@@ -26,8 +26,10 @@ type core struct {
 	deliver   *worker.Deliverer
 	retention *worker.Retention
 	marker    *worker.Marker
-	byName    bool        // --incident-by alertname
-	running   atomic.Bool // splitting and delivering
+	byName    bool // --incident-by alertname
+	// beside runs with the others, nil = nothing does.
+	beside  func(context.Context) error
+	running atomic.Bool // splitting and delivering
 }
 
 // openCore opens ledger and queue, and makes the workers. The caller holds the
@@ -100,8 +102,11 @@ func (c *core) run(ctx context.Context) error {
 	defer stop(nil)
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
-		"split": c.splitter.Run, "deliver": c.deliver.Run, "retention": c.retention.Run, "mark": c.marker.Run,
+		"split": c.splitter.Run, "deliver": c.deliver.Run, "retention": c.retention.Run, "mark": c.marker.Run, "fallback": c.beside,
 	} {
+		if run == nil {
+			continue
+		}
 		wg.Go(func() {
 			if err := run(ctx); err != nil {
 				stop(fmt.Errorf("%s: %w", name, err))
