@@ -49,7 +49,7 @@ var (
 )
 
 // buckets are those that always exist.
-var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory}
+var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory, bucketTold}
 
 // Store is an open ledger. All methods are safe concurrently.
 type Store struct {

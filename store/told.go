@@ -18,7 +18,7 @@ type Told struct {
 	Name    string    `json:"name"` // what the alert was called
 }
 
-// bucketTold holds them by incident key. It is made with the first one.
+// bucketTold holds them by incident key. A ledger of before has none.
 var bucketTold = []byte("told")
 
 // Told reads the note of an incident key, nil when there is none.

@@ -195,8 +195,14 @@ func TestARestartNeitherForgetsTheOutageNorRepeatsWhatWasTold(t *testing.T) {
 		r.restart()
 		time.Sleep(time.Hour)
 		calls := r.outside.take()
-		if n := told(calls); len(calls) != 2 || len(n) != 2 {
+		n := told(calls)
+		if len(calls) != 2 || len(n) != 2 {
 			t.Errorf("told %v in %d messages", n, len(calls))
+		}
+		for key, times := range n {
+			if times != 1 {
+				t.Errorf("%s was told %d times", key, times)
+			}
 		}
 	})
 }
