@@ -180,6 +180,7 @@ func (f *fallback) look(ctx context.Context, c *core) error {
 		f.changes, f.lasted = changes, lasts
 		return nil
 	}
+	faultpoint.Here("fallback-chosen")
 	if err := c.ledger.Do(ctx, func(tx *store.Tx) error { return m.noteDown(tx, now) }); err != nil {
 		return err
 	}
