@@ -25,6 +25,13 @@ type Fallback struct {
 	LastError string     `json:"last_error"`
 }
 
+// Filters is how Callgoose's answers compare with --callgoose-filters.
+type Filters struct {
+	Drift  int64      `json:"drift"` // answers since the start that those filters cannot give
+	LastAt *time.Time `json:"last_at"`
+	Last   string     `json:"last"`
+}
+
 // Way is one way out, and whether a test message got through.
 type Way struct {
 	Name  string `json:"way"`

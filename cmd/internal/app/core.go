@@ -70,12 +70,12 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	if err != nil {
 		return nil, err
 	}
-	c.wire(cfg, log, observer, sender)
+	c.wire(cfg, log, observer, opts.drift.watch(sender))
 	return c, nil
 }
 
 // wire makes the workers and introduces them to each other.
-func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observer, sender *callgoose.Client) {
+func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observer, sender worker.Sender) {
 	notes := worker.NewNotes(c.queue.Read)
 	c.builder = worker.NewBuilder(notes, c.ledger)
 	c.deliver = worker.NewDeliverer(worker.DeliverConfig{

@@ -47,7 +47,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	s = admin.Status{
 		Version: a.opts.Version, StartedAt: a.started.UTC(),
 		SuppressedReason: map[string]int64{}, AlertsByStatus: map[string]int64{},
-		Ping: a.ping.status(), Fallback: a.fallback.status(),
+		Ping: a.ping.status(), Fallback: a.fallback.status(), Filters: a.opts.drift.status(),
 	}
 	s.Callgoose.State, s.Sources = event.StateUnknown, []admin.PMM{}
 	if addrs := a.addrs.Load(); addrs != nil {

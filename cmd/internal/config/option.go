@@ -150,6 +150,10 @@ var table = group("Intake from PMM",
 		Usage: "trust these authorities (PEM) besides the system's",
 	},
 	Option{
+		Name: "callgoose-filters", Kind: KindPath, field: func(c *Config) any { return &c.CallgooseFilters },
+		Usage: "file with the filters of Callgoose, as filters show prints them: answers that they cannot give are warned of",
+	},
+	Option{
 		Name: "allow-http", Kind: KindBool, Default: "false", field: func(c *Config) any { return &c.AllowHTTP },
 		Usage: "allow plain http:// URLs beyond loopback; what is sent, secrets included, can then be read on the way",
 	},

@@ -23,6 +23,12 @@ func (e *examination) roads() {
 			e.ok("heartbeat", "taken %s", text.Ago(*p.LastAt, now))
 		}
 	}
+	if d := e.Service.Filters; d != nil && d.Drift > 0 {
+		e.warn("filters", fix("Compare the filters in Callgoose with the file of --callgoose-filters; pmm-callgoose filters test FILE says what they do."),
+			"%d answers of Callgoose are not those of --callgoose-filters, the last %s: %s", d.Drift, text.Ago(*d.LastAt, now), text.Line(d.Last))
+	} else if d != nil {
+		e.ok("filters", "all answers of Callgoose are those of --callgoose-filters")
+	}
 	f := e.Service.Fallback
 	switch {
 	case f == nil:

@@ -32,7 +32,7 @@ type Metrics struct {
 	webhooks, attempts, settled, changes            *prometheus.CounterVec
 	lastWebhook                                     *prometheus.GaugeVec
 	pings, fallbacks                                *prometheus.CounterVec
-	truncated, storeFailures, told                  prometheus.Counter
+	truncated, storeFailures, told, drift           prometheus.Counter
 	webhookDuration, attemptDuration, deliveryDelay prometheus.Histogram
 	intakeCommit, ledgerCommit                      prometheus.Histogram
 
@@ -61,6 +61,7 @@ func New(cfg Config) *Metrics {
 	m.lastWebhook = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: lastWebhook.Name, Help: lastWebhook.Help}, lastWebhook.Labels)
 	m.truncated, m.storeFailures = m.counters(truncated).WithLabelValues(), m.counters(storeFailures).WithLabelValues()
 	m.pings, m.fallbacks, m.told = m.counters(pings), m.counters(fallbacks), m.counters(told).WithLabelValues()
+	m.drift = m.counters(drift).WithLabelValues()
 	m.webhookDuration, m.attemptDuration = m.histogram(webhookDuration, requestBuckets), m.histogram(attemptDuration, requestBuckets)
 	m.deliveryDelay = m.histogram(deliveryDelay, delayBuckets)
 	m.intakeCommit, m.ledgerCommit = m.histogram(intakeCommit, diskBuckets), m.histogram(ledgerCommit, diskBuckets)
@@ -169,6 +170,9 @@ func (m *Metrics) StoreFailed() { m.storeFailures.Inc() }
 
 // Pinged counts a turn of the heartbeat: sent, failed or withheld.
 func (m *Metrics) Pinged(result string) { m.pings.WithLabelValues(result).Inc() }
+
+// Drifted counts an answer of Callgoose that its filters cannot give.
+func (m *Metrics) Drifted() { m.drift.Inc() }
 
 // Told counts a message by the other way out, sent or failed, and its alerts.
 func (m *Metrics) Told(result string, alerts int) {
