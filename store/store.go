@@ -325,7 +325,7 @@ func (s *Store) transact(group []*op) error {
 				return err
 			}
 		}
-		if err := t.saveHistory(); err != nil {
+		if err := cmp.Or(t.saveHistory(), t.saveServed()); err != nil {
 			return err
 		}
 		next, began, s.names = t.state, time.Now(), t.names

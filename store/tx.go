@@ -23,6 +23,7 @@ type Tx struct {
 	dirty   bool
 	bad     error                  // damage found where no error can be returned
 	minutes map[int64]event.Minute // what happened, by minute since 1970
+	served  map[string]Served      // by key
 	names   *names                 // nil = not made yet
 }
 
@@ -280,6 +281,7 @@ func (t *Tx) PutRecord(r *event.Record) error {
 		}
 		t.Count(string(r.Outcome), 1)
 		t.tally(was, r)
+		t.serve(was, r)
 	}
 	shared, err := t.share(r)
 	if err != nil {

@@ -32,6 +32,16 @@ type Filters struct {
 	Last   string     `json:"last"`
 }
 
+// SLO is how many of the firing events of the last days Callgoose took soon after
+// their receipt; those that still wait are none of them.
+type SLO struct {
+	WithinSeconds float64  `json:"within_seconds"`
+	Days          int      `json:"days"`
+	Events        int64    `json:"events"`
+	InTime        int64    `json:"in_time"`
+	Share         *float64 `json:"share"` // null when there were none
+}
+
 // Way is one way out, and whether a test message got through.
 type Way struct {
 	Name  string `json:"way"`

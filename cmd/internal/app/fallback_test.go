@@ -137,6 +137,9 @@ func TestAlertsThatWaitForTenMinutesAreToldOnceByTheOtherWay(t *testing.T) {
 		if s := r.status(); s.Dead+s.Discarded > 0 || len(r.fake.Open()) != 25 {
 			t.Errorf("what was told by the other way is no longer queued for Callgoose: %d open, %+v", len(r.fake.Open()), s)
 		}
+		if s := r.status().SLO; s.Events != 28 || s.InTime != 1 {
+			t.Errorf("taken within a minute: %+v", s)
+		}
 		if s := r.status().Fallback; s.Told != 25 || s.LastError != "" {
 			t.Errorf("status %+v", s)
 		}

@@ -75,6 +75,13 @@ func (a *App) observe() (s admin.Status, ok bool) {
 			s.AlertsByStatus[status] = v
 		}
 	}
+	if served, err := c.ledger.Served(); err == nil {
+		s.SLO = &admin.SLO{WithinSeconds: store.ServedWithin.Seconds(), Days: store.ServedDays, Events: served.Events, InTime: served.InTime}
+		if served.Events > 0 {
+			share := float64(served.InTime) / float64(served.Events)
+			s.SLO.Share = &share
+		}
+	}
 	s.OldestQueuedAt = timeOrNil(view.Oldest)
 	s.Callgoose = admin.Callgoose{
 		State: view.Circuit.State, Since: timeOrNil(view.Circuit.Since), LastError: view.Circuit.LastError,

@@ -199,7 +199,7 @@ var (
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
 		notifications, alerts, suppressed, queued, inFlight, oldestAge, events, damaged,
-		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, reloadOK, reloadAt, build,
+		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, slo, reloadOK, reloadAt, build,
 	}
 )
 
@@ -251,6 +251,9 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 		event.Suppressed: s.Suppressed, event.Collapsed: s.Collapsed,
 	} {
 		put(events, float64(n), string(o))
+	}
+	if s.SLO != nil && s.SLO.Share != nil {
+		put(slo, *s.SLO.Share)
 	}
 	put(damaged, float64(s.Damaged))
 	state := s.Callgoose.State

@@ -55,6 +55,7 @@ var (
 	attempts         = counter("delivery_attempts_total", "Requests to Callgoose, by result (delivered, discarded, dead, retry, held, interrupted) and cause (ok, dns, connect, tls, proxy, timeout, reset, interrupted, http_CODE).", "result", "cause")
 	attemptDuration  = histogram("delivery_attempt_duration_seconds", "Time of one request to Callgoose, whatever came of it.")
 	deliveryDelay    = histogram("delivery_delay_seconds", "From the receipt of an alert, or from being queued again, until its event was delivered.")
+	slo              = gauge("firing_taken_in_time_ratio", "Share of the firing events of the last 30 days that Callgoose took within 60 s of their receipt; missing when there were none (ledger).")
 	lastSuccess      = gauge("last_success_timestamp_seconds", "When Callgoose last took an event (200, 201, 202 and the like); missing until it did.")
 	callgooseState   = gauge("callgoose_state", "1 for the state in which Callgoose's side is: up, down, held or unknown; 0 for the others.", "state")
 	callgooseChanges = counter("callgoose_state_changes_total", "Changes of that state, by the state entered.", "state")
