@@ -213,10 +213,10 @@ func TestARestartNeitherForgetsTheOutageNorRepeatsWhatWasTold(t *testing.T) {
 func TestAnOutageThatIsOverIsForgotten(t *testing.T) {
 	t.Parallel()
 	bubble(t, otherWay, func(r *rig) {
-		for n := range 5 {
+		for n := range 10 { // now and then it is back between two looks only
 			r.callgooseIsDown()
 			r.accept(group(mysqlDown(n, "firing", time.Now())))
-			time.Sleep(8 * time.Minute)
+			time.Sleep(8*time.Minute + time.Duration(n)*1300*time.Millisecond)
 			r.callgooseIsBack()
 			r.settle()
 		}
