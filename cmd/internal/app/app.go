@@ -33,6 +33,8 @@ type Options struct {
 	Logger  *slog.Logger // nil = none
 	// Transport replaces the network towards Callgoose.
 	Transport http.RoundTripper
+	// Outside replaces the network towards the heartbeat service and the other way out.
+	Outside http.RoundTripper
 	// NoSync switches fsync off. Only for tests in which nobody pulls the plug.
 	NoSync bool
 	// NoListen binds no address: Handler is called directly.
@@ -43,6 +45,7 @@ type Options struct {
 	Notify *sdnotify.Notifier
 
 	metrics *metrics.Metrics // nil = nobody counts
+	drift   *drift           // nil = nobody looks at the answers
 }
 
 // Addresses are what is really bound; empty when it is off.
@@ -53,17 +56,19 @@ type Addresses struct {
 
 // App is one forwarder. Make it with New, run it once.
 type App struct {
-	cfg     *config.Config
-	opts    Options
-	log     *slog.Logger
-	handler *ingest.Handler
-	core    atomic.Pointer[core] // nil while the store is not open
-	problem atomic.Pointer[error]
-	opening atomic.Int64  // Unix nanoseconds: when the opening under way began
-	opened  chan struct{} // closed when the first opening is over, well or not, or we stop
-	fatal   chan error    // has an element when opening again cannot help
-	started time.Time
-	jobs    jobs
+	cfg      *config.Config
+	opts     Options
+	log      *slog.Logger
+	handler  *ingest.Handler
+	core     atomic.Pointer[core] // nil while the store is not open
+	problem  atomic.Pointer[error]
+	opening  atomic.Int64  // Unix nanoseconds: when the opening under way began
+	opened   chan struct{} // closed when the first opening is over, well or not, or we stop
+	fatal    chan error    // has an element when opening again cannot help
+	started  time.Time
+	jobs     jobs
+	ping     *pinger // nil = none
+	fallback *fallback
 	// refusedAt is when a webhook last could not be stored.
 	refusedAt atomic.Pointer[time.Time]
 	failing   atomic.Bool               // the last one could not, for want of a disk or of NATS
@@ -78,13 +83,17 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	a := &App{cfg: cfg, log: opts.Logger.With("component", "app"), started: time.Now(), opened: make(chan struct{}), fatal: make(chan error, 1)}
 	opts.metrics = metrics.New(metrics.Config{Version: opts.Version, Status: a.observe})
 	a.opts = opts
+	var err error
+	if a.opts.drift, err = a.newDrift(); err != nil {
+		return nil, err
+	}
+	a.ping, a.fallback = a.newPinger(), a.newFallback()
 	ask := func(s *config.Secret) func() string {
 		if !s.IsSet() {
 			return nil
 		}
 		return s.Reveal
 	}
-	var err error
 	a.handler, err = ingest.New(ingest.Config{
 		Publisher: a, Token: ask(cfg.IngestToken), Basic: ask(cfg.IngestBasicAuth), HMACSecret: ask(cfg.IngestHMACSecret),
 		HMACTimestampHeader: cfg.IngestHMACTimestampHeader, Loopback: !opts.NoListen && !config.BeyondLoopback(cfg.Listen), MaxBody: cfg.MaxBody, Logger: opts.Logger,
@@ -215,6 +224,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 	})
 	wg.Go(func() { about.Run(coreCtx) })
 	wg.Go(func() { a.watchSilence(coreCtx) })
+	if a.ping != nil {
+		wg.Go(func() { a.ping.run(coreCtx) })
+	}
 	a.jobs.start(coreCtx, &wg)
 	if a.opts.Notify != nil {
 		wg.Go(func() { a.watch(coreCtx) })

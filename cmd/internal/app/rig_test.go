@@ -42,6 +42,8 @@ type rig struct {
 	net  *network
 	logs *bytes.Buffer
 	log  *slog.Logger // nil = text at info, into logs
+	// outside is the network towards the heartbeat service and the other way out.
+	outside outside
 
 	app   *App
 	ready chan Addresses
@@ -109,7 +111,7 @@ func (r *rig) make() {
 		log = slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	}
 	app, err := New(r.cfg, Options{
-		Version: "test", NoListen: true, NoSync: true, Transport: r.net, Ready: func(a Addresses) { r.ready <- a }, Logger: log,
+		Version: "test", NoListen: true, NoSync: true, Transport: r.net, Outside: &r.outside, Ready: func(a Addresses) { r.ready <- a }, Logger: log,
 	})
 	if err != nil {
 		r.t.Fatal(err)

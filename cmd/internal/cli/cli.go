@@ -163,7 +163,7 @@ func (p *program) app() *cli.App {
 		DisableSliceFlagSeparator: true,
 		Commands: []*cli.Command{
 			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.incidentsCommand(), p.replayCommand(), p.deadLettersCommand(),
-			p.pauseCommand(), p.resumeCommand(),
+			p.pauseCommand(), p.resumeCommand(), p.filtersCommand(),
 			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.benchCommand(), p.configCommand(), p.versionCommand(),
 			p.healthCommand(), p.completionCommand(), p.manCommand(),
 		},

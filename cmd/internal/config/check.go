@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"os"
 	"strings"
+
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // callgooseURL takes token= and from= out of the URL, so that from here on it
@@ -133,6 +135,11 @@ func (l *loader) check() {
 	if c.Concurrency < 1 || c.Concurrency > 1024 {
 		l.wrong("concurrency", "%d is not between 1 and 1024", c.Concurrency)
 	}
+	for _, name := range []string{"fallback-after", "fallback-match"} {
+		if l.setting(name).From != fromDefault && !l.given("fallback-webhook-file") && !l.given("fallback-command") {
+			l.wrong(name, "needs fallback-webhook-file or fallback-command: the other way")
+		}
+	}
 	l.checkURLs()
 	l.checkProxies()
 	l.strength("listen", c.Listen, "ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file")
@@ -152,11 +159,11 @@ func (l *loader) check() {
 	}
 }
 
-// checkFiles reads the certificates as serve does later.
+// checkFiles reads certificates and filters as serve does later.
 func (l *loader) checkFiles() {
 	c, pem := l.c, map[string][]byte{}
 	for _, file := range []struct{ name, path string }{
-		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA},
+		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA}, {"callgoose-filters", c.CallgooseFilters},
 	} {
 		if file.path == "" {
 			continue
@@ -164,6 +171,12 @@ func (l *loader) checkFiles() {
 		text, err := os.ReadFile(file.path)
 		if err != nil {
 			l.wrong(file.name, "%s cannot be read: %v", file.path, pathless(err))
+			continue
+		}
+		if file.name == "callgoose-filters" {
+			if _, err := filters.Parse(text); err != nil {
+				l.wrong(file.name, "%s: %v", file.path, err)
+			}
 			continue
 		}
 		pem[file.name] = text

@@ -23,12 +23,13 @@ type Config struct {
 	MaxBody                   int64
 	MaxConnections            int
 
-	CallgooseURL   string // without token= and from=, which moved to the fields below
-	CallgooseToken *Secret
-	CallgooseAuth  string // bearer, query
-	CallgooseFrom  string
-	CallgooseCA    string
-	AllowHTTP      bool
+	CallgooseURL     string // without token= and from=, which moved to the fields below
+	CallgooseToken   *Secret
+	CallgooseAuth    string // bearer, query
+	CallgooseFrom    string
+	CallgooseCA      string
+	CallgooseFilters string
+	AllowHTTP        bool
 
 	IncidentBy  string        // alert, alertname
 	ResendAfter time.Duration // 0 = never
@@ -56,7 +57,13 @@ type Config struct {
 	AlarmWebhookFile *Secret // the same, read from a file
 	AlarmAfter       time.Duration
 	ExpectEvery      Expect
-	LogFormat        string // text, json
+	PingURL          *Secret
+	PingEvery        time.Duration
+	FallbackWebhook  *Secret
+	FallbackCommand  string
+	FallbackAfter    time.Duration
+	FallbackMatch    map[string]string // labels
+	LogFormat        string            // text, json
 	LogLevel         slog.Level
 
 	settings map[string]*Setting // by option name; values fit to be printed
@@ -86,7 +93,7 @@ func (c *Config) Effective() []Setting {
 
 // Secrets lists every secret, for a reload of all of them.
 func (c *Config) Secrets() []*Secret {
-	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.AdminToken, c.NATSURLFile, c.NATSCreds, c.AlarmWebhookFile}
+	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.AdminToken, c.NATSURLFile, c.NATSCreds, c.AlarmWebhookFile, c.PingURL, c.FallbackWebhook}
 	return slices.DeleteFunc(all, func(s *Secret) bool { return !s.IsSet() })
 }
 

@@ -29,6 +29,7 @@ const (
 	KindAddress  Kind = "host:port"
 	KindURL      Kind = "url"
 	KindPath     Kind = "path"
+	KindLabels   Kind = "label=value"
 	KindSecret   Kind = "file" // names the file that holds a secret
 )
 
@@ -149,6 +150,10 @@ var table = group("Intake from PMM",
 		Usage: "trust these authorities (PEM) besides the system's",
 	},
 	Option{
+		Name: "callgoose-filters", Kind: KindPath, field: func(c *Config) any { return &c.CallgooseFilters },
+		Usage: "file with the filters of Callgoose, as filters show prints them: answers that they cannot give are warned of",
+	},
+	Option{
 		Name: "allow-http", Kind: KindBool, Default: "false", field: func(c *Config) any { return &c.AllowHTTP },
 		Usage: "allow plain http:// URLs beyond loopback; what is sent, secrets included, can then be read on the way",
 	},
@@ -250,6 +255,30 @@ var table = group("Intake from PMM",
 	Option{
 		Name: "expect-every", Kind: KindExpect, Default: "off", Off: "off", field: func(c *Config) any { return &c.ExpectEvery },
 		Usage: "open an incident when a PMM has sent nothing for this long: 30m for each one that ever sent, or pmm=30m,dr=2h; needs a heartbeat rule in PMM",
+	},
+	Option{
+		Name: "ping-url-file", Kind: KindSecret, field: func(c *Config) any { return &c.PingURL },
+		Usage: "file with the URL of a heartbeat service, called only while webhooks would be accepted, Callgoose is not away for longer than --alarm-after, and every expected PMM was heard",
+	},
+	Option{
+		Name: "ping-every", Kind: KindDuration, Default: "1m", field: func(c *Config) any { return &c.PingEvery },
+		Usage: "how often it is called",
+	},
+	Option{
+		Name: "fallback-webhook-file", Kind: KindSecret, field: func(c *Config) any { return &c.FallbackWebhook },
+		Usage: "file with a URL that is told of alerts which wait because Callgoose is away, as JSON with the key text",
+	},
+	Option{
+		Name: "fallback-command", Kind: KindText, field: func(c *Config) any { return &c.FallbackCommand },
+		Usage: "command run on the same occasion, with the same JSON on its input; keep secrets out of it",
+	},
+	Option{
+		Name: "fallback-after", Kind: KindDuration, Default: "10m", field: func(c *Config) any { return &c.FallbackAfter },
+		Usage: "how long Callgoose must be down or held before that",
+	},
+	Option{
+		Name: "fallback-match", Kind: KindLabels, Default: "severity=critical", field: func(c *Config) any { return &c.FallbackMatch },
+		Usage: "labels of the alerts that are told, all of them, separated by commas",
 	},
 	Option{
 		Name: "log-format", Kind: KindEnum, Values: []string{"text", "json"}, Default: "text", field: func(c *Config) any { return &c.LogFormat },

@@ -94,7 +94,7 @@ func (r *Redactor) replacer() *replacer {
 			if s.name == "nats-creds" {
 				all = append(all, keys(value)...)
 			}
-			if strings.HasSuffix(s.name, "-file") { // a URL
+			if strings.HasSuffix(s.name, "-file") || slices.Contains(secretURLs, s.name) { // a URL
 				all = append(all, URL(value).parts()...)
 			}
 			if user, password, ok := strings.Cut(value, ":"); ok && user != "" {

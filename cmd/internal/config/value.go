@@ -58,6 +58,8 @@ func (o Option) set(c *Config, text string) (err error) {
 		if !off {
 			*p, err = ParseExpect(text)
 		}
+	case *map[string]string:
+		*p, err = ParseLabels(text)
 	case *int64:
 		*p = 0
 		if off {
@@ -157,6 +159,19 @@ func ParseExpect(text string) (e Expect, err error) {
 		e.Sources[source] = d
 	}
 	return e, nil
+}
+
+// ParseLabels reads a list such as severity=critical,env=prod.
+func ParseLabels(text string) (map[string]string, error) {
+	labels := map[string]string{}
+	for part := range strings.SplitSeq(text, ",") {
+		name, value, ok := strings.Cut(strings.TrimSpace(part), "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%s is not of the form label=value", quote(part))
+		}
+		labels[name] = value
+	}
+	return labels, nil
 }
 
 // ParseSize reads a number of bytes: 2GiB, 256MiB, 1.5KiB, 4096.

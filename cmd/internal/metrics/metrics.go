@@ -31,7 +31,8 @@ type Metrics struct {
 
 	webhooks, attempts, settled, changes            *prometheus.CounterVec
 	lastWebhook                                     *prometheus.GaugeVec
-	truncated, storeFailures                        prometheus.Counter
+	pings, fallbacks                                *prometheus.CounterVec
+	truncated, storeFailures, told, drift           prometheus.Counter
 	webhookDuration, attemptDuration, deliveryDelay prometheus.Histogram
 	intakeCommit, ledgerCommit                      prometheus.Histogram
 
@@ -61,6 +62,8 @@ func New(cfg Config) *Metrics {
 	m.settled, m.changes = m.counters(settled), m.counters(callgooseChanges)
 	m.lastWebhook = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: lastWebhook.Name, Help: lastWebhook.Help}, lastWebhook.Labels)
 	m.truncated, m.storeFailures = m.counters(truncated).WithLabelValues(), m.counters(storeFailures).WithLabelValues()
+	m.pings, m.fallbacks, m.told = m.counters(pings), m.counters(fallbacks), m.counters(told).WithLabelValues()
+	m.drift = m.counters(drift).WithLabelValues()
 	m.webhookDuration, m.attemptDuration = m.histogram(webhookDuration, requestBuckets), m.histogram(attemptDuration, requestBuckets)
 	m.deliveryDelay = m.histogram(deliveryDelay, delayBuckets)
 	m.intakeCommit, m.ledgerCommit = m.histogram(intakeCommit, diskBuckets), m.histogram(ledgerCommit, diskBuckets)
@@ -70,6 +73,12 @@ func New(cfg Config) *Metrics {
 	}
 	for _, o := range []event.Outcome{event.Delivered, event.Discarded, event.Dead} {
 		m.settled.WithLabelValues(string(o))
+	}
+	for _, result := range []string{"sent", "failed", "withheld"} {
+		m.pings.WithLabelValues(result)
+	}
+	for _, result := range []string{"sent", "failed"} {
+		m.fallbacks.WithLabelValues(result)
 	}
 	for _, state := range states {
 		m.changes.WithLabelValues(state)
@@ -165,6 +174,18 @@ func (m *Metrics) LedgerCommit(d time.Duration) { m.ledgerCommit.Observe(d.Secon
 // StoreFailed counts a failure of the store.
 func (m *Metrics) StoreFailed() { m.storeFailures.Inc() }
 
+// Pinged counts a turn of the heartbeat: sent, failed or withheld.
+func (m *Metrics) Pinged(result string) { m.pings.WithLabelValues(result).Inc() }
+
+// Drifted counts an answer of Callgoose that its filters cannot give.
+func (m *Metrics) Drifted() { m.drift.Inc() }
+
+// Told counts a message by the other way out, sent or failed, and its alerts.
+func (m *Metrics) Told(result string, alerts int) {
+	m.fallbacks.WithLabelValues(result).Inc()
+	m.told.Add(float64(alerts))
+}
+
 // Reloaded is told whether all secrets could be read again.
 func (m *Metrics) Reloaded(ok bool) {
 	m.reloadOK.Store(ok)
@@ -184,7 +205,7 @@ var (
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
 		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, damaged,
-		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, reloadOK, reloadAt, build,
+		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, slo, reloadOK, reloadAt, build,
 	}
 )
 
@@ -241,6 +262,9 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 		event.Suppressed: s.Suppressed, event.Collapsed: s.Collapsed,
 	} {
 		put(events, float64(n), string(o))
+	}
+	if s.SLO != nil && s.SLO.Share != nil {
+		put(slo, *s.SLO.Share)
 	}
 	put(damaged, float64(s.Damaged))
 	state := s.Callgoose.State

@@ -56,9 +56,15 @@ var (
 	attempts         = counter("delivery_attempts_total", "Requests to Callgoose, by result (delivered, discarded, dead, retry, held, interrupted) and cause (ok, dns, connect, tls, proxy, timeout, reset, interrupted, http_CODE).", "result", "cause")
 	attemptDuration  = histogram("delivery_attempt_duration_seconds", "Time of one request to Callgoose, whatever came of it.")
 	deliveryDelay    = histogram("delivery_delay_seconds", "From the receipt of an alert, or from being queued again, until its event was delivered.")
+	slo              = gauge("firing_taken_in_time_ratio", "Share of the firing events of the last 30 days that Callgoose took within 60 s of their receipt; missing when there were none (ledger).")
 	lastSuccess      = gauge("last_success_timestamp_seconds", "When Callgoose last took an event (200, 201, 202 and the like); missing until it did.")
 	callgooseState   = gauge("callgoose_state", "1 for the state in which Callgoose's side is: up, down, held, paused or unknown; 0 for the others.", "state")
 	callgooseChanges = counter("callgoose_state_changes_total", "Changes of that state, by the state entered.", "state")
+
+	drift     = counter("filter_drift_total", "Answers of Callgoose that the filters of --callgoose-filters cannot give.")
+	pings     = counter("pings_total", "Calls of the heartbeat service, by result: sent, failed, or withheld because something is wrong.", "result")
+	fallbacks = counter("fallback_messages_total", "Messages by the other way out, by result: sent or failed.", "result")
+	told      = counter("fallback_alerts_total", "Alerts that people were told of by the other way out.")
 
 	intakeCommit  = histogram("intake_commit_duration_seconds", "Time until a group of notifications was on disk, fsync included.")
 	ledgerCommit  = histogram("ledger_commit_duration_seconds", "Time of one commit of the ledger, fsync included.")

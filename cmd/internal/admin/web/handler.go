@@ -79,6 +79,8 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("POST /api/v1/resume", h.resume)
 	mux.HandleFunc("GET /api/v1/config", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, cfg.Source.Settings()) })
 	mux.HandleFunc("GET /api/v1/check", h.check)
+	mux.HandleFunc("POST /api/v1/filters/test", h.stream(h.forecast))
+	mux.HandleFunc("POST /api/v1/fallback/test", h.testFallback)
 	mux.HandleFunc("POST /api/v1/replay", h.replay)
 	mux.HandleFunc("GET /api/v1/replay/{id}", h.replayJob)
 	mux.HandleFunc("POST /api/v1/dead-letters/drop", h.drop)
