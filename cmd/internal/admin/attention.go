@@ -98,7 +98,7 @@ func (s *Status) concludeCallgoose(add func(code string, level Level, fix, forma
 				why += " (" + text.Short(200, p.Reason) + ")"
 			}
 		}
-		add(IsPaused, Odd, "pmm-callgoose resume", "Delivery is paused%s; %s.", why, waits)
+		add(IsPaused, Odd, "pmm-callgoose resume ends it; webhooks are accepted meanwhile.", "Delivery is paused%s; %s.", why, waits)
 	case c.State == event.Held:
 		add(IsHeld, Bad, "Put a valid API token into the token file, or correct --callgoose-url and restart: pmm-callgoose doctor says which. What waits goes out once that is done.",
 			"Callgoose refuses the token or the address%s: everything is held, %s.", reason, waits)
