@@ -3,7 +3,6 @@ package admin
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
@@ -40,9 +39,9 @@ const (
 	IsDiscarded  = "discarded"
 )
 
-// Conclude makes headline, level and attention of what is known at now. What stands
+// Conclude makes headline, level and attention of what is known. What stands
 // in Attention already stays, behind what is found here.
-func (s *Status) Conclude(now time.Time) {
+func (s *Status) Conclude() {
 	found := []Attention{}
 	add := func(code string, level Level, fix, format string, args ...any) {
 		found = append(found, Attention{Code: code, Level: level, Text: fmt.Sprintf(format, args...), Fix: fix})
