@@ -58,7 +58,7 @@ func anything(r *rand.Rand) (*event.Record, *event.Episode, *event.Waiting) {
 	}
 	w := &event.Waiting{
 		At: pos, Pos: []event.Position{pos, place()}[r.IntN(2)], ReceivedAt: when(), Cause: event.Cause(r.IntN(3)), Status: statusCodes[r.IntN(3)],
-		Key: rec.Key, Source: "pmm", Alertname: text(), QueuedAt: when(), ClaimedAt: when(),
+		Key: rec.Key, Source: "pmm", Alertname: text(), QueuedAt: when(), ClaimedAt: when(), NotBefore: when(),
 	}
 	return rec, ep, w
 }

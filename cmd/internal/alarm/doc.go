@@ -5,6 +5,8 @@
 //	callgoose_held         Callgoose refuses the service (token, address), likewise
 //	dead_letters           events were given up; at most one notice a minute, with how many
 //	store_full             webhooks are refused, for a minute (or After, if shorter)
+//	reconcile_mass, reconcile_missing, pmm_contact_point_failing, pmm_not_routed
+//	                       what comparing with PMM found, for Config.After
 //
 //	admin.Status ──1s──▶ watch.observe ──Notice──▶ outbox ──▶ worker ──▶ command, webhook
 //	                      (pure)                (newest of each alarm)   (side by side)

@@ -37,6 +37,8 @@ type watch struct {
 	refusing  time.Time // since when webhooks are refused, zero = they are not
 	accepting time.Time // since when they are accepted again
 	problem   string    // why they were refused
+
+	differs map[string]time.Time // since when an alarm of fromPMM is found, by its code
 }
 
 // occasion is an alarm that was raised and is not over.
@@ -46,7 +48,7 @@ type occasion struct {
 }
 
 func newWatch(after time.Duration) *watch {
-	return &watch{after: after, raised: map[string]*occasion{}}
+	return &watch{after: after, raised: map[string]*occasion{}, differs: map[string]time.Time{}}
 }
 
 // observe takes in what is true now, and returns what people must be told.
@@ -57,6 +59,7 @@ func (w *watch) observe(now time.Time, s admin.Status) (out []Notice) {
 	if !closed(s) {
 		out = append(out, w.callgoose(now, s)...)
 		out = append(out, w.deadLetters(now, s)...)
+		out = append(out, w.reconcile(now, s)...)
 	}
 	return append(out, w.store(now, s)...)
 }

@@ -25,6 +25,7 @@ import (
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/queue"
+	"pmm-callgoose/worker"
 )
 
 // Options are what a test or the demo sets and an operator does not.
@@ -33,6 +34,8 @@ type Options struct {
 	Logger  *slog.Logger // nil = none
 	// Transport replaces the network towards Callgoose.
 	Transport http.RoundTripper
+	// PMM replaces the network towards the PMM servers that are asked.
+	PMM http.RoundTripper
 	// NoSync switches fsync off. Only for tests in which nobody pulls the plug.
 	NoSync bool
 	// NoListen binds no address: Handler is called directly.
@@ -67,6 +70,8 @@ type App struct {
 	// refusedAt is when a webhook last could not be stored.
 	refusedAt atomic.Pointer[time.Time]
 	addrs     atomic.Pointer[Addresses] // nil until bound
+
+	reconcilers []*reconciler // one for each --pmm-url
 }
 
 // New makes an App. It touches neither disk nor network.
@@ -77,6 +82,7 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	a := &App{cfg: cfg, log: opts.Logger.With("component", "app"), started: time.Now(), opened: make(chan struct{}), fatal: make(chan error, 1)}
 	opts.metrics = metrics.New(metrics.Config{Version: opts.Version, Status: a.observe})
 	a.opts = opts
+	a.makeReconcilers()
 	ask := func(s *config.Secret) func() string {
 		if !s.IsSet() {
 			return nil
@@ -213,6 +219,11 @@ func (a *App) Run(ctx context.Context) (err error) {
 	})
 	wg.Go(func() { about.Run(coreCtx) })
 	wg.Go(func() { a.watchSilence(coreCtx) })
+	if a.cfg.Reconcile != string(worker.ReconcileOff) {
+		for _, r := range a.reconcilers {
+			wg.Go(func() { r.run(coreCtx) })
+		}
+	}
 	a.jobs.start(coreCtx, &wg)
 	if a.opts.Notify != nil {
 		wg.Go(func() { a.watch(coreCtx) })

@@ -38,6 +38,7 @@ func (a *App) Status(context.Context) (admin.Status, error) {
 	}
 	var err error
 	s.Sources, err = sources(c, a.cfg.ExpectEvery)
+	s.Sources = a.addReconcile(s.Sources)
 	return s, err
 }
 
@@ -98,7 +99,7 @@ func sources(c *core, rules config.Expect) ([]admin.PMM, error) {
 	list := make([]admin.PMM, 0, len(names))
 	err := c.ledger.View(func(tx *store.Tx) error {
 		for _, name := range slices.Sorted(maps.Keys(names)) {
-			s := admin.PMM{Name: name, LastHeardAt: timeOrNil(heard[name]), ExpectEvery: every[name].Seconds()}
+			s := admin.PMM{Name: name, LastHeardAt: timeOrNil(heard[name]), ExpectEvery: every[name].Seconds(), Drift: []admin.Drift{}}
 			ep, err := tx.Episode(worker.SilenceKey(name))
 			if err != nil {
 				return err

@@ -100,6 +100,7 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 			last += ", SILENT since " + text.Stamp(*pmm.SilentSince)
 		}
 		rows = append(rows, []string{heading, last})
+		rows = append(rows, compared(pmm)...)
 	}
 	rows = append(rows, []string{"store", store})
 	if s.Damaged > 0 {
@@ -107,6 +108,24 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 	}
 	rows = append(rows, []string{"version", s.Version})
 	p.table(nil, rows)
+}
+
+// compared says what comparing with a PMM found.
+func compared(pmm admin.PMM) (rows [][]string) {
+	r := pmm.Reconcile
+	if r == nil {
+		return nil
+	}
+	for _, a := range r.Alarms {
+		rows = append(rows, []string{"", a.Text + hint(true, a.Way)})
+	}
+	switch {
+	case r.Skipped != "":
+		rows = append(rows, []string{"", "not compared: " + r.Skipped})
+	case pmm.DriftCount > 0:
+		rows = append(rows, []string{"", text.Plural(pmm.DriftCount, "difference", "differences") + " from what is open here" + hint(true, "pmm-callgoose reconcile --dry-run")})
+	}
+	return rows
 }
 
 func hint(show bool, what string) string {

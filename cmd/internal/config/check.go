@@ -134,6 +134,7 @@ func (l *loader) check() {
 		l.wrong("concurrency", "%d is not between 1 and 1024", c.Concurrency)
 	}
 	l.checkURLs()
+	l.checkPMM()
 	l.checkProxies()
 	l.strength("listen", c.Listen, "ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file")
 	l.strength("admin-listen", c.AdminListen, "admin-token-file")
@@ -156,7 +157,7 @@ func (l *loader) check() {
 func (l *loader) checkFiles() {
 	c, pem := l.c, map[string][]byte{}
 	for _, file := range []struct{ name, path string }{
-		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA},
+		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA}, {"pmm-ca", c.PMMCA},
 	} {
 		if file.path == "" {
 			continue

@@ -98,7 +98,7 @@ func TestPMMsContactPoint(t *testing.T) {
 			if tt.heard {
 				service.Sources = []admin.PMM{{Name: "pmm"}}
 			}
-			r := examine(t, Config{Settings: settings(t, nowhere(flags)), Service: &service, PMM: PMM{Client: client, Asks: tt.asks}})
+			r := examine(t, Config{Settings: settings(t, nowhere(flags)), Service: &service, PMM: PMM{Clients: map[string]*pmm.Client{"pmm": client}, Asks: tt.asks}})
 			demand(t, r, "pmm", OK, "3.8.0")
 			if tt.check == "" {
 				tt.check = "pmm contact point"
@@ -120,7 +120,7 @@ func TestPMMsContactPoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	demand(t, examine(t, Config{Settings: settings(t, nowhere(nil)), PMM: PMM{Client: client}}), "pmm", Fail, "401", "Viewer or higher")
+	demand(t, examine(t, Config{Settings: settings(t, nowhere(nil)), PMM: PMM{Clients: map[string]*pmm.Client{"pmm": client}}}), "pmm", Fail, "401", "Viewer or higher")
 }
 
 func TestWhatPMMSaysOfItsAttempts(t *testing.T) {
@@ -139,7 +139,7 @@ func TestWhatPMMSaysOfItsAttempts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := examine(t, Config{Settings: settings(t, nowhere(nil)), PMM: PMM{Client: client}})
+	r := examine(t, Config{Settings: settings(t, nowhere(nil)), PMM: PMM{Clients: map[string]*pmm.Client{"pmm": client}}})
 	demand(t, r, "pmm deliveries", Fail, "connection refused", "2026-11-27")
 	demand(t, r, "pmm contact point", Warn, "By the guide", "straight to Callgoose")
 	demand(t, r, "pmm policies", Warn, "Elsewhere")
