@@ -42,6 +42,7 @@ type rig struct {
 	net  *network
 	logs *bytes.Buffer
 	log  *slog.Logger // nil = text at info, into logs
+	pmm  http.RoundTripper
 
 	app   *App
 	ready chan Addresses
@@ -109,7 +110,7 @@ func (r *rig) make() {
 		log = slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	}
 	app, err := New(r.cfg, Options{
-		Version: "test", NoListen: true, NoSync: true, Transport: r.net, Ready: func(a Addresses) { r.ready <- a }, Logger: log,
+		Version: "test", NoListen: true, NoSync: true, Transport: r.net, PMM: r.pmm, Ready: func(a Addresses) { r.ready <- a }, Logger: log,
 	})
 	if err != nil {
 		r.t.Fatal(err)
