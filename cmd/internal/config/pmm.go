@@ -33,8 +33,8 @@ func ParsePMMs(text string) (list PMMs, err error) {
 		case strings.ContainsAny(p.URL, "@?#"):
 			return nil, errors.New("holds more than https://HOST; the token or password belongs into a file")
 		}
-		if err := URL(p.URL).check("https", "http"); err != nil {
-			return nil, err
+		if URL(p.URL).check("https", "http") != nil {
+			return nil, errors.New("is not of the form https://host")
 		}
 		list = append(list, p)
 	}
