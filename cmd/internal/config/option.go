@@ -225,7 +225,7 @@ var table = group("Intake from PMM",
 	},
 	Option{
 		Name: "reconcile", Kind: KindEnum, Values: []string{"off", "report", "open", "close", "both"}, Default: "report", field: func(c *Config) any { return &c.Reconcile },
-		Usage: "with --pmm-url: report what differs between PMM and here, open what is missing, close what is over, or both",
+		Usage: "without --pmm-url: off; with it: report what differs between PMM and here, open what is missing, close what is over, or both",
 	},
 	Option{
 		Name: "reconcile-every", Kind: KindDuration, Default: "1m", field: func(c *Config) any { return &c.ReconcileEvery },

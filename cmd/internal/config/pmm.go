@@ -65,8 +65,12 @@ func (l *loader) checkPMM() {
 	if len(c.PMMURL) > 0 && l.in.Serve && !l.given("pmm-token-file") && !l.given("pmm-basic-auth-file") {
 		l.wrong("pmm-url", "needs pmm-token-file: a file with the token of a service account of PMM, role Viewer")
 	}
-	if len(c.PMMURL) == 0 && l.setting("reconcile").From != fromDefault && c.Reconcile != "off" {
+	switch r := l.setting("reconcile"); {
+	case len(c.PMMURL) > 0 || c.Reconcile == "off":
+	case r.From != fromDefault:
 		l.wrong("reconcile", "needs pmm-url and pmm-token-file: whom to ask")
+	default:
+		c.Reconcile, r.Value = "off", "off"
 	}
 	if c.ReconcileLimit <= 0 || c.ReconcileLimit > 1 {
 		l.wrong("reconcile-limit", "is not more than 0 and at most 100%%")
