@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -241,4 +242,57 @@ func TestReconciledWordsGiveWayToWebhooks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is held waits, also after a crash and while Callgoose is away, and keeps nothing
+// of another key waiting, nor what is queued behind it.
+func TestAHeldEventGoesOutInItsTime(t *testing.T) {
+	for name, then := range map[string]func(r *rig){
+		"nothing happens": func(*rig) {},
+		"it crashes":      func(r *rig) { r.crash() },
+		"it restarts":     func(r *rig) { r.restart() },
+		"Callgoose is away": func(r *rig) {
+			r.far.answers(step("connect"))
+			r.put(alert{key: "c"})
+			time.Sleep(10 * time.Minute)
+			r.far.set(r.far.passes)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, DeliverConfig{}, func(r *rig) {
+				began := time.Now()
+				at := r.put(alert{key: "a", resolved: true, held: time.Hour}, alert{key: "b"})[0]
+				time.Sleep(time.Minute)
+				then(r)
+				time.Sleep(time.Until(began.Add(59 * time.Minute)))
+				r.want(at, event.Queued, "")
+				time.Sleep(2 * time.Minute)
+				r.want(at, event.Delivered, "")
+				if got := r.far.requests(); got[0].key != "b" || got[0].when.Sub(began) > time.Second {
+					t.Errorf("the first of them was %+v", got[0])
+				}
+			})
+		})
+	}
+}
+
+func TestWhatIsQueuedBehindAHeldEventSendsIt(t *testing.T) {
+	bubble(t, DeliverConfig{}, func(r *rig) {
+		r.put(alert{key: "a", resolved: true, held: time.Hour})
+		gone := r.put(alert{key: "b", resolved: true, held: time.Hour})[0]
+		time.Sleep(time.Minute)
+		if err := r.ledger.Do(r.t.Context(), func(tx *store.Tx) error { return tx.DropWaiting(gone) }); err != nil {
+			t.Fatal(err)
+		}
+		r.put(alert{key: "a"}, alert{key: "b"}, alert{key: "c", resolved: true, held: time.Hour}, alert{key: "c", held: time.Hour})
+		time.Sleep(time.Second)
+		var got []string
+		for _, q := range r.far.requests() {
+			got = append(got, q.status+" "+q.key)
+		}
+		slices.Sort(got)
+		if want := []string{"firing a", "firing b", "resolved a", "resolved c"}; !slices.Equal(got, want) {
+			t.Errorf("sent were %q, want %q", got, want)
+		}
+	})
 }

@@ -125,6 +125,7 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		}
 	}
 	if c == nil {
+		a.refusedAt.Store(new(time.Now()))
 		return "", refused{a.whyClosed(), 5 * time.Second}
 	}
 	origin := event.FromPMM
@@ -135,8 +136,7 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		Source: n.Source, Origin: origin, BeganAt: n.BeganAt, ReceivedAt: n.ReceivedAt, Body: n.Body, Alerts: n.Alerts,
 	})
 	if err != nil {
-		now := time.Now()
-		a.refusedAt.Store(&now)
+		a.refusedAt.Store(new(time.Now()))
 	}
 	if errors.Is(err, queue.ErrFull) {
 		err = refused{err, time.Minute}

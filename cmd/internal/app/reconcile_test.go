@@ -230,6 +230,25 @@ func TestALostDirectoryIsFilledFromWhatFires(t *testing.T) {
 	})
 }
 
+// The heartbeat fires in PMM for ever, comes in as a webhook, and is no event.
+func TestAHeartbeatIsNotMissing(t *testing.T) {
+	t.Parallel()
+	beside(t, "both", 1, func(g *grafana) {
+		g.spoil = func(_ string, body []byte) []byte {
+			return bytes.ReplaceAll(body, []byte(`"alertname":"Rule 01"`), []byte(`"alertname":"Rule 01","pmm_callgoose":"heartbeat"`))
+		}
+		g.deaf = true
+		g.world.AddRule(pmmtest.Rule{UID: "rule01", Title: "Rule 01", Folder: "folder0", Interval: time.Minute, Series: map[string]bool{"db": true}})
+		g.run(30 * time.Minute)
+		if g.want("beside a heartbeat", 1, nil); g.status().Sources[0].DriftCount != 0 {
+			t.Errorf("the status says %+v", g.status().Sources[0])
+		}
+		g.spoil = nil // without the label it is an alert that is missing
+		g.run(10 * time.Minute)
+		g.want("beside a lost webhook", 2, map[string]int{"opened": 1})
+	})
+}
+
 func TestWhatCannotBeSeenIsNotClosed(t *testing.T) {
 	t.Parallel()
 	for name, trouble := range map[string]func(g *grafana){
