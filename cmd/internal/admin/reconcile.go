@@ -41,6 +41,8 @@ type Reconcile struct {
 	ContactLastAttemptAt *time.Time       `json:"contact_point_last_attempt_at"`
 	ContactLastError     string           `json:"contact_point_last_error"`
 	Alarms               []ReconcileAlarm `json:"alarms"`
+	// Differences are the first MaxDrift of those that the last pass found.
+	Differences []Drift `json:"differences"`
 }
 
 // ReconcileRequest is one pass that a person asks for.

@@ -31,6 +31,7 @@ type core struct {
 	marker    *worker.Marker
 	byName    bool        // --incident-by alertname
 	running   atomic.Bool // splitting and delivering
+	seen      outlook
 }
 
 // openCore opens ledger and queue, and makes the workers. The caller holds the

@@ -266,16 +266,16 @@ func (a *App) addReconcile(list []admin.PMM) []admin.PMM {
 		i := slices.IndexFunc(list, func(p admin.PMM) bool { return p.Name == r.at.Source })
 		if i < 0 {
 			i = len(list)
-			list = append(list, admin.PMM{Name: r.at.Source, Drift: []admin.Drift{}})
+			list = append(list, admin.PMM{Name: r.at.Source})
 		}
 		p := &list[i]
-		p.Reconcile = &admin.Reconcile{Mode: a.cfg.Reconcile, Alarms: []admin.ReconcileAlarm{}}
+		p.Reconcile = &admin.Reconcile{Mode: a.cfg.Reconcile, Alarms: []admin.ReconcileAlarm{}, Differences: []admin.Drift{}}
 		seen := r.seen.Load()
 		if seen == nil {
 			continue
 		}
 		state := seen.plan.State
-		p.Drift, p.DriftCount = r.drift(seen.plan.Drift, admin.MaxDrift), len(seen.plan.Drift)
+		p.Drift, p.Reconcile.Differences = new(int64(len(seen.plan.Drift))), r.drift(seen.plan.Drift, admin.MaxDrift)
 		p.Reconcile.LastPassAt, p.Reconcile.Failures, p.Reconcile.Skipped = timeOrNil(seen.at), state.Failures, seen.plan.Skipped
 		p.Reconcile.Alarms = alarms(seen.plan.Alarms)
 		if state.Contact != nil {

@@ -176,7 +176,7 @@ func TestARecoveryUnderASilenceClosesItsIncident(t *testing.T) {
 		g.want("after it", 2, map[string]int{"closed": 1})
 		g.run(30 * time.Minute)
 		g.want("later", 2, map[string]int{"closed": 1})
-		if p := g.status().Sources[0]; p.DriftCount != 0 || p.Reconcile.Skipped != "" || p.Reconcile.LastPassAt == nil {
+		if p := g.status().Sources[0]; *p.Drift != 0 || p.Reconcile.Skipped != "" || p.Reconcile.LastPassAt == nil {
 			t.Errorf("the status says %+v, %+v", p, p.Reconcile)
 		}
 		// PMM told of no recovery, so it tells of no new firing either; of the next recovery it does.
@@ -197,7 +197,7 @@ func TestReportChangesNothing(t *testing.T) {
 		g.run(30 * time.Minute)
 		g.want("reported", 3, nil)
 		p := g.status().Sources[0]
-		if p.DriftCount != 1 || p.Drift[0].Kind != "stale" || p.Drift[0].Key != g.key(0) {
+		if *p.Drift != 1 || p.Reconcile.Differences[0].Kind != "stale" || p.Reconcile.Differences[0].Key != g.key(0) {
 			t.Errorf("the status says %+v", p)
 		}
 		plan := g.reconcile(admin.ReconcileRequest{DryRun: true, Yes: true})
@@ -240,7 +240,7 @@ func TestAHeartbeatIsNotMissing(t *testing.T) {
 		g.deaf = true
 		g.world.AddRule(pmmtest.Rule{UID: "rule01", Title: "Rule 01", Folder: "folder0", Interval: time.Minute, Series: map[string]bool{"db": true}})
 		g.run(30 * time.Minute)
-		if g.want("beside a heartbeat", 1, nil); g.status().Sources[0].DriftCount != 0 {
+		if g.want("beside a heartbeat", 1, nil); *g.status().Sources[0].Drift != 0 {
 			t.Errorf("the status says %+v", g.status().Sources[0])
 		}
 		g.spoil = nil // without the label it is an alert that is missing
@@ -308,7 +308,7 @@ func TestAPersonClosesOneIncident(t *testing.T) {
 		g.recover(0)
 		g.world.DeleteRule("rule00")
 		g.run(5 * time.Minute)
-		if p := g.status().Sources[0]; p.DriftCount != 1 || p.Drift[0].Kind != "rule_gone" {
+		if p := g.status().Sources[0]; *p.Drift != 1 || p.Reconcile.Differences[0].Kind != "rule_gone" {
 			t.Errorf("the status says %+v", p)
 		}
 		if _, err := g.app.Reconcile(t.Context(), admin.ReconcileRequest{Keys: []string{"pmm-nobody"}}); !errors.Is(err, admin.ErrNotFound) {

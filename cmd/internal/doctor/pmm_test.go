@@ -149,7 +149,8 @@ func TestWhatPMMSaysOfItsAttempts(t *testing.T) {
 func TestWhatTheServiceFoundInPMM(t *testing.T) {
 	at := time.Now()
 	of := func(r *admin.Reconcile, drift ...admin.Drift) Config {
-		s := &Service{Status: admin.Status{Sources: []admin.PMM{{Name: "dr", Reconcile: r, Drift: drift, DriftCount: len(drift)}}}}
+		s := &Service{Status: admin.Status{Sources: []admin.PMM{{Name: "dr", Reconcile: r, Drift: new(int64(len(drift)))}}}}
+		r.Differences = drift
 		return Config{Settings: settings(t, nowhere(nil)), Service: s}
 	}
 	for _, tt := range []struct {
