@@ -14,6 +14,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest"
 	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/store"
@@ -232,7 +233,7 @@ func (r *reconciler) apply(ctx context.Context, c *core, began time.Time, plan *
 
 func (r *reconciler) acted(action, key, title, why string) {
 	r.app.opts.metrics.Reconciled(action)
-	r.app.log.Warn("an incident is "+action+": PMM has the last word", "event_key", key, "alertname", title, "why", why)
+	r.app.log.Warn("PMM has the last word: an incident is opened or closed", "action", action, "event_key", key, "alertname", title, "why", why)
 }
 
 // tell counts the pass, and logs a change between passes that see and those that do not.
@@ -283,6 +284,25 @@ func (a *App) addReconcile(list []admin.PMM) []admin.PMM {
 		}
 	}
 	return list
+}
+
+// differing is what comparing found that a person should look at.
+func differing(list []admin.PMM) (out []admin.Attention) {
+	for _, p := range list {
+		if p.Reconcile == nil {
+			continue
+		}
+		for _, a := range p.Reconcile.Alarms {
+			out = append(out, admin.Attention{Code: a.Code, Level: admin.Bad, Text: "PMM " + p.Name + ": " + a.Text + ".", Fix: a.Way})
+		}
+		if p.Drift != nil && *p.Drift > 0 {
+			out = append(out, admin.Attention{
+				Code: "drift", Level: admin.Odd, Fix: "pmm-callgoose reconcile --dry-run says what they are.",
+				Text: fmt.Sprintf("PMM %s and the open incidents differ in %s.", p.Name, text.Plural(*p.Drift, "alert", "alerts")),
+			})
+		}
+	}
+	return out
 }
 
 func (r *reconciler) drift(list []worker.ReconcileDrift, most int) []admin.Drift {

@@ -331,6 +331,9 @@ func TestPMMsErrorAboutUsIsShown(t *testing.T) {
 		g.rule(0).Series["db"] = false
 		g.run(5 * time.Minute)
 		r := g.status().Sources[0].Reconcile
+		if !slices.ContainsFunc(g.status().Attention, func(a admin.Attention) bool { return a.Code == "pmm_contact_point_failing" }) {
+			t.Errorf("nobody is told to look: %+v", g.status().Attention)
+		}
 		if r.ContactLastError == "" || len(r.Alarms) != 1 || r.Alarms[0].Code != "pmm_contact_point_failing" {
 			t.Errorf("the status says %+v", r)
 		}

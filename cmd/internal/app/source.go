@@ -51,6 +51,7 @@ func (a *App) Status(context.Context) (admin.Status, error) {
 		return s, err
 	}
 	s.Sources = a.addReconcile(s.Sources)
+	s.Attention = append(s.Attention, differing(s.Sources)...)
 	s.Conclude(time.Now())
 	return s, nil
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -62,9 +63,7 @@ func TestSettingsOfWhatPMMSays(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			flags := map[string]string{"callgoose-url": "https://c/v1/process", "callgoose-token-file": token}
 			for _, more := range []map[string]string{base, tt.flags} {
-				for k, v := range more {
-					flags[k] = v
-				}
+				maps.Copy(flags, more)
 			}
 			flags["callgoose-token-file"] = filepath.Join(dir, "callgoose-token")
 			if err := os.WriteFile(flags["callgoose-token-file"], []byte("a-l0ng-random-token"), 0o600); err != nil {
