@@ -216,7 +216,7 @@ func (b *batch) requeue(n *note) (done bool, err error) {
 			if rec.ClaimedAt.IsZero() {
 				rec.Facts.Since = n.ReceivedAt
 			}
-			if err := b.queueUp(rec, rec.Alertname, at, event.Replay); err != nil {
+			if err := b.queueUp(rec, rec.Alertname, at, event.Replay, delay{}); err != nil {
 				return false, err
 			}
 		}
@@ -268,7 +268,11 @@ func CloseBody(tx *store.Tx, key string, now time.Time) (*event.Notification, er
 	if err != nil {
 		return nil, err
 	}
-	if ep == nil || !ep.Open {
+	held, err := heldRecovery(tx, ep, now)
+	if err != nil {
+		return nil, err
+	}
+	if ep == nil || !ep.Open && held == nil {
 		return nil, fmt.Errorf("incident %s: %w", key, store.ErrNotFound)
 	}
 	labels, err := tx.Labels(key)

@@ -35,13 +35,10 @@ const (
 // program has by now is only told, so that branches can be merged in any order.
 var ahead = []string{
 	"config check", "events close", "events park", "--check", "--watch", "--alarm-webhook-file", "--max-connections",
-	"--hollow-recovery", "--hold-hollow", "--hollow-match", "--short-length", "--urgency-high",
 	// callgoose.md, operate.md
 	"incidents", "incidents list", "incidents show",
 	// fallback.md
-	"pause", "resume",
-	// reconcile.md
-	"reconcile", "--pmm-url", "--pmm-token-file", "--reconcile", "--reconcile-every", "--reconcile-close-after", "--reconcile-limit",
+	"pause", "resume", "--storm",
 	// cluster.md
 	"cluster", "cluster adopt", "cluster leave", "cluster step-down", "cluster snapshot", "--takeover-after", "--instance",
 	"--nats-name", "--nats-replicas", "--nats-creds-file", "--nats-user-file", "--nats-ca", "--nats-cert", "--nats-key",

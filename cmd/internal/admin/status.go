@@ -124,6 +124,8 @@ type PMM struct {
 	// ExpectEvery is how long it may be silent, in seconds; 0 = for ever.
 	ExpectEvery float64    `json:"expect_every_seconds"`
 	SilentSince *time.Time `json:"silent_since"`
+	// Reconcile is how comparing goes, nil without --pmm-url.
+	Reconcile *Reconcile `json:"reconcile,omitempty"`
 }
 
 // Store is the room there is.

@@ -25,6 +25,7 @@ import (
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/queue"
+	"pmm-callgoose/worker"
 )
 
 // Options are what a test or the demo sets and an operator does not.
@@ -35,6 +36,8 @@ type Options struct {
 	Transport http.RoundTripper
 	// Outside replaces the network towards the heartbeat service and the other way out.
 	Outside http.RoundTripper
+	// PMM replaces the network towards the PMM servers that are asked.
+	PMM http.RoundTripper
 	// NoSync switches fsync off. Only for tests in which nobody pulls the plug.
 	NoSync bool
 	// NoListen binds no address: Handler is called directly.
@@ -73,6 +76,8 @@ type App struct {
 	refusedAt atomic.Pointer[time.Time]
 	failing   atomic.Bool               // the last one could not, for want of a disk or of NATS
 	addrs     atomic.Pointer[Addresses] // nil until bound
+
+	reconcilers []*reconciler // one for each --pmm-url
 }
 
 // New makes an App. It touches neither disk nor network.
@@ -88,6 +93,7 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 		return nil, err
 	}
 	a.ping, a.fallback = a.newPinger(), a.newFallback()
+	a.makeReconcilers()
 	ask := func(s *config.Secret) func() string {
 		if !s.IsSet() {
 			return nil
@@ -129,6 +135,7 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		}
 	}
 	if c == nil {
+		a.refusedAt.Store(new(time.Now()))
 		return "", refused{a.whyClosed(), 5 * time.Second}
 	}
 	origin := event.FromPMM
@@ -139,8 +146,7 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		Source: n.Source, Origin: origin, BeganAt: n.BeganAt, ReceivedAt: n.ReceivedAt, Body: n.Body, Alerts: n.Alerts,
 	})
 	if err != nil {
-		now := time.Now()
-		a.refusedAt.Store(&now)
+		a.refusedAt.Store(new(time.Now()))
 	}
 	a.failing.Store(errors.Is(err, queue.ErrUnavailable) && ctx.Err() == nil)
 	if errors.Is(err, queue.ErrFull) {
@@ -226,6 +232,11 @@ func (a *App) Run(ctx context.Context) (err error) {
 	wg.Go(func() { a.watchSilence(coreCtx) })
 	if a.ping != nil {
 		wg.Go(func() { a.ping.run(coreCtx) })
+	}
+	if a.cfg.Reconcile != string(worker.ReconcileOff) {
+		for _, r := range a.reconcilers {
+			wg.Go(func() { r.run(coreCtx) })
+		}
 	}
 	a.jobs.start(coreCtx, &wg)
 	if a.opts.Notify != nil {

@@ -90,8 +90,20 @@ func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observ
 			return err == nil && changed
 		},
 	}, c.ledger, c.builder, sender)
+	hold := worker.Hold{Match: cfg.HollowMatch, Recovery: cfg.HoldRecovery}
+	if cfg.HollowRecovery == "hold" {
+		hold.Hollow = cfg.HoldHollow
+	}
+	namedEvery := time.Duration(0)
+	if len(cfg.PMMURL) > 0 { // whether a webhook named an alert decides there
+		namedEvery = 1
+	}
 	c.splitter = worker.NewSplitter(worker.SplitConfig{
-		Form:        worker.Form{From: cfg.CallgooseFrom, ByAlertname: c.byName, LateAfter: cfg.LateAfter},
+		Form: worker.Form{
+			From: cfg.CallgooseFrom, ByAlertname: c.byName, LateAfter: cfg.LateAfter, Plain: cfg.HollowRecovery == "send",
+			ShortLength: cfg.ShortLength, UrgencyHigh: cfg.UrgencyHigh,
+		},
+		Hold: hold, NamedEvery: namedEvery,
 		ResendAfter: cfg.ResendAfter, Collapse: cfg.OnBacklog == "collapse",
 		Claim: c.deliver.MayClaim, Outage: c.deliver.Outage, Decided: c.deliver.Wake, Logger: log, Observer: observer,
 	}, c.queue, notes, c.ledger)

@@ -44,6 +44,7 @@ type rig struct {
 	log  *slog.Logger // nil = text at info, into logs
 	// outside is the network towards the heartbeat service and the other way out.
 	outside *outside
+	pmm     http.RoundTripper
 
 	app   *App
 	ready chan Addresses
@@ -111,7 +112,7 @@ func (r *rig) make() {
 		log = slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	}
 	app, err := New(r.cfg, Options{
-		Version: "test", NoListen: true, NoSync: true, Transport: r.net, Outside: r.outside, Ready: func(a Addresses) { r.ready <- a }, Logger: log,
+		Version: "test", NoListen: true, NoSync: true, Transport: r.net, Outside: r.outside, PMM: r.pmm, Ready: func(a Addresses) { r.ready <- a }, Logger: log,
 	})
 	if err != nil {
 		r.t.Fatal(err)

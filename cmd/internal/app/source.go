@@ -50,6 +50,8 @@ func (a *App) Status(context.Context) (admin.Status, error) {
 	if err := a.outlook(c, &s, time.Now()); err != nil {
 		return s, err
 	}
+	s.Sources = a.addReconcile(s.Sources)
+	s.Attention = append(s.Attention, differing(s.Sources)...)
 	s.Conclude()
 	return s, nil
 }

@@ -141,6 +141,7 @@ func (l *loader) check() {
 		}
 	}
 	l.checkURLs()
+	l.checkPMM()
 	l.checkProxies()
 	l.strength("listen", c.Listen, "ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file")
 	l.strength("admin-listen", c.AdminListen, "admin-token-file")
@@ -163,7 +164,7 @@ func (l *loader) check() {
 func (l *loader) checkFiles() {
 	c, pem := l.c, map[string][]byte{}
 	for _, file := range []struct{ name, path string }{
-		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA}, {"callgoose-filters", c.CallgooseFilters},
+		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA}, {"callgoose-filters", c.CallgooseFilters}, {"pmm-ca", c.PMMCA},
 	} {
 		if file.path == "" {
 			continue

@@ -88,7 +88,7 @@ func (r *Redactor) replacer() *replacer {
 		m.values = append(m.values, v)
 		for _, value := range append(slices.Clone(s.former()), *v) {
 			all = append(all, value)
-			if s.name == "ingest-token" {
+			if s.name == "ingest-token" || s.name == "pmm-token" {
 				all = append(all, tokens(value)...)
 			}
 			if s.name == "nats-creds" {

@@ -34,7 +34,7 @@ func (o Option) checkSecret(v string) error {
 		return err
 	}
 	switch {
-	case o.Name == "ingest-token-file" && strings.ContainsAny(v, " \n"):
+	case (o.Name == "ingest-token-file" || o.Name == "pmm-token-file") && strings.ContainsAny(v, " \n"):
 		return checkTokens(v)
 	case strings.ContainsFunc(v, unicode.IsControl):
 		return errors.New("the secret holds a control character, perhaps a second line")

@@ -64,6 +64,8 @@ func busy() *Metrics {
 	m.IntakeCommit(4*time.Millisecond, 3)
 	m.LedgerCommit(2 * time.Millisecond)
 	m.StoreFailed()
+	m.ReconcilePass("pmm", "ok", map[string]int{"hollow": 2}, true)
+	m.Reconciled("closed")
 	m.Reloaded(false)
 	return m
 }

@@ -74,6 +74,11 @@ var (
 	accepting     = gauge("store_accepting", "1 when a webhook would be answered with 202, 0 when with 503.")
 	storeFailures = counter("store_failures_total", "How often the store failed, or could not be opened again after that.")
 
+	reconcilePasses  = counter("reconcile_passes_total", "Comparisons of what a PMM says is firing with what is open, by result: ok, skipped (webhooks came in or were refused), or failed (PMM could not be read).", "result")
+	reconcileActions = counter("reconcile_actions_total", "Incidents opened or closed because PMM says so and no webhook did.", "action")
+	reconcileDrift   = gauge("reconcile_drift", "Differences that the last comparison found, by PMM server and kind (deploy/docs/reconcile.md).", "source", "kind")
+	contactFailing   = gauge("pmm_contact_point_failing", "1 when PMM's own last attempt to reach this service failed, by PMM server.", "source")
+
 	reloadOK = gauge("secrets_last_reload_successful", "1 when the last SIGHUP could read every secret, and before the first.")
 	reloadAt = gauge("secrets_last_reload_success_timestamp_seconds", "When all secrets were last read with success.")
 	build    = gauge("build_info", "Always 1; the version of the program.", "version")

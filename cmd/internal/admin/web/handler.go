@@ -84,6 +84,7 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("POST /api/v1/replay", h.replay)
 	mux.HandleFunc("GET /api/v1/replay/{id}", h.replayJob)
 	mux.HandleFunc("POST /api/v1/dead-letters/drop", h.drop)
+	mux.HandleFunc("POST /api/v1/reconcile", h.reconcile)
 	mux.HandleFunc("GET /api/v1/export", h.stream(h.export))
 	mux.HandleFunc("POST /api/v1/import", h.stream(h.doImport))
 	if cfg.Metrics != nil {
