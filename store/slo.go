@@ -104,7 +104,7 @@ func readServed(key, v []byte) (n Served, err error) {
 // Served sums the last ServedDays days. An event that still waits counts as one
 // that was not taken in time.
 func (s *Store) Served() (sum Served, err error) {
-	err = s.look(func(t *Tx) error {
+	err = s.View(func(t *Tx) error {
 		c, oldest := t.tx.Bucket(bucketMeta).Cursor(), servedKey(time.Now().AddDate(0, 0, 1-ServedDays))
 		for k, v := c.Seek(oldest); k != nil && bytes.HasPrefix(k, servedPrefix); k, v = c.Next() {
 			n, err := readServed(k, v)

@@ -369,18 +369,8 @@ func (s *Store) Changes() uint64 { return s.changes.Load() }
 func (s *Store) View(fn func(*Tx) error) error {
 	return s.notice(s.db.View(func(btx *bbolt.Tx) error {
 		t := &Tx{tx: btx}
-		if err := readState(btx.Bucket(bucketMeta), &t.state); err != nil {
-			return err
-		}
-		return cmp.Or(fn(t), t.bad)
-	}))
-}
-
-// look is View for what needs none of the small state.
-func (s *Store) look(fn func(*Tx) error) error {
-	return s.notice(s.db.View(func(btx *bbolt.Tx) error {
-		t := &Tx{tx: btx}
-		return cmp.Or(fn(t), t.bad)
+		err := fn(t)
+		return cmp.Or(err, t.bad)
 	}))
 }
 

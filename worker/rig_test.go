@@ -301,6 +301,7 @@ func status(s int) *callgoose.Error { return &callgoose.Error{Status: s, Sent: t
 func step(s string) *callgoose.Error {
 	return &callgoose.Error{Step: s, Sent: s == "timeout" || s == "reset"}
 }
+
 func page() *callgoose.Error      { return &callgoose.Error{Status: 200, Sent: true, Foreign: true} }
 func unreached() *callgoose.Error { return step("connect") }
 

@@ -71,6 +71,7 @@ type App struct {
 	fallback *fallback
 	// refusedAt is when a webhook last could not be stored.
 	refusedAt atomic.Pointer[time.Time]
+	failing   atomic.Bool               // the last one could not, for want of a disk or of NATS
 	addrs     atomic.Pointer[Addresses] // nil until bound
 }
 
@@ -141,6 +142,7 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		now := time.Now()
 		a.refusedAt.Store(&now)
 	}
+	a.failing.Store(errors.Is(err, queue.ErrUnavailable) && ctx.Err() == nil)
 	if errors.Is(err, queue.ErrFull) {
 		err = refused{err, time.Minute}
 	}
@@ -287,6 +289,7 @@ func (a *App) keep(ctx context.Context, c *core) {
 			}
 		}
 		a.problem.Store(nil)
+		a.failing.Store(false)
 		a.core.Store(c)
 		a.log.Info("the store is open again")
 	}

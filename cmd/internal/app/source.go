@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,8 +23,16 @@ func (a *App) Ready() error {
 	if c == nil {
 		return a.whyClosed()
 	}
-	return c.queue.Full()
+	if a.failing.Load() {
+		return errors.New("the last webhook could not be stored")
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), readyWithin, errors.New("the disk, or NATS, does not answer"))
+	defer cancel()
+	return cmp.Or(c.queue.Full(), c.queue.Alive(ctx))
 }
+
+// readyWithin is how long storing may be under way for the service to count as ready.
+const readyWithin = time.Second
 
 // Settings implements web.Source.
 func (a *App) Settings() any { return a.cfg.Effective() }
