@@ -22,8 +22,11 @@ func (l *loader) checkURLs() {
 		name string
 		url  string
 	}{
-		{"callgoose-url", c.CallgooseURL}, {"alarm-webhook", c.AlarmWebhook.Reveal()}, {"alarm-webhook-file", c.AlarmWebhookFile.Reveal()},
-		{"ping-url-file", c.PingURL.Reveal()}, {"fallback-webhook-file", c.FallbackWebhook.Reveal()},
+		{"callgoose-url", c.CallgooseURL},
+		{"alarm-webhook", c.AlarmWebhook.Reveal()},
+		{"alarm-webhook-file", c.AlarmWebhookFile.Reveal()},
+		{"ping-url-file", c.PingURL.Reveal()},
+		{"fallback-webhook-file", c.FallbackWebhook.Reveal()},
 	} {
 		if Cleartext(u.url) && !c.AllowHTTP {
 			l.wrong(u.name, "is plain http, which shows its secrets to everyone on the way; use https, or set allow-http")
