@@ -44,12 +44,13 @@ var (
 	bucketLabels   = []byte("labels")
 	bucketQueue    = []byte("queue")
 	bucketHistory  = []byte("history")
+	bucketActs     = []byte("acts")
 	keyFormat      = []byte("format")
 	keyState       = []byte("state")
 )
 
 // buckets are those that always exist.
-var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory, bucketTold}
+var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory, bucketActs, bucketTold}
 
 // Store is an open ledger. All methods are safe concurrently.
 type Store struct {

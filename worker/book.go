@@ -145,6 +145,7 @@ func (b book) record(ctx context.Context, e entry, soon bool) (out written, err 
 			out.outcome, out.reason = "", ""
 		}
 		if out.outcome != "" {
+			count(tx, e.w, &e.attempt, out.outcome)
 			return conclude(tx, e.w, r, out.outcome, out.reason)
 		}
 		if queued && e.unmade && !e.attempt.Sent { // it can still say how late it is, or collapse
@@ -156,6 +157,17 @@ func (b book) record(ctx context.Context, e entry, soon bool) (out written, err 
 		return tx.PutRecord(r)
 	})
 	return out, err
+}
+
+// count keeps what operators are told of the answers: what Callgoose did with what it
+// took, and how many firing events it discarded.
+func count(tx *store.Tx, w *event.Waiting, a *event.Attempt, outcome event.Outcome) {
+	switch {
+	case outcome == event.Delivered:
+		tx.Count("effect:"+a.Effect, 1)
+	case outcome == event.Discarded && w.Status == event.Firing:
+		tx.Count("discarded_firing", 1)
+	}
 }
 
 // mayExpire reports whether an event may be given up for its age. A late recovery is

@@ -33,6 +33,7 @@ type core struct {
 	// beside runs with the others, nil = nothing does.
 	beside  func(context.Context) error
 	running atomic.Bool // splitting and delivering
+	seen    outlook
 }
 
 // openCore opens ledger and queue, and makes the workers. The caller holds the

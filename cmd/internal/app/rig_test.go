@@ -73,7 +73,7 @@ func bubbleWith(t *testing.T, fake callgoosetest.Config, change func(*config.Con
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{t: t, fake: callgoosetest.New(fake), logs: &bytes.Buffer{}, outside: &outside{}, cfg: &config.Config{
+		r := &rig{t: t, outside: &outside{}, fake: callgoosetest.New(fake), logs: &bytes.Buffer{}, cfg: &config.Config{
 			DataDir: dir, CallgooseURL: "https://callgoose.test/v1/process", CallgooseToken: config.NewSecret(token),
 			CallgooseAuth: "bearer", CallgooseFrom: "PerconaPMM", IncidentBy: "alert", OnBacklog: "deliver",
 			RetryMin: time.Second, RetryMax: time.Minute, RetryFor: 72 * time.Hour, Timeout: 15 * time.Second,

@@ -43,11 +43,15 @@ func (a *App) Status(context.Context) (admin.Status, error) {
 	c := a.core.Load()
 	if !ok || c == nil {
 		s.Store.Problem = a.whyClosed().Error()
+		s.Refused = a.refusals()
+		s.Conclude(time.Now())
 		return s, nil
 	}
-	var err error
-	s.Sources, err = sources(c, a.cfg.ExpectEvery)
-	return s, err
+	if err := a.outlook(c, &s, time.Now()); err != nil {
+		return s, err
+	}
+	s.Conclude(time.Now())
+	return s, nil
 }
 
 // observe is the status; ok is false while the store is not open, and then
@@ -56,6 +60,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	s = admin.Status{
 		Version: a.opts.Version, StartedAt: a.started.UTC(),
 		SuppressedReason: map[string]int64{}, AlertsByStatus: map[string]int64{},
+		WaitingBySeverity: map[string]int64{}, StillFiring: []admin.Waiting{}, Attention: []admin.Attention{},
 		Ping: a.ping.status(), Fallback: a.fallback.status(), Filters: a.opts.drift.status(),
 	}
 	s.Callgoose.State, s.Sources = event.StateUnknown, []admin.PMM{}
@@ -84,6 +89,10 @@ func (a *App) observe() (s admin.Status, ok bool) {
 			s.AlertsByStatus[status] = v
 		}
 	}
+	s.DiscardedFiring = n["discarded_firing"]
+	s.Effects = admin.Effects{
+		Opened: n["effect:created"], Closed: n["effect:resolved"], Nothing: n["effect:duplicate"] + n["effect:none"], Unknown: n["effect:unknown"],
+	}
 	if served, err := c.ledger.Served(); err == nil {
 		s.SLO = &admin.SLO{WithinSeconds: store.ServedWithin.Seconds(), Days: store.ServedDays, Events: served.Events, InTime: served.InTime}
 		if served.Events > 0 {
@@ -95,6 +104,9 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	s.Callgoose = admin.Callgoose{
 		State: view.Circuit.State, Since: timeOrNil(view.Circuit.Since), LastError: view.Circuit.LastError,
 		NextProbe: timeOrNil(view.NextProbe),
+	}
+	if p := view.Pause; p != nil && view.Circuit.State == event.Paused {
+		s.Pause = &admin.Pause{Since: p.Since, Until: timeOrNil(p.Until), Reason: p.Reason, By: p.By}
 	}
 	s.Store.UsedBytes, s.Store.MaxBytes, s.Store.FreeBytes = c.queue.Room()
 	s.Store.Accepting = true
