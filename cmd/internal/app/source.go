@@ -44,13 +44,13 @@ func (a *App) Status(context.Context) (admin.Status, error) {
 	if !ok || c == nil {
 		s.Store.Problem = a.whyClosed().Error()
 		s.Refused = a.refusals()
-		s.Conclude(time.Now())
+		s.Conclude()
 		return s, nil
 	}
 	if err := a.outlook(c, &s, time.Now()); err != nil {
 		return s, err
 	}
-	s.Conclude(time.Now())
+	s.Conclude()
 	return s, nil
 }
 

@@ -114,7 +114,7 @@ func fail(w http.ResponseWriter, code int, err error) {
 // nothing is asked for; and from which address.
 func (s *site) by(r *http.Request) string {
 	_, token := credential(r)
-	who := "anybody"
+	who := "somebody"
 	switch {
 	case local(r):
 		return "socket"

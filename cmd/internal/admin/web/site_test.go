@@ -593,7 +593,7 @@ func TestThePageSaysWhatThePersonMustKnow(t *testing.T) {
 	m.status.Callgoose = admin.Callgoose{State: event.Held, LastError: "callgoose answered 401"}
 	m.status.StillFiring = []admin.Waiting{{Severity: "critical", Name: "MySQL down", Count: 3}}
 	m.status.LastDelivered = &admin.LastDelivered{At: at, Title: "PG down on db-1", Effect: "created", Status: event.Firing, Key: "pmm-1"}
-	m.status.Conclude(time.Now())
+	m.status.Conclude()
 	v := visit{t: t, h: New(Config{Source: m, Replayer: m, Pages: m})}
 	w := httptest.NewRecorder()
 	v.h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://127.0.0.1/", nil))
