@@ -27,18 +27,27 @@ type drift struct {
 	logged time.Time     // guarded by mu
 }
 
-// newDrift reads the file, nil when none is named.
-func (a *App) newDrift() (*drift, error) {
-	if a.cfg.CallgooseFilters == "" {
+// Filters reads the file of --callgoose-filters, nil when none is named. An error
+// is always config.Problems.
+func Filters(cfg *config.Config) (set []filters.Filter, err error) {
+	if cfg.CallgooseFilters == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(a.cfg.CallgooseFilters)
-	var set []filters.Filter
+	text, err := os.ReadFile(cfg.CallgooseFilters)
 	if err == nil {
 		set, err = filters.Parse(text)
 	}
 	if err != nil {
-		return nil, config.Problems{{Where: "--callgoose-filters", Text: err.Error()}}
+		return nil, config.Problems{{Where: "callgoose-filters", Text: fmt.Sprintf("%s: %s", cfg.CallgooseFilters, err)}}
+	}
+	return set, nil
+}
+
+// newDrift is nil when no filters are named.
+func (a *App) newDrift() (*drift, error) {
+	set, err := Filters(a.cfg)
+	if err != nil || set == nil {
+		return nil, err
 	}
 	return &drift{set: set, log: a.opts.Logger.With("component", "filters"), count: a.opts.metrics.Drifted}, nil
 }

@@ -7,8 +7,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-
-	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // callgooseURL takes token= and from= out of the URL, so that from here on it
@@ -160,11 +158,11 @@ func (l *loader) check() {
 	}
 }
 
-// checkFiles reads certificates and filters as serve does later.
+// checkFiles reads the certificates as serve does later.
 func (l *loader) checkFiles() {
 	c, pem := l.c, map[string][]byte{}
 	for _, file := range []struct{ name, path string }{
-		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA}, {"callgoose-filters", c.CallgooseFilters}, {"pmm-ca", c.PMMCA},
+		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA}, {"pmm-ca", c.PMMCA},
 	} {
 		if file.path == "" {
 			continue
@@ -172,12 +170,6 @@ func (l *loader) checkFiles() {
 		text, err := os.ReadFile(file.path)
 		if err != nil {
 			l.wrong(file.name, "%s cannot be read: %v", file.path, pathless(err))
-			continue
-		}
-		if file.name == "callgoose-filters" {
-			if _, err := filters.Parse(text); err != nil {
-				l.wrong(file.name, "%s: %v", file.path, err)
-			}
 			continue
 		}
 		pem[file.name] = text

@@ -2,7 +2,7 @@ package callgoosetest
 
 import "pmm-callgoose/worker/callgoose/filters"
 
-// The filters of a fake are those of package filters.
+// Filter and its parts are those of package filters.
 type (
 	Path    = filters.Path
 	Pair    = filters.Pair

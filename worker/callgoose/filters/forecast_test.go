@@ -106,19 +106,26 @@ func TestWhatWouldGoWrongIsNamed(t *testing.T) {
 		lost   int
 	}{
 		"the first recovery closes the incident of both": {
-			filters.Guide(), []filters.Event{sent(1, a, name, "firing", "", false), sent(2, b, name, "firing", "", false), sent(3, a, name, "resolved", "", false)},
-			[]string{filters.ClosedEarly}, 0,
+			filters.Guide(),
+			[]filters.Event{sent(1, a, name, "firing", "", false), sent(2, b, name, "firing", "", false), sent(3, a, name, "resolved", "", false)},
+			[]string{filters.ClosedEarly},
+			0,
 		},
 		"each alert has its incident": {
-			filters.Recommended(), []filters.Event{sent(1, a, name, "firing", "", true), sent(2, b, name, "firing", "", true), sent(3, a, name, "resolved", "", true)},
-			[]string{"", ""}, 0,
+			filters.Recommended(),
+			[]filters.Event{sent(1, a, name, "firing", "", true), sent(2, b, name, "firing", "", true), sent(3, a, name, "resolved", "", true)},
+			[]string{"", ""},
+			0,
 		},
 		"nothing closes it": {
-			closes, []filters.Event{sent(1, a, name, "firing", "", true), sent(2, a, name, "resolved", "", true)},
-			[]string{filters.NeverClosed}, 1,
+			closes,
+			[]filters.Event{sent(1, a, name, "firing", "", true), sent(2, a, name, "resolved", "", true)},
+			[]string{filters.NeverClosed},
+			1,
 		},
 		"no filter takes it": {
-			filters.Recommended()[:1], []filters.Event{sent(1, a, name, "firing", "info", true)},
+			filters.Recommended()[:1],
+			[]filters.Event{sent(1, a, name, "firing", "info", true)},
 			nil, 1,
 		},
 	} {
