@@ -122,7 +122,7 @@ func modelRun(t *testing.T, seed uint64, did *tally) {
 		if m.Prunes {
 			s.set.Keep = 20 * time.Minute
 		}
-		s.net, s.oracle.byName = s.fake.RoundTripper(), m.ByName
+		s.far, s.oracle.byName = s.fake.RoundTripper(), m.ByName
 		r := &run{sandbox: s, rng: rng, mask: m, pmm: newFakePMM(rng, m.PMM), claims: map[event.Position]time.Time{}}
 		s.start(root + "/data")
 		defer func() { s.halt(false) }()
@@ -301,9 +301,9 @@ func (r *run) outage() {
 		f = callgoosetest.Failure{}
 		fallthrough
 	case 1:
-		r.net.Refuse(false)
+		r.away.Store(false)
 	case 2:
-		r.net.Refuse(true)
+		r.away.Store(true)
 	}
 	if f.Status == 400 || r.mask.ShortRetry { // it may be given up
 		r.oracle.doubt("")
@@ -345,6 +345,7 @@ func (r *run) discards() {
 // replay chooses what to send again, or sends what was chosen.
 func (r *run) replay() {
 	if r.refs != nil {
+		r.oracle.ask()
 		queued, err := r.p.splitter.Requeue(r.p.ctx, r.refs)
 		if err != nil && !r.p.dead.Load() {
 			r.t.Errorf("put in line again: %v", err)
@@ -374,6 +375,7 @@ func (r *run) replay() {
 
 // imports hands over again what was accepted, as another forwarder would.
 func (r *run) imports() {
+	r.oracle.ask()
 	end := len(r.notes)
 	for end > 0 && time.Since(r.notes[end-1].ReceivedAt) < 5*time.Minute {
 		end--
@@ -443,7 +445,7 @@ func (r *run) settle() {
 	}
 	r.accept()
 	r.fake.Fail(callgoosetest.Failure{})
-	r.net.Refuse(false)
+	r.away.Store(false)
 	if r.mask.ShortRetry {
 		r.oracle.doubt("")
 	}
@@ -503,8 +505,13 @@ func (r *run) records() {
 	if r.mask.Prunes || r.mask.Operators || r.mask.Clock { // days go with their records
 		return
 	}
-	known := map[event.Position]bool{}
-	_ = r.p.ledger.Each(event.Filter{}, func(rec *event.Record) bool { known[rec.Pos] = true; return true })
+	known, again := map[event.Position]bool{}, map[string]event.Position{}
+	_ = r.p.ledger.Each(event.Filter{}, func(rec *event.Record) bool {
+		if known[rec.Pos] = true; rec.At.Compare(again[rec.Key]) > 0 {
+			again[rec.Key] = rec.At
+		}
+		return true
+	})
 	for seq := uint64(1); seq <= r.p.queue.Last(); seq++ {
 		list, err := r.p.queue.Read(r.p.ctx, seq)
 		if err != nil {
@@ -512,7 +519,7 @@ func (r *run) records() {
 		}
 		for i, n := range list {
 			for _, c := range split(n, event.Position{Seq: seq, Note: uint32(i)}).members {
-				if !known[c.pos] {
+				if !known[c.pos] && again[c.identity()].Compare(c.pos) < 0 { // else it made an event go out again
 					r.t.Errorf("nothing is known of the alert at %v", c.pos)
 				}
 			}

@@ -35,6 +35,7 @@ type oracle struct {
 	busy   map[string]bool
 	losses int
 	lostAt time.Time
+	asked  time.Time // when an operator asked for events that were sent before
 	faults []string
 }
 
@@ -102,6 +103,9 @@ func (o *oracle) doubt(key string) {
 	}
 }
 
+// ask is an operator's replay or import.
+func (o *oracle) ask() { o.mu.Lock(); o.asked = time.Now(); o.mu.Unlock() }
+
 // posted is what a request says of itself.
 type posted struct {
 	Key    string       `json:"incident_key"`
@@ -158,7 +162,7 @@ func (o *oracle) begins(p *posted, body []byte) {
 // touched reports whether anybody asked for an event of a key after a time.
 func (o *oracle) touched(key string, after time.Time) bool {
 	ws := o.words[key]
-	return len(ws) > 0 && (!ws[len(ws)-1].whole.Before(after) || o.unsure[key] >= ws[len(ws)-1].n)
+	return o.asked.After(after) || len(ws) > 0 && (!ws[len(ws)-1].whole.Before(after) || o.unsure[key] >= ws[len(ws)-1].n)
 }
 
 // ends takes in the end of a request: the status that arrived, 0 for none.

@@ -8,11 +8,13 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,7 +33,8 @@ type sandbox struct {
 	root   string
 	oracle *oracle
 	fake   *callgoosetest.Fake
-	net    *callgoosetest.Transport
+	far    *callgoosetest.Transport
+	away   atomic.Bool // nobody listens
 	set    settings
 	did    *tally
 	offset time.Duration // of the clock that receives
@@ -235,6 +238,9 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 	if p.step(); p.dead.Load() { // it never arrived
 		return gone()
 	}
+	if p.away.Load() {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	}
 	p.oracle.begins(&post, body)
 	away := false
 	switch p.deliverer.View().Circuit.State {
@@ -244,7 +250,7 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	resp, err := p.net.RoundTrip(r)
+	resp, err := p.far.RoundTrip(r)
 	if p.step(); p.dead.Load() { // nobody learned of the answer
 		return gone()
 	}
