@@ -241,10 +241,11 @@ func TestSourcesAreBounded(t *testing.T) {
 			t.Errorf("%s: %d", path, w.Code)
 		}
 	}
+	h.Know("late") // the store was opened only now
 	for _, tt := range []struct {
 		path string
 		code int
-	}{{"/v1/webhook/b", 403}, {"/v1/webhook/a", 202}, {"/v1/webhook/dr", 202}, {"/v1/webhook/c", 403}} {
+	}{{"/v1/webhook/b", 403}, {"/v1/webhook/a", 202}, {"/v1/webhook/dr", 202}, {"/v1/webhook/late", 202}, {"/v1/webhook/c", 403}} {
 		if w := do(h, post(tt.path, body)); w.Code != tt.code {
 			t.Errorf("%s: %d %s, want %d", tt.path, w.Code, w.Body, tt.code)
 		}

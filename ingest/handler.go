@@ -395,18 +395,24 @@ func (s *sources) admit(source string) bool {
 	if !s.names[source] && len(s.names) >= s.most {
 		return false
 	}
+	s.add(source)
+	return true
+}
+
+// add needs mu.
+func (s *sources) add(source string) {
 	if s.names == nil {
 		s.names = map[string]bool{}
 	}
 	s.names[source] = true
-	return true
 }
 
-// Know names PMM servers that sent something in an earlier run. Safe concurrently.
-func (h *Handler) Know(sources ...string) {
-	for _, source := range sources {
-		h.sources.admit(source)
-	}
+// Know names a PMM server that may send however many others there are: it sent
+// something in an earlier run, or is waited for. Safe concurrently.
+func (h *Handler) Know(source string) {
+	h.sources.mu.Lock()
+	defer h.sources.mu.Unlock()
+	h.sources.add(source)
 }
 
 // ValidSource reports whether a PMM server may be called so: 1 to 16 of a-z,

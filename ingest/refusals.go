@@ -187,7 +187,7 @@ type quiet struct{ h *Handler }
 func (q quiet) Write(p []byte) (int, error) {
 	text := string(bytes.TrimSpace(p))
 	if count, ok := q.h.lines.take(line{reason: kindOf(text)}, time.Now()); ok {
-		q.h.config.Logger.LogAttrs(context.Background(), slog.LevelWarn, text, slog.Int("count", count))
+		q.h.config.Logger.LogAttrs(context.Background(), slog.LevelWarn, "http server", slog.String("detail", text), slog.Int("count", count))
 	}
 	return len(p), nil
 }

@@ -23,6 +23,10 @@ func Server(h http.Handler, tlsConfig *tls.Config) *http.Server {
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 	}
+	// No HTTP/2: a connection is one body at a time, so that a bound on connections
+	// bounds those too.
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true)
 	if h, ok := h.(*Handler); ok {
 		srv.ErrorLog = h.errorLog()
 	}

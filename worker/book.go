@@ -104,6 +104,7 @@ type entry struct {
 	outcome event.Outcome // "" = not settled
 	reason  string
 	overdue string // why it is given up when its age allows it, "" = it is young
+	unmade  bool   // nothing was sent under the claim before this attempt
 }
 
 // written is what the ledger says of an event now.
@@ -122,7 +123,7 @@ func (b book) record(ctx context.Context, e entry, soon bool) (out written, err 
 		write = b.ledger.Soon
 	}
 	err = write(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		_, queued, err := tx.WaitingAt(e.w.At)
+		w, queued, err := tx.WaitingAt(e.w.At)
 		if err != nil {
 			return err
 		}
@@ -156,10 +157,16 @@ func (b book) record(ctx context.Context, e entry, soon bool) (out written, err 
 		if !queued && (out.outcome == event.Dead || r.At != e.w.At) {
 			out.outcome, out.reason = "", ""
 		}
-		if out.outcome == "" {
-			return tx.PutRecord(r)
+		if out.outcome != "" {
+			return conclude(tx, e.w, r, out.outcome, out.reason)
 		}
-		return conclude(tx, e.w, r, out.outcome, out.reason)
+		if queued && e.unmade && !e.attempt.Sent { // it can still say how late it is, or collapse
+			w.ClaimedAt = time.Time{}
+			if err := tx.PutWaiting(&w); err != nil {
+				return err
+			}
+		}
+		return tx.PutRecord(r)
 	})
 	return out, err
 }

@@ -38,7 +38,7 @@ type arrival struct {
 	firing           bool
 	startsAt, endsAt time.Time // zero when PMM gave none
 	began, received  time.Time // of its request
-	imported         bool
+	origin           event.Origin
 	episode          *event.Episode
 	// last is the record of the episode's firing event while it is open, else of its
 	// last recovery event; nil when it is not known.
@@ -55,13 +55,13 @@ func decide(a arrival) (decision, string) {
 		return begin, ""
 	case ep == nil:
 		return orphan, ""
-	case a.imported && (ep.FiringAt.After(a.received) || ep.RecoveredAt.After(a.received)):
+	case a.origin == event.Imported && (ep.FiringAt.After(a.received) || ep.RecoveredAt.After(a.received)):
 		return suppress, event.ReasonLate
 	case a.firing && ep.Open:
 		return a.repeated(ep)
 	case a.firing:
 		return a.afterwards(ep)
-	case ep.Open && stale(ep, a.startsAt, a.endsAt):
+	case ep.Open && a.stale(ep):
 		return suppress, event.ReasonStale
 	case ep.Open:
 		return end, ""
@@ -95,7 +95,7 @@ func (a *arrival) afterwards(ep *event.Episode) (decision, string) {
 	switch {
 	case !ended(ep, a.startsAt):
 		return begin, ""
-	case a.began.Before(ep.RecoveredAt) && (a.imported || a.received.After(ep.RecoveredAt.Add(-clockSlack))):
+	case a.began.Before(ep.RecoveredAt) && (a.origin == event.Imported || a.received.After(ep.RecoveredAt.Add(-clockSlack))):
 		return suppress, event.ReasonLate
 	}
 	return reopen, ""
@@ -105,7 +105,7 @@ func (a *arrival) afterwards(ep *event.Episode) (decision, string) {
 // knows whether it has.
 func (a *arrival) missed() bool {
 	if a.last == nil {
-		return !a.episode.Adopted // a key that never had an event of its own
+		return a.episode.Open
 	}
 	switch a.last.Outcome {
 	case event.Discarded, event.Dead, event.Unknown:
@@ -132,18 +132,25 @@ func ended(ep *event.Episode, startsAt time.Time) bool {
 
 // stale reports whether a recovery is of an episode before the open one: by when
 // it ended, by an end that is known, or by a start that is known. Grafana sends a
-// recovery again with its end as its start, which says nothing.
-func stale(ep *event.Episode, startsAt, endsAt time.Time) bool {
-	if !endsAt.IsZero() {
-		if !ep.StartsAt.IsZero() && ep.StartsAt.Sub(endsAt) > sameStart {
+// recovery again with its end as its start, which says nothing. What the service
+// itself closes it means: the episode with that start, or whatever is open.
+func (a *arrival) stale(ep *event.Episode) bool {
+	own := a.startsAt.Equal(ep.StartsAt) || slices.ContainsFunc(ep.Seen, a.startsAt.Equal)
+	switch a.origin {
+	case event.FromService:
+		return false
+	case event.Reconciled:
+		return !own
+	}
+	if !a.endsAt.IsZero() {
+		if !ep.StartsAt.IsZero() && ep.StartsAt.Sub(a.endsAt) > sameStart {
 			return true
 		}
-		if slices.ContainsFunc(ep.Past, func(s event.Span) bool { return endsAt.Equal(s.Ended) }) {
+		if slices.ContainsFunc(ep.Past, func(s event.Span) bool { return a.endsAt.Equal(s.Ended) }) {
 			return true
 		}
 	}
-	own := startsAt.Equal(ep.StartsAt) || slices.ContainsFunc(ep.Seen, startsAt.Equal)
-	return !own && ended(ep, startsAt)
+	return !own && ended(ep, a.startsAt)
 }
 
 // change is the event that changes an episode.

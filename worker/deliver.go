@@ -175,6 +175,13 @@ func (d *Deliverer) MayClaim() bool {
 	return s.State == event.Up && !s.halted
 }
 
+// Outage reports whether the last attempts said that Callgoose takes nothing. Safe
+// concurrently.
+func (d *Deliverer) Outage() bool {
+	seen := d.gate.stand(time.Now()).seen
+	return seen == event.Down || seen == event.Held
+}
+
 // Wake says that events were queued. It never blocks. Safe concurrently.
 func (d *Deliverer) Wake() {
 	d.unread.Store(true)
@@ -393,7 +400,7 @@ func (d *Deliverer) attempt(ctx context.Context, place *pass, it *item, alone bo
 		return res
 	}
 	res.id, res.number = r.ID, r.Tries+1
-	e := entry{w: &w, claim: w.ClaimedAt}
+	e := entry{w: &w, claim: w.ClaimedAt, unmade: it.ours && !it.sent}
 	if !r.ClaimedAt.IsZero() {
 		e.claim = r.ClaimedAt
 	}
@@ -513,6 +520,9 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 		}
 		d.w.done(r.lane)
 	default:
+		if it.ours && !it.sent { // book.record took the claim back
+			it.claim = time.Time{}
+		}
 		d.w.enqueue(r.lane, next)
 	}
 	return nil

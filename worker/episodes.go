@@ -51,7 +51,7 @@ func (b *batch) candidate(c *candidate) error {
 	n := c.note
 	what, reason := decide(arrival{
 		firing: c.status == event.Firing, startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt,
-		began: n.BeganAt, received: n.ReceivedAt, imported: n.Origin == event.Imported,
+		began: n.BeganAt, received: n.ReceivedAt, origin: n.Origin,
 		episode: ep, last: last, resendAfter: b.cfg.ResendAfter,
 	})
 	if what == again {
@@ -346,11 +346,11 @@ func (b *batch) share(next *event.Episode) error {
 
 const reasonCollapsed = "fired and resolved before anything of it could be sent (--on-backlog collapse)"
 
-// collapse settles the firing event of an episode that ends while Callgoose takes
-// nothing and can have none of it. The pair of a Test button does not count,
+// collapse settles the firing event of an episode that ends during an outage, when
+// Callgoose can have none of it. The pair of a Test button does not count,
 // somebody waits to see it arrive.
 func (b *batch) collapse(c *candidate, next *event.Episode) (bool, error) {
-	if !b.cfg.Collapse || next.Shared || c.note.Origin == event.FromService || b.cfg.Claim() {
+	if !b.cfg.Collapse || next.Shared || c.note.Origin == event.FromService || !b.cfg.Outage() {
 		return false, nil
 	}
 	fired, err := b.tx.Record(next.FiringAt, next.Firing)

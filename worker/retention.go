@@ -71,11 +71,14 @@ func (r *Retention) share(refused bool) float64 {
 			share = max(share, 0.1)
 		}
 	}
-	if free >= 0 && free < r.cfg.MinFree && used > 0 { // history must not keep alerts out; a tenth more, for what comes next
+	if r.short(free) && used > 0 { // history must not keep alerts out; a tenth more, for what comes next
 		share = max(share, min(1, float64(r.cfg.MinFree/10*11-free)/float64(used)))
 	}
 	return share
 }
+
+// short reports whether the disk has less room than must stay free.
+func (r *Retention) short(free int64) bool { return free >= 0 && free < r.cfg.MinFree }
 
 // prune makes room, and removes what is too old. The stream is cut first, then
 // days of the ledger go: if we die in between, the next look goes on.
@@ -114,6 +117,9 @@ func (r *Retention) prune(ctx context.Context, now time.Time, refused bool) erro
 			return err
 		}
 		faultpoint.Here("prune-cut")
+		if _, _, free := r.queue.Room(); r.short(free) {
+			r.log.WarnContext(ctx, "the disk is short of --min-free: removed settled history", "free_bytes", free, "min_free_bytes", r.cfg.MinFree)
+		}
 		r.log.DebugContext(ctx, "removed settled history", "notifications_up_to", upTo, "count", upTo-first+1)
 	}
 	if cutoff.IsZero() {

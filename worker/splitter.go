@@ -44,6 +44,8 @@ type SplitConfig struct {
 	// Claim reports whether an event may be claimed as it is put in line, because
 	// Callgoose is up. May be nil: never.
 	Claim func() bool
+	// Outage reports whether Callgoose takes nothing now. May be nil: never.
+	Outage func() bool
 	// Decided is called when events may have been put in line. May be nil.
 	Decided  func()
 	Logger   *slog.Logger
@@ -77,6 +79,9 @@ func NewSplitter(cfg SplitConfig, queue Queue, notes *Notes, ledger *store.Store
 	cfg.Form.Layout = formLayout
 	if cfg.Claim == nil {
 		cfg.Claim = func() bool { return false }
+	}
+	if cfg.Outage == nil {
+		cfg.Outage = func() bool { return false }
 	}
 	if cfg.Decided == nil {
 		cfg.Decided = func() {}

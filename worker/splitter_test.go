@@ -168,13 +168,13 @@ func TestWhatIsImportedDoesNotTouchWhatFiresNow(t *testing.T) {
 }
 
 func TestAnEpisodeThatFiredAndResolvedInAnOutageCollapses(t *testing.T) {
-	up := false
-	r := newStage(t, SplitConfig{Collapse: true, Claim: func() bool { return up }})
+	down := true
+	r := newStage(t, SplitConfig{Collapse: true, Outage: func() bool { return down }})
 	r.post(minutes(1), 0, firing("a", t0), firing("b", t0))
 	r.post(minutes(2), 0, resolved("a", t0, minutes(2)))
 	r.decide()
 	r.want(r.line(), "firing pmm-b")
-	up = true
+	down = false
 	r.post(minutes(3), 0, resolved("b", t0, minutes(3)))
 	r.decide()
 	r.want(r.line(), "firing pmm-b", "resolved pmm-b")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds deb and rpm, the same bytes each time for one commit and version:
+# Builds deb and rpm, the same bytes each time for one commit and version. Needs
+# Go, git and the way to Go's module proxy:
 #   deploy/package/build.sh VERSION OUTDIR [ARCH...]     (default: amd64 arm64)
 # NFPM is the command to pack with, SOURCE_DATE_EPOCH the time in the packages.
 # MAINTAINER, "Name <address>", is who answers for them: whoever publishes them.
@@ -28,14 +29,20 @@ flags="-s -w -X pmm-callgoose/cmd/internal/cli.version=$version -X pmm-callgoose
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 go build -trimpath -buildvcs=false -ldflags "$flags" -o "$stage/native" ./cmd/pmm-callgoose
-cp deploy/package/{config.yaml,nfpm.yaml,*.sh,copyright,lintian-overrides} deploy/systemd/pmm-callgoose.* LICENSE "$stage"
+cp deploy/package/{config.yaml,nfpm.yaml,*.sh,copyright,lintian-overrides} deploy/systemd/* LICENSE "$stage"
+mkdir "$stage"/{docs,examples}
+cp deploy/docs/*.md "$stage/docs"
+cp deploy/grafana/dashboard.json deploy/prometheus/rules.yml deploy/pmm/alert-templates.yml "$stage/examples"
+cp -r deploy/pmm/{terraform,provisioning} "$stage/examples"
+# README's links lead to where the package puts things.
+sed -e 's|(deploy/docs/|(docs/|g' README.md | gzip -9n >"$stage/README.md.gz"
+gzip -9nc CHANGELOG.md >"$stage/CHANGELOG.md.gz"
 for shell in bash zsh fish; do "$stage/native" completion $shell >"$stage/completion.$shell"; done
 "$stage/native" man | gzip -9n >"$stage/pmm-callgoose.1.gz"
-gzip -9nc README.md >"$stage/README.md.gz"
 gzip -9nc <<-EOF >"$stage/changelog.gz"
 	pmm-callgoose ($version) stable; urgency=medium
 
-	  * What changed stands in CHANGELOG.md of the project.
+	  * What changed stands in CHANGELOG.md.gz beside this file.
 
 	 -- $MAINTAINER  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 EOF

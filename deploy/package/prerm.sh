@@ -9,5 +9,6 @@ remove | 0) ;;
 esac
 
 if [ -d /run/systemd/system ]; then
+	systemctl stop pmm-callgoose-credentials.path
 	systemctl disable --now pmm-callgoose.service
 fi

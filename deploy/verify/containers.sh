@@ -48,16 +48,18 @@ chown 65532 "$work"/secrets/*
 url=http://127.0.0.1:4670/v1/process # plain http is for loopback only
 
 compose() {
-	CALLGOOSE_URL=$url PMM_NETWORK=$network SECRETS=$work/secrets CALLGOOSE_FORWARDER_IMAGE=$image \
-		podman-compose --podman-path "$work/podman" --podman-run-args="${limits[*]}" -p verify -f deploy/docker/compose.yaml "$@" >>"$work/compose" 2>&1 ||
+	# A copy, so that the secrets beside it are ours. The image is there: nothing is built.
+	cp deploy/docker/compose.yaml "$work"
+	CALLGOOSE_URL=$url PMM_NETWORK=$network CALLGOOSE_FORWARDER_IMAGE=$image \
+		podman-compose --podman-path "$work/podman" --podman-run-args="${limits[*]}" -p verify -f "$work/compose.yaml" "$@" >>"$work/compose" 2>&1 ||
 		{ cat "$work/compose" >&2; return 1; }
 }
 # The words of ExecStart, with what belongs to this trial instead of the example's.
 unit() {
 	local -a words
 	read -ra words < <(sed -e ':a' -e '/\\$/{N;s/\\\n *//;ba' -e '}' "$file" | sed -n 's|^ExecStart=/usr/bin/podman run ||p' | sed \
-		-e "s|https://YOUR-ORG[^ \"]*|$url|" -e "s|pmm_default|$network|" -e "s|localhost/pmm-callgoose:latest|$image|" \
-		-e 's|--cidfile=[^ ]* ||; s|--cgroups=split ||; s|--sdnotify=[^ ]* ||; s| -d | |')
+		-e "s|https://YOUR-ORG[^ \"]*|$url|" -e "s|pmm_default|$network|" -e "s|localhost/pmm-callgoose:[0-9.]*|$image|" \
+		-e 's|--cidfile=[^ ]* ||; s|--cgroups=split ||; s|--sdnotify=[^ ]* ||; s| -d | |; s|--log-driver[= ]journald||')
 	"$work/podman" run -d "${limits[@]}" "${words[@]}" 2>>"$work/log" >/dev/null || { cat "$work/log" >&2; return 1; }
 }
 start() {
@@ -69,7 +71,7 @@ start() {
 	inside health >/dev/null
 	pid=$("$work/podman" inspect --format '{{.State.Pid}}' $name)
 }
-inside() { "$work/podman" exec $name /pmm-callgoose "$@"; }
+inside() { "$work/podman" exec $name pmm-callgoose "$@"; }
 has() { inside status --output json | grep -q "\"$1\": $2,"; }
 
 if [[ $how == unit ]]; then

@@ -37,7 +37,7 @@ start() {
 		-e PMM_CALLGOOSE_CALLGOOSE_TOKEN_FILE=/run/secrets/callgoose-token \
 		-e PMM_CALLGOOSE_INGEST_TOKEN_FILE=/run/secrets/ingest-token $image >/dev/null
 }
-inside() { "${run[@]}" exec $name /pmm-callgoose "$@"; }
+inside() { "${run[@]}" exec $name pmm-callgoose "$@"; }
 ready() {
 	for _ in $(seq 60); do
 		if inside health >/dev/null 2>&1; then return; fi
@@ -49,7 +49,7 @@ ready() {
 
 start
 ready
-echo "proved: it runs as $("${run[@]}" exec $name /pmm-callgoose config show --output json >/dev/null && "${run[@]}" inspect --format '{{.Config.User}}' $name), read-only, no capabilities; health says ok"
+echo "proved: it runs as $("${run[@]}" exec $name pmm-callgoose config show --output json >/dev/null && "${run[@]}" inspect --format '{{.Config.User}}' $name), read-only, no capabilities; health says ok"
 [[ $("${run[@]}" logs $name 2>&1) != *'other users'* ]]
 echo "proved: secrets of root's with mode 0440, as Kubernetes mounts them, are read through its group and not warned about"
 code=$(curl -sS -o /dev/null -w '%{http_code}' -H 'Authorization: Bearer in-token' --data-binary @testdata/webhook/guide-firing.json http://127.0.0.1:24667/v1/webhook)
@@ -59,7 +59,7 @@ inside health >/dev/null
 "${run[@]}" healthcheck run $name
 echo "proved: 202, one event waits for a Callgoose that is down, the image's own health check passes"
 "${run[@]}" kill -s KILL $name >/dev/null
-if "${run[@]}" exec $name /pmm-callgoose health 2>/dev/null; then exit 1; fi
+if "${run[@]}" exec $name pmm-callgoose health 2>/dev/null; then exit 1; fi
 "${run[@]}" rm $name >/dev/null
 start
 ready

@@ -32,7 +32,9 @@ old=${debs[0]} new=${debs[-1]}
 dpkg -i "$old"
 [[ $(systemctl is-enabled pmm-callgoose || true) == disabled && $(property ActiveState) == inactive ]]
 [[ $(stat -c '%a %U' /etc/pmm-callgoose/credentials/ingest-token) == '600 root' ]]
-proved "install: $old, neither enabled nor started, an ingest token made"
+docs=/usr/share/doc/pmm-callgoose
+[[ -s $docs/docs/operate.md && -s $docs/CHANGELOG.md.gz && -s $docs/examples/dashboard.json && -s $docs/examples/terraform/main.tf ]]
+proved "install: $old, neither enabled nor started, an ingest token made, documents and examples"
 
 if systemctl start pmm-callgoose; then false; fi
 systemctl reset-failed pmm-callgoose
@@ -104,8 +106,23 @@ curl -s 'http://127.0.0.1:4670/_fake/incidents?open=1' >incidents
 [[ $(grep -o '"mapped":' incidents | wc -l) == 5 ]]
 proved "Callgoose is back: nothing waits, 6 of 6 delivered, 5 incidents are open there"
 
+property_of() { systemctl show -p "$1" --value "$2"; }
+[[ $(property_of ActiveState pmm-callgoose-credentials.path) == active ]]
+pid=$(property MainPID)
+printf '"quoted"' >/etc/pmm-callgoose/credentials/callgoose-token
+refused() { [[ $(property_of Result pmm-callgoose-credentials.service) == exit-code ]]; }
+until_true refused
+[[ $(property MainPID) == "$pid" ]]
+proved "a secret that serve would refuse: the watching unit fails, the service goes on with the old one"
+printf 'trial-token-2' >/etc/pmm-callgoose/credentials/callgoose-token
+restarted() { [[ $(property MainPID) != "$pid" && $(property ActiveState) == active ]]; }
+until_true restarted
+proved "a changed secret restarts the service by itself"
+
 systemctl reload pmm-callgoose
 systemctl stop pmm-callgoose
+unwatched() { [[ $(property_of ActiveState pmm-callgoose-credentials.path) == inactive ]]; }
+until_true unwatched
 [[ $(property Result) == success ]]
 proved "reload and stop in order"
 

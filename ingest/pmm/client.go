@@ -66,7 +66,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	case u.RawQuery != "" || u.Fragment != "":
 		return nil, errors.New("the URL of PMM holds a ? or #; only https://host is wanted")
 	case cfg.Token == "" && cfg.Basic == "":
-		return nil, errors.New("PMM asks for a token, and none is given: make a service account with the role Admin (PMM 2: an API key) and put its token into a file")
+		return nil, errors.New("PMM asks for a token, and none is given: make a service account with the role Editor, or Viewer to read only (PMM 2: an API key with the role Admin), and put its token into a file")
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 15 * time.Second
@@ -129,9 +129,6 @@ func (c *Client) Host() string {
 	host, _, _ := strings.Cut(rest, "/")
 	return host
 }
-
-// Plain reports whether the token travels in the clear to another machine.
-func (c *Client) Plain() bool { return strings.HasPrefix(c.base, "http://") && !IsLoopback(c.base) }
 
 // IsLoopback reports whether the host of a URL is this machine, from the point of
 // view of whoever uses the URL.
@@ -235,7 +232,9 @@ type request struct {
 	editable bool
 	secrets  []string // what the body holds and no error may repeat
 	out      any      // what the JSON of the answer goes to; nil = ignored
-	header   *http.Header
+	// stream reads the answer piece by piece instead; it may be maxListing long.
+	stream func(*json.Decoder) error
+	header *http.Header
 }
 
 // maxAnswer is more than any list of contact points or tree of policies.
@@ -275,15 +274,21 @@ func (c *Client) do(ctx context.Context, r request) error {
 		return fail(0, "%s", c.why(ctx, err))
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if r.header != nil {
 		*r.header = resp.Header
 	}
+	if r.stream != nil && resp.StatusCode == http.StatusOK {
+		if err := streamed(resp.Body, r.stream); err != nil {
+			return fail(resp.StatusCode, "%s", innermost(err))
+		}
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch status := resp.StatusCode; {
 	case status >= 300 && status < 400:
 		return fail(status, "PMM answered with a redirect to %s; is this the address of PMM itself, with https?", target(resp.Header.Get("Location")))
 	case status < 200 || status > 299:
-		return fail(status, "PMM answered %d %s%s", status, http.StatusText(status), advice(status, said(body, secrets)))
+		return fail(status, "PMM answered %d %s%s", status, http.StatusText(status), advice(status, body, said(body, secrets)))
 	case err != nil:
 		return fail(status, "the answer of PMM broke off: %s", innermost(err))
 	case len(body) > maxAnswer:
@@ -336,18 +341,30 @@ func said(body []byte, secrets []string) string {
 	return oneLine(hide(html.UnescapeString(anyTag.ReplaceAllString(text, " ")), secrets))
 }
 
-// advice is what to do about a refusal.
-func advice(status int, text string) string {
+// advice is what to do about a refusal. body is the answer, text what it says.
+//
+// The permissions that Grafana 12 names to a Viewer hold the word "provenance"
+// themselves (alert.provisioning.provenance:write), so what says "Permissions
+// needed" is about the role, whatever else it says. An Editor may do all that setup
+// does since Grafana 11 (grafana/grafana PR 85022), and a Viewer may read; before,
+// the whole API was for the Admin (PR 50366).
+func advice(status int, body []byte, text string) string {
+	var a struct{ MessageID string }
+	_ = json.Unmarshal(body, &a)
 	if text != "" {
 		text = ": " + text
 	}
 	switch {
 	case status == http.StatusUnauthorized:
 		return text + " (the token or password is not accepted: wrong, expired, or of another PMM)"
-	case strings.Contains(strings.ToLower(text), "provenance"):
+	case status == http.StatusForbidden && strings.Contains(text, "Permissions needed"):
+		return text + " (the role of the service account does not allow it: setup pmm needs Editor, in PMM 2 Admin; Viewer is enough for --dry-run, doctor and reconcile)"
+	case a.MessageID == "alerting.notifications.invalidProvenance", a.MessageID == "" && strings.Contains(text, "provenance"):
 		return text + " (it was made from a file or by another tool, which has to change it)"
 	case status == http.StatusForbidden:
-		return text + " (the service account needs the role Admin)"
+		return text + " (the service account needs the role Editor, in PMM 2 Admin)"
+	case a.MessageID == configMissing:
+		return text + " (Grafana makes the alerting configuration of a new organisation within a minute; try again)"
 	case status == http.StatusNotFound:
 		return text + " (is this the address of PMM itself, and is alerting switched on in its settings?)"
 	case status == http.StatusServiceUnavailable, status == http.StatusBadGateway, status == http.StatusGatewayTimeout:
@@ -355,6 +372,10 @@ func advice(status int, text string) string {
 	}
 	return text
 }
+
+// configMissing is what a new organisation answers with 500 until its Alertmanager
+// is there (grafana/grafana:pkg/services/ngalert/notifier/legacy_storage/errors.go).
+const configMissing = "alerting.notification.configMissing"
 
 // why takes an error of the transport apart. None of its texts holds a header.
 func (c *Client) why(ctx context.Context, err error) string {

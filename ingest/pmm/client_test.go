@@ -49,7 +49,7 @@ func TestErrorsSayTheWayOutAndNoSecret(t *testing.T) {
 			fmt.Fprintf(w, `{"message":%q}`, "you sent "+r.Header.Get("Authorization")+" \x1b[31m\n and "+ingestToken)
 		}
 	}
-	fake := pmmtest.New(pmmtest.Config{Viewer: "glsa_v1ewer-t0ken"})
+	fake := pmmtest.New(pmmtest.Config{None: "glsa_n0body-t0ken"})
 	maintenance := pmmtest.New(pmmtest.Config{})
 	maintenance.Page(http.StatusServiceUnavailable)
 	for name, c := range map[string]struct {
@@ -58,7 +58,7 @@ func TestErrorsSayTheWayOutAndNoSecret(t *testing.T) {
 		want    string
 	}{
 		"wrong token":  {fake, "glsa_wr0ng-t0ken", "read the version of PMM: PMM answered 401 Unauthorized: Invalid API key (the token or password is not accepted"},
-		"viewer":       {fake, "glsa_v1ewer-t0ken", "the service account needs the role Admin"},
+		"no role":      {fake, "glsa_n0body-t0ken", "setup pmm needs Editor, in PMM 2 Admin"},
 		"maintenance":  {maintenance, pmmtest.Token, "PMM answered 503 Service Unavailable: 503 Service Unavailable (PMM is starting"},
 		"echo":         {echo(500, "application/json"), "glsa_ech0-t0ken", "you sent Bearer [redacted]"},
 		"a list":       {echo(200, "application/json"), "glsa_ech0-t0ken", "notification policies"},
@@ -253,14 +253,13 @@ func TestProxyIsHonoured(t *testing.T) {
 	}
 }
 
-func TestPlainAndLoopback(t *testing.T) {
-	for u, plain := range map[string]bool{
-		"http://127.0.0.1:8080": false, "http://[::1]": false, "http://localhost": false, "http://a.localhost.": false,
-		"https://pmm": false, "http://pmm:8080": true, "http://127.0.0.1.example.net": true,
+func TestLoopback(t *testing.T) {
+	for u, want := range map[string]bool{
+		"http://127.0.0.1:8080": true, "http://[::1]": true, "http://localhost": true, "https://a.localhost.": true,
+		"http://pmm:8080": false, "http://127.0.0.1.example.net": false,
 	} {
-		c, err := NewClient(ClientConfig{URL: u, Token: "t0ken"})
-		if err != nil || c.Plain() != plain {
-			t.Errorf("%s is plain: %v (%v)", u, !plain, err)
+		if IsLoopback(u) != want {
+			t.Errorf("%s is this machine: %v", u, !want)
 		}
 	}
 }

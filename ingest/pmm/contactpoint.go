@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // DefaultName is what our contact point is called unless told otherwise.
@@ -22,6 +23,7 @@ const DefaultName = "Callgoose SQIBS"
 const (
 	contactPoints = "/graph/api/v1/provisioning/contact-points"
 	policies      = "/graph/api/v1/provisioning/policies"
+	alertRules    = "/graph/api/v1/provisioning/alert-rules"
 
 	// redacted is what Grafana shows in place of a secret
 	// (pkg/services/ngalert/api/tooling/definitions, RedactedValue). Only a person
@@ -270,13 +272,61 @@ func (c *Client) plan(ctx context.Context, w Want, v Version) (*Plan, error) {
 	if err := p.planRoutes(w); err != nil {
 		return nil, err
 	}
+	if _, passing, err := c.rulesNaming(ctx, w.Name); err != nil {
+		p.note("whether alert rules name a contact point of their own could not be read; those that do pass by the notification policies and are not sent here")
+	} else if len(passing) > 0 {
+		p.note("%s: they pass by the notification policies and are not sent here", countRules(passing, "a contact point of their own"))
+	}
 	p.notice(w)
 	return p, nil
 }
 
+// rulesNaming finds the alert rules that name a contact point themselves, and so pass
+// by the policies: the one with that name, or another. That exists since Grafana 10.4.
+func (c *Client) rulesNaming(ctx context.Context, name string) (this, other []string, err error) {
+	var list []struct {
+		Title    string
+		Settings *struct{ Receiver string } `json:"notification_settings"`
+	}
+	if err := c.do(ctx, request{doing: "read the alert rules", path: alertRules, out: &list}); err != nil {
+		return nil, nil, err
+	}
+	for _, r := range list {
+		switch {
+		case r.Settings == nil || r.Settings.Receiver == "":
+		case r.Settings.Receiver == name:
+			this = append(this, oneLine(r.Title))
+		default:
+			other = append(other, oneLine(r.Title))
+		}
+	}
+	return this, other, nil
+}
+
+// countRules is a sentence about rules: how many, and the first of them.
+func countRules(titles []string, what string) string {
+	const most = 5
+	text := fmt.Sprintf("%d alert rules name %s (", len(titles), what)
+	if len(titles) == 1 {
+		text = "1 alert rule names " + what + " ("
+	}
+	text += strings.Join(titles[:min(len(titles), most)], ", ")
+	if len(titles) > most {
+		text += ", …"
+	}
+	return text + ")"
+}
+
+func (p *Plan) note(format string, args ...any) {
+	p.Notes = append(p.Notes, fmt.Sprintf(format, args...))
+}
+
 // notice adds what is worth knowing though nothing has to change for it.
 func (p *Plan) notice(w Want) {
-	note := func(format string, args ...any) { p.Notes = append(p.Notes, fmt.Sprintf(format, args...)) }
+	note := p.note
+	for _, other := range p.state.straight() {
+		note("contact point %q posts straight to Callgoose: alerts that go there and here are two incidents; take one of the two away", other)
+	}
 	u, err := url.Parse(w.URL)
 	if err != nil {
 		return
@@ -293,6 +343,26 @@ func (p *Plan) notice(w Want) {
 	if w.Token == "" && w.Basic == "" && w.HMACSecret == "" {
 		note("no credentials: serve has to run without ingest secrets; name them here as serve gets them (--ingest-token-file)")
 	}
+}
+
+// straight are the webhooks that post to Callgoose without us, as the Callgoose guide
+// for Percona sets them up.
+func (s *state) straight() []string {
+	var names []string
+	for _, p := range s.points {
+		u, err := url.Parse(p.settings.text("url"))
+		if err == nil && p.text("type") == "webhook" && strings.Contains(strings.ToLower(u.Hostname()), "callgoose.com") && !webhookPath.MatchString(u.Path) {
+			names = append(names, p.name())
+		}
+	}
+	return names
+}
+
+// tellsNobody reports whether no integration has the default contact point's name. A
+// fresh Grafana 12.4 has "empty" there: nothing is taken away from it.
+func (s *state) tellsNobody() bool {
+	root := s.tree.root.text("receiver")
+	return !slices.ContainsFunc(s.points, func(p *point) bool { return p.name() == root })
 }
 
 var webhookPath = regexp.MustCompile(`/v1/webhook(/[a-z0-9-]{1,16})?/?$`)
@@ -510,9 +580,8 @@ func (p *Plan) planRoutes(w Want) error {
 	if main == nil {
 		main, front, changed = newRoute(w.Name, w.Matchers), true, true
 		step.Action = Create
-		step.Fields = []Edit{{"matches", "", describe(w.Matchers)}, {"continue", "", "true"}, {"group_by", "", "grafana_folder, alertname"}, {"group_wait, group_interval, repeat_interval", "", "10s, 1m, 4h"}}
+		step.Fields = []Edit{{"matches", "", describe(w.Matchers)}, {"continue", "", "true"}, {"group_by", "", "grafana_folder, alertname"}, {"group_wait, group_interval, repeat_interval", "", "10s, 1m, " + repeatInterval}}
 		step.Why = "first among the routes; it continues, so those after it get what they got"
-		p.Notes = append(p.Notes, "alert rules that name a contact point of their own pass by the notification policies: they are not sent here")
 	} else {
 		if w.Matchers == nil && len(main.matchers) > 0 {
 			w.Matchers = main.matchers
@@ -546,35 +615,13 @@ func (p *Plan) planRoutes(w Want) error {
 		}
 	}
 	p.Steps = append(p.Steps, step)
+	p.timing(main)
 
-	terms, err := defaults(slices.DeleteFunc(slices.Clone(others), isOurs(p.state.points)))
+	terms, enough, err := p.planDefaults(w, oldDefaults, others)
 	if err != nil {
 		return err
 	}
-	last := Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Keep}
-	if last.Name == w.Name {
-		terms = nil // to ourselves there is nothing to give back
-	}
-	// More than needed is left alone: to take it away would silence somebody now.
-	enough := covered(terms, oldDefaults)
-	if enough {
-		if len(oldDefaults) == 0 {
-			last.Why = "not needed: a route that takes every alert is there, so nothing falls to the default contact point"
-			if last.Name == w.Name {
-				last.Why = "not needed: the default contact point is this one"
-			}
-		}
-	} else {
-		last.Action, changed = Create, true
-		if len(oldDefaults) > 0 {
-			last.Action = Change
-		}
-		for _, t := range terms {
-			last.Fields = append(last.Fields, Edit{"matches", "", describe(t) + " (" + mark.Name + " is our mark, true of every alert)"})
-		}
-		last.Why = "Grafana gives the default contact point only what no route takes, and ours takes alerts; this one, last, gives it back what it had. What is firing now may be notified once more there"
-	}
-	p.Steps = append(p.Steps, last)
+	changed = changed || !enough
 	p.keepOthers(others)
 	if !changed {
 		return nil
@@ -600,9 +647,61 @@ func (p *Plan) planRoutes(w Want) error {
 	return nil
 }
 
+// planDefaults finds the default routes that are needed, and whether those that are
+// there are enough.
+func (p *Plan) planDefaults(w Want, oldDefaults, others []*route) (terms [][]Matcher, enough bool, err error) {
+	terms, err = defaults(slices.DeleteFunc(slices.Clone(others), isOurs(p.state.points)))
+	if err != nil {
+		return nil, false, err
+	}
+	last := Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Keep}
+	if last.Name == w.Name || p.state.tellsNobody() {
+		terms = nil // to ourselves, or to nobody, there is nothing to give back
+	}
+	// More than needed is left alone: to take it away would silence somebody now.
+	enough = covered(terms, oldDefaults)
+	if enough {
+		if len(oldDefaults) == 0 {
+			last.Why = "not needed: a route that takes every alert is there, so nothing falls to the default contact point"
+			if last.Name == w.Name {
+				last.Why = "not needed: the default contact point is this one"
+			} else if p.state.tellsNobody() {
+				last.Why = "not needed: the default contact point has no integrations, so it tells nobody"
+			}
+		}
+	} else {
+		last.Action = Create
+		if len(oldDefaults) > 0 {
+			last.Action = Change
+		}
+		for _, t := range terms {
+			last.Fields = append(last.Fields, Edit{"matches", "", describe(t) + " (" + mark.Name + " is our mark, true of every alert)"})
+		}
+		last.Why = "Grafana gives the default contact point only what no route takes, and ours takes alerts; this one, last, gives it back what it had. What is firing now may be notified once more there"
+	}
+	p.Steps = append(p.Steps, last)
+	return terms, enough, nil
+}
+
 func (p *Plan) keepOthers(others []*route) {
+	ours := isOurs(p.state.points)
 	for _, r := range others {
-		p.Steps = append(p.Steps, Step{Object: "route", Name: r.label(), Action: Keep, Why: "not ours"})
+		why := "not ours"
+		if ours(r) {
+			why = "made here too, for another contact point"
+		}
+		p.Steps = append(p.Steps, Step{Object: "route", Name: r.label(), Action: Keep, Why: why})
+	}
+}
+
+// timing notes where the timing of our route, which is its owner's to choose, hurts.
+func (p *Plan) timing(main *route) {
+	t := rootTiming.below(p.state.tree.root).below(main)
+	if d, ok := duration(t.interval); ok && d < time.Minute {
+		p.note("the route has a group interval of %s: PMM gives up on our answer after so long (at least 10s), and a late answer makes both sides disagree; 1m is right", t.interval)
+	}
+	if d, ok := duration(t.repeat); ok && d > 30*time.Minute {
+		p.note("the route has a repeat interval of %s: so long PMM says nothing of an alert whose notification was lost; %s is right, and repetitions are not sent on", t.repeat, repeatInterval)
 	}
 }
 
@@ -657,6 +756,13 @@ func (c *Client) planRemoval(ctx context.Context, w Want, v Version) (*Plan, err
 	}
 	if err := p.inUse(w.Name, point, main, others); err != nil {
 		return nil, err
+	}
+	naming, _, err := c.rulesNaming(ctx, w.Name)
+	switch {
+	case err != nil:
+		p.note("whether alert rules name this contact point could not be read: %s", err)
+	case len(naming) > 0 && point != nil: // Grafana would refuse it, when the routes are gone already
+		return nil, fmt.Errorf("%s; give them another one first", countRules(naming, strconv.Quote(w.Name)+" as their contact point"))
 	}
 	if len(defaultRoutes) > 0 && slices.ContainsFunc(others, isOurs(p.state.points)) {
 		// Another contact point made here is still in use, and needs them too.

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pmm-callgoose/ingest/pmm/pmmtest"
 )
@@ -61,7 +62,7 @@ func remove(t *testing.T, c *Client, name string) {
 func actions(p *Plan) string {
 	var parts []string
 	for _, s := range p.Steps {
-		if s.Why != "not ours" {
+		if s.Why != "not ours" && !strings.HasPrefix(s.Why, "made here too") {
 			parts = append(parts, s.Object+" "+string(s.Action))
 		}
 	}
@@ -98,7 +99,7 @@ func TestSetupMakesAContactPointThatLosesNothing(t *testing.T) {
 		t.Errorf("the credentials stored are %q", s)
 	}
 	wantTree := `{"group_by":["grafana_folder","alertname"],"receiver":"grafana-default-email","routes":[` +
-		`{"continue":true,"group_by":["grafana_folder","alertname"],"group_interval":"1m","group_wait":"10s","receiver":"Callgoose SQIBS","repeat_interval":"4h"},` +
+		`{"continue":true,"group_by":["grafana_folder","alertname"],"group_interval":"1m","group_wait":"10s","receiver":"Callgoose SQIBS","repeat_interval":"15m"},` +
 		`{"continue":true,"object_matchers":[["pmm_callgoose_route","!=","default"]]}]}`
 	if f.Tree() != wantTree {
 		t.Errorf("the policies are\n%s, want\n%s", f.Tree(), wantTree)
@@ -607,6 +608,7 @@ func forAlertmanager(r map[string]any) {
 func TestUnknownMembersAreWrittenBackAsTheyWere(t *testing.T) {
 	const theirs = `{ "receiver":"X", "matchers":["a=b"],  "n":1.50, "s":"<&\u00e9>", "active_time_intervals" : null}`
 	f := pmmtest.New(pmmtest.Config{})
+	f.AddPoint(`{"uid":"d","name":"D","type":"email","settings":{}}`)
 	var put []byte
 	c, err := NewClient(ClientConfig{URL: "http://pmm", Token: pmmtest.Token, Transport: roundTrip(func(r *http.Request) *http.Response {
 		w := httptest.NewRecorder()
@@ -734,7 +736,7 @@ func TestInspect(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, _ := json.Marshal(look)
-	wanted := `{"pmm":{"version":"3.8.0","grafana":"12.4.1"},"webhooks":[{"uid":"hand","name":"By hand","ours":false,"type":"webhook","url":"http://localhost:4667/v1/webhook/pmm-1","loopback":true,"method":"POST","max_alerts":5,"no_resolved":true,"credentials":["basic","hmac"],"hmac_header":"X-Grafana-Alerting-Signature","custom_payload":true,"provenance":"","routes":[{"matches":["severity=\"critical\""],"continue":true,"behind":"\"Other\" (team=\"x\")","muted":true}],"default":false}],"default_contact_point":"grafana-default-email","silenced":false}`
+	wanted := `{"pmm":{"version":"3.8.0","grafana":"12.4.1"},"webhooks":[{"uid":"hand","name":"By hand","ours":false,"type":"webhook","url":"http://localhost:4667/v1/webhook/pmm-1","loopback":true,"method":"POST","max_alerts":5,"no_resolved":true,"credentials":["basic","hmac"],"hmac_header":"X-Grafana-Alerting-Signature","custom_payload":true,"provenance":"","routes":[{"matches":["severity=\"critical\""],"continue":true,"behind":"\"Other\" (team=\"x\")","muted":true,"group_interval":"5m","repeat_interval":"4h"}],"default":false}],"default_contact_point":"grafana-default-email","silenced":false}`
 	if string(got) != wanted {
 		t.Errorf("inspected:\n%s, want\n%s", got, wanted)
 	}
@@ -783,5 +785,83 @@ func TestMatchers(t *testing.T) {
 		if err == nil && m.String() != wanted || err != nil && wanted != "" {
 			t.Errorf("%s is %s (%v), want %s", text, m, err, wanted)
 		}
+	}
+}
+
+// A fresh Grafana 12.4 has "empty" as default contact point, which tells nobody.
+func TestNothingIsGivenBackToADefaultContactPointThatTellsNobody(t *testing.T) {
+	f, c := start(t, pmmtest.Config{})
+	f.SetTree(`{"receiver":"empty","group_by":["grafana_folder","alertname"]}`)
+	if got := actions(setup(t, c, want())); got != "contact point create, route create, default route keep" {
+		t.Errorf("the plan was %s", got)
+	}
+	if look, err := c.Inspect(t.Context(), ""); err != nil || look.Silenced {
+		t.Errorf("it counts as silenced: %v", err)
+	}
+	// Once it is a real one, it gets what it had.
+	f.AddPoint(`{"uid":"e","name":"empty","type":"email","settings":{}}`)
+	if got := actions(setup(t, c, want())); got != "contact point keep, route keep, default route create" {
+		t.Errorf("the plan was %s", got)
+	}
+}
+
+func TestARemovalThatARuleForbidsChangesNothing(t *testing.T) {
+	f, c := start(t, pmmtest.Config{})
+	setup(t, c, want())
+	f.World.AddRule(pmmtest.Rule{UID: "r1", Title: "Own way", Folder: "f", Interval: time.Minute, Receiver: DefaultName})
+	before := len(f.Writes())
+	_, err := c.PlanRemoval(t.Context(), "")
+	if err == nil || !strings.Contains(err.Error(), "Own way") || len(f.Writes()) != before {
+		t.Errorf("the removal said %v", err)
+	}
+}
+
+func TestThePlanNotesWhatPassesUsByAndWhatComesTwice(t *testing.T) {
+	f, c := start(t, pmmtest.Config{})
+	f.World.AddRule(pmmtest.Rule{UID: "r1", Title: "Elsewhere", Folder: "f", Interval: time.Minute, Receiver: "grafana-default-email"})
+	f.AddPoint(`{"uid":"g","name":"By the guide","type":"webhook","settings":{"url":"https://in.callgoose.com/v1/process?token=x"}}`)
+	f.AddPoint(`{"uid":"callgoose-b","name":"Callgoose B","type":"webhook","settings":{"url":"http://x/v1/webhook"}}`)
+	f.SetTree(`{"receiver":"grafana-default-email","repeat_interval":"4h","routes":[{"receiver":"Callgoose SQIBS","continue":true,"group_interval":"10s"},{"receiver":"Callgoose B","continue":true}]}`)
+	p, err := c.Plan(t.Context(), want())
+	if err != nil {
+		t.Fatal(err)
+	}
+	notes := strings.Join(p.Notes, "\n")
+	for _, word := range []string{"1 alert rule names", "Elsewhere", `"By the guide" posts straight to Callgoose`, "group interval of 10s", "repeat interval of 4h"} {
+		if !strings.Contains(notes, word) {
+			t.Errorf("the notes do not say %q:\n%s", word, notes)
+		}
+	}
+	if strings.Contains(notes, "token=") {
+		t.Errorf("the notes hold a secret: %s", notes)
+	}
+	if !slices.ContainsFunc(p.Steps, func(s Step) bool { return strings.HasPrefix(s.Why, "made here too") }) {
+		t.Errorf("a second contact point of ours is not known: %+v", p.Steps)
+	}
+}
+
+func TestWhoMayDoWhat(t *testing.T) {
+	cfg := pmmtest.Config{Editor: "glsa_ed1tor", Viewer: "glsa_v1ewer", None: "glsa_n0body"}
+	as := func(f *pmmtest.Fake, token string) *Client {
+		c, err := NewClient(ClientConfig{URL: "http://pmm", Token: token, Transport: f})
+		must(t, err)
+		return c
+	}
+	f := pmmtest.New(cfg)
+	plan, err := as(f, cfg.Viewer).Plan(t.Context(), want())
+	must(t, err) // a Viewer may look
+	err = as(f, cfg.Viewer).Apply(t.Context(), plan)
+	if err == nil || !strings.Contains(err.Error(), "setup pmm needs Editor") || strings.Contains(err.Error(), "made from a file") {
+		t.Errorf("a Viewer that writes is told %v", err)
+	}
+	plan, err = as(f, cfg.Editor).Plan(t.Context(), want())
+	must(t, err)
+	must(t, as(f, cfg.Editor).Apply(t.Context(), plan))
+	if _, err := as(f, cfg.None).Plan(t.Context(), want()); err == nil || !strings.Contains(err.Error(), "Viewer is enough for --dry-run") {
+		t.Errorf("who has no role is told %v", err)
+	}
+	f.Unconfigured(1)
+	if _, err := as(f, cfg.Editor).Plan(t.Context(), want()); err == nil || !strings.Contains(err.Error(), "new organisation within a minute; try again") {
+		t.Errorf("a new organisation says %v", err)
 	}
 }

@@ -35,6 +35,14 @@
 // If the process dies between the two writes, there is a contact point without a
 // route, or after a removal one that no route needs: the next run does the rest.
 //
+// # Looking
+//
+//	alerts ─▶ rules ─▶ policies or contact points ─▶ alerts again ─▶ [View], whole or an error
+//
+// [Viewer.Read] says what PMM holds to be firing, from two parts of Grafana that can be
+// wrong apart; see views.go for what each is worth. [FiringNotification] and
+// [RecoveryNotification] make the webhook that PMM should have sent.
+//
 // No part of the package starts goroutines.
 //
 // # Versions

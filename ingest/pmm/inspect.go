@@ -53,6 +53,9 @@ type Lead struct {
 	Behind string `json:"behind,omitempty"`
 	// Muted: time intervals silence it at times.
 	Muted bool `json:"muted"`
+	// GroupInterval and RepeatInterval, its own or inherited.
+	GroupInterval  string `json:"group_interval"`
+	RepeatInterval string `json:"repeat_interval"`
 }
 
 // Look is what PMM says about itself and about the way to us.
@@ -66,6 +69,13 @@ type Look struct {
 	// Silenced: a route of ours takes what fell to the default contact point, and
 	// no default route gives it back. Setup mends that.
 	Silenced bool `json:"silenced"`
+	// Straight are contact points that post to Callgoose without us.
+	Straight []string `json:"straight,omitempty"`
+	// Passing are the titles of alert rules that name another contact point themselves,
+	// so that they do not come here.
+	Passing []string `json:"passing,omitempty"`
+	// Attempt is how PMM fared with the contact point asked for. nil = unknown.
+	Attempt *ContactState `json:"attempt,omitempty"`
 }
 
 // Inspect reads the versions, the contact points and the policies, and changes
@@ -104,7 +114,17 @@ func (c *Client) Inspect(ctx context.Context, name string) (Look, error) {
 	}
 	if slices.ContainsFunc(s.tree.routes, ours) {
 		terms, err := defaults(others)
-		look.Silenced = err == nil && !covered(terms, defaultRoutes)
+		look.Silenced = err == nil && !s.tellsNobody() && !covered(terms, defaultRoutes)
+	}
+	look.Straight = s.straight()
+	// Neither is worth failing for: older versions do not tell, or not everybody.
+	if _, passing, err := c.rulesNaming(ctx, name); err == nil {
+		look.Passing = passing
+	}
+	if states, err := c.ContactStates(ctx); err == nil {
+		if a, ok := states[name]; ok {
+			look.Attempt = &a
+		}
 	}
 	return look, nil
 }
@@ -133,20 +153,20 @@ func (p *point) webhook(t *tree) Webhook {
 		w.Credentials = append(w.Credentials, "hmac")
 		w.HMACHeader, w.HMACTimestampHeader = h.Header, h.TimestampHeader
 	}
-	leads(t.root, p.name(), t.root.text("receiver"), nil, "", func(l Lead) { w.Routes = append(w.Routes, l) })
+	leads(t.root, p.name(), rootTiming.below(t.root), nil, "", func(l Lead) { w.Routes = append(w.Routes, l) })
 	return w
 }
 
 // leads finds the routes below r whose receiver, named or inherited, is the given
 // one. The root itself is not among them.
-func leads(r *route, receiver, inherited string, above []Matcher, behind string, found func(Lead)) {
+func leads(r *route, receiver string, inherited timing, above []Matcher, behind string, found func(Lead)) {
 	for _, c := range r.children {
-		own := cmp.Or(c.text("receiver"), inherited)
+		own := inherited.below(c)
 		all := slices.Concat(above, c.matchers)
-		if own == receiver {
+		if own.receiver == receiver {
 			l := Lead{
 				Matches: []string{}, Continue: c.flag("continue"), Behind: behind,
-				Muted: c.filled("mute_time_intervals") || c.filled("active_time_intervals"),
+				Muted: c.muted(), GroupInterval: own.interval, RepeatInterval: own.repeat,
 			}
 			for _, m := range sorted(all) {
 				if m != mark {

@@ -20,6 +20,7 @@ type Status struct {
 	Dead       int64 `json:"dead"`
 	Suppressed int64 `json:"suppressed"`
 	Collapsed  int64 `json:"collapsed"`
+	Unknown    int64 `json:"unknown"` // settled before the ledger was rebuilt
 
 	Notifications    int64            `json:"notifications"`
 	Alerts           int64            `json:"alerts"`

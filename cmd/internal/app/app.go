@@ -86,7 +86,7 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	var err error
 	a.handler, err = ingest.New(ingest.Config{
 		Publisher: a, Token: ask(cfg.IngestToken), Basic: ask(cfg.IngestBasicAuth), HMACSecret: ask(cfg.IngestHMACSecret),
-		HMACTimestampHeader: cfg.IngestHMACTimestampHeader, Loopback: !config.BeyondLoopback(cfg.Listen), MaxBody: cfg.MaxBody, Logger: opts.Logger,
+		HMACTimestampHeader: cfg.IngestHMACTimestampHeader, Loopback: !opts.NoListen && !config.BeyondLoopback(cfg.Listen), MaxBody: cfg.MaxBody, Logger: opts.Logger,
 		Observer: opts.metrics,
 	})
 	return a, err

@@ -409,15 +409,21 @@ func TestAnOutageThatAnswersCostsFewRequests(t *testing.T) {
 	}
 }
 
-// A start in an outage says so at once, before anything was read back.
-func TestTheStateIsThereFromTheStart(t *testing.T) {
+// What was known of Callgoose before a start is from before it: the first probe says
+// what is.
+func TestAStartRemembersNothingOfCallgoose(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		r.net.Refuse(true)
 		r.accept(group(mysqlDown(1, "firing", time.Now())))
 		time.Sleep(time.Minute)
 		r.restart()
-		if s := r.status(); s.Callgoose.State != "down" || s.Callgoose.LastError == "" || s.Queued != 1 {
+		at := time.Now()
+		if s := r.status(); s.Callgoose.State != "unknown" && s.Callgoose.Since.Before(at) {
 			t.Errorf("%+v", s)
+		}
+		time.Sleep(time.Minute)
+		if s := r.status(); s.Callgoose.State != "down" || s.Callgoose.LastError == "" || s.Queued != 1 {
+			t.Errorf("after a probe: %+v", s)
 		}
 		r.net.Refuse(false)
 		r.settle()
@@ -462,9 +468,11 @@ func TestTheLedgerIsRebuilt(t *testing.T) {
 		}
 		r.net.Refuse(false)
 		r.settle()
-		r.accept(group(mysqlDown(2, "firing", start), mysqlDown(3, "firing", start))) // a repeat
-		s := r.settle()
-		if s.SuppressedReason["repeat"] != 2 {
+		for range 2 { // whether Callgoose has 2 is not known: its first repeat goes out
+			r.accept(group(mysqlDown(2, "firing", start), mysqlDown(3, "firing", start)))
+			r.settle()
+		}
+		if s := r.status(); s.SuppressedReason["repeat"] != 3 || s.Unknown != 1 {
 			t.Errorf("open episodes were forgotten: %+v", s)
 		}
 		for key, got := range r.statuses() {
@@ -472,7 +480,7 @@ func TestTheLedgerIsRebuilt(t *testing.T) {
 				t.Errorf("%s got %v", key, got)
 			}
 		}
-		if !strings.Contains(r.logs.String(), "the ledger's file is new") {
+		if !strings.Contains(r.logs.String(), "the ledger is new") {
 			t.Error("nobody was told what is gone")
 		}
 	})
@@ -506,7 +514,7 @@ func TestAFullStoreIsAnsweredWith503(t *testing.T) {
 			}
 			break
 		}
-		if accepted == 0 || accepted > 100 {
+		if accepted == 0 || accepted > 300 {
 			t.Fatalf("%d were accepted", accepted)
 		}
 		r.net.Refuse(false)
@@ -531,8 +539,8 @@ func TestAnUnusableMemberIsKeptAndTheOthersGoOn(t *testing.T) {
 	})
 }
 
-// Retention removes what is settled, never what waits, and forgets no open
-// episode, not even when the ledger has to be rebuilt afterwards.
+// Retention removes what is settled, never what is waiting, and forgets no open
+// episode.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(c *config.Config) { c.Retention = 24 * time.Hour }, func(r *rig) {
@@ -571,8 +579,9 @@ func TestRetention(t *testing.T) {
 		r.start()
 		r.net.Refuse(false)
 		r.settle()
+		// Ledger and notification are gone: PMM's word opens it again, and closes it.
 		r.accept(group(mysqlDown(1, "firing", start)))
-		if s := r.settle(); s.SuppressedReason["repeat"] != 1 {
+		if s := r.settle(); len(r.fake.Open()) != 1 {
 			t.Errorf("the open episode was forgotten: %+v", s)
 		}
 		r.accept(group(mysqlDown(1, "resolved", start)))
@@ -694,15 +703,20 @@ func TestDroppingAndReplayingTakeExactlyWhatWasNamed(t *testing.T) {
 		ctx := context.Background()
 		r.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Status, Status: 422})
 		for i := range 5 {
+			if i == 3 { // five in a row of different keys would be Callgoose's fault, not theirs
+				r.fake.FailNext(1, callgoosetest.Failure{})
+				r.accept(group(mysqlDown(99, "resolved", time.Now())))
+				time.Sleep(time.Second)
+			}
 			r.accept(group(mysqlDown(i, "firing", time.Now())))
 			time.Sleep(time.Second)
 		}
 		r.settle()
-		dead := r.events(event.Filter{OldestFirst: true})
+		dead := r.events(event.Filter{OldestFirst: true, Outcomes: []event.Outcome{event.Dead}})
 		if n, err := r.app.DropDeadLetters(ctx, admin.DropRequest{Filter: event.Filter{OldestFirst: true}, Limit: 2}); n.Events != 2 || err != nil {
 			t.Errorf("dropped %+v of 2, %v", n, err)
 		}
-		if left := r.events(event.Filter{OldestFirst: true}); len(left) != 3 || left[0].ID != dead[2].ID {
+		if left := r.events(event.Filter{OldestFirst: true, Outcomes: []event.Outcome{event.Dead}}); len(left) != 3 || left[0].ID != dead[2].ID {
 			t.Errorf("left are %d", len(left))
 		}
 		wrong := event.Filter{IDs: []string{dead[3].ID, "no-such-id"}, OldestFirst: true}
@@ -713,7 +727,7 @@ func TestDroppingAndReplayingTakeExactlyWhatWasNamed(t *testing.T) {
 			t.Errorf("replay %+v, %v", p, err)
 		}
 		var lines []string
-		if err := r.app.Export(ctx, admin.KindEvent, event.Filter{OldestFirst: true}, 2, func(c admin.Carried) error {
+		if err := r.app.Export(ctx, admin.KindEvent, event.Filter{OldestFirst: true, Outcomes: []event.Outcome{event.Dead}}, 2, func(c admin.Carried) error {
 			lines = append(lines, c.ID)
 			return nil
 		}); err != nil || !slices.Equal(lines, []string{dead[2].ID, dead[3].ID}) {
@@ -759,6 +773,7 @@ func TestCollapseLeavesTheTestButtonAlone(t *testing.T) {
 		}
 		r.net.Refuse(true)
 		r.accept(bytes.ReplaceAll(webhook(t, "grafana-test-button.json"), []byte("09:33:55"), []byte("10:33:55")))
+		time.Sleep(time.Minute)
 		start := time.Now()
 		r.accept(group(mysqlDown(1, "firing", start)))
 		r.accept(group(mysqlDown(1, "resolved", start)))

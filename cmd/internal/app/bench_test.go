@@ -29,7 +29,6 @@ import (
 //
 //	discard   the same server, throwing the body away
 //	fsync     the same handler, appending to a file, one fsync for each webhook
-//	alone     the same handler and queue, one message and so one fsync for each webhook
 //	durable   the same handler, the real queue
 //
 // The ratios within one run are what counts.
@@ -37,7 +36,7 @@ func BenchmarkIntake(b *testing.B) {
 	for _, kind := range []string{"10KB", "5KB"} {
 		bodies := benchBodies(b, kind)
 		for _, connections := range []int{1, 64} {
-			for _, name := range []string{"discard", "fsync", "alone", "durable"} {
+			for _, name := range []string{"discard", "fsync", "durable"} {
 				b.Run(fmt.Sprintf("body=%s/connections=%d/%s", kind, connections, name), func(b *testing.B) {
 					var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						_, _ = io.Copy(io.Discard, r.Body)
@@ -95,10 +94,7 @@ func benchHandler(b *testing.B, name string) http.Handler {
 				b.ReportMetric(float64(b.N)/float64(n), "webhooks/commit")
 			}
 		})
-		p = queued(q.PublishNotification)
-		if name == "alone" {
-			p = queued(q.PublishAlone)
-		}
+		p = queued(q.Publish)
 	}
 	h, err := ingest.New(ingest.Config{Publisher: p, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -107,10 +103,11 @@ func benchHandler(b *testing.B, name string) http.Handler {
 	return h
 }
 
-type queued func(context.Context, event.Notification) (string, error)
+type queued func(context.Context, event.Notification) (event.Position, error)
 
 func (p queued) Publish(ctx context.Context, n ingest.Notification) (string, error) {
-	return p(ctx, event.Notification{Source: n.Source, ReceivedAt: n.ReceivedAt, Body: n.Body, Alerts: n.Alerts})
+	pos, err := p(ctx, event.Notification{Source: n.Source, BeganAt: n.BeganAt, ReceivedAt: n.ReceivedAt, Body: n.Body, Alerts: n.Alerts})
+	return pos.NotificationID(), err
 }
 
 // onePerFsync is what a store without group commit does at its best: append,

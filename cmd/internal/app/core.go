@@ -50,7 +50,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	}
 	faultpoint.Here("start-ledger")
 	c.queue, err = queue.Open(ctx, queue.Config{
-		Dir: cfg.DataDir, URL: cfg.NATS(), MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
+		Dir: cfg.DataDir, URL: cfg.NATS(), CredsFile: cfg.NATSCreds.File(), MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
 		After: c.ledger.Summary().Progress.Seq, Logger: log, NoSync: opts.NoSync, Synced: synced,
 	})
 	if err != nil {
@@ -87,7 +87,7 @@ func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observ
 	c.splitter = worker.NewSplitter(worker.SplitConfig{
 		Form:        worker.Form{From: cfg.CallgooseFrom, ByAlertname: c.byName, LateAfter: cfg.LateAfter},
 		ResendAfter: cfg.ResendAfter, Collapse: cfg.OnBacklog == "collapse",
-		Claim: c.deliver.MayClaim, Decided: c.deliver.Wake, Logger: log, Observer: observer,
+		Claim: c.deliver.MayClaim, Outage: c.deliver.Outage, Decided: c.deliver.Wake, Logger: log, Observer: observer,
 	}, c.queue, notes, c.ledger)
 	c.retention = worker.NewRetention(worker.RetentionConfig{Keep: cfg.Retention, MinFree: cfg.MinFree, Logger: log}, c.queue, c.ledger)
 }

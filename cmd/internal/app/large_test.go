@@ -1,40 +1,12 @@
 package app
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
-
-	"pmm-callgoose/store/event"
 )
-
-// An event repeats the labels of its alert: a body within --max-body can make
-// one that no store takes. It is kept and said, and stops nothing.
-func TestAnAlertTooLargeForTheStoreIsADeadLetter(t *testing.T) {
-	t.Parallel()
-	bubble(t, nil, func(r *rig) {
-		huge := mysqlDown(1, "firing", time.Now())
-		huge.Labels["note"] = strings.Repeat("x", 9<<20)
-		large := mysqlDown(2, "firing", time.Now())
-		large.Labels["note"] = strings.Repeat("x", 6<<20)
-		r.accept(group(huge))
-		r.accept(group(large))
-		r.accept(group(mysqlDown(3, "firing", time.Now())))
-		s := r.settle()
-		if s.Delivered != 2 || s.Dead != 1 {
-			t.Errorf("delivered %d, dead %d", s.Delivered, s.Dead)
-		}
-		for _, rec := range r.events(event.Filter{Outcomes: []event.Outcome{event.Dead}}) {
-			d, err := r.app.Event(context.Background(), rec.ID)
-			if err != nil || !strings.Contains(rec.Reason, "larger than") || len(d.Raw) < 9<<20 {
-				t.Errorf("%s: %q, %d bytes raw, %v", rec.ID, rec.Reason, len(d.Raw), err)
-			}
-		}
-	})
-}
 
 // What stands in the body once goes out with every alert: bounded for each event
 // and for all of them together, and a body of many is split in several steps.

@@ -10,6 +10,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin/web"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 )
 
@@ -40,7 +41,7 @@ func BenchmarkPages(b *testing.B) {
 	began := time.Now().Add(-71 * time.Hour).UTC()
 	ledger := a.core.Load().ledger
 	for start := 0; start < events; start += 1000 {
-		if err := ledger.Do(ctx, func(tx event.Tx) error {
+		if err := ledger.Do(ctx, func(tx *store.Tx) error {
 			for n := start; n < start+1000; n++ {
 				at := began.Add(time.Duration(n) * (71 * time.Hour / events))
 				r := &event.Record{
@@ -50,7 +51,7 @@ func BenchmarkPages(b *testing.B) {
 						"service_name": fmt.Sprintf("mysql-%04d", n%5000), "environment": "production", "cluster": "orders", "grafana_folder": "MySQL",
 					},
 					StartsAt: at, ReceivedAt: at, SettledAt: at, Pos: event.Position{Seq: uint64(n + 1)}, Notification: fmt.Sprintf("n%d.0", n+1),
-					Outcome: event.Delivered, Tries: 1, CallgooseID: "INC-1", Seq: uint64(n + 1),
+					Outcome: event.Delivered, Tries: 1, CallgooseID: "INC-1", At: event.Position{Seq: uint64(n + 1)},
 					Attempts: []event.Attempt{{At: at, Duration: time.Millisecond, Status: 201, Result: "delivered", ID: "INC-1", Effect: "created", Sent: true}},
 				}
 				if n%2 == 1 {

@@ -17,7 +17,7 @@ func TestAnEventSaysWhenItIsTriedAgain(t *testing.T) {
 		r.settle()
 		r.fake.FailNext(1, callgoosetest.Failure{Mode: callgoosetest.Status, Status: http.StatusServiceUnavailable})
 		r.accept(group(mysqlDown(2, "firing", time.Now())))
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Second)
 		waiting := r.events(event.Filter{Outcomes: []event.Outcome{event.Queued}})
 		if len(waiting) != 1 || waiting[0].Tries != 1 {
 			t.Fatalf("waiting are %+v", waiting)

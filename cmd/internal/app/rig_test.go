@@ -145,7 +145,7 @@ func (r *rig) restart() {
 
 func (r *rig) post(body []byte) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	r.app.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/webhook", bytes.NewReader(body)))
+	r.app.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "http://127.0.0.1/v1/webhook", bytes.NewReader(body)))
 	return w
 }
 

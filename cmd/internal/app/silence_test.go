@@ -23,7 +23,7 @@ func (r *rig) beat(source string) {
 		Labels: map[string]string{"alertname": "Heartbeat", "instance": source, worker.OurLabel: worker.Heartbeat},
 	})
 	w := httptest.NewRecorder()
-	r.app.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/webhook/"+source, bytes.NewReader(body)))
+	r.app.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "http://127.0.0.1/v1/webhook/"+source, bytes.NewReader(body)))
 	if w.Code != http.StatusAccepted {
 		r.t.Fatalf("heartbeat answered %d: %s", w.Code, w.Body)
 	}
@@ -94,7 +94,7 @@ func TestADayWithASilentPMM(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := httptest.NewRecorder()
-		r.app.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/webhook/dr", bytes.NewReader(body)))
+		r.app.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "http://127.0.0.1/v1/webhook/dr", bytes.NewReader(body)))
 		time.Sleep(time.Minute)
 		r.wantSilent("after a test of ours", silentDR)
 		r.beat("dr")

@@ -64,7 +64,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	}
 	s.Queued, s.InFlight = n[string(event.Queued)]+waiting, view.InFlight
 	s.Delivered, s.Discarded, s.Dead = n[string(event.Delivered)], n[string(event.Discarded)], n[string(event.Dead)]
-	s.Suppressed, s.Collapsed = n[string(event.Suppressed)], n[string(event.Collapsed)]
+	s.Suppressed, s.Collapsed, s.Unknown = n[string(event.Suppressed)], n[string(event.Collapsed)], n[string(event.Unknown)]
 	s.Notifications, s.Alerts, s.Truncated, s.Damaged = n["notifications"], n["alerts"], n["truncated"], n["damaged"]
 	for k, v := range n {
 		if reason, ok := strings.CutPrefix(k, "suppressed:"); ok {

@@ -32,7 +32,17 @@ func (a *App) open(ctx context.Context) (*core, error) {
 			}
 		}()
 	}
-	return openCore(ctx, a.cfg, a.opts)
+	c, err := openCore(ctx, a.cfg, a.opts)
+	if err != nil {
+		return nil, err
+	}
+	for source := range c.ledger.Summary().Heard {
+		a.handler.Know(source)
+	}
+	for source := range a.cfg.ExpectEvery.Sources {
+		a.handler.Know(source)
+	}
+	return c, nil
 }
 
 // watch feeds systemd's watchdog for as long as there is progress, and keeps

@@ -12,7 +12,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/sdnotify"
-	"pmm-callgoose/store/event"
+	"pmm-callgoose/store"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
 )
 
@@ -91,7 +91,7 @@ func TestWatchdogIsFedByProgress(t *testing.T) {
 	c := a.core.Load()
 	held, release := make(chan struct{}), make(chan struct{})
 	go func() {
-		_ = c.ledger.Alone(func(event.Tx) error {
+		_ = c.ledger.Do(ctx, func(*store.Tx) error {
 			close(held)
 			<-release
 			return nil

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -329,14 +330,24 @@ func (p *program) client(c *cli.Context) (*admin.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u := c.String("admin-url"); u != "" {
-		client, err := admin.NewURLClient(u, cfg.AdminToken.Reveal())
-		if err != nil {
-			return nil, usageError{err}
-		}
-		return client, nil
+	client, _, err := p.clientOf(c, cfg)
+	return client, err
+}
+
+// clientOf asks the service that --admin-url names, else the one in the data
+// directory; where says which.
+func (p *program) clientOf(c *cli.Context, cfg *config.Config) (client *admin.Client, where string, err error) {
+	at := c.String("admin-url")
+	if at == "" {
+		return admin.NewSocketClient(cfg.DataDir), filepath.Join(cfg.DataDir, admin.SocketName), nil
 	}
-	return admin.NewSocketClient(cfg.DataDir), nil
+	if client, err = admin.NewURLClient(at, cfg.AdminToken.Reveal()); err != nil {
+		return nil, "", usageError{err}
+	}
+	if cfg.AdminToken.IsSet() {
+		err = p.refuseCleartext(c, "admin-url")
+	}
+	return client, "--admin-url", err
 }
 
 // newLogger makes the log of a process. No line of it can hold a secret.

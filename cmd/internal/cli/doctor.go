@@ -48,9 +48,9 @@ func (p *program) doctor(c *cli.Context) error {
 	if err := own(false); err != nil {
 		return err
 	}
-	client, where, err := doctorClient(c, d.Settings)
+	client, where, err := p.clientOf(c, d.Settings)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	if c.String("pmm-url") != "" {
 		if d.PMM.Client, err = p.pmmClient(c); err != nil {
@@ -81,14 +81,6 @@ func (p *program) doctor(c *cli.Context) error {
 		return fmt.Errorf("%d of %d checks failed", report.Failed, len(report.Findings))
 	}
 	return nil
-}
-
-func doctorClient(c *cli.Context, cfg *config.Config) (client *admin.Client, where string, err error) {
-	if at := c.String("admin-url"); at != "" {
-		client, err = admin.NewURLClient(at, cfg.AdminToken.Reveal())
-		return client, "--admin-url", err
-	}
-	return admin.NewSocketClient(cfg.DataDir), filepath.Join(cfg.DataDir, admin.SocketName), nil
 }
 
 // local tells whether an address is this machine's own.
@@ -147,11 +139,7 @@ func asFlags(settings []config.Setting) map[string]string {
 	}
 	flags := map[string]string{}
 	for _, o := range config.Options() {
-		name := o.Credential()
-		if name == "" {
-			name = o.Name
-		}
-		s, ok := by[name]
+		s, ok := by[o.Setting()]
 		switch {
 		case !ok || s.Value == "" || s.From == "default" && o.Name != "data-dir":
 		case o.Secret:

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +20,7 @@ func pmmFlags(more ...cli.Flag) []cli.Flag {
 	}
 	return append([]cli.Flag{
 		text("pmm-url", "address of PMM, https://HOST"),
-		text("pmm-token-file", "file with a service account token of PMM, role Admin (PMM 2: an API key)"),
+		text("pmm-token-file", "file with a service account token of PMM, role Editor; Viewer to read only (PMM 2: an API key, role Admin)"),
 		text("pmm-basic-auth-file", "file with the user:password of an administrator of PMM, instead of a token"),
 		text("pmm-ca", "trust these authorities (PEM) besides the system's; the certificate of PMM itself is accepted under any name"),
 		&cli.BoolFlag{
@@ -67,18 +66,26 @@ func (p *program) pmmClient(c *cli.Context) (*pmm.Client, error) {
 		*to = secret.Reveal()
 	}
 	if cfg.Token == "" && cfg.Basic == "" {
-		return nil, usagef("--pmm-token-file is needed: a file with the token of a service account of PMM, role Admin (PMM 2: an API key)")
+		return nil, usagef("--pmm-token-file is needed: a file with the token of a service account of PMM, role Editor; Viewer to read only (PMM 2: an API key, role Admin)")
 	}
 	client, err := pmm.NewClient(cfg)
 	if err != nil {
 		return nil, usageError{err}
 	}
-	if client.Plain() {
-		if allowed, err := p.load(c, false, "allow-http"); err != nil || !allowed.AllowHTTP {
-			return nil, cmp.Or(err, usagef("--pmm-url is plain http, which shows the token to everyone on the way; use https, or set --allow-http"))
-		}
+	return client, p.refuseCleartext(c, "pmm-url")
+}
+
+// refuseCleartext refuses the URL in a flag when the secret that goes there can be
+// read on the way, and nobody allowed that.
+func (p *program) refuseCleartext(c *cli.Context, flag string) error {
+	if !config.Cleartext(c.String(flag)) {
+		return nil
 	}
-	return client, nil
+	cfg, _, err := config.Load(p.input(c, false, "allow-http"))
+	if err == nil && !cfg.AllowHTTP {
+		err = usagef("--%s is plain http, which shows the token to everyone on the way; use https, or set %s=true", flag, config.EnvName("allow-http"))
+	}
+	return err
 }
 
 // intakeSettings are the settings of serve that decide what PMM has to send.
@@ -175,7 +182,10 @@ func (p *program) setupPMM(c *cli.Context) error {
 	if done, err := p.json(c, report); done {
 		return err
 	}
-	fmt.Fprintln(p.out, "done")
+	fmt.Fprintln(p.out, "done; Grafana takes it up within a minute")
+	if !c.Bool("remove") {
+		fmt.Fprintln(p.out, "next: press Test at the contact point in PMM, then: pmm-callgoose events list")
+	}
 	return nil
 }
 

@@ -47,6 +47,7 @@ type Config struct {
 	MinFree     int64
 	NATSURL     URL     // see NATS
 	NATSURLFile *Secret // the same, read from a file
+	NATSCreds   *Secret // always from a file
 
 	AdminListen      string // empty = none
 	AdminToken       *Secret
@@ -85,7 +86,7 @@ func (c *Config) Effective() []Setting {
 
 // Secrets lists every secret, for a reload of all of them.
 func (c *Config) Secrets() []*Secret {
-	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.AdminToken, c.NATSURLFile, c.AlarmWebhookFile}
+	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.AdminToken, c.NATSURLFile, c.NATSCreds, c.AlarmWebhookFile}
 	return slices.DeleteFunc(all, func(s *Secret) bool { return !s.IsSet() })
 }
 

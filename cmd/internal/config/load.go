@@ -76,7 +76,7 @@ func Load(in Input) (*Config, []Warning, error) {
 		env: make(map[string]string),
 		c: &Config{
 			IngestToken: &Secret{}, IngestBasicAuth: &Secret{}, IngestHMACSecret: &Secret{},
-			CallgooseToken: &Secret{}, AdminToken: &Secret{}, NATSURLFile: &Secret{}, AlarmWebhookFile: &Secret{},
+			CallgooseToken: &Secret{}, AdminToken: &Secret{}, NATSURLFile: &Secret{}, NATSCreds: &Secret{}, AlarmWebhookFile: &Secret{},
 			settings: make(map[string]*Setting),
 		},
 	}
@@ -136,7 +136,7 @@ func (l *loader) setting(name string) *Setting {
 	s := l.c.settings[name]
 	if s == nil {
 		o, _ := find(name)
-		s = &Setting{Name: o.setting(), From: fromDefault}
+		s = &Setting{Name: o.Setting(), From: fromDefault}
 		l.c.settings[name] = s
 	}
 	return s
@@ -248,7 +248,7 @@ func (l *loader) secret(o Option) {
 		s.From, s.File = fromCredential, l.credential(name)
 		where = "$CREDENTIALS_DIRECTORY/" + name
 		sec, err = readSecret(o, s.File)
-	case l.env[EnvName(name)] != "" && o.plainTwin() == "":
+	case l.env[EnvName(name)] != "" && o.inline():
 		s.From = fromEnv
 		where = EnvName(name)
 		sec = NewSecret(string(trimNewline([]byte(l.env[where]))))
@@ -303,7 +303,7 @@ func (l *loader) unknownEnv() {
 	known := append([]string{EnvName("config")}, l.in.KnownEnv...)
 	for _, o := range table {
 		known = append(known, o.Env)
-		if o.Secret && o.plainTwin() == "" {
+		if o.inline() {
 			known = append(known, EnvName(o.Credential()))
 		}
 	}

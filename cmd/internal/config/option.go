@@ -66,8 +66,13 @@ func (o Option) plainTwin() string {
 	return ""
 }
 
-// setting is the name under which Effective shows the option.
-func (o Option) setting() string {
+// inline tells whether the secret may stand in an environment variable too.
+func (o Option) inline() bool {
+	return o.Secret && o.plainTwin() == "" && o.Name != "nats-creds-file"
+}
+
+// Setting is the name under which Effective shows the option.
+func (o Option) Setting() string {
 	if o.Secret && o.plainTwin() == "" {
 		return o.Credential()
 	}
@@ -212,6 +217,10 @@ var table = group("Intake from PMM",
 	Option{
 		Name: "nats-url-file", Kind: KindSecret, field: func(c *Config) any { return &c.NATSURLFile },
 		Usage: "file with the value of --nats-url, when that holds a password or a token",
+	},
+	Option{
+		Name: "nats-creds-file", Kind: KindSecret, field: func(c *Config) any { return &c.NATSCreds },
+		Usage: "file with a NATS user's credentials (.creds), or the seed of an nkey; it stays a file, to be read at each connection",
 	},
 ).group("Operation",
 	Option{

@@ -91,6 +91,9 @@ func (r *Redactor) replacer() *replacer {
 			if s.name == "ingest-token" {
 				all = append(all, tokens(value)...)
 			}
+			if s.name == "nats-creds" {
+				all = append(all, keys(value)...)
+			}
 			if strings.HasSuffix(s.name, "-file") { // a URL
 				all = append(all, URL(value).parts()...)
 			}

@@ -44,7 +44,7 @@ func NewSecret(value string) *Secret {
 
 // readSecret reads the secret that the option names, from file.
 func readSecret(o Option, file string) (*Secret, error) {
-	s := &Secret{name: o.setting(), file: file, check: o.checkSecret}
+	s := &Secret{name: o.Setting(), file: file, check: o.checkSecret}
 	_, err := s.Reload()
 	return s, err
 }
@@ -91,7 +91,12 @@ func (s *Secret) IsSet() bool { return s.Reveal() != "" }
 func (s *Secret) Name() string { return s.name }
 
 // File is where it was read, "" when that was no file.
-func (s *Secret) File() string { return s.file }
+func (s *Secret) File() string {
+	if s == nil {
+		return ""
+	}
+	return s.file
+}
 
 // Reload reads the file again and tells whether the secret changed. On an error
 // the old secret stays. A secret that came from elsewhere never changes.

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -20,6 +21,12 @@ var placeholders = []string{"A-LONG-RANDOM-WORD", "YOUR-API-TOKEN"}
 // checkSecret refuses what was not meant so, and what could not be sent in a
 // header. The HMAC secret is not sent, but it too was typed into a form.
 func (o Option) checkSecret(v string) error {
+	if o.Name == "nats-creds-file" {
+		if len(keys(v)) == 0 {
+			return errors.New("the file holds neither a NATS user's credentials nor the seed of an nkey")
+		}
+		return nil
+	}
 	if err := checkWord(v); err != nil {
 		return err
 	}
@@ -99,6 +106,16 @@ func tokens(v string) (out []string) {
 		if f := strings.Fields(l); len(f) == 2 {
 			out = append(out, f[1])
 		}
+	}
+	return out
+}
+
+var natsKey = regexp.MustCompile(`\b(?:eyJ[\w.-]{50,}|S[A-Z2-7]{57})(?:\s|$)`)
+
+// keys are the secret words of --nats-creds-file: a token, the seed of a key.
+func keys(v string) (out []string) {
+	for _, word := range natsKey.FindAllString(v, -1) {
+		out = append(out, strings.TrimSpace(word))
 	}
 	return out
 }

@@ -189,6 +189,41 @@ func TestURLsFromFiles(t *testing.T) {
 	}
 }
 
+func TestCredentialsOfNATS(t *testing.T) {
+	seed := "SUA" + strings.Repeat("M3KQ7", 11)
+	token := "eyJ0eXAi" + strings.Repeat("aBc-9_", 20) + ".sig-nature"
+	creds := "-----BEGIN NATS USER JWT-----\n" + token + "\n------END NATS USER JWT------\n\n" +
+		"************************* IMPORTANT *************************\n-----BEGIN USER NKEY SEED-----\n" + seed +
+		"\n------END USER NKEY SEED------\n\n*************************************************************\n"
+	for name, text := range map[string]string{"a .creds file": creds, "a seed": seed + "\n"} {
+		path := write(t, "n", text)
+		c, warnings, err := load(t, map[string]string{"nats-url": "tls://a:4222", "nats-creds-file": path})
+		if err != nil || warnings != "[]" || c.NATSCreds.File() != path {
+			t.Fatalf("%s: %v, %s, file %s", name, err, warnings, c.NATSCreds.File())
+		}
+		if out := c.Redactor().String("NATS said " + seed + " of USER"); out != "NATS said [redacted] of USER" {
+			t.Errorf("%s: the log says %s", name, out)
+		}
+	}
+	for name, tt := range map[string]struct {
+		text, url, want string
+	}{
+		"a password":   {"hunter2-hunter2", "tls://a", "neither a NATS user's credentials nor the seed"},
+		"half a seed":  {seed[:40], "tls://a", "neither"},
+		"no server":    {seed, "", "needs nats-url"},
+		"an empty one": {"", "tls://a", "is empty"},
+	} {
+		_, _, err := load(t, map[string]string{"nats-url": tt.url, "nats-creds-file": write(t, "n", tt.text)})
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+	_, warnings, err := Load(Input{Environ: []string{"HOME=/h", "PMM_CALLGOOSE_NATS_CREDS=" + seed}})
+	if err != nil || !strings.Contains(fmt.Sprint(warnings), "PMM_CALLGOOSE_NATS_CREDS: is not a variable of ours") {
+		t.Errorf("as a variable: %v, %s", err, warnings)
+	}
+}
+
 func TestAConfigurationFileWithASecretThatOthersMayReadIsAWarning(t *testing.T) {
 	for _, tt := range []struct {
 		name, text string
@@ -208,6 +243,24 @@ func TestAConfigurationFileWithASecretThatOthersMayReadIsAWarning(t *testing.T) 
 		_, warnings, err := Load(Input{ConfigPath: path, Environ: []string{"HOME=/h"}})
 		if err != nil || len(warnings) != tt.warnings {
 			t.Errorf("%s: %v, %q", tt.name, err, warnings)
+		}
+	}
+}
+
+func TestCleartextIsPlainHTTPToAnotherMachine(t *testing.T) {
+	for u, want := range map[string]bool{
+		"http://127.0.0.1:8080": false, "http://[::1]": false, "http://LocalHost": false, "https://pmm": false, "": false,
+		"http://pmm:8080": true, "HTTP://pmm": true, "http://127.0.0.1.example.net": true, "http://localhost.example.net": true,
+	} {
+		if Cleartext(u) != want {
+			t.Errorf("%s: %v", u, !want)
+		}
+	}
+	hook := write(t, "h", "http://hooks.example/T0\n")
+	for _, allowed := range []string{"false", "true"} {
+		_, _, err := load(t, map[string]string{"alarm-webhook-file": hook, "allow-http": allowed})
+		if (err == nil) != (allowed == "true") {
+			t.Errorf("allow-http %s: %v", allowed, err)
 		}
 	}
 }

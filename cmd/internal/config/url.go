@@ -34,6 +34,9 @@ func (l *loader) checkURLs() {
 			l.wrong(name, "and %s-file are both set; keep one of them", name)
 		}
 	}
+	if l.given("nats-creds-file") && c.NATS() == "" {
+		l.wrong("nats-creds-file", "needs nats-url")
+	}
 	for part := range strings.SplitSeq(c.NATS(), ",") {
 		u, err := url.Parse(strings.TrimSpace(part))
 		if err == nil && u.User != nil && (u.Scheme == "nats" || u.Scheme == "ws") && !loopback(u.Hostname()) {
@@ -99,7 +102,7 @@ func checkProxy(value string) error {
 	}
 	u, err := url.Parse(value)
 	if err != nil || u.Hostname() == "" {
-		return errors.New(`is not the address of a proxy, such as http://user:password@host:3128; in user and password \ # %% / : and @ are written as %5C %23 %25 %2F %3A and %40`)
+		return errors.New(`is not the address of a proxy, such as http://user:password@host:3128; in user and password \ # % / : and @ are written as %5C %23 %25 %2F %3A and %40`)
 	}
 	if !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
 		return errors.New("is not the address of a proxy: the scheme is none of http, https, socks5 and socks5h")

@@ -72,10 +72,7 @@ func (e *examination) secrets() {
 	}
 	good := 0
 	for _, o := range config.Options() { // in the order of the table
-		name := o.Credential()
-		if name == "" {
-			name = o.Name
-		}
+		name := o.Setting()
 		path, ok := files[name]
 		if !ok {
 			continue

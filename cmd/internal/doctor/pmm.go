@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest/pmm"
@@ -32,7 +33,7 @@ func (e *examination) pmm(ctx context.Context) {
 	}
 	look, err := e.PMM.Client.Inspect(ctx, e.PMM.Name)
 	if err != nil {
-		e.fail("pmm", fix("See --pmm-url and the token: a service account of role Admin."), "%s", text.Short(200, err.Error()))
+		e.fail("pmm", fix("See --pmm-url and the token: a service account of role Viewer or higher (PMM 2: Admin)."), "%s", text.Short(200, err.Error()))
 		return
 	}
 	e.ok("pmm", "%s at %s", text.Short(200, look.Version.String()), e.PMM.Client.Host())
@@ -42,9 +43,24 @@ func (e *examination) pmm(ctx context.Context) {
 	for i := range look.Webhooks {
 		e.contactPoint(&look.Webhooks[i])
 	}
+	e.besides(look)
 	if look.Silenced {
 		e.warn("pmm policies", fix("pmm-callgoose setup pmm gives it back; or add a route without conditions to it, last."),
 			"the route to here takes all alerts, so the default contact point %s gets none any more", quoted(look.DefaultContactPoint))
+	}
+}
+
+// besides tells what goes wrong around the contact point.
+func (e *examination) besides(look pmm.Look) {
+	if a := look.Attempt; a != nil && a.LastError != "" {
+		e.fail("pmm deliveries", fix("See that PMM reaches the URL of the contact point, and that its credentials are those of serve."),
+			"PMM's last attempt to reach the service, at %s, failed: %s", a.LastAttempt.UTC().Format("2006-01-02 15:04:05 UTC"), text.Short(200, a.LastError))
+	}
+	for _, name := range look.Straight {
+		e.warn("pmm contact point", fix("Take its route away, or ours: each alert that goes both ways is two incidents."), "%s posts straight to Callgoose", quoted(name))
+	}
+	if n := len(look.Passing); n > 0 {
+		e.warn("pmm policies", fix("Is that meant? They name another contact point in the rule itself."), "%d alert rules pass by our route, such as %s", n, quoted(look.Passing[0]))
 	}
 }
 
@@ -103,6 +119,8 @@ func (e *examination) webhookURL(w *pmm.Webhook, name string) {
 	}
 	port := cmp.Or(theirs.Port(), map[string]string{"http": "80", "https": "443"}[theirs.Scheme])
 	switch {
+	case port == ours.Port() && !w.Loopback && pmm.IsLoopback(e.Service.WebhookURL):
+		e.fail(check, fix("Start serve with --listen and an address that PMM reaches."), "%s posts to %s, and the service listens on %s, which only this machine's own processes reach", name, text.Short(200, theirs.Host), ours.Host)
 	case port != ours.Port():
 		e.warn(check, fix("Right if a proxy or a published port is in between; else correct the URL."), "%s posts to port %s, and the service listens on %s", name, port, ours.Port())
 	case theirs.Scheme != ours.Scheme:
@@ -126,6 +144,9 @@ func (e *examination) credentials(w *pmm.Webhook, fail func(way, format string, 
 	}
 	if !slices.Contains(e.PMM.Asks, "hmac") {
 		return
+	}
+	if has("hmac") && w.HMACTimestampHeader == "" {
+		e.warn("pmm contact point", fix("Write X-Grafana-Alerting-Timestamp as timestamp header. "+again), "%s signs without the time: whoever records a webhook can send it again", quoted(w.Name))
 	}
 	const usualHeader, usualTime = "X-Grafana-Alerting-Signature", "X-Grafana-Alerting-Timestamp"
 	ourTime := e.Settings.IngestHMACTimestampHeader
@@ -153,6 +174,9 @@ func (e *examination) routes(w *pmm.Webhook, name string) {
 		}
 		if r.Behind != "" {
 			e.warn("pmm policies", fix("Set \"Continue matching\" on the route before it, or move the one to here up."), "%s: %s stands behind %s, which keeps what it takes", name, which, text.Short(200, r.Behind))
+		}
+		if d, err := time.ParseDuration(r.GroupInterval); err == nil && d < time.Minute {
+			e.warn("pmm policies", fix("Set the group interval of the route to 1m."), "%s: %s has a group interval of %s, which is also how long PMM waits for our answer", name, which, text.Short(200, r.GroupInterval))
 		}
 		if r.Muted {
 			e.warn("pmm policies", fix("Is that meant? See the mute timings of the route."), "%s: %s is muted at times", name, which)

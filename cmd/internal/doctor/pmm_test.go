@@ -24,15 +24,16 @@ func TestPMMsContactPoint(t *testing.T) {
 		return fmt.Sprintf(`{"uid":"callgoose-sqibs","name":"Callgoose SQIBS","type":"webhook","settings":{%s}%s}`, settings, strings.Join(more, ""))
 	}
 	for _, tt := range []struct {
-		name  string
-		point string
-		tree  string
-		asks  []string
-		flags map[string]string
-		heard bool
-		check string
-		want  Severity
-		words []string
+		name   string
+		point  string
+		tree   string
+		asks   []string
+		flags  map[string]string
+		heard  bool
+		listen string
+		check  string
+		want   Severity
+		words  []string
 	}{
 		{name: "right", point: point(auth), asks: []string{"bearer"}, want: OK, words: []string{"forwarder:4667", "bearer"}},
 		{name: "none at all", want: Fail, words: []string{"no contact point leads here", "setup pmm"}},
@@ -40,6 +41,7 @@ func TestPMMsContactPoint(t *testing.T) {
 		{name: "PMM's own loopback", point: point(`"url":"http://127.0.0.1:4667/v1/webhook"` + auth), want: Fail, words: []string{"PMM's own machine", "host.docker.internal"}},
 		{name: "loopback, and it works", point: point(`"url":"http://127.0.0.1:4667/v1/webhook"` + auth), heard: true, want: Warn, words: []string{"arrives here anyway"}},
 		{name: "another port", point: point(`"url":"http://forwarder:9999/v1/webhook"` + auth), want: Warn, words: []string{"9999", "4667"}},
+		{name: "we listen on loopback only", point: point(auth), listen: "127.0.0.1", want: Fail, words: []string{"only this machine's own processes", "--listen"}},
 		{name: "https to plain http", point: point(`"url":"https://forwarder:4667/v1/webhook"` + auth), want: Fail, words: []string{"http://"}},
 		{name: "max alerts", point: point(`,"maxAlerts":"5"` + auth), want: Fail, words: []string{"after 5 alerts", "Max alerts to 0"}},
 		{name: "no recoveries", point: point(auth, `,"disableResolveMessage":true`), want: Fail, words: []string{"recoveries", "Disable resolved message"}},
@@ -48,7 +50,13 @@ func TestPMMsContactPoint(t *testing.T) {
 		{name: "the wrong kind", point: point(`,"username":"u","password":"p"`), asks: []string{"bearer"}, want: Fail, words: []string{"basic", "bearer"}},
 		{name: "either of two", point: point(`,"username":"u","password":"p"`), asks: []string{"bearer", "basic"}, want: OK},
 		{name: "no signature", point: point(auth), asks: []string{"bearer", "hmac"}, want: Fail, words: []string{"does not sign"}},
-		{name: "signed", point: point(`,"hmacConfig":{"secret":"s"}` + auth), asks: []string{"bearer", "hmac"}, want: OK, words: []string{"hmac"}},
+		{name: "signed", point: point(`,"hmacConfig":{"secret":"s","timestampHeader":"X-Grafana-Alerting-Timestamp"}` + auth), asks: []string{"bearer", "hmac"}, want: OK, words: []string{"hmac"}},
+		{name: "signed without the time", point: point(`,"hmacConfig":{"secret":"s"}` + auth), asks: []string{"bearer", "hmac"}, want: Warn, words: []string{"send it again"}},
+		{
+			name: "a short group interval", point: point(auth), check: "pmm policies",
+			tree: `{"receiver":"grafana-default-email","routes":[{"receiver":"Callgoose SQIBS","continue":true,"group_interval":"10s"}]}`,
+			want: Warn, words: []string{"group interval of 10s"},
+		},
 		{name: "another signature header", point: point(`,"hmacConfig":{"secret":"s","header":"X-Sig"}`), asks: []string{"hmac"}, want: Fail, words: []string{"X-Sig"}},
 		{name: "another time header", point: point(`,"hmacConfig":{"secret":"s","timestampHeader":"X-At"}`), asks: []string{"hmac"}, want: Fail, words: []string{"X-At", "X-Grafana-Alerting-Timestamp"}},
 		{
@@ -84,6 +92,9 @@ func TestPMMsContactPoint(t *testing.T) {
 			}
 			service := side("up", nil, "", admin.Status{Version: "v", StartedAt: time.Now(), WebhookURL: "http://10.0.0.1:4667/v1/webhook"})
 			service.Remote = true
+			if tt.listen != "" {
+				service.WebhookURL = "http://" + tt.listen + ":4667/v1/webhook"
+			}
 			if tt.heard {
 				service.Sources = []admin.PMM{{Name: "pmm"}}
 			}
@@ -109,5 +120,27 @@ func TestPMMsContactPoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	demand(t, examine(t, Config{Settings: settings(t, nowhere(nil)), PMM: PMM{Client: client}}), "pmm", Fail, "401", "Admin")
+	demand(t, examine(t, Config{Settings: settings(t, nowhere(nil)), PMM: PMM{Client: client}}), "pmm", Fail, "401", "Viewer or higher")
+}
+
+func TestWhatPMMSaysOfItsAttempts(t *testing.T) {
+	fake := pmmtest.New(pmmtest.Config{})
+	fake.AddPoint(`{"uid":"callgoose-sqibs","name":"Callgoose SQIBS","type":"webhook","settings":{"url":"http://forwarder:4667/v1/webhook"}}`)
+	fake.AddPoint(`{"uid":"g","name":"By the guide","type":"webhook","settings":{"url":"https://in.callgoose.com/x"}}`)
+	fake.SetTree(`{"receiver":"Callgoose SQIBS"}`)
+	fake.World.AddRule(pmmtest.Rule{UID: "r1", Title: "Fires", Folder: "f", Interval: time.Minute, Series: map[string]bool{"db": true}})
+	fake.World.AddRule(pmmtest.Rule{UID: "r2", Title: "Elsewhere", Folder: "f", Interval: time.Minute, Receiver: "By the guide"})
+	for range 12 {
+		fake.World.Step() // nobody listens
+	}
+	s := httptest.NewServer(fake)
+	defer s.Close()
+	client, err := pmm.NewClient(pmm.ClientConfig{URL: s.URL, Token: pmmtest.Token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := examine(t, Config{Settings: settings(t, nowhere(nil)), PMM: PMM{Client: client}})
+	demand(t, r, "pmm deliveries", Fail, "connection refused", "2026-11-27")
+	demand(t, r, "pmm contact point", Warn, "By the guide", "straight to Callgoose")
+	demand(t, r, "pmm policies", Warn, "Elsewhere")
 }

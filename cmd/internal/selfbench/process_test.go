@@ -39,7 +39,9 @@ func Start(ctx context.Context, program []string, dir, listen string, flags ...s
 			cmd.Env = append(cmd.Env, kv)
 		}
 	}
-	cmd.Env = append(cmd.Env, "PMM_CALLGOOSE_CALLGOOSE_TOKEN=bench") // the sink takes any
+	cmd.Env = append(cmd.Env,
+		"PMM_CALLGOOSE_CALLGOOSE_TOKEN=bench", // the sink takes any
+		"CONFIGURATION_DIRECTORY="+dir)        // not that of this machine's service
 	log, err := os.OpenFile(filepath.Join(dir, "serve.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err

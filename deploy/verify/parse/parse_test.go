@@ -47,6 +47,18 @@ func TestComposeFilesLoad(t *testing.T) {
 		if !s.ReadOnly || !slices.Contains(s.CapDrop, "ALL") || len(s.Secrets) != 2 || len(s.Ports) != 0 || s.Restart == "" {
 			t.Errorf("%s: not locked up: %+v", file, s)
 		}
+		if s.MemLimit == 0 || s.PidsLimit == 0 || s.Logging == nil || s.Logging.Options["max-size"] == "" {
+			t.Errorf("%s: memory, processes or log have no limit: %+v", file, s)
+		}
+		if _, err := os.Stat(filepath.Join(s.Build.Context, s.Build.Dockerfile)); err != nil {
+			t.Errorf("%s: cannot be built: %v", file, err)
+		}
+		// The header says "in this directory": where the secrets are made is where they are looked for.
+		for name, secret := range p.Secrets {
+			if want, _ := filepath.Abs(filepath.Join("../../docker/secrets", name)); secret.File != want {
+				t.Errorf("%s: secret %s is %s, want %s", file, name, secret.File, want)
+			}
+		}
 		if len(s.Volumes) != 1 || s.Volumes[0].Target != "/data" || s.Volumes[0].Type != "volume" {
 			t.Errorf("%s: volumes %+v", file, s.Volumes)
 		}
@@ -105,6 +117,9 @@ func read(t *testing.T, name string) []byte {
 func locked(t *testing.T, c corev1.Container, volumes []string) {
 	t.Helper()
 	s := c.SecurityContext
+	if c.Resources.Limits.Memory().IsZero() {
+		t.Errorf("%s has no limit of memory", c.Name)
+	}
 	if s == nil || !*s.ReadOnlyRootFilesystem || *s.AllowPrivilegeEscalation || !slices.Contains(s.Capabilities.Drop, "ALL") {
 		t.Errorf("%s is not locked up: %+v", c.Name, s)
 	}
@@ -202,6 +217,10 @@ func checkSidecar(t *testing.T, containers []corev1.Container, volumes []corev1.
 	c := containers[0]
 	if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways || c.ReadinessProbe != nil {
 		t.Error("not a sidecar, or one that can take PMM out of its service")
+	}
+	// Grafana is in this pod too, and whoever edits its contact points can post to loopback.
+	if !slices.Contains(c.Env, corev1.EnvVar{Name: "PMM_CALLGOOSE_ADMIN_LISTEN", Value: "off"}) {
+		t.Error("the operators' port is open inside of PMM's pod")
 	}
 	var names []string
 	bound := false

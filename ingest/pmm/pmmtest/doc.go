@@ -7,6 +7,10 @@
 //	         GET, POST        /graph/api/v1/provisioning/contact-points
 //	         PUT, DELETE      /graph/api/v1/provisioning/contact-points/{uid}
 //	         GET, PUT, DELETE /graph/api/v1/provisioning/policies
+//	         GET              /graph/api/v1/provisioning/alert-rules
+//	         GET              /graph/api/alertmanager/grafana/api/v2/alerts
+//	         GET              /graph/api/alertmanager/grafana/config/api/v1/receivers
+//	         GET              /graph/api/prometheus/grafana/api/v1/rules
 //
 // What is odd, and where it was read (G = grafana/grafana:pkg/services/ngalert,
 // GA = grafana/alerting, P = percona/pmm):
@@ -36,7 +40,16 @@
 //     need one. PMM 2 answers 401 "Access denied." for a path that it has no rule for
 //     (P:managed/services/grafana/auth_server.go). PMM 3 answers at PMM 2's path too
 //     (P:build/ansible/roles/nginx/files/conf.d/pmm.conf).
+//   - Roles: since Grafana 11 an Editor may write and a Viewer read what is provisioned
+//     (grafana/grafana PR 85022), before it was the Admin alone (PR 50366). The
+//     permissions that a refusal names hold the word "provenance" themselves.
+//   - A new organisation answers 500 configMissing for a while. A fresh 12.4 has a
+//     default contact point "empty" without integrations, which the list of contact
+//     points leaves out (real Grafana 12.4.3).
+//   - A contact point that a rule names cannot be removed, 409.
 //   - nginx answers with pages: 503 in maintenance, 502 while Grafana starts.
+//
+// What fires is a [World], which moves only when it is stepped.
 //
 // A [Fake] starts no goroutines and keeps everything in memory. [Fake.Route] walks
 // the policies as Alertmanager does (dispatch/route.go).

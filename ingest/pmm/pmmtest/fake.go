@@ -19,8 +19,9 @@ type Config struct {
 	PMM     string // "" = 3.8.0
 	Grafana string // "" = 12.4.1
 	// Token is accepted as bearer token and as password of the user service_token;
-	// "" = Token. Viewer is one that may only look. Basic is user:password.
-	Token, Viewer, Basic string
+	// "" = Token. Its role is Admin. Editor, Viewer and None are tokens of those roles.
+	// Basic is user:password of an administrator.
+	Token, Editor, Viewer, None, Basic string
 	// HideGrafana: Grafana's health does not tell its version.
 	HideGrafana bool
 }
@@ -33,6 +34,8 @@ const redacted = "[REDACTED]"
 // Fake is a fake PMM. Safe concurrently.
 type Fake struct {
 	cfg Config
+	// World is its rules and alerts.
+	World *World
 
 	mu     sync.Mutex
 	points []*point
@@ -43,6 +46,8 @@ type Fake struct {
 	fails  map[string]int
 	before func(method, path string)
 	made   int
+	// unconfigured is how many requests a new organisation has still to refuse.
+	unconfigured int
 }
 
 type point struct {
@@ -65,6 +70,7 @@ func New(cfg Config) *Fake {
 	set(&cfg.Grafana, "12.4.1")
 	set(&cfg.Token, Token)
 	f := &Fake{cfg: cfg, fails: map[string]int{}}
+	f.World = newWorld(f)
 	f.AddPoint(`{"uid":"","name":"grafana-default-email","type":"email","settings":{"addresses":"<example@email.com>"}}`)
 	f.SetTree(`{"receiver":"grafana-default-email","group_by":["grafana_folder","alertname"]}`)
 	return f
@@ -150,6 +156,13 @@ func (f *Fake) Fail(method, suffix string, status int) {
 	}
 }
 
+// Unconfigured makes it a new organisation for as many requests.
+func (f *Fake) Unconfigured(requests int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unconfigured = requests
+}
+
 // Before is called ahead of every request, so that somebody can come in between.
 func (f *Fake) Before(hook func(method, path string)) {
 	f.mu.Lock()
@@ -203,6 +216,7 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			health = map[string]any{"database": "ok"}
 		}
 		answer(w, http.StatusOK, health)
+	case f.alerting(w, r):
 	case strings.HasPrefix(r.URL.Path, provisioning):
 		f.provision(w, r, strings.TrimPrefix(r.URL.Path, provisioning))
 	default:
@@ -232,7 +246,7 @@ func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	answer(w, status, map[string]any{"message": fmt.Sprintf(format, args...), "traceID": ""})
 }
 
-// who is "admin", "viewer" or "".
+// who is the role, "" of nobody.
 func (f *Fake) who(r *http.Request) string {
 	token, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	user, password, isBasic := r.BasicAuth()
@@ -240,8 +254,13 @@ func (f *Fake) who(r *http.Request) string {
 	case isBearer && token == f.cfg.Token, isBasic && user == "service_token" && password == f.cfg.Token,
 		isBasic && f.cfg.Basic != "" && user+":"+password == f.cfg.Basic:
 		return "admin"
-	case isBearer && f.cfg.Viewer != "" && token == f.cfg.Viewer:
+	case !isBearer || token == "":
+	case token == f.cfg.Editor:
+		return "editor"
+	case token == f.cfg.Viewer:
 		return "viewer"
+	case token == f.cfg.None:
+		return "none"
 	}
 	return ""
 }
@@ -268,18 +287,20 @@ func (f *Fake) version(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *Fake) provision(w http.ResponseWriter, r *http.Request, path string) {
-	switch who := f.who(r); {
-	case who == "" && f.since(9, 4):
-		public(w, http.StatusUnauthorized, "api-key.invalid", "Invalid API key")
+	role, permissions := "admin", "alert.provisioning:read, alert.provisioning.secrets:read"
+	switch {
+	case !f.since(11, 0):
+	case r.Method == http.MethodGet:
+		role = "viewer"
+	default:
+		role, permissions = "editor", "alert.provisioning:write, alert.notifications.provisioning:write, alert.notifications:write, alert.provisioning.provenance:write"
+	}
+	if !f.may(w, r, role, permissions) {
 		return
-	case who == "":
-		refuse(w, http.StatusUnauthorized, "Invalid API key")
-		return
-	case who == "viewer":
-		answer(w, http.StatusForbidden, map[string]any{
-			"accessErrorId": "ACE0123456789", "title": "Access denied",
-			"message": "You'll need additional permissions to perform this action. Permissions needed: any of alert.provisioning:read, alert.provisioning.secrets:read",
-		})
+	}
+	if f.unconfigured > 0 {
+		f.unconfigured--
+		public(w, http.StatusInternalServerError, "alerting.notification.configMissing", "No alertmanager configuration present in this organization")
 		return
 	}
 	if f.since(13, 0) {
@@ -304,6 +325,8 @@ func (f *Fake) provision(w http.ResponseWriter, r *http.Request, path string) {
 		ok = f.put(w, body, uid, provenance)
 	case kind == "contact-points" && uid != "" && r.Method == http.MethodDelete:
 		ok = f.remove(w, uid)
+	case path == "alert-rules" && r.Method == http.MethodGet:
+		answer(w, http.StatusOK, f.World.alertRules())
 	case path == "policies" && r.Method == http.MethodGet:
 		answer(w, http.StatusOK, f.shownTree())
 	case path == "policies" && r.Method == http.MethodPut:
@@ -496,6 +519,12 @@ func (f *Fake) remove(w http.ResponseWriter, uid string) bool {
 	at := slices.IndexFunc(f.points, func(p *point) bool { return p.UID == uid })
 	if at >= 0 {
 		name := f.points[at].Name
+		for _, r := range f.World.rules {
+			if r.Receiver == name {
+				public(w, http.StatusConflict, "alerting.notifications.contact-points.usedByRule", "Contact point is currently used in the notification settings of one or many alert rules.")
+				return false
+			}
+		}
 		alone := !slices.ContainsFunc(f.points, func(p *point) bool { return p.Name == name && p.UID != uid })
 		if alone && used(f.tree, name) {
 			if f.since(11, 0) {
@@ -586,7 +615,7 @@ func (f *Fake) invalidTree(root map[string]any) string {
 	case root["continue"] == true:
 		return "cannot have continue in root route"
 	}
-	names := map[any]bool{"": true, nil: true}
+	names := map[any]bool{"": true, nil: true, "empty": true}
 	for _, p := range f.points {
 		names[p.Name] = true
 	}

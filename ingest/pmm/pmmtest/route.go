@@ -11,6 +11,8 @@ type Match struct {
 	Receiver string
 	// Options are the grouping and the timing, inherited ones included.
 	Options string
+	// Muted: time intervals silence it at times.
+	Muted bool
 }
 
 // Route returns the routes that take an alert with these labels, in order.
@@ -45,6 +47,7 @@ func match(r map[string]any, labels map[string]string, inherited map[string]any)
 		all = append(all, Match{
 			fmt.Sprint(options["receiver"]),
 			fmt.Sprint(options["group_by"], options["group_wait"], options["group_interval"], options["repeat_interval"]),
+			r["mute_time_intervals"] != nil || r["active_time_intervals"] != nil,
 		})
 	}
 	return all

@@ -1,0 +1,520 @@
+package pmm
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// What PMM's Grafana holds to be firing is read from two of its parts that do not
+// share their memory, so that one of them can be wrong:
+//
+//   - the Alertmanager's list, alertmanager/grafana/api/v2/alerts: what is firing
+//     now, silenced or not, with fingerprint and startsAt of the webhook and the
+//     contact points it goes to. Memory only: after a restart it is 200 and "[]"
+//     until each rule was evaluated (54 s with rules of 60 s, real Grafana 12.4.3).
+//     A muted alert is "active", without a mark.
+//   - the rules' states, prometheus/grafana/api/v1/rules: per rule when it was last
+//     evaluated and how that went, per instance its state and the reason. Warmed from
+//     the database at a start (grafana/grafana issue 47215), lastEvaluation is then
+//     the zero time. Rules in folders that the token may not see are left out, with
+//     200. It has no fingerprints; they are computed, see instance.fingerprints.
+//
+// Neither pages unless asked, and neither is filtered here: a receiver= that names
+// nobody is 200 and "[]" too. A Viewer may read both.
+
+const (
+	alertsPath    = "/graph/api/alertmanager/grafana/api/v2/alerts"
+	rulesPath     = "/graph/api/prometheus/grafana/api/v1/rules?includeInternalLabels=true"
+	receiversPath = "/graph/api/alertmanager/grafana/config/api/v1/receivers"
+	healthPath    = "/graph/api/health"
+
+	// maxListing bounds one listing, in bytes: 20,000 alerts are 11 to 15 MB.
+	maxListing = 64 << 20
+)
+
+// View is what one pass over PMM saw. It is complete: every answer was whole and of
+// the documented form. Times are PMM's.
+type View struct {
+	// At is PMM's clock (the Date header) when the last answer was given.
+	At time.Time
+	// Who changes when another PMM is asked, or with another token.
+	Who string
+	// Version of Grafana, "" until it was read.
+	Version string
+	// Alerts are those in the first or the second listing, by fingerprint.
+	Alerts map[string]ListedAlert
+	// Rules are those that the token may see, by UID.
+	Rules map[string]RuleState
+	// Instances are the states of the open episodes' instances, by fingerprint:
+	// "Normal", "Alerting (Error)", "Normal (MissingSeries)".
+	Instances map[string]string
+	// Contacts are the contact points by name. nil = not read in this pass.
+	Contacts map[string]ContactState
+	// Routing is how the policies lead to our contact point, as last read. nil =
+	// they cannot be read.
+	Routing *Routing
+}
+
+// ListedAlert is one alert of the Alertmanager's list.
+type ListedAlert struct {
+	StartsAt time.Time
+	// Active: in both listings, and not suppressed by a silence in either.
+	Active bool
+	// Ours: our contact point is among those it goes to.
+	Ours    bool
+	RuleUID string
+	Title   string // its alertname
+	// Raw is the element itself, kept only where no episode is open.
+	Raw json.RawMessage
+}
+
+// RuleState is one alert rule.
+type RuleState struct {
+	Title          string
+	LastEvaluation time.Time // zero = not since Grafana's start
+	Health         string    // ok, nodata, error
+	Paused         bool
+	// Receiver is the contact point that the rule names itself, passing the policies.
+	Receiver string
+	// Muted and Settle are as in Routing, for a rule with its own contact point.
+	Muted  bool
+	Settle time.Duration
+}
+
+// Routing says how alerts come to our contact point.
+type Routing struct {
+	// Leads: a policy leads to it.
+	Leads bool
+	// Muted: one of those policies has mute or active timings. Whether it is muted
+	// now cannot be seen in the list.
+	Muted bool
+	// Settle is how long after startsAt the notification must have come: group_wait,
+	// two group intervals and a minute, of the slowest of those policies.
+	Settle time.Duration
+}
+
+// ContactState is how Grafana fares with one contact point. It counts from
+// Grafana's start; the zero LastAttempt means none since.
+type ContactState struct {
+	LastAttempt time.Time `json:"last_attempt"`
+	// LastError of the last attempt, one line; "" = it succeeded.
+	LastError string `json:"last_error,omitempty"`
+	// Integrations is how many it has. A contact point without any tells nobody.
+	Integrations int `json:"integrations"`
+}
+
+// Viewer reads views of one PMM. Not safe concurrently.
+type Viewer struct {
+	client  *Client
+	name    string
+	passes  int
+	version string
+	routing *Routing
+}
+
+// NewViewer makes a viewer for the contact point with that name, "" = DefaultName.
+// Give the client a Timeout of 10 s.
+func NewViewer(c *Client, name string) *Viewer {
+	return &Viewer{client: c, name: cmp.Or(name, DefaultName)}
+}
+
+// Read asks for a view with four requests at most. open tells whether an episode
+// with that fingerprint is open; it decides only what is kept in memory. An error
+// means that nothing can be said: the view is not complete.
+//
+// Between the listings it reads the policies and the contact points in turn, and in
+// their place now and then the version.
+func (v *Viewer) Read(ctx context.Context, open func(fingerprint string) bool) (View, error) {
+	view := View{
+		Who: v.client.who(), Alerts: map[string]ListedAlert{}, Rules: map[string]RuleState{}, Instances: map[string]string{},
+	}
+	between := v.policies
+	switch {
+	case v.passes%20 == 3:
+		between = v.grafana
+	case v.passes%2 == 1:
+		between = v.contacts
+	}
+	v.passes++
+	first := map[string]bool{}
+	listing := func(into func(string, ListedAlert)) func(context.Context, *View) error {
+		return func(ctx context.Context, view *View) error { return v.alerts(ctx, view, open, into) }
+	}
+	for _, step := range []func(context.Context, *View) error{
+		listing(func(fingerprint string, a ListedAlert) {
+			first[fingerprint] = a.Active
+			a.Active = false // until the second listing says so too
+			view.Alerts[fingerprint] = a
+		}),
+		func(ctx context.Context, view *View) error { return v.rules(ctx, view, open) },
+		between,
+		listing(func(fingerprint string, a ListedAlert) {
+			a.Active = a.Active && first[fingerprint]
+			view.Alerts[fingerprint] = a
+		}),
+	} {
+		if err := step(ctx, &view); err != nil {
+			return View{}, err
+		}
+	}
+	view.Version, view.Routing = v.version, v.routing
+	return view, nil
+}
+
+// streamed reads one JSON value with read, to the end of the body.
+func streamed(body io.Reader, read func(*json.Decoder) error) error {
+	limited := &io.LimitedReader{R: body, N: maxListing + 1}
+	head := make([]byte, 64)
+	n, err := io.ReadFull(limited, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("the answer of PMM broke off: %w", err)
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(head[:n]), []byte("<")) {
+		return errors.New("PMM answered with a web page where JSON was expected; is this the address of PMM itself?")
+	}
+	dec := json.NewDecoder(io.MultiReader(bytes.NewReader(head[:n]), limited))
+	err = read(dec)
+	if err == nil {
+		if _, err = dec.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		err = errors.New("something follows it")
+	}
+	if limited.N <= 0 {
+		return fmt.Errorf("the answer of PMM is larger than %d MiB", maxListing>>20)
+	}
+	return fmt.Errorf("the answer of PMM is not complete: %s", innermost(err))
+}
+
+// elements calls each for every element of the array that comes next. null is none.
+func elements(dec *json.Decoder, each func() error) error {
+	switch t, err := dec.Token(); {
+	case err != nil:
+		return err
+	case t == nil:
+		return nil
+	case t != json.Delim('['):
+		return errors.New("not a list")
+	}
+	for dec.More() {
+		if err := each(); err != nil {
+			return err
+		}
+	}
+	_, err := dec.Token()
+	return err
+}
+
+// members calls each with the name of every member of the object that comes next;
+// it returns where the value goes, nil when it has read it itself.
+func members(dec *json.Decoder, each func(name string) (any, error)) error {
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return cmp.Or(err, errors.New("not an object"))
+	}
+	for dec.More() {
+		t, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := t.(string)
+		to, err := each(name)
+		if err != nil {
+			return err
+		}
+		if to != nil {
+			if err := dec.Decode(to); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := dec.Token()
+	return err
+}
+
+// ignored takes what is not wanted.
+type ignored struct{}
+
+func (*ignored) UnmarshalJSON([]byte) error { return nil }
+
+type listed struct {
+	Fingerprint string
+	StartsAt    time.Time
+	Status      struct{ State string }
+	Receivers   *[]struct{ Name string }
+	Labels      map[string]string
+}
+
+func (v *Viewer) alerts(ctx context.Context, view *View, open func(string) bool, into func(string, ListedAlert)) error {
+	var header http.Header
+	err := v.client.do(ctx, request{doing: "read the alerts", path: alertsPath, header: &header, stream: func(dec *json.Decoder) error {
+		return elements(dec, func() error {
+			var raw json.RawMessage
+			var l listed
+			if err := dec.Decode(&raw); err != nil {
+				return err
+			}
+			if err := json.Unmarshal(raw, &l); err != nil {
+				return err
+			}
+			if l.Fingerprint == "" || l.StartsAt.IsZero() || l.Status.State == "" || l.Receivers == nil {
+				return errors.New("an alert without fingerprint, startsAt, status or receivers")
+			}
+			a := ListedAlert{StartsAt: l.StartsAt, Active: l.Status.State == "active", RuleUID: l.Labels[ruleLabel]}
+			for _, r := range *l.Receivers {
+				a.Ours = a.Ours || r.Name == v.name || r.Name == regexp.QuoteMeta(v.name)
+			}
+			if !open(l.Fingerprint) {
+				a.Raw, a.Title = raw, l.Labels["alertname"]
+			}
+			into(l.Fingerprint, a)
+			return nil
+		})
+	}})
+	if err != nil {
+		return err
+	}
+	if view.At, err = http.ParseTime(header.Get("Date")); err != nil {
+		return &APIError{Doing: "read the alerts", Status: http.StatusOK, text: "the answer of PMM has no Date"}
+	}
+	return nil
+}
+
+// ruleLabel and folderLabel are the private labels of every state; the fingerprint
+// covers the first one only (real Grafana 12.4.3, five of five).
+const (
+	ruleLabel   = "__alert_rule_uid__"
+	folderLabel = "__alert_rule_namespace_uid__"
+)
+
+// instance is the state of one instance of a rule.
+type instance struct {
+	Labels map[string]string
+	State  string
+}
+
+// fingerprints are those that webhooks of this instance can carry: of its labels,
+// and of the alerts that Grafana makes of it when there is no data or an error, where
+// the rule's name moves to "rulename" (grafana/grafana:pkg/services/ngalert/state/
+// compat.go). Which of them is meant follows from the state that it had when it
+// fired, so all three are compared.
+func (i *instance) fingerprints(rule string) [3]string {
+	delete(i.Labels, folderLabel)
+	i.Labels[ruleLabel] = rule
+	var out [3]string
+	out[0] = Fingerprint(i.Labels)
+	i.Labels["rulename"] = i.Labels["alertname"]
+	for n, name := range []string{"DatasourceNoData", "DatasourceError"} {
+		i.Labels["alertname"] = name
+		out[n+1] = Fingerprint(i.Labels)
+	}
+	return out
+}
+
+type notificationSettings struct {
+	Receiver            string
+	GroupWait           string   `json:"group_wait"`
+	GroupInterval       string   `json:"group_interval"`
+	MuteTimeIntervals   []string `json:"mute_time_intervals"`
+	ActiveTimeIntervals []string `json:"active_time_intervals"`
+	MuteTimings         []string `json:"mute_timings"`
+}
+
+func (v *Viewer) rules(ctx context.Context, view *View, open func(string) bool) error {
+	groups, next := 0, ""
+	group := func(dec *json.Decoder) error {
+		groups++
+		return members(dec, func(name string) (any, error) {
+			if name != "rules" {
+				return new(ignored), nil
+			}
+			return nil, elements(dec, func() error { return readRule(dec, view, open) })
+		})
+	}
+	return v.client.do(ctx, request{doing: "read the rules", path: rulesPath, stream: func(dec *json.Decoder) error {
+		status := ""
+		err := members(dec, func(name string) (any, error) {
+			switch name {
+			case "status":
+				return &status, nil
+			case "data":
+				return nil, members(dec, func(name string) (any, error) {
+					switch name {
+					case "groups":
+						return nil, elements(dec, func() error { return group(dec) })
+					case "groupNextToken":
+						return &next, nil
+					}
+					return new(ignored), nil
+				})
+			}
+			return new(ignored), nil
+		})
+		switch {
+		case err != nil:
+			return err
+		case status != "success":
+			return fmt.Errorf("its status is %q", oneLine(status))
+		case groups == 0:
+			return errors.New("no rules: there are none, or the token may not see any")
+		case next != "":
+			return errors.New("further pages follow")
+		}
+		return nil
+	}})
+}
+
+// readRule takes one rule, instance by instance: a rule can have thousands.
+func readRule(dec *json.Decoder, view *View, open func(string) bool) error {
+	var r RuleState
+	var uid string
+	var own *notificationSettings
+	var early []instance // of which the rule is not known yet: an older Grafana
+	take := func(i instance, rule string) {
+		uid = rule
+		for n, fingerprint := range i.fingerprints(rule) {
+			// A plain Normal says that the alert itself is over, and nothing of the others.
+			if open(fingerprint) && (n == 0 || i.State != "Normal") {
+				view.Instances[fingerprint] = i.State
+			}
+		}
+	}
+	fields := map[string]any{
+		"uid": &uid, "name": &r.Title, "lastEvaluation": &r.LastEvaluation, "health": &r.Health, "isPaused": &r.Paused, "notificationSettings": &own,
+	}
+	err := members(dec, func(name string) (any, error) {
+		if name != "alerts" {
+			if to, ok := fields[name]; ok {
+				return to, nil
+			}
+			return new(ignored), nil
+		}
+		return nil, elements(dec, func() error {
+			var i instance
+			if err := dec.Decode(&i); err != nil {
+				return err
+			}
+			if i.Labels == nil {
+				return errors.New("an instance without labels")
+			}
+			if rule := i.Labels[ruleLabel]; rule != "" {
+				take(i, rule)
+			} else {
+				early = append(early, i)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	if uid == "" { // older Grafanas tell it with the instances only, and there are none
+		return nil
+	}
+	for _, i := range early {
+		take(i, uid)
+	}
+	if own != nil {
+		r.Receiver = own.Receiver
+		r.Muted = len(own.MuteTimeIntervals)+len(own.ActiveTimeIntervals)+len(own.MuteTimings) > 0
+		r.Settle = settle(own.GroupWait, own.GroupInterval)
+	}
+	view.Rules[uid] = r
+	return nil
+}
+
+func (v *Viewer) contacts(ctx context.Context, view *View) error {
+	var err error
+	view.Contacts, err = v.client.ContactStates(ctx)
+	return err
+}
+
+func (v *Viewer) grafana(ctx context.Context, _ *View) error {
+	var answer struct{ Version string }
+	err := v.client.do(ctx, request{doing: "read the version of Grafana", path: healthPath, out: &answer})
+	if err == nil && answer.Version != "" {
+		v.version = oneLine(answer.Version)
+	}
+	return err
+}
+
+// policies reads how the policies lead to us. A token that may not read them, as a
+// Viewer's of an older PMM, is no reason to see nothing else.
+func (v *Viewer) policies(ctx context.Context, _ *View) error {
+	v.routing = nil
+	var raw json.RawMessage
+	err := v.client.do(ctx, request{doing: "read the notification policies", path: policies, out: &raw})
+	if e, ok := errors.AsType[*APIError](err); ok && e.Status == http.StatusForbidden {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	t, err := readTree(raw)
+	if err != nil {
+		return err
+	}
+	r := t.routing(v.name)
+	v.routing = &r
+	return nil
+}
+
+// ContactStates asks how Grafana fares with its contact points, by name: its own
+// last attempt and its error.
+func (c *Client) ContactStates(ctx context.Context) (map[string]ContactState, error) {
+	var list []struct {
+		Name         string
+		Integrations []struct {
+			LastNotifyAttempt      time.Time
+			LastNotifyAttemptError string
+		}
+	}
+	if err := c.do(ctx, request{doing: "read the contact points' last attempts", path: receiversPath, out: &list}); err != nil {
+		return nil, err
+	}
+	out := make(map[string]ContactState, len(list))
+	for _, p := range list {
+		s := ContactState{Integrations: len(p.Integrations)}
+		for _, i := range p.Integrations {
+			if i.LastNotifyAttempt.After(s.LastAttempt) {
+				s.LastAttempt = i.LastNotifyAttempt
+			}
+			s.LastError = cmp.Or(s.LastError, oneLine(hide(i.LastNotifyAttemptError, c.secrets)))
+		}
+		out[p.Name] = s
+	}
+	return out, nil
+}
+
+// who changes with PMM and the token. A token of a service account is random, so its
+// keyed hash gives nothing away; of a user with a password only the name is taken.
+func (c *Client) who() string {
+	user, _, _ := strings.Cut(c.cfg.Basic, ":")
+	mac := hmac.New(sha256.New, []byte(c.base+"\n"+user+"\n"))
+	mac.Write([]byte(c.cfg.Token))
+	return fmt.Sprintf("%x", mac.Sum(nil)[:8])
+}
+
+// RuleUID is the rule that made an alert: as the webhook names it (Grafana 12.4), or
+// from the path of its generator URL, …/alerting/grafana/UID/view. "" = unknown.
+func RuleUID(ruleUID, generatorURL string) string {
+	if ruleUID != "" {
+		return ruleUID
+	}
+	if m := generatorPath.FindStringSubmatch(generatorURL); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+var generatorPath = regexp.MustCompile(`/alerting/grafana/([A-Za-z0-9_-]{1,40})/view(?:[?#].*)?$`)
