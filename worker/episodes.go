@@ -52,7 +52,7 @@ func (b *batch) candidate(c *candidate) error {
 	what, reason := decide(arrival{
 		firing: c.status == event.Firing, startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt,
 		began: n.BeganAt, received: n.ReceivedAt, origin: n.Origin,
-		episode: ep, last: last, resendAfter: b.cfg.ResendAfter,
+		episode: ep, last: last, resendAfter: b.cfg.ResendAfter, byName: b.cfg.Form.ByAlertname,
 	})
 	if what == again {
 		if sent, err := b.again(c, last); err != nil || sent {
