@@ -159,8 +159,10 @@ type run struct {
 	turn   int
 	told   []string
 	claims map[event.Position]time.Time
-	refs   []Ref // chosen to be sent again, a while ago
-	single []string
+	refs   []Ref    // chosen to be sent again, a while ago
+	single []string // refused for themselves
+	// rejects: all are rejected for ever.
+	rejects bool
 }
 
 func (r *run) tell(format string, args ...any) {
@@ -305,15 +307,19 @@ func (r *run) outage() {
 	case 2:
 		r.away.Store(true)
 	}
-	if f.Status == 400 || r.mask.ShortRetry { // it may be given up
+	if r.rejects || r.mask.ShortRetry { // it may have been given up
 		r.oracle.doubt("")
 	}
+	r.rejects = f.Status == 400
 	r.tell("callgoose: %+v", f)
 	r.fake.Fail(f)
 }
 
 // refuse makes Callgoose refuse one alert, or no one any more.
 func (r *run) refuse() {
+	if len(r.single) > 0 && r.rng.IntN(5) > 0 {
+		return
+	}
 	if len(r.single) > 0 {
 		r.accept()
 		return
@@ -346,7 +352,7 @@ func (r *run) discards() {
 func (r *run) replay() {
 	if r.refs != nil {
 		r.oracle.ask()
-		queued, err := r.p.splitter.Requeue(r.p.ctx, r.refs)
+		queued, err := r.p.splitter.Requeue(r.p.ctx, r.refs, false)
 		if err != nil && !r.p.dead.Load() {
 			r.t.Errorf("put in line again: %v", err)
 		}
@@ -446,9 +452,10 @@ func (r *run) settle() {
 	r.accept()
 	r.fake.Fail(callgoosetest.Failure{})
 	r.away.Store(false)
-	if r.mask.ShortRetry {
+	if r.rejects || r.mask.ShortRetry {
 		r.oracle.doubt("")
 	}
+	r.rejects = false
 	if err := r.p.ledger.Do(r.p.ctx, func(tx *store.Tx) error { tx.SetPause(nil); return nil }); err != nil {
 		r.t.Fatal(err)
 	}

@@ -88,6 +88,14 @@ type told struct {
 	old bool // sent before, word for word but for its start
 }
 
+// finger is that of the alert that is meant.
+func (m told) finger() string {
+	if m.rule == nil {
+		return m.Fingerprint
+	}
+	return m.rule.finger
+}
+
 // request202 is a request on its way.
 type request202 struct {
 	group        *group // nil: it changes nothing that PMM knows
@@ -164,6 +172,9 @@ func (p *fakePMM) flush(g *group, q *peer, first bool, now time.Time, calm bool)
 	req := &request202{group: g, source: g.rules[0].source, began: now, whole: now}
 	changed := now.Sub(g.sent) >= repeatInterval
 	for _, r := range g.rules {
+		if g.log[r] != event.Firing {
+			r.blip = 0 // nobody knows yet that it fires
+		}
 		m, fires := q.view(r, now, first)
 		switch {
 		case fires.Status == event.Firing:

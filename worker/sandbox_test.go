@@ -112,7 +112,7 @@ func (s *sandbox) start(dir string) {
 	p.splitter = NewSplitter(SplitConfig{
 		Form:        Form{From: s.set.From, ByAlertname: s.set.ByName, LateAfter: s.set.LateAfter},
 		ResendAfter: s.set.ResendAfter, Collapse: s.set.Collapse,
-		Claim: p.deliverer.MayClaim, Decided: p.deliverer.Wake, Logger: log, Observer: p,
+		Claim: p.deliverer.MayClaim, Outage: p.deliverer.Outage, Decided: p.deliverer.Wake, Logger: log, Observer: p,
 	}, p.queue, notes, p.ledger)
 	retention := NewRetention(RetentionConfig{Keep: s.set.Keep, Logger: log}, p.queue, p.ledger)
 	for _, run := range []func(context.Context) error{p.splitter.Run, p.deliverer.Run, retention.Run, marker.Run} {
@@ -282,11 +282,7 @@ func (s *sandbox) deliver(req *request202) (ok bool) {
 	now := time.Now().UTC()
 	var alerts []member
 	for _, m := range req.members {
-		key, name := "", ""
-		if m.rule != nil {
-			key, name = m.rule.key(), m.rule.name
-		}
-		n := s.oracle.say(key, name, word{status: m.Status, began: req.began, whole: now, now: m.now, old: m.old})
+		n := s.oracle.say(event.Key(req.source, m.finger()), m.Labels["alertname"], word{status: m.Status, began: req.began, whole: now, now: m.now, old: m.old})
 		a := m.member
 		a.Annotations = map[string]string{"summary": "it is so", "word": jsonInt(n)}
 		alerts = append(alerts, a)
@@ -299,9 +295,7 @@ func (s *sandbox) deliver(req *request202) (ok bool) {
 	}
 	s.notes = append(s.notes, n)
 	for _, m := range req.members {
-		if m.rule != nil {
-			s.oracle.ack(m.rule.key())
-		}
+		s.oracle.ack(event.Key(req.source, m.finger()))
 	}
 	return true
 }
