@@ -79,7 +79,7 @@ func newMask(rng *rand.Rand) (m mask) {
 	}
 	// What both places have lost nobody can know.
 	m.PMM.Slow = m.PMM.Slow && !m.Clock
-	m.Imports = m.Imports && !m.Clock
+	m.Imports = m.Imports && !m.Clock && !(m.Losses && m.Prunes)
 	m.PMM.Disks = m.PMM.Disks && !m.Losses
 	m.PMM.Trimmed = m.PMM.Trimmed && !m.Prunes
 	m.Guide = m.Guide || m.ByName

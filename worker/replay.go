@@ -257,7 +257,7 @@ func Forget(tx *store.Tx, r *event.Record) error {
 		slices.ContainsFunc(r.Attempts, func(a event.Attempt) bool { return a.Result == string(event.Delivered) }) {
 		return err
 	}
-	ep.Open, ep.Count = false, ep.Count-1
+	ep.Open = false // its number is not used again: the next one has other bytes
 	return tx.PutEpisode(ep)
 }
 
