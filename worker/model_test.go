@@ -123,6 +123,7 @@ func modelRun(t *testing.T, seed uint64, did *tally) {
 			s.set.Keep = 20 * time.Minute
 		}
 		s.far, s.oracle.byName = s.fake.RoundTripper(), m.ByName
+		s.oracle.strict = !m.ShortRetry && !m.Operators && !m.Replays && !m.Losses
 		r := &run{sandbox: s, rng: rng, mask: m, pmm: newFakePMM(rng, m.PMM), claims: map[event.Position]time.Time{}}
 		s.start(root + "/data")
 		defer func() { s.halt(false) }()
@@ -140,10 +141,8 @@ func modelRun(t *testing.T, seed uint64, did *tally) {
 		}
 		if r.failed() || t.Failed() {
 			t.Logf("seed %d: %s, %+v", seed, m, s.set)
-			for _, line := range r.told[max(0, len(r.told)-60):] {
-				t.Log(line)
-			}
-			if os.Getenv("PMM_CALLGOOSE_MODEL_LOG") != "" {
+			t.Log(strings.Join(r.told, "\n"))
+			if os.Getenv("PMM_CALLGOOSE_MODEL_SEED") != "" {
 				t.Logf("%s", s.logs.String())
 			}
 		}

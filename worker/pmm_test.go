@@ -132,7 +132,7 @@ func newFakePMM(rng *rand.Rand, f pmmFaults) *fakePMM {
 func (p *fakePMM) turn(now time.Time, calm bool) (whole []*request202) {
 	for _, r := range p.rules {
 		switch {
-		case calm || p.rng.IntN(60) > 0:
+		case calm || p.rng.IntN(35) > 0:
 		case r.on():
 			if p.faults.Blips && r.blip == 0 && p.rng.IntN(2) == 0 {
 				r.blip = 1

@@ -279,6 +279,7 @@ func (p *process) Settled(o event.Outcome, _ time.Duration) {
 
 // deliver hands PMM's request to the process.
 func (s *sandbox) deliver(req *request202) (ok bool) {
+	time.Sleep(time.Millisecond) // no two are received at once
 	now := time.Now().UTC()
 	var alerts []member
 	for _, m := range req.members {
