@@ -462,7 +462,8 @@ func (r *run) settle() {
 	r.tell("all is well")
 	for began := time.Now(); ; time.Sleep(5 * time.Second) {
 		synctest.Wait()
-		if r.look(); len(r.queued()) == 0 && next(r.p.ledger.Summary().Progress) > r.p.queue.Last() {
+		r.look()
+		if idle, err := r.p.idle(); err != nil || idle {
 			return
 		}
 		if time.Since(began) > time.Hour {

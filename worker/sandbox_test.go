@@ -39,7 +39,6 @@ type sandbox struct {
 	did    *tally
 	offset time.Duration // of the clock that receives
 	logs   bytes.Buffer  // of the process that lives
-	lives  int
 	p      *process
 	notes  []event.Notification // those that were answered 202
 }
@@ -51,14 +50,14 @@ type settings struct {
 	Collapse    bool
 	ResendAfter time.Duration
 	LateAfter   time.Duration
+	RetryMin    time.Duration
 	RetryFor    time.Duration
 	Keep        time.Duration
 	Concurrency int
 }
 
-// process is one life.
-type process struct {
-	*sandbox
+// life is the whole worker on a directory, wired as the service does it.
+type life struct {
 	dir       string
 	ledger    *store.Store
 	queue     *queue.Queue
@@ -67,62 +66,113 @@ type process struct {
 	ctx       context.Context //nolint:containedctx // its life
 	stop      context.CancelFunc
 	ended     sync.WaitGroup
+	failed    func(error) // may be nil
+}
 
-	fuse   atomic.Int64 // durable steps until it dies; not positive = never
-	dead   atomic.Bool
-	copied sync.Once
-	failed string // the key of the last failure while Callgoose is away
+// open opens the directory, and calls committed after each commit of the ledger.
+func (l *life) open(synced bool, committed func(time.Duration), log *slog.Logger) (*Marker, error) {
+	l.ctx, l.stop = context.WithCancel(context.Background())
+	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+		return nil, err
+	}
+	var err error
+	if l.ledger, _, err = store.Open(store.Config{Dir: l.dir, NoSync: !synced, Logger: log, Committed: committed}); err != nil {
+		return nil, err
+	}
+	if l.queue, err = queue.Open(l.ctx, queue.Config{Dir: l.dir, NoSync: !synced, After: l.ledger.Summary().Progress.Seq, Logger: log}); err != nil {
+		return nil, err
+	}
+	return Begin(l.ctx, l.queue, l.ledger, log)
+}
+
+// run makes the workers and starts them.
+func (l *life) run(set *settings, marker *Marker, far http.RoundTripper, observer Observer, log *slog.Logger) error {
+	client, err := callgoose.New(callgoose.Config{
+		URL: "https://callgoose.test/v1/process", From: set.From, Token: func() string { return "token" }, Transport: far, Concurrency: set.Concurrency,
+	})
+	if err != nil {
+		return err
+	}
+	notes := NewNotes(l.queue.Read)
+	l.deliverer = NewDeliverer(DeliverConfig{
+		RetryMin: set.RetryMin, RetryFor: set.RetryFor, Concurrency: set.Concurrency, ByAlertname: set.ByName, Logger: log, Observer: observer,
+	}, l.ledger, NewBuilder(notes, l.ledger), client)
+	l.splitter = NewSplitter(SplitConfig{
+		Form:        Form{From: set.From, ByAlertname: set.ByName, LateAfter: set.LateAfter},
+		ResendAfter: set.ResendAfter, Collapse: set.Collapse,
+		Claim: l.deliverer.MayClaim, Outage: l.deliverer.Outage, Decided: l.deliverer.Wake, Logger: log, Observer: observer,
+	}, l.queue, notes, l.ledger)
+	retention := NewRetention(RetentionConfig{Keep: set.Keep, Logger: log}, l.queue, l.ledger)
+	for _, run := range []func(context.Context) error{l.splitter.Run, l.deliverer.Run, retention.Run, marker.Run} {
+		l.ended.Go(func() {
+			if err := run(l.ctx); err != nil && l.failed != nil {
+				l.failed(err)
+			}
+		})
+	}
+	return nil
+}
+
+// close stops the workers, and closes what open opened.
+func (l *life) close() {
+	l.stop()
+	l.ended.Wait()
+	if l.queue != nil {
+		_ = l.queue.Close()
+	}
+	if l.ledger != nil {
+		_ = l.ledger.Close()
+	}
+}
+
+// idle reports whether all is decided on, and nothing waits.
+func (l *life) idle() (idle bool, err error) {
+	err = l.ledger.View(func(tx *store.Tx) error {
+		idle = next(tx.Progress()) > l.queue.Last()
+		for range tx.Waiting(event.Position{}) {
+			idle = false
+			break
+		}
+		return nil
+	})
+	return idle, err
+}
+
+// process is one life of a sandbox. It can be killed.
+type process struct {
+	*sandbox
+	life
+
+	fuse    atomic.Int64 // durable steps until it dies; not positive = never
+	dead    atomic.Bool
+	copied  sync.Once
+	refused string // the key of the last failure while Callgoose is away
 }
 
 var errDead = errors.New("the process is dead")
 
 func (s *sandbox) start(dir string) {
 	s.t.Helper()
-	s.lives++
 	s.logs.Reset()
-	p := &process{sandbox: s, dir: dir}
-	_ = os.MkdirAll(dir, 0o700)
-	log := slog.New(slog.NewTextHandler(&s.logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	var err error
-	if p.ledger, _, err = store.Open(store.Config{Dir: dir, NoSync: true, Logger: log, Committed: p.committed}); err != nil {
-		s.t.Fatal(err)
+	p := &process{sandbox: s}
+	s.p, p.dir = p, dir
+	p.failed = func(err error) {
+		if !p.dead.Load() {
+			s.oracle.mu.Lock()
+			s.oracle.fault("it ended by itself: %v", err)
+			s.oracle.mu.Unlock()
+		}
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	p.ctx, p.stop, s.p = ctx, stop, p
-	if p.queue, err = queue.Open(ctx, queue.Config{Dir: dir, NoSync: true, After: p.ledger.Summary().Progress.Seq, Logger: log}); err != nil {
-		s.t.Fatal(err)
-	}
-	marker, err := Begin(ctx, p.queue, p.ledger, log)
+	log := slog.New(slog.NewTextHandler(&s.logs, nil))
+	marker, err := p.open(false, p.committed, log)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	if r := p.ledger.Summary().Rebuild; r != nil && len(r.Mark.Waiting) > 0 {
 		s.did.count("rebuilt with events waiting")
 	}
-	client, err := callgoose.New(callgoose.Config{
-		URL: "https://callgoose.test/v1/process", From: s.set.From, Token: func() string { return "token" }, Transport: p, Concurrency: s.set.Concurrency,
-	})
-	if err != nil {
+	if err := p.run(&s.set, marker, p, p, log); err != nil {
 		s.t.Fatal(err)
-	}
-	notes := NewNotes(p.queue.Read)
-	p.deliverer = NewDeliverer(DeliverConfig{
-		RetryFor: s.set.RetryFor, Concurrency: s.set.Concurrency, ByAlertname: s.set.ByName, Logger: log, Observer: p,
-	}, p.ledger, NewBuilder(notes, p.ledger), client)
-	p.splitter = NewSplitter(SplitConfig{
-		Form:        Form{From: s.set.From, ByAlertname: s.set.ByName, LateAfter: s.set.LateAfter},
-		ResendAfter: s.set.ResendAfter, Collapse: s.set.Collapse,
-		Claim: p.deliverer.MayClaim, Outage: p.deliverer.Outage, Decided: p.deliverer.Wake, Logger: log, Observer: p,
-	}, p.queue, notes, p.ledger)
-	retention := NewRetention(RetentionConfig{Keep: s.set.Keep, Logger: log}, p.queue, p.ledger)
-	for _, run := range []func(context.Context) error{p.splitter.Run, p.deliverer.Run, retention.Run, marker.Run} {
-		p.ended.Go(func() {
-			if err := run(ctx); err != nil && !p.dead.Load() {
-				s.oracle.mu.Lock()
-				s.oracle.fault("it ended by itself: %v", err)
-				s.oracle.mu.Unlock()
-			}
-		})
 	}
 }
 
@@ -132,10 +182,7 @@ func (s *sandbox) halt(kill bool) {
 	if kill {
 		p.die()
 	}
-	p.stop()
-	p.ended.Wait()
-	_ = p.queue.Close()
-	_ = p.ledger.Close()
+	p.close()
 	s.did.counts(p.ledger.Summary().Counts)
 }
 
@@ -245,7 +292,7 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 	away := false
 	switch p.deliverer.View().Circuit.State {
 	case event.Down, event.Held:
-		if away = true; p.failed != "" && p.failed != post.Key {
+		if away = true; p.refused != "" && p.refused != post.Key {
 			p.did.count("probe of another key")
 		}
 	}
@@ -264,8 +311,8 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 	if p.oracle.ends(&post, code) {
 		p.did.count("again after a discard")
 	}
-	if p.failed = ""; away && code/100 != 2 {
-		p.failed = post.Key
+	if p.refused = ""; away && code/100 != 2 {
+		p.refused = post.Key
 	}
 	return resp, err
 }
