@@ -29,7 +29,9 @@ type oracle struct {
 	names  map[string]string
 	byName bool // one incident for each alert name, as long as this run
 	mixed  bool // --incident-by changed: what is open says nothing, nor does the order within a name
-	strict bool // nothing is given up unsent, and sent later: the order within a name is that of the words
+	// Words are sent in their order, if nothing is given up unsent that can be asked for
+	// later: by an operator, or, within a name, by PMM.
+	ordered, orderedNames bool
 
 	events map[string]*sent
 	latest map[string]int // of a key or name, the newest word sent
@@ -120,6 +122,18 @@ type posted struct {
 	} `json:"alerts"`
 }
 
+// dropped says that an operator dropped a dead letter of a key: the same id may come with
+// another notification's bytes.
+func (o *oracle) dropped(key string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for id, e := range o.events {
+		if e.key == key {
+			delete(o.events, id)
+		}
+	}
+}
+
 // lanes are what a request must be alone in, the key first.
 func (o *oracle) lanes(p *posted) []string {
 	if o.byName && !o.mixed {
@@ -143,7 +157,7 @@ func (o *oracle) begins(p *posted, body []byte) {
 	n, e := p.Alerts[0].Annotations.Word, o.events[p.ID]
 	if e == nil {
 		for i, lane := range o.lanes(p) {
-			if o.latest[lane] > n && (i == 0 || o.strict) && !(o.losses > 0 && (o.mixed || !o.asked.IsZero())) { // what a rebuilt ledger knows differs, and can be sent again
+			if o.latest[lane] > n && (i == 0 && o.ordered || i > 0 && o.orderedNames) {
 				o.fault("%s %s, word %d, goes out after word %d of %s", p.Key, p.Status, n, o.latest[lane], lane)
 			}
 			o.latest[lane] = n
@@ -173,7 +187,7 @@ func (o *oracle) ends(p *posted, status int) (again bool) {
 	for _, lane := range o.lanes(p) {
 		delete(o.busy, lane)
 	}
-	if e := o.events[p.ID]; status/100 == 2 {
+	if e := o.events[p.ID]; e != nil && status/100 == 2 {
 		again = e.discarded && status != 202
 		e.settled, e.accepted, e.discarded = time.Now(), true, status == 202
 	}

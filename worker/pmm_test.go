@@ -32,6 +32,7 @@ type pmmFaults struct {
 	Trimmed  bool // recoveries without fingerprint and start, with fewer labels
 	Slow     bool // bodies that take long: requests that overlap
 	Disks    bool // alerts of one name on one host
+	Busy     bool // everything changes every few minutes
 }
 
 const (
@@ -130,9 +131,13 @@ func newFakePMM(rng *rand.Rand, f pmmFaults) *fakePMM {
 // turn lets time pass: rules change, Alertmanagers send. It returns the requests that
 // are whole now. calm lets nothing change any more.
 func (p *fakePMM) turn(now time.Time, calm bool) (whole []*request202) {
+	change := 35
+	if p.faults.Busy {
+		change = 6
+	}
 	for _, r := range p.rules {
 		switch {
-		case calm || p.rng.IntN(35) > 0:
+		case calm || p.rng.IntN(change) > 0:
 		case r.on():
 			if p.faults.Blips && r.blip == 0 && p.rng.IntN(2) == 0 {
 				r.blip = 1
