@@ -78,6 +78,7 @@ type peer struct {
 	lag, skew time.Duration
 	busy      time.Time // until then a request is under way
 	next      time.Time
+	done      map[*rule]time.Time // ends that it told of: it knows nothing more of those alerts
 }
 
 // told is one alert of a request.
@@ -100,6 +101,7 @@ func (m told) finger() string {
 // request202 is a request on its way.
 type request202 struct {
 	group        *group // nil: it changes nothing that PMM knows
+	peer         *peer
 	source       string
 	members      []told
 	began, whole time.Time
@@ -118,9 +120,9 @@ func newFakePMM(rng *rand.Rand, f pmmFaults) *fakePMM {
 				r.finger = fmt.Sprintf("%x", []byte(name[:1]+r.instance+r.disk))
 				p.rules, g.rules = append(p.rules, r), append(g.rules, r)
 			}
-			g.peers = []*peer{{}}
+			g.peers = []*peer{{done: map[*rule]time.Time{}}}
 			if f.Pair && source == "pmm" {
-				g.peers = append(g.peers, &peer{lag: time.Duration(rng.IntN(100)) * time.Second, skew: 7 * time.Second})
+				g.peers = append(g.peers, &peer{done: map[*rule]time.Time{}, lag: time.Duration(rng.IntN(100)) * time.Second, skew: 7 * time.Second})
 			}
 			p.groups = append(p.groups, g)
 		}
@@ -174,7 +176,7 @@ func (*fakePMM) forget(g *group) { clear(g.log) }
 
 // flush sends what a peer of a group has to tell.
 func (p *fakePMM) flush(g *group, q *peer, first bool, now time.Time, calm bool) {
-	req := &request202{group: g, source: g.rules[0].source, began: now, whole: now}
+	req := &request202{group: g, peer: q, source: g.rules[0].source, began: now, whole: now}
 	changed := now.Sub(g.sent) >= repeatInterval
 	for _, r := range g.rules {
 		if g.log[r] != event.Firing {
@@ -184,7 +186,7 @@ func (p *fakePMM) flush(g *group, q *peer, first bool, now time.Time, calm bool)
 		switch {
 		case fires.Status == event.Firing:
 			changed = changed || g.log[r] != event.Firing
-		case m && g.log[r] == event.Firing:
+		case m && g.log[r] == event.Firing && !q.done[r].Equal(fires.EndsAt):
 			changed = true
 		default:
 			continue
@@ -294,7 +296,9 @@ func (p *fakePMM) answered(req *request202, ok bool) {
 	}
 	req.group.sent = req.began
 	for _, m := range req.members {
-		req.group.log[m.rule] = m.Status
+		if req.group.log[m.rule] = m.Status; m.Status == event.Resolved {
+			req.peer.done[m.rule] = m.EndsAt
+		}
 		if m.rule.blip == 1 && m.Status == event.Resolved {
 			m.rule.blip = 0 // the rule fires on, and the next flush says so
 		}
