@@ -17,8 +17,8 @@ import (
 //
 //   - An alert whose latest word is firing has an open incident once nothing waits any
 //     more, one whose latest word is resolved has none.
-//   - What Callgoose gets of a key is in the order in which PMM said it, one request at
-//     a time, and the same bytes for the same event.
+//   - What Callgoose gets of a key PMM said of it. It comes in the order in which it was
+//     said, one request at a time, and with the same bytes for the same event.
 //   - What was settled more than a minute before a ledger was lost is not sent again
 //     because of that.
 type oracle struct {
@@ -155,6 +155,9 @@ func (o *oracle) begins(p *posted, body []byte) {
 	h := fnv.New64a()
 	_, _ = h.Write(body)
 	n, e := p.Alerts[0].Annotations.Word, o.events[p.ID]
+	if said := slices.ContainsFunc(o.words[p.Key], func(w word) bool { return w.n == n && w.status == p.Status }); !said {
+		o.fault("%s %s goes out, made of word %d, which says nothing of it", p.Key, p.Status, n)
+	}
 	if e == nil {
 		for i, lane := range o.lanes(p) {
 			if o.latest[lane] > n && (i == 0 && o.ordered || i > 0 && o.orderedNames) {

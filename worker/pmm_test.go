@@ -261,7 +261,7 @@ func (p *fakePMM) nonsense(now time.Time) {
 	r := p.rules[p.rng.IntN(len(p.rules))]
 	req := &request202{source: r.source, began: now, whole: now}
 	switch {
-	case p.rng.IntN(20) > 0:
+	case p.rng.IntN(8) > 0:
 		return
 	case p.faults.Aliens && p.rng.IntN(3) == 0:
 		m := member{Status: event.Resolved, Labels: map[string]string{"alertname": r.name}, Fingerprint: "a11e4", StartsAt: now.Add(-time.Hour), EndsAt: now}
