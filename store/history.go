@@ -32,6 +32,8 @@ func (t *Tx) tally(old event.Outcome, r *event.Record) {
 		if m.Dead = 1; old == "" {
 			m.In = 1
 		}
+	case event.Discarded:
+		m.Discarded = 1
 	default:
 		m.Out = 1
 	}
@@ -82,7 +84,7 @@ func (t *Tx) saveHistory() error {
 func minuteKey(minute int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(minute)) }
 
 func encodeMinute(m event.Minute) (b []byte) {
-	for _, n := range []int64{m.In, m.Out, m.Dead, m.Suppressed} {
+	for _, n := range []int64{m.In, m.Out, m.Dead, m.Suppressed, m.Discarded} {
 		b = binary.AppendVarint(b, n)
 	}
 	return b
@@ -98,7 +100,7 @@ func decodeMinute(key, b []byte) (m event.Minute, err error) {
 	if b, err = wire.Unseal(key, b); err != nil {
 		return m, err
 	}
-	for _, into := range []*int64{&m.In, &m.Out, &m.Dead, &m.Suppressed} {
+	for _, into := range []*int64{&m.In, &m.Out, &m.Dead, &m.Suppressed, &m.Discarded} {
 		n, used := binary.Varint(b)
 		if used <= 0 {
 			return m, fmt.Errorf("history of %s: %w", m.At.Format(time.RFC3339), event.ErrDamaged)

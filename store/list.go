@@ -13,7 +13,7 @@ import (
 // Each calls fn with every record chosen, newest first unless asked otherwise,
 // until fn returns false. Their labels are not the caller's.
 func (s *Store) Each(f event.Filter, fn func(*event.Record) bool) error {
-	return s.look(func(t *Tx) error { return t.Each(f, fn) })
+	return s.View(func(t *Tx) error { return t.Each(f, fn) })
 }
 
 // Each calls fn with every record chosen, newest first unless asked otherwise,

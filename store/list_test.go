@@ -163,7 +163,7 @@ func TestTheHistoryCountsByMinuteAndSurvives(t *testing.T) {
 	}); err == nil {
 		t.Fatal("no error")
 	}
-	want := []event.Minute{{At: now, In: 4, Suppressed: 1, Dead: 1}, {At: now.Add(time.Minute), Out: 2, Dead: 1}}
+	want := []event.Minute{{At: now, In: 4, Suppressed: 1, Dead: 1}, {At: now.Add(time.Minute), Out: 1, Discarded: 1, Dead: 1}}
 	got, err := s.History(now.Add(-keepHistory * 2))
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("the history is %+v, %v; want %+v", got, err, want)

@@ -44,12 +44,13 @@ var (
 	bucketLabels   = []byte("labels")
 	bucketQueue    = []byte("queue")
 	bucketHistory  = []byte("history")
+	bucketActs     = []byte("acts")
 	keyFormat      = []byte("format")
 	keyState       = []byte("state")
 )
 
 // buckets are those that always exist.
-var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory}
+var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory, bucketActs}
 
 // Store is an open ledger. All methods are safe concurrently.
 type Store struct {
@@ -367,18 +368,8 @@ func (s *Store) Changes() uint64 { return s.changes.Load() }
 func (s *Store) View(fn func(*Tx) error) error {
 	return s.notice(s.db.View(func(btx *bbolt.Tx) error {
 		t := &Tx{tx: btx}
-		if err := readState(btx.Bucket(bucketMeta), &t.state); err != nil {
-			return err
-		}
-		return cmp.Or(fn(t), t.bad)
-	}))
-}
-
-// look is View for what needs none of the small state.
-func (s *Store) look(fn func(*Tx) error) error {
-	return s.notice(s.db.View(func(btx *bbolt.Tx) error {
-		t := &Tx{tx: btx}
-		return cmp.Or(fn(t), t.bad)
+		err := fn(t)
+		return cmp.Or(err, t.bad)
 	}))
 }
 

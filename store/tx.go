@@ -20,14 +20,26 @@ type Tx struct {
 	tx      *bbolt.Tx
 	write   bool
 	state   state
+	read    bool // state was read
 	dirty   bool
 	bad     error                  // damage found where no error can be returned
 	minutes map[int64]event.Minute // what happened, by minute since 1970
 	names   *names                 // nil = not made yet
 }
 
+// small is the small state, which a reader decodes when it is asked for.
+func (t *Tx) small() *state {
+	if !t.write && !t.read {
+		t.read = true
+		if err := readState(t.tx.Bucket(bucketMeta), &t.state); err != nil {
+			t.bad = err
+		}
+	}
+	return &t.state
+}
+
 // Progress is the last place in NOTIFICATIONS that is decided on.
-func (t *Tx) Progress() event.Position { return t.state.Progress }
+func (t *Tx) Progress() event.Position { return t.small().Progress }
 
 // SetProgress moves it.
 func (t *Tx) SetProgress(p event.Position) { t.state.Progress, t.dirty = p, true }
@@ -35,23 +47,24 @@ func (t *Tx) SetProgress(p event.Position) { t.state.Progress, t.dirty = p, true
 // Rebuild is the mark up to which a lost ledger's events were settled, and the
 // sequence up to which notifications are split a second time; nil when nothing
 // is being rebuilt.
-func (t *Tx) Rebuild() *Rebuild { return t.state.Rebuild }
+func (t *Tx) Rebuild() *Rebuild { return t.small().Rebuild }
 
 // SetRebuild begins a rebuild, and ends it with nil.
 func (t *Tx) SetRebuild(r *Rebuild) { t.state.Rebuild, t.dirty = r, true }
 
 // Pause is what holds delivery by hand, nil when nothing does.
-func (t *Tx) Pause() *Pause { return t.state.Pause }
+func (t *Tx) Pause() *Pause { return t.small().Pause }
 
 // SetPause holds delivery, and resumes it with nil.
 func (t *Tx) SetPause(p *Pause) { t.state.Pause, t.dirty = p, true }
 
 // Form reads the settings with a number that FormOf gave. Empty when there are none.
 func (t *Tx) Form(n uint32) string {
-	if n == 0 || int(n) > len(t.state.Forms) {
+	forms := t.small().Forms
+	if n == 0 || int(n) > len(forms) {
 		return ""
 	}
-	return t.state.Forms[n-1]
+	return forms[n-1]
 }
 
 // FormOf is the number of these settings, the same for the same ones.
@@ -67,7 +80,7 @@ func (t *Tx) FormOf(settings string) uint32 {
 
 // Heard is when a notification of each PMM server last came in, by source. The
 // map is the caller's.
-func (t *Tx) Heard() map[string]time.Time { return maps.Clone(t.state.Heard) }
+func (t *Tx) Heard() map[string]time.Time { return maps.Clone(t.small().Heard) }
 
 // SetHeard keeps the newest time; one from a clock that was ahead gives way.
 func (t *Tx) SetHeard(source string, at time.Time) {
@@ -84,7 +97,7 @@ func (t *Tx) Count(name string, n int64) {
 }
 
 // Counted is one of them.
-func (t *Tx) Counted(name string) int64 { return t.state.Counts[name] }
+func (t *Tx) Counted(name string) int64 { return t.small().Counts[name] }
 
 // Episode is the state of an incident key, nil when it was never seen.
 func (t *Tx) Episode(key string) (*event.Episode, error) {

@@ -51,11 +51,10 @@ func (b *batch) adopt(c *candidate, key string, own *event.Episode) (ep *event.E
 				return ep, some, facts, err
 			}
 		}
-		why := "a recovery belongs to no open alert"
-		if several {
-			why = "a recovery could belong to several open alerts; none is closed by it"
-		}
-		b.tell(func() { b.log.Warn(why, "alertname", some["alertname"], "notification_id", c.pos.NotificationID()) })
+		b.tell(func() {
+			b.log.Warn("a recovery without a fingerprint closes no open alert", "fit", map[bool]string{true: "several", false: "none"}[several],
+				"alertname", some["alertname"], "notification_id", c.pos.NotificationID())
+		})
 		return none()
 	}
 	if ep, err = b.tx.Episode(found.key); err != nil || ep == nil {

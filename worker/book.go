@@ -27,19 +27,14 @@ func (b book) read(after event.Position) (list []event.Waiting, err error) {
 	return list, err
 }
 
-// claim is up to when the lateness of an event is counted.
-type claim struct {
-	at     time.Time // zero: the event is not queued any more
-	stands bool      // Callgoose may have received it under this claim
-}
-
-// claim makes the claims of events that nothing was sent of, in one transaction. If we
-// die after it, their bytes are the same at the next start.
-func (b book) claim(ctx context.Context, places []event.Position) ([]claim, error) {
-	var claims []claim
+// claim makes the claims of events that nothing was sent of in this life, in one
+// transaction. If we die after it, their bytes are the same at the next start. It returns
+// up to when the lateness of each is counted, zero when it is not queued any more. What
+// was sent before it was queued again has a claim in its record, which stands.
+func (b book) claim(ctx context.Context, places []event.Position) (claims []time.Time, err error) {
 	now := time.Now()
-	err := b.ledger.Do(ctx, func(tx *store.Tx) error {
-		claims = make([]claim, len(places))
+	err = b.ledger.Do(ctx, func(tx *store.Tx) error {
+		claims = make([]time.Time, len(places))
 		for i, at := range places {
 			w, ok, err := tx.WaitingAt(at)
 			if err != nil {
@@ -48,22 +43,7 @@ func (b book) claim(ctx context.Context, places []event.Position) ([]claim, erro
 			if !ok {
 				continue
 			}
-			if w.Cause != event.First { // it may have been sent before it was put in the queue again
-				r, err := tx.Brief(w.ReceivedAt, w.Pos)
-				if err != nil {
-					return err
-				}
-				if r != nil && !r.ClaimedAt.IsZero() {
-					claims[i] = claim{r.ClaimedAt, true}
-				}
-			}
-			if claims[i].at.IsZero() {
-				claims[i].at = now
-			}
-			if w.ClaimedAt.Equal(claims[i].at) {
-				continue
-			}
-			w.ClaimedAt = claims[i].at
+			claims[i], w.ClaimedAt = now, now
 			if err := tx.PutWaiting(&w); err != nil {
 				return err
 			}
@@ -71,6 +51,18 @@ func (b book) claim(ctx context.Context, places []event.Position) ([]claim, erro
 		return nil
 	})
 	return claims, err
+}
+
+// oldest is when the oldest queued event was queued, zero when there is none.
+func (b book) oldest() (at time.Time) {
+	_ = b.ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
+		for w := range tx.Waiting(event.Position{}) {
+			at = w.QueuedAt
+			break
+		}
+		return nil
+	})
+	return at
 }
 
 // open reads a queued event and its record, not ok when it is not queued any more.
@@ -116,7 +108,7 @@ type written struct {
 }
 
 // record writes an attempt, and takes the event out of the queue when it is settled. If
-// we die before that, the same bytes go out again. soon lets it wait for company.
+// we die before that, the same bytes go out again. soon lets it wait for others to share its commit.
 func (b book) record(ctx context.Context, e entry, soon bool) (out written, err error) {
 	write := b.ledger.Do
 	if soon {
@@ -128,14 +120,11 @@ func (b book) record(ctx context.Context, e entry, soon bool) (out written, err 
 			return err
 		}
 		r, err := tx.Brief(e.w.ReceivedAt, e.w.Pos)
-		if err != nil {
+		out = written{outcome: e.outcome, reason: e.reason, gone: !queued}
+		if err != nil || r == nil && !queued { // somebody dropped it
 			return err
 		}
-		out = written{outcome: e.outcome, reason: e.reason, gone: !queued}
-		switch {
-		case r == nil && !queued: // somebody dropped it
-			return nil
-		case r == nil:
+		if r == nil {
 			r = missing(e.w)
 		}
 		r.AddAttempt(e.attempt)
@@ -144,11 +133,9 @@ func (b book) record(ctx context.Context, e entry, soon bool) (out written, err 
 			r.ClaimedAt = e.claim
 		}
 		if e.overdue != "" && out.outcome == "" {
-			over, err := mayExpire(tx, e.w)
-			if err != nil {
+			if over, err := mayExpire(tx, e.w); err != nil {
 				return err
-			}
-			if over {
+			} else if over {
 				out.outcome, out.reason = event.Dead, e.overdue
 			}
 		}
@@ -158,6 +145,7 @@ func (b book) record(ctx context.Context, e entry, soon bool) (out written, err 
 			out.outcome, out.reason = "", ""
 		}
 		if out.outcome != "" {
+			count(tx, e.w, &e.attempt, out.outcome)
 			return conclude(tx, e.w, r, out.outcome, out.reason)
 		}
 		if queued && e.unmade && !e.attempt.Sent { // it can still say how late it is, or collapse
@@ -169,6 +157,17 @@ func (b book) record(ctx context.Context, e entry, soon bool) (out written, err 
 		return tx.PutRecord(r)
 	})
 	return out, err
+}
+
+// count keeps what operators are told of the answers: what Callgoose did with what it
+// took, and how many firing events it discarded.
+func count(tx *store.Tx, w *event.Waiting, a *event.Attempt, outcome event.Outcome) {
+	switch {
+	case outcome == event.Delivered:
+		tx.Count("effect:"+a.Effect, 1)
+	case outcome == event.Discarded && w.Status == event.Firing:
+		tx.Count("discarded_firing", 1)
+	}
 }
 
 // mayExpire reports whether an event may be given up for its age. A late recovery is
@@ -191,10 +190,10 @@ func conclude(tx *store.Tx, w *event.Waiting, r *event.Record, outcome event.Out
 }
 
 // expire gives up those of list that are queued and may be given up for their age, in
-// one transaction. It returns them.
-func (b book) expire(ctx context.Context, list []event.Waiting, reason string) (ended []event.Waiting, err error) {
+// one transaction. It returns them by id.
+func (b book) expire(ctx context.Context, list []event.Waiting, reason string) (ended map[string]*event.Waiting, err error) {
 	err = b.ledger.Do(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		ended = ended[:0]
+		ended = map[string]*event.Waiting{}
 		for i := range list {
 			w := &list[i]
 			_, queued, err := tx.WaitingAt(w.At)
@@ -205,20 +204,19 @@ func (b book) expire(ctx context.Context, list []event.Waiting, reason string) (
 			if err != nil {
 				return err
 			}
-			if !queued || !over {
-				continue
-			}
 			r, err := tx.Brief(w.ReceivedAt, w.Pos)
-			if err != nil {
+			switch {
+			case err != nil:
 				return err
-			}
-			if r == nil {
+			case !queued || !over:
+				continue
+			case r == nil:
 				r = missing(w)
 			}
 			if err := conclude(tx, w, r, event.Dead, reason); err != nil {
 				return err
 			}
-			ended = append(ended, *w)
+			ended[r.ID] = w
 		}
 		return nil
 	})

@@ -26,28 +26,28 @@ type circuit struct {
 	dice        func(time.Duration) time.Duration
 
 	event.Circuit
-	passes   uint64          // events that Callgoose took, in this life
+	accepted uint64          // events that Callgoose took, in this life
 	fails    int             // consecutive failures, without an answer between them
-	failed   map[string]bool // lanes they happened in, suspects left out; at most hopefulLanes
-	rejected map[string]bool // keys rejected for ever, with no pass between them; at most rejectedAll
-	told     bool            // Callgoose said itself how long to wait
-	blamed   bool            // the last failure may be that event's own: Callgoose was reached
+	failed   map[string]bool // lanes they happened in, suspects left out; at most doubtfulLanes
+	rejected map[string]bool // consecutive keys that were rejected, none accepted between them; at most rejectedAll
+	asked    bool            // Callgoose said how long to wait
+	reached  bool            // the last failure may be that event's own: there was a connection
 	probing  bool            // a probe is under way
 	probeAt  time.Time       // when the next one may go
 	failedAt time.Time       // when an attempt failed last
-	turn     uint64          // counts failures that may be the event's own
-	since    uint64          // the first turn since the last pass
+	turn     uint64          // counts failures that may be an event's own
+	since    uint64          // the first turn since an event was accepted
 }
 
 const (
 	// openAfter is how many consecutive failures mean more than bad luck.
 	openAfter = 3
-	// rejectedAll is how many keys rejected one after the other mean that it is not
-	// the events: the last of them and what follows is held.
+	// rejectedAll is how many consecutive keys that are rejected mean that it is not the
+	// events: the last of them and what follows is held.
 	rejectedAll = 5
-	// hopefulLanes is of how many lanes the failures may be the events' own.
-	hopefulLanes = 5
-	// refusedOften is how many refusals, others passing between them, end an event.
+	// doubtfulLanes is of how many lanes the failures may be the events' own.
+	doubtfulLanes = 5
+	// refusedOften is how many refusals end an event, others being accepted between them.
 	refusedOften = 10
 )
 
@@ -65,7 +65,7 @@ const (
 	nothing permit = iota
 	everything
 	aProbe
-	freshProbe // a probe of a lane in which nothing failed since the last pass
+	freshProbe // a probe of a lane in which nothing failed since an event was accepted
 )
 
 // allow says what may be sent at now, and when to ask again.
@@ -77,16 +77,16 @@ func (c *circuit) allow(now time.Time) (permit, time.Time) {
 		return nothing, time.Time{}
 	case !now.Before(c.probeAt):
 		return aProbe, time.Time{}
-	case c.hopeful():
+	case c.doubtful():
 		return freshProbe, c.probeAt
 	}
 	return nothing, c.probeAt
 }
 
-// hopeful reports whether another lane is worth a probe at once: all failures so far
+// doubtful reports whether another lane is worth a probe at once: all failures so far
 // were of few lanes, suspects left out, so it may be those events and not Callgoose.
-func (c *circuit) hopeful() bool {
-	return c.fails > 0 && c.blamed && !c.told && len(c.failed) < hopefulLanes
+func (c *circuit) doubtful() bool {
+	return c.fails > 0 && c.reached && !c.asked && len(c.failed) < doubtfulLanes
 }
 
 // ruling is what a verdict comes to, beside all that was seen before.
@@ -111,8 +111,8 @@ func (c *circuit) observe(now time.Time, l *lane, key string, probe bool, v verd
 	switch v.class {
 	case interrupted:
 		return ruling{verdict: v}
-	case passed:
-		c.passes++
+	case accepted:
+		c.accepted++
 		c.since = c.turn + 1
 		clear(c.rejected)
 		fallthrough
@@ -123,7 +123,7 @@ func (c *circuit) observe(now time.Time, l *lane, key string, probe bool, v verd
 		return ruling{verdict: v}
 	}
 	it := l.head()
-	others := it.refusals > 0 && c.passes > it.refusedAt
+	others := it.refusals > 0 && c.accepted > it.refusedAt
 	it.suspect = it.suspect || others
 	alone := others && c.State == event.Up
 	c.fail(now, l, v, it.suspect)
@@ -131,7 +131,7 @@ func (c *circuit) observe(now time.Time, l *lane, key string, probe bool, v verd
 		if it.refusals == 0 || alone {
 			it.refusals++
 		}
-		it.refusedAt = c.passes
+		it.refusedAt = c.accepted
 		c.turn++
 		l.turn = c.turn
 	}
@@ -148,9 +148,9 @@ func (c *circuit) observe(now time.Time, l *lane, key string, probe bool, v verd
 func (c *circuit) fail(now time.Time, l *lane, v verdict, suspect bool) {
 	c.fails++
 	c.failedAt = now
-	c.blamed = v.class != unreachable
-	c.told = v.wait > 0 && !suspect
-	if !suspect && len(c.failed) < hopefulLanes {
+	c.reached = v.class != unreachable
+	c.asked = v.wait > 0 && !suspect
+	if !suspect && len(c.failed) < doubtfulLanes {
 		c.failed[l.key] = true
 	}
 }
@@ -168,7 +168,7 @@ func (c *circuit) judge(now time.Time, probe bool, v verdict, suspect bool, text
 	default:
 		c.LastError = text
 	}
-	if probe || changed || c.told {
+	if probe || changed || c.asked {
 		c.probeAt = now.Add(c.pause(now, v.wait))
 	}
 }
@@ -184,7 +184,7 @@ func (c *circuit) become(now time.Time, state, text string) (changed bool) {
 
 // pause is the wait before the next probe.
 func (c *circuit) pause(now time.Time, retryAfter time.Duration) time.Duration {
-	if c.told {
+	if c.asked {
 		return retryAfter
 	}
 	tenth := min(max(now.Sub(c.Since)/10, 2*c.least), c.most)

@@ -15,8 +15,8 @@ type verdict struct {
 	reason  string        // why, for outcomes that need one
 	class   class
 	wait    time.Duration // Retry-After
-	// refused: an answer that may be the last word on this event. When others pass
-	// meanwhile it is given up after a number of them.
+	// refused: an answer that may be final for this event. It is given up after a number
+	// of them when others are accepted meanwhile.
 	refused bool
 }
 
@@ -24,9 +24,9 @@ type verdict struct {
 type class int
 
 const (
-	passed      class = iota // it took the event
+	accepted    class = iota // it took the event
 	rejected                 // it works, and will never take this event
-	trouble                  // this attempt failed; others may pass
+	trouble                  // this attempt failed; others may get through
 	unreachable              // no event would get through
 	misconfig                // token or address are wrong for every event
 	interrupted              // our own stop; says nothing

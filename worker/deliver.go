@@ -62,14 +62,14 @@ type Deliverer struct {
 	began  time.Time
 
 	// Owned by Run.
-	w        *window
-	flying   int            // attempts under way
-	claiming bool           // a transaction of claims is under way
-	told     string         // the state that was announced last
-	looked   time.Time      // when the token was last looked for
-	expired  event.Position // how far the queue was looked through for events to give up
-	expiring time.Time      // when the failure was that they are given up for; zero = none
-	last     Taken
+	w         *window
+	flying    int            // attempts under way
+	claiming  bool           // a transaction of claims is under way
+	announced string         // the state that was announced last
+	refreshed time.Time      // when the token was last read again
+	expired   event.Position // how far the queue was searched for events to give up
+	expiring  time.Time      // when the failure was that they are given up for; zero = none
+	last      Taken
 
 	results chan result
 	claims  chan claimed
@@ -121,7 +121,7 @@ const claimAhead = 128
 // claimed is the end of a transaction of claims.
 type claimed struct {
 	lanes  []*lane
-	claims []claim
+	claims []time.Time
 	err    error
 }
 
@@ -156,7 +156,7 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 	d.gate = newGate(newCircuit(d.began, cfg.RetryMin, cfg.RetryMax), cfg.Concurrency, cfg.Rate, d.wake)
 	d.gate.hold(ledger.Summary().Pause)
 	d.unread.Store(true)
-	d.told = d.gate.stand(d.began).State
+	d.announced = d.gate.stand(d.began).State
 	d.publishView(d.began)
 	return d
 }
@@ -164,7 +164,7 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 // View is the newest picture. Safe concurrently.
 func (d *Deliverer) View() View {
 	v := *d.view.Load()
-	v.InFlight = d.gate.stand(time.Now()).requests
+	v.InFlight, v.Oldest = d.gate.stand(time.Now()).requests, d.book.oldest()
 	return v
 }
 
@@ -216,17 +216,17 @@ func turned(ctx context.Context, turn <-chan struct{}) error {
 }
 
 // Run delivers until ctx ends; then attempts under way get their grace, and one that is
-// cut off costs nothing. It returns an error when the ledger or a body failed.
+// interrupted costs nothing. It returns an error when the ledger or a body failed.
 func (d *Deliverer) Run(ctx context.Context) error {
-	attempts, cut := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cut(nil)
+	attempts, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
 	err := d.loop(ctx, attempts)
 	d.gate.halt()
-	grace := time.AfterFunc(d.cfg.Grace, func() { cut(callgoose.ErrInterrupted) })
+	grace := time.AfterFunc(d.cfg.Grace, func() { cancel(callgoose.ErrInterrupted) })
 	defer grace.Stop()
 	for d.flying > 0 || d.claiming {
 		if err != nil {
-			cut(callgoose.ErrInterrupted)
+			cancel(callgoose.ErrInterrupted)
 		}
 		select {
 		case r := <-d.results:
@@ -276,16 +276,16 @@ func (d *Deliverer) loop(ctx, attempts context.Context) error {
 	}
 }
 
-// refresh obeys a kick, and looks, while Callgoose refuses us, whether the token was replaced.
+// refresh obeys a kick. While everything is held it reads the token again each second.
 func (d *Deliverer) refresh(ctx context.Context, now time.Time) {
 	if d.kicked.Swap(false) {
 		d.gate.hold(d.book.ledger.Summary().Pause)
 		d.gate.kick()
 	}
-	if d.told != event.Held || d.cfg.Refresh == nil || now.Sub(d.looked) < time.Second {
+	if d.announced != event.Held || d.cfg.Refresh == nil || now.Sub(d.refreshed) < time.Second {
 		return
 	}
-	d.looked = now
+	d.refreshed = now
 	if d.cfg.Refresh() {
 		d.log.InfoContext(ctx, "the token changed, probing")
 		d.gate.kick()
@@ -354,11 +354,15 @@ func (d *Deliverer) start(attempts context.Context, now time.Time) time.Time {
 
 // claim begins to claim the oldest events that may be sent, or the one to probe with.
 func (d *Deliverer) claim(ctx context.Context, now time.Time, l *lane, probe bool) {
+	most := claimAhead
+	if d.cfg.Rate > 0 { // a claim that waits longer than claimFor is made again
+		most = min(most, max(1, int(d.cfg.Rate*claimFor.Seconds())))
+	}
 	lanes := []*lane{l}
 	if probe {
 		d.w.take(l)
 	} else {
-		lanes = d.w.unclaimed(now, claimAhead)
+		lanes = d.w.unclaimed(now, most)
 	}
 	places := make([]event.Position, len(lanes))
 	for i, l := range lanes {
@@ -378,12 +382,11 @@ func (d *Deliverer) takeClaims(c claimed) error {
 		return fmt.Errorf("claim %d events: %w", len(c.lanes), c.err)
 	}
 	for i, l := range c.lanes {
-		it, made := l.head(), c.claims[i]
-		if made.at.IsZero() {
+		if c.claims[i].IsZero() {
 			d.w.done(l)
 			continue
 		}
-		it.claim, it.ours = made.at, !made.stands
+		l.head().claim, l.head().ours = c.claims[i], true
 		d.w.enqueue(l, time.Time{})
 	}
 	return nil
@@ -559,11 +562,10 @@ func (d *Deliverer) expire(ctx context.Context, now time.Time) error {
 	}
 	reason := d.overdue(d.gate.stand(now).LastError)
 	ended, err := d.book.expire(ctx, old, reason)
-	for i := range ended {
-		w := &ended[i]
+	for id, w := range ended {
 		d.w.forget(w)
 		d.cfg.Observer.Settled(event.Dead, now.Sub(w.QueuedAt))
-		d.log.ErrorContext(ctx, "event given up", "event_key", w.Key, "alertname", w.Alertname, "status", w.Status,
+		d.log.ErrorContext(ctx, "event given up", "event_id", id, "event_key", w.Key, "alertname", w.Alertname, "status", w.Status,
 			"notification_id", w.Pos.NotificationID(), "reason", reason)
 	}
 	return err
@@ -601,7 +603,7 @@ func (d *Deliverer) sleep(now, next time.Time) time.Duration {
 	if d.w.waiting.Len() > 0 {
 		soonest(d.w.waiting.lanes[0].notBefore)
 	}
-	if d.told == event.Held && d.cfg.Refresh != nil {
+	if d.announced == event.Held && d.cfg.Refresh != nil {
 		soonest(now.Add(time.Second)) // the token file may be replaced
 	}
 	return max(until.Sub(now), 0)
@@ -610,16 +612,16 @@ func (d *Deliverer) sleep(now, next time.Time) time.Duration {
 // announce tells of a change of the state, once.
 func (d *Deliverer) announce(ctx context.Context) {
 	s := d.gate.stand(time.Now())
-	if s.State == d.told {
+	if s.State == d.announced {
 		return
 	}
-	d.told = s.State
+	d.announced = s.State
 	d.cfg.Observer.Circuit(s.State)
 	switch s.State {
 	case event.Up:
 		d.log.InfoContext(ctx, "callgoose is up", "waiting", d.w.size)
 	case event.Held:
-		d.log.ErrorContext(ctx, "callgoose refuses us: everything is held until token and address are right", "err", s.LastError)
+		d.log.ErrorContext(ctx, "callgoose refuses every request: everything is held until token and address are right", "err", s.LastError)
 	case event.Down:
 		d.log.WarnContext(ctx, "callgoose is down: events wait, one probe at a time goes out", "err", s.LastError)
 	case event.Paused:
@@ -632,9 +634,6 @@ func (d *Deliverer) announce(ctx context.Context) {
 func (d *Deliverer) publishView(now time.Time) {
 	s := d.gate.stand(now)
 	v := &View{Window: d.w.size, Circuit: s.Circuit, Pause: s.pause, Last: d.last}
-	if d.w.heads.Len() > 0 {
-		v.Oldest = d.w.heads.lanes[0].head().queued
-	}
 	if s.seen != event.Up {
 		v.NextProbe = s.probeAt
 	} else {

@@ -37,7 +37,7 @@ func newGate(c *circuit, concurrency int, perSecond float64, changed func()) *ga
 	return &gate{concurrency: concurrency, limit: limit, changed: changed, circuit: c}
 }
 
-// ask says what may be sent at now, from which turn on lanes failed since the last pass,
+// ask says what may be sent at now, from which turn on lanes failed since an event was accepted,
 // and when to ask again: zero means that only an event changes the answer.
 func (g *gate) ask(now time.Time) (p permit, since uint64, again time.Time) {
 	g.mu.Lock()
@@ -141,7 +141,7 @@ func (g *gate) halt() {
 // kick allows a probe at once: the token or the world may have changed.
 func (g *gate) kick() {
 	g.mu.Lock()
-	g.circuit.probeAt, g.circuit.told = time.Time{}, false
+	g.circuit.probeAt, g.circuit.asked = time.Time{}, false
 	g.mu.Unlock()
 }
 

@@ -20,17 +20,16 @@ const claimFor = time.Second
 
 // item is one queued event in memory. Its body is built when it is sent.
 type item struct {
-	at     event.Position
-	queued time.Time
-	claim  time.Time // up to when lateness is counted, durable; zero = not claimed
-	ours   bool      // the claim was made in this life
-	sent   bool      // Callgoose may have received it in this life: the claim stands
-	tries  int       // failed attempts that were its own, for the backoff
-	// refusals counts failures that may be its own, and that others passed between.
-	// refusedAt is how many had passed at the latest.
+	at    event.Position
+	claim time.Time // up to when lateness is counted, durable; zero = not claimed
+	ours  bool      // the claim was made in this life
+	sent  bool      // Callgoose may have received it in this life: its record holds the claim
+	tries int       // failed attempts that were its own, for the backoff
+	// refusals counts failures that may be its own, others being accepted between them.
+	// refusedAt is how many had been accepted at the latest.
 	refusals  int
 	refusedAt uint64
-	suspect   bool // others passed after a refusal: it was its own
+	suspect   bool // others were accepted after a refusal: it was its own
 }
 
 // claimed reports whether the item may be sent at now with the claim that it has.
@@ -47,7 +46,7 @@ type lane struct {
 	busy      bool
 	notBefore time.Time
 	turn      uint64 // of failures, the latest in this lane
-	index     [2]int // in ready or waiting, and in heads; -1 for none
+	index     int    // in ready or waiting
 }
 
 func (l *lane) head() *item { return l.items[0] }
@@ -55,7 +54,6 @@ func (l *lane) head() *item { return l.items[0] }
 // laneHeap orders lanes.
 type laneHeap struct {
 	lanes []*lane
-	slot  int // of lane.index
 	less  func(a, b *lane) bool
 }
 
@@ -65,12 +63,12 @@ func (h *laneHeap) Len() int           { return len(h.lanes) }
 func (h *laneHeap) Less(i, j int) bool { return h.less(h.lanes[i], h.lanes[j]) }
 func (h *laneHeap) Swap(i, j int) {
 	h.lanes[i], h.lanes[j] = h.lanes[j], h.lanes[i]
-	h.lanes[i].index[h.slot], h.lanes[j].index[h.slot] = i, j
+	h.lanes[i].index, h.lanes[j].index = i, j
 }
 
 func (h *laneHeap) Push(x any) {
 	l := x.(*lane)
-	l.index[h.slot] = len(h.lanes)
+	l.index = len(h.lanes)
 	h.lanes = append(h.lanes, l)
 }
 
@@ -78,14 +76,7 @@ func (h *laneHeap) Pop() any {
 	l := h.lanes[len(h.lanes)-1]
 	h.lanes[len(h.lanes)-1] = nil
 	h.lanes = h.lanes[:len(h.lanes)-1]
-	l.index[h.slot] = -1
 	return l
-}
-
-func (h *laneHeap) remove(l *lane) {
-	if i := l.index[h.slot]; i >= 0 {
-		heap.Remove(h, i)
-	}
 }
 
 // window is the part of the queue that is in memory: of each lane the oldest
@@ -99,8 +90,8 @@ type window struct {
 	lanes   map[string]*lane
 	ready   laneHeap // may start now
 	waiting laneHeap // wait for their backoff
-	heads   laneHeap // every lane that has an item, the oldest first
 	size    int      // items
+	most    int      // of them, before nothing more is read
 
 	cursor event.Position // how far the queue was read
 	// behind are lanes of which events between their last and the cursor were read past.
@@ -114,9 +105,8 @@ type window struct {
 
 func newWindow(byAlertname bool, before event.Position) *window {
 	return &window{
-		byAlertname: byAlertname, before: before, lanes: map[string]*lane{}, behind: map[*lane]bool{},
-		ready: laneHeap{less: older}, heads: laneHeap{less: older, slot: 1},
-		waiting: laneHeap{less: func(a, b *lane) bool { return a.notBefore.Before(b.notBefore) }},
+		byAlertname: byAlertname, before: before, most: windowItems, lanes: map[string]*lane{}, behind: map[*lane]bool{},
+		ready: laneHeap{less: older}, waiting: laneHeap{less: func(a, b *lane) bool { return a.notBefore.Before(b.notBefore) }},
 	}
 }
 
@@ -128,7 +118,7 @@ func (w *window) laneOf(e *event.Waiting) string {
 	return e.Key
 }
 
-func (w *window) full() bool { return w.size >= windowItems }
+func (w *window) full() bool { return w.size >= w.most }
 
 // add takes in what the queue holds behind the cursor.
 func (w *window) add(list []event.Waiting) {
@@ -138,7 +128,7 @@ func (w *window) add(list []event.Waiting) {
 		key := w.laneOf(e)
 		l := w.lanes[key]
 		if l == nil {
-			l = &lane{key: key, index: [2]int{-1, -1}}
+			l = &lane{key: key}
 			w.lanes[key] = l
 		}
 		if len(l.items) >= laneItems {
@@ -202,10 +192,9 @@ func (w *window) addAgain(list []event.Waiting, end bool) {
 
 func (w *window) put(l *lane, e *event.Waiting) {
 	l.last = e.At
-	l.items = append(l.items, &item{at: e.At, queued: e.QueuedAt, claim: e.ClaimedAt, ours: e.At.Compare(w.before) > 0})
+	l.items = append(l.items, &item{at: e.At, claim: e.ClaimedAt, ours: e.At.Compare(w.before) > 0})
 	w.size++
 	if len(l.items) == 1 {
-		heap.Push(&w.heads, l)
 		w.enqueue(l, time.Time{})
 	}
 }
@@ -225,7 +214,7 @@ func (w *window) heapOf(l *lane) *laneHeap {
 
 // take removes the lane from its heap; it is under way from now on.
 func (w *window) take(l *lane) *item {
-	w.heapOf(l).remove(l)
+	heap.Remove(w.heapOf(l), l.index)
 	l.busy = true
 	return l.head()
 }
@@ -270,12 +259,8 @@ func (w *window) underway(e *event.Waiting) bool {
 }
 
 func (w *window) drop(l *lane, i int) {
-	w.heads.remove(l)
 	l.items = slices.Delete(l.items, i, i+1)
 	w.size--
-	if len(l.items) > 0 {
-		heap.Push(&w.heads, l)
-	}
 	if w.behind[l] && len(l.items) <= laneItems/2 {
 		w.hungry = true
 	}

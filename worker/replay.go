@@ -10,6 +10,7 @@ import (
 
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/wire"
 )
 
@@ -154,6 +155,7 @@ func (s *Splitter) Requeue(ctx context.Context, refs []Ref, includeClosed bool) 
 		if err != nil {
 			return queued, fmt.Errorf("put events in line again: %w", err)
 		}
+		faultpoint.Here("requeue-stored")
 		if err := s.reach(ctx, pos); err != nil {
 			return queued, err
 		}

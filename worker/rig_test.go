@@ -178,9 +178,9 @@ func (r *rig) count(o event.Outcome) int { return int(r.ledger.Summary().Counts[
 func (r *rig) settle() time.Duration {
 	r.t.Helper()
 	began := time.Now()
-	for len(r.queued()) > 0 {
+	for r.count(event.Queued) > 0 {
 		if time.Since(began) > 48*time.Hour {
-			r.t.Fatalf("%d events still wait: %+v", len(r.queued()), r.d.View().Circuit)
+			r.t.Fatalf("%d events still wait: %+v", r.count(event.Queued), r.d.View().Circuit)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -239,7 +239,6 @@ type far struct {
 	at      map[string]event.Position
 	renewed bool
 	most    int // requests at once
-	again   bool
 }
 
 func (*far) passes(context.Context, request) *callgoose.Error { return nil }
@@ -298,9 +297,11 @@ func (f *far) of(key string) []request {
 
 // The ways in which a request fails.
 func status(s int) *callgoose.Error { return &callgoose.Error{Status: s, Sent: true} }
+
 func step(s string) *callgoose.Error {
 	return &callgoose.Error{Step: s, Sent: s == "timeout" || s == "reset"}
 }
+
 func page() *callgoose.Error      { return &callgoose.Error{Status: 200, Sent: true, Foreign: true} }
 func unreached() *callgoose.Error { return step("connect") }
 

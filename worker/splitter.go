@@ -151,10 +151,12 @@ func (s *Splitter) Run(ctx context.Context) error {
 
 // ignore is err, unless it came from the stop.
 func ignore(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 // CatchUp splits what is waiting for it, without Run: for a directory with no service.

@@ -7,8 +7,10 @@ type Minute struct {
 	At time.Time `json:"at"` // its beginning, UTC
 	// In counts events put in line, again ones (repeats let through, replays) too.
 	In int64 `json:"in"`
-	// Out counts events that left the line: delivered, discarded or collapsed.
+	// Out counts events that left the line well: delivered or collapsed.
 	Out int64 `json:"out"`
+	// Discarded counts those that Callgoose took and did nothing with.
+	Discarded int64 `json:"discarded"`
 	// Dead counts events given up.
 	Dead int64 `json:"dead"`
 	// Suppressed counts alerts that became no event.
@@ -19,6 +21,7 @@ type Minute struct {
 func (m *Minute) Add(o Minute) {
 	m.In += o.In
 	m.Out += o.Out
+	m.Discarded += o.Discarded
 	m.Dead += o.Dead
 	m.Suppressed += o.Suppressed
 }

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"pmm-callgoose/store/faultpoint"
 )
 
 // directories makes the names of the embedded server's files durable. A file's own
@@ -48,7 +46,7 @@ func (d *directories) sync() error {
 
 // syncAll fsyncs the data directory, and all directories of the server in it.
 func (d *directories) syncAll(dir string) error {
-	if d.off || faultpoint.NoSync() {
+	if d.off {
 		return nil
 	}
 	err := filepath.WalkDir(filepath.Join(dir, "jetstream"), func(name string, e fs.DirEntry, err error) error {

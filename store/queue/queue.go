@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/queue/blocks"
 )
 
@@ -182,7 +183,7 @@ func (q *Queue) openEmbedded(ctx context.Context) (err error) {
 	if _, err := q.state(ctx); err != nil {
 		return err
 	}
-	q.dirs = directories{msgs: files(q.cfg.Dir).Messages(), off: q.cfg.NoSync}
+	q.dirs = directories{msgs: files(q.cfg.Dir).Messages(), off: q.cfg.NoSync || faultpoint.NoSync()}
 	return q.dirs.syncAll(q.cfg.Dir)
 }
 

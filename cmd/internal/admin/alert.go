@@ -1,6 +1,10 @@
 package admin
 
 import (
+	"cmp"
+	"slices"
+	"strings"
+
 	"pmm-callgoose/store/event"
 )
 
@@ -35,4 +39,18 @@ func Explain(r *event.Record) string {
 		return "It can only be dropped: PMM sent something of which no event can be made."
 	}
 	return ""
+}
+
+// Severity is the label that says how bad an alert is, "none" without one.
+func Severity(r *event.Record) string { return cmp.Or(r.Labels["severity"], "none") }
+
+// severities are those that PMM's rules use, the worst first.
+var severities = []string{"emergency", "alert", "critical", "error", "high", "warning", "notice", "info", "debug"}
+
+// SeverityRank orders severities, the worst first; those not known come last.
+func SeverityRank(s string) int {
+	if i := slices.Index(severities, strings.ToLower(s)); i >= 0 {
+		return i
+	}
+	return len(severities)
 }

@@ -179,7 +179,7 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	}
 	defer func() { _ = resp.Body.Close() }()
 	most := int64(maxAnswer)
-	if strings.HasPrefix(path, "/api/v1/events") {
+	if strings.HasPrefix(path, "/api/v1/events") || strings.HasPrefix(path, "/api/v1/incidents") {
 		most = maxEvents
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, most)).Decode(into); err != nil {

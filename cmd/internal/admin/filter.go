@@ -20,7 +20,7 @@ const (
 )
 
 // ParseFilter reads the filters of a query: since, until, status, outcome,
-// match (label=value, repeated), incident, text, id, limit. Times are RFC 3339,
+// severity, match (label=value, repeated), incident, text, id, limit. Times are RFC 3339,
 // or a duration such as 2h or 3d for "that long ago".
 func ParseFilter(q url.Values) (f event.Filter, limit int, err error) {
 	limit = DefaultLimit
@@ -56,6 +56,8 @@ func setFilter(f *event.Filter, limit *int, name, v string) (err error) {
 			}
 			f.Outcomes = append(f.Outcomes, event.Outcome(o))
 		}
+	case "severity":
+		return setFilter(f, limit, "match", "severity="+v)
 	case "match":
 		k, val, ok := strings.Cut(v, "=")
 		if !ok || k == "" {

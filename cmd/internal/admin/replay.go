@@ -20,6 +20,7 @@ type ReplayRequest struct {
 	Rate float64
 	// DryRun only counts.
 	DryRun bool
+	By     string // who asks, for the incidents' stories
 }
 
 // Plan is what a replay would do, or does.
@@ -44,6 +45,7 @@ type DropRequest struct {
 	Filter event.Filter
 	Limit  int  // the oldest so many, 0 = all
 	DryRun bool // only counts
+	By     string
 }
 
 // Count adds what is known of one more event.

@@ -29,10 +29,34 @@ type Status struct {
 	Damaged          int64            `json:"damaged"`
 	SuppressedReason map[string]int64 `json:"suppressed_by_reason"`
 
+	// Headline is the state in one or a few sentences, Level how good it is.
+	// Attention is what a person should look at, the most urgent first.
+	Headline  string      `json:"headline"`
+	Level     Level       `json:"level"`
+	Attention []Attention `json:"attention"`
+
+	// LastDelivered is the event that Callgoose took last, nil when none is stored.
+	LastDelivered *LastDelivered `json:"last_delivered"`
+	// Effects counts what Callgoose did with the events that it took.
+	Effects Effects `json:"effects"`
+	// DiscardedFiring counts firing events discarded, ever; DiscardedDay the events
+	// discarded within the last day.
+	DiscardedFiring int64    `json:"discarded_firing_total"`
+	DiscardedDay    int64    `json:"discarded_last_day"`
+	Refused         Refusals `json:"refused"`
+
 	OldestQueuedAt *time.Time `json:"oldest_queued_at"`
-	Callgoose      Callgoose  `json:"callgoose"`
+	// WaitingBySeverity counts what waits by the label severity, "none" without one.
+	// StillFiring is what of it fires and nobody was called for.
+	WaitingBySeverity map[string]int64 `json:"waiting_by_severity"`
+	StillFiring       []Waiting        `json:"still_firing"`
+	Drain             Drain            `json:"drain"`
+
+	Callgoose Callgoose `json:"callgoose"`
+	// Pause is set while delivery is paused by hand.
+	Pause *Pause `json:"pause"`
 	// Sources are the PMM servers heard of or waited for.
-	Sources []PMM `json:"sources"`
+	Sources []PMM `json:"pmm"`
 	// WebhookURL is the address that is really bound for PMM's webhooks.
 	WebhookURL string `json:"webhook_url"`
 	Store      Store  `json:"store"`
@@ -46,10 +70,52 @@ type Callgoose struct {
 	NextProbe *time.Time `json:"next_probe_at"`
 }
 
+// LastDelivered is an event that Callgoose took.
+type LastDelivered struct {
+	At     time.Time    `json:"at"`
+	Title  string       `json:"title"`
+	Effect string       `json:"effect"` // created, resolved, duplicate, none, unknown
+	Status event.Status `json:"status"`
+	Key    string       `json:"incident_key"`
+}
+
+// Effects is what Callgoose did with the events that it took, since the ledger began.
+type Effects struct {
+	Opened  int64 `json:"opened"`
+	Closed  int64 `json:"closed"`
+	Nothing int64 `json:"nothing"` // the incident was open, or closed, already
+	Unknown int64 `json:"unknown"` // its answer could not be read
+}
+
+// Refusals are the webhooks that were not accepted since the start.
+type Refusals struct {
+	LastHour   int        `json:"last_hour"`
+	LastAt     *time.Time `json:"last_at"`
+	LastCode   int        `json:"last_code"`
+	LastReason string     `json:"last_reason"`
+	LastRemote string     `json:"last_remote"`
+}
+
+// Waiting counts the incidents of a severity and an alert name.
+type Waiting struct {
+	Severity string `json:"severity"`
+	Name     string `json:"name"`
+	Count    int64  `json:"count"`
+}
+
+// Drain is how fast events are settled at present, and when nothing would be
+// left if no more came in; nil when that is not known.
+type Drain struct {
+	PerSecond float64    `json:"per_second"`
+	ETA       *time.Time `json:"eta"`
+}
+
 // PMM is one PMM server.
 type PMM struct {
-	Name        string     `json:"name"`
+	Name        string     `json:"source"`
 	LastHeardAt *time.Time `json:"last_heard_at"` // null = never
+	// Drift is how many alerts differ from what that server says; null = not compared.
+	Drift *int64 `json:"drift"`
 	// ExpectEvery is how long it may be silent, in seconds; 0 = for ever.
 	ExpectEvery float64    `json:"expect_every_seconds"`
 	SilentSince *time.Time `json:"silent_since"`

@@ -4,6 +4,8 @@
 //	callgoose_unreachable  Callgoose is down and events have waited, for Config.After
 //	callgoose_held         Callgoose refuses the service (token, address), likewise
 //	dead_letters           events were given up; at most one notice a minute, with how many
+//	discarded              Callgoose matched no filter for firing events, likewise
+//	paused                 delivery has been held by hand for Config.After
 //	store_full             webhooks are refused, for a minute (or After, if shorter)
 //
 //	admin.Status ──1s──▶ watch.observe ──Notice──▶ outbox ──▶ worker ──▶ command, webhook

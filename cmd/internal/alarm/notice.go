@@ -15,6 +15,8 @@ const (
 	Held        = "callgoose_held"
 	DeadLetters = "dead_letters"
 	StoreFull   = "store_full"
+	Discarded   = "discarded"
+	Paused      = "paused"
 )
 
 // Notice is what people are told: the standard input of the command, and the
@@ -32,8 +34,12 @@ type Notice struct {
 	OldestQueuedAt *time.Time `json:"oldest_queued_at"`
 	Dead           int64      `json:"dead"`
 	// NewDead is how many dead letters came since the notice before.
-	NewDead   int64     `json:"new_dead"`
-	Callgoose Callgoose `json:"callgoose"`
+	NewDead int64 `json:"new_dead"`
+	// Discarded is how many events are kept for which no filter of Callgoose matched,
+	// NewDiscarded how many firing ones came since the notice before.
+	Discarded    int64     `json:"discarded"`
+	NewDiscarded int64     `json:"new_discarded"`
+	Callgoose    Callgoose `json:"callgoose"`
 	// Text is one sentence for a person. It holds no line break, quotation mark,
 	// backslash, backtick or dollar sign, so that a script may put it between
 	// quotation marks.
@@ -60,9 +66,15 @@ const nothingWaits = "nothing waits"
 func newNotice(now, ended time.Time, name string, o *occasion, s admin.Status, why string, fresh int64, over bool) Notice {
 	n := Notice{
 		Alarm: name, Over: over, Since: o.since.UTC(), LastedSeconds: max(int64(ended.Sub(o.since)/time.Second), 0), Count: o.count,
-		Queued: s.Queued, OldestQueuedAt: s.OldestQueuedAt, Dead: s.Dead, NewDead: fresh,
+		Queued: s.Queued, OldestQueuedAt: s.OldestQueuedAt, Dead: s.Dead, Discarded: s.Discarded,
 		Callgoose: Callgoose{s.Callgoose.State, s.Callgoose.Since, s.Callgoose.LastError},
 		At:        now.UTC(), why: why,
+	}
+	switch name {
+	case DeadLetters:
+		n.NewDead = fresh
+	case Discarded:
+		n.NewDiscarded = fresh
 	}
 	n.Text = n.sentence()
 	if !over {
@@ -78,6 +90,9 @@ var hints = map[string]string{
 		"`pmm-callgoose doctor` says which. Nothing accepted is lost; until then look at the alerts in PMM.",
 	DeadLetters: "`pmm-callgoose dead-letters list` says why; then `dead-letters retry` or `dead-letters drop`. " +
 		"Look into PMM for what they said: Callgoose does not have them.",
+	Discarded: "a filter at Callgoose does not match: `pmm-callgoose send-test` says how to repair it, " +
+		"then `pmm-callgoose replay --outcome discarded`. Until then look at the alerts in PMM.",
+	Paused: "`pmm-callgoose resume` ends it; what waits then goes out, oldest first. Until then look at the alerts in PMM.",
 	StoreFull: "PMM's webhooks are answered with 503: look at the alerts in PMM. `pmm-callgoose status` shows the room; " +
 		"free disk space, raise max-store, or bring Callgoose back so that what waits can leave.",
 }
@@ -112,6 +127,21 @@ func (n Notice) sentence() string {
 			text.Plural(n.NewDead, "alert was", "alerts were"), text.Plural(n.Dead, "dead letter", "dead letters"))
 	case n.Alarm == DeadLetters:
 		said = fmt.Sprintf("%s nobody has dealt with for %s.", text.Plural(n.Dead, "dead letter that", "dead letters that"), lasted)
+	case n.Alarm == Discarded && n.Over:
+		said = fmt.Sprintf("The discarded alerts were dealt with after %s; %d from before are left.", lasted, n.Discarded)
+	case n.Alarm == Discarded && n.NewDiscarded > 0:
+		said = fmt.Sprintf("Callgoose matched no filter for %s that fire, and called nobody; %d discarded in all.",
+			text.Plural(n.NewDiscarded, "alert", "alerts"), n.Discarded)
+	case n.Alarm == Discarded:
+		said = fmt.Sprintf("%s for which Callgoose called nobody, and which nobody has dealt with for %s.", text.Plural(n.Discarded, "alert", "alerts"), lasted)
+	case n.Alarm == Paused && n.Over:
+		said = fmt.Sprintf("Delivery is no longer paused, after %s; %s.", lasted, left)
+	case n.Alarm == Paused:
+		why := ""
+		if n.why != "" {
+			why = " (" + n.why + ")"
+		}
+		said = fmt.Sprintf("Delivery has been paused by hand for %s%s: nobody is paged, %s.", lasted, why, waits)
 	case n.Alarm == StoreFull && n.Over:
 		said = fmt.Sprintf("Alerts from PMM are accepted again, after %s; what PMM gave up sending meanwhile is only to be seen there.", lasted)
 	case n.Alarm == StoreFull:

@@ -29,10 +29,9 @@ type watch struct {
 	waiting time.Time // since when events wait, zero = none does
 	idle    time.Time // since when none does
 
-	counted  bool      // dead letters were counted once
-	known    int64     // dead letters told of, or there from the start
-	before   int64     // dead letters when the alarm was raised
-	deadTold time.Time // last notice of new ones
+	dead, discarded tally
+
+	pausing time.Time // since when delivery is paused, zero = it is not
 
 	refusing  time.Time // since when webhooks are refused, zero = they are not
 	accepting time.Time // since when they are accepted again
@@ -56,7 +55,9 @@ func (w *watch) observe(now time.Time, s admin.Status) (out []Notice) {
 	}
 	if !closed(s) {
 		out = append(out, w.callgoose(now, s)...)
-		out = append(out, w.deadLetters(now, s)...)
+		out = append(out, w.paused(now, s)...)
+		out = append(out, w.lost(now, s, DeadLetters, &w.dead, s.Dead, s.Dead)...)
+		out = append(out, w.lost(now, s, Discarded, &w.discarded, s.DiscardedFiring, s.Discarded)...)
 	}
 	return append(out, w.store(now, s)...)
 }
@@ -91,6 +92,8 @@ func (w *watch) callgoose(now time.Time, s admin.Status) []Notice {
 	case event.Up:
 		w.trouble, w.state = time.Time{}, ""
 		return w.end(now, now, active, s, "")
+	case event.Paused: // nothing is tried, and the pause has an alarm of its own
+		return nil
 	case event.Down, event.Held:
 		w.trouble = earlier(w.trouble, now, c.Since)
 		if w.state != c.State {
@@ -126,24 +129,51 @@ func (w *watch) callgoose(now time.Time, s admin.Status) []Notice {
 	return w.raise(now, w.trouble, name, s, "")
 }
 
-func (w *watch) deadLetters(now time.Time, s admin.Status) []Notice {
-	if !w.counted {
-		w.counted, w.known = true, s.Dead
+// tally is what was told of events that will not reach anybody.
+type tally struct {
+	counted bool      // once
+	known   int64     // told of, or there from the start
+	before  int64     // kept when the alarm was raised
+	told    time.Time // last notice of new ones
+}
+
+// lost tells of events that were given up or discarded: total counts them, kept is
+// how many of them wait for a person to deal with them.
+func (w *watch) lost(now time.Time, s admin.Status, name string, t *tally, total, kept int64) []Notice {
+	if !t.counted {
+		t.counted, t.known = true, total
 	}
-	w.known = min(w.known, s.Dead)
-	fresh, lasts := s.Dead-w.known, w.raised[DeadLetters] != nil
+	t.known = min(t.known, total)
+	fresh, lasts := total-t.known, w.raised[name] != nil
 	switch {
-	case fresh > 0 && (w.deadTold.IsZero() || now.Sub(w.deadTold) >= coalesce):
+	case fresh > 0 && (t.told.IsZero() || now.Sub(t.told) >= coalesce):
 		if !lasts {
-			w.before = w.known
-			w.raised[DeadLetters] = &occasion{since: now}
+			t.before = max(kept-fresh, 0)
+			w.raised[name] = &occasion{since: now}
 		}
-		w.known, w.deadTold = s.Dead, now
-		return w.notice(now, DeadLetters, s, "", fresh)
-	case fresh == 0 && lasts && s.Dead <= w.before:
-		return w.end(now, now, DeadLetters, s, "")
+		t.known, t.told = total, now
+		return w.notice(now, name, s, "", fresh)
+	case fresh == 0 && lasts && kept <= t.before:
+		return w.end(now, now, name, s, "")
 	}
-	return w.repeat(now, DeadLetters, s, "")
+	return w.repeat(now, name, s, "")
+}
+
+// paused tells of delivery that has been held by hand for long.
+func (w *watch) paused(now time.Time, s admin.Status) []Notice {
+	if s.Callgoose.State != event.Paused {
+		w.pausing = time.Time{}
+		return w.end(now, now, Paused, s, "")
+	}
+	w.pausing = earlier(w.pausing, now, s.Callgoose.Since)
+	why := ""
+	if s.Pause != nil {
+		why = s.Pause.Reason
+	}
+	if w.raised[Paused] == nil && now.Sub(w.pausing) >= w.after {
+		return w.raise(now, w.pausing, Paused, s, why)
+	}
+	return w.repeat(now, Paused, s, why)
 }
 
 func (w *watch) store(now time.Time, s admin.Status) []Notice {

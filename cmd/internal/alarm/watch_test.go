@@ -45,6 +45,10 @@ func deadAre(n int64) func(time.Time, *admin.Status) {
 	return func(_ time.Time, s *admin.Status) { s.Dead = n }
 }
 
+func discardedAre(kept, firing int64) func(time.Time, *admin.Status) {
+	return func(_ time.Time, s *admin.Status) { s.Discarded, s.DiscardedFiring = kept, firing }
+}
+
 func accepting(yes bool) func(time.Time, *admin.Status) {
 	return func(_ time.Time, s *admin.Status) { s.Store.Accepting, s.Store.Problem = yes, "disk is full" }
 }
@@ -158,6 +162,21 @@ func TestWatch(t *testing.T) {
 			[]string{"5m0s dead 1 0 +1", "6m0s dead 2 60 +4", "7m10s dead 3 130 +2", "30m0s dead over 1500"},
 		},
 		{
+			"discarded firing events: at once, then at most one a minute; dealt with when none is left",
+			func(s *admin.Status) { s.Discarded, s.DiscardedFiring = 2, 7 },
+			[]step{{"10s", discardedAre(3, 8)}, {"20s", discardedAre(5, 9)}, {"3m", discardedAre(2, 9)}},
+			"10m", []string{"10s discarded 1 0 +1", "1m10s discarded 2 60 +1", "3m0s discarded over 170"},
+		},
+		{
+			"discarded recoveries are nobody's business", nil,
+			[]step{{"10s", discardedAre(3, 0)}}, "10m", nil,
+		},
+		{
+			"a pause is told of after After, and when it is over; meanwhile an outage is not", nil,
+			[]step{{"1m", callgooseIs(down, 3)}, {"2m", callgooseIs(event.Paused, 3)}, {"30m", callgooseIs(up, 3)}},
+			"1h", []string{"7m0s paused 1 300", "30m0s paused over 1680"},
+		},
+		{
 			"dead letters nobody deals with are repeated", nil,
 			[]step{{"1m", deadAre(2)}},
 			"2h5m",
@@ -228,14 +247,14 @@ func length(t *testing.T, text string) time.Duration {
 }
 
 func brief(at time.Duration, n Notice) string {
-	name := map[string]string{Unreachable: "unreachable", Held: "held", DeadLetters: "dead", StoreFull: "store_full"}[n.Alarm]
+	name := map[string]string{Unreachable: "unreachable", Held: "held", DeadLetters: "dead", StoreFull: "store_full", Discarded: "discarded", Paused: "paused"}[n.Alarm]
 	what := fmt.Sprint(n.Count)
 	if n.Over {
 		what = "over"
 	}
 	text := fmt.Sprintf("%s %s %s %d", at, name, what, n.LastedSeconds)
-	if n.NewDead > 0 {
-		text += fmt.Sprintf(" +%d", n.NewDead)
+	if fresh := n.NewDead + n.NewDiscarded; fresh > 0 {
+		text += fmt.Sprintf(" +%d", fresh)
 	}
 	return text
 }
@@ -310,6 +329,14 @@ func TestSentences(t *testing.T) {
 			with(func(n *Notice) { n.Alarm, n.NewDead, n.Dead = DeadLetters, 1, 5 }),
 			"1 alert was given up and will not reach Callgoose; 5 dead letters in all.",
 		},
+		{
+			with(func(n *Notice) { n.Alarm, n.NewDiscarded, n.Discarded = Discarded, 2, 5 }),
+			"Callgoose matched no filter for 2 alerts that fire, and called nobody; 5 discarded in all.",
+		},
+		{
+			with(func(n *Notice) { n.Alarm, n.why, n.OldestQueuedAt = Paused, "filters", nil }),
+			"Delivery has been paused by hand for 1 h 5 min (filters): nobody is paged, 14 alerts wait.",
+		},
 		{with(func(n *Notice) { n.Alarm, n.Dead = DeadLetters, 5 }), "5 dead letters that nobody has dealt with for 1 h 5 min."},
 		{
 			with(func(n *Notice) { n.Alarm, n.LastedSeconds, n.why = StoreFull, 60, `disk \ full` }),
@@ -336,7 +363,7 @@ func TestNoticeFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `{"alarm":"","over":false,"since":"0001-01-01T00:00:00Z","lasted_seconds":0,"count":0,"queued":0,"oldest_queued_at":null,` +
-		`"dead":0,"new_dead":0,"callgoose":{"state":"","since":null,"last_error":""},"text":"","hint":"","host":"","version":"","at":"0001-01-01T00:00:00Z"}`
+		`"dead":0,"new_dead":0,"discarded":0,"new_discarded":0,"callgoose":{"state":"","since":null,"last_error":""},"text":"","hint":"","host":"","version":"","at":"0001-01-01T00:00:00Z"}`
 	if string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
 	}

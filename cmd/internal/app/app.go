@@ -66,6 +66,7 @@ type App struct {
 	jobs    jobs
 	// refusedAt is when a webhook last could not be stored.
 	refusedAt atomic.Pointer[time.Time]
+	failing   atomic.Bool               // the last one could not, for want of a disk or of NATS
 	addrs     atomic.Pointer[Addresses] // nil until bound
 }
 
@@ -132,6 +133,7 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		now := time.Now()
 		a.refusedAt.Store(&now)
 	}
+	a.failing.Store(errors.Is(err, queue.ErrUnavailable) && ctx.Err() == nil)
 	if errors.Is(err, queue.ErrFull) {
 		err = refused{err, time.Minute}
 	}
@@ -275,6 +277,7 @@ func (a *App) keep(ctx context.Context, c *core) {
 			}
 		}
 		a.problem.Store(nil)
+		a.failing.Store(false)
 		a.core.Store(c)
 		a.log.Info("the store is open again")
 	}

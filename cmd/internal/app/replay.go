@@ -119,6 +119,9 @@ func (a *App) Replay(ctx context.Context, r admin.ReplayRequest) (admin.Plan, er
 		a.jobs.all = a.jobs.all[1:]
 	}
 	a.jobs.all = append(a.jobs.all, j)
+	if err := c.remember(ctx, store.Act{By: r.By, What: "replay", Count: p.Events}, refs); err != nil {
+		return p, err
+	}
 	run := a.jobs.ctx
 	a.jobs.wg.Go(func() { a.enqueue(run, j, refs, r) })
 	a.log.Info("replay", "events", p.Events, "firing", p.Firing, "resolved", p.Resolved, "incidents", p.Incidents)
@@ -244,7 +247,10 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 				return err
 			}
 		}
-		return nil
+		if len(list) == 0 {
+			return nil
+		}
+		return tx.AddAct(store.Act{At: time.Now().UTC(), By: r.By, What: "drop", Count: len(list), Keys: slices.Sorted(maps.Keys(incidents))})
 	}
 	if r.DryRun {
 		err = c.ledger.View(drop)
@@ -258,7 +264,7 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 }
 
 // ParkEvent implements web.Replayer.
-func (a *App) ParkEvent(ctx context.Context, id string) error {
+func (a *App) ParkEvent(ctx context.Context, id, by string) error {
 	c := a.core.Load()
 	if c == nil {
 		return a.whyClosed()
@@ -274,6 +280,9 @@ func (a *App) ParkEvent(ctx context.Context, id string) error {
 			if err == nil && r != nil {
 				parked, err = worker.Park(tx, r, "parked by an operator")
 			}
+			if err == nil && parked {
+				err = tx.AddAct(store.Act{At: time.Now().UTC(), By: by, What: "park", Count: 1, Keys: []string{r.Key}})
+			}
 			return err
 		})
 	}
@@ -288,7 +297,7 @@ func (a *App) ParkEvent(ctx context.Context, id string) error {
 }
 
 // CloseIncident implements web.Replayer: the recovery goes the way of any other.
-func (a *App) CloseIncident(ctx context.Context, key string) error {
+func (a *App) CloseIncident(ctx context.Context, key, by string) error {
 	c := a.core.Load()
 	if c == nil {
 		return a.whyClosed()
@@ -303,6 +312,9 @@ func (a *App) CloseIncident(ctx context.Context, key string) error {
 	}
 	if err == nil {
 		_, err = c.queue.Publish(ctx, *n)
+	}
+	if err == nil {
+		err = c.remember(ctx, store.Act{By: by, What: "close", Keys: []string{key}}, nil)
 	}
 	if err == nil {
 		a.log.Warn("an incident is closed by an operator", "event_key", key)

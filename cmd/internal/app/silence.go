@@ -28,9 +28,10 @@ const defaultSource = "pmm"
 // notification, that one is on disk and is split first; if before, we decide
 // again after one period.
 type silenceWatch struct {
-	rules config.Expect
-	since time.Time       // listening without a gap since then
-	known map[string]bool // sources of silences that were open when we began; nil = not looked yet
+	rules  config.Expect
+	since  time.Time       // listening without a gap since then
+	looked time.Time       // when it was last looked
+	known  map[string]bool // sources of silences that were open when we began; nil = not looked yet
 }
 
 // watchSilence runs until ctx ends, or until there is nothing to wait for.
@@ -46,7 +47,7 @@ func (a *App) watchSilence(ctx context.Context) {
 		}
 		now := time.Now()
 		c := a.core.Load()
-		if c == nil {
+		if c == nil || w.away(now) {
 			w.since = now
 			continue
 		}
@@ -64,6 +65,15 @@ func (a *App) watchSilence(ctx context.Context) {
 			a.tellSilence(ctx, c, now, s)
 		}
 	}
+}
+
+// away reports whether this process did not run since the last look: it was frozen,
+// or the machine slept, or somebody moved the clock. That is no PMM's silence.
+func (w *silenceWatch) away(now time.Time) bool {
+	last := w.looked
+	w.looked = now
+	gap, wall := now.Sub(last), now.Round(0).Sub(last.Round(0)) // on either clock
+	return !last.IsZero() && (gap > 2*silenceEvery || wall.Abs() > 2*silenceEvery)
 }
 
 // look reads who was heard of, and since when which silence is open.

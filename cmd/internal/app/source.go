@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,8 +23,16 @@ func (a *App) Ready() error {
 	if c == nil {
 		return a.whyClosed()
 	}
-	return c.queue.Full()
+	if a.failing.Load() {
+		return errors.New("the last webhook could not be stored")
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), readyWithin, errors.New("the disk, or NATS, does not answer"))
+	defer cancel()
+	return cmp.Or(c.queue.Full(), c.queue.Alive(ctx))
 }
+
+// readyWithin is how long storing may be under way for the service to count as ready.
+const readyWithin = time.Second
 
 // Settings implements web.Source.
 func (a *App) Settings() any { return a.cfg.Effective() }
@@ -34,11 +43,15 @@ func (a *App) Status(context.Context) (admin.Status, error) {
 	c := a.core.Load()
 	if !ok || c == nil {
 		s.Store.Problem = a.whyClosed().Error()
+		s.Refused = a.refusals()
+		s.Conclude(time.Now())
 		return s, nil
 	}
-	var err error
-	s.Sources, err = sources(c, a.cfg.ExpectEvery)
-	return s, err
+	if err := a.outlook(c, &s, time.Now()); err != nil {
+		return s, err
+	}
+	s.Conclude(time.Now())
+	return s, nil
 }
 
 // observe is the status; ok is false while the store is not open, and then
@@ -47,6 +60,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	s = admin.Status{
 		Version: a.opts.Version, StartedAt: a.started.UTC(),
 		SuppressedReason: map[string]int64{}, AlertsByStatus: map[string]int64{},
+		WaitingBySeverity: map[string]int64{}, StillFiring: []admin.Waiting{}, Attention: []admin.Attention{},
 	}
 	s.Callgoose.State, s.Sources = event.StateUnknown, []admin.PMM{}
 	if addrs := a.addrs.Load(); addrs != nil {
@@ -74,10 +88,17 @@ func (a *App) observe() (s admin.Status, ok bool) {
 			s.AlertsByStatus[status] = v
 		}
 	}
+	s.DiscardedFiring = n["discarded_firing"]
+	s.Effects = admin.Effects{
+		Opened: n["effect:created"], Closed: n["effect:resolved"], Nothing: n["effect:duplicate"] + n["effect:none"], Unknown: n["effect:unknown"],
+	}
 	s.OldestQueuedAt = timeOrNil(view.Oldest)
 	s.Callgoose = admin.Callgoose{
 		State: view.Circuit.State, Since: timeOrNil(view.Circuit.Since), LastError: view.Circuit.LastError,
 		NextProbe: timeOrNil(view.NextProbe),
+	}
+	if p := view.Pause; p != nil && view.Circuit.State == event.Paused {
+		s.Pause = &admin.Pause{Since: p.Since, Until: timeOrNil(p.Until), Reason: p.Reason, By: p.By}
 	}
 	s.Store.UsedBytes, s.Store.MaxBytes, s.Store.FreeBytes = c.queue.Room()
 	s.Store.Accepting = true

@@ -115,12 +115,5 @@ func (a *App) statusLine(ctx context.Context) string {
 	if err != nil {
 		return err.Error()
 	}
-	line := fmt.Sprintf("callgoose %s, %d waiting", s.Callgoose.State, s.Queued)
-	if s.Dead > 0 {
-		line += fmt.Sprintf(", %d dead letters", s.Dead)
-	}
-	if !s.Store.Accepting {
-		line = "NOT ACCEPTING webhooks: " + s.Store.Problem
-	}
-	return line
+	return s.Headline
 }

@@ -84,7 +84,7 @@ func TestWatchdogIsFedByProgress(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
-	for _, want := range []string{"EXTEND_TIMEOUT_USEC=", "READY=1\nSTATUS=callgoose unknown, ", "WATCHDOG=1"} {
+	for _, want := range []string{"EXTEND_TIMEOUT_USEC=", "READY=1\nSTATUS=Nothing was sent to Callgoose yet", "WATCHDOG=1"} {
 		eventually(t, want, func() bool { return m.has(want) })
 	}
 
@@ -109,7 +109,7 @@ func TestWatchdogIsFedByProgress(t *testing.T) {
 	eventually(t, "the status says so", func() bool { return m.has("STATUS=NO PROGRESS: splitter") })
 	close(release)
 	eventually(t, "progress again", func() bool { return short() == nil })
-	eventually(t, "the status is true again", func() bool { return m.has("STATUS=callgoose down, 1 waiting") })
+	eventually(t, "the status is true again", func() bool { return m.has("STATUS=Callgoose cannot be reached") })
 
 	stop()
 	if err := <-done; err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chromedp/cdproto/accessibility"
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -91,6 +92,7 @@ func TestPagesAreLegibleOnEveryScreenAndInBothPalettes(t *testing.T) {
 	}
 	check("", map[string]string{
 		"overview": "/", "events": "/events", "event": "/events/" + s.list("dead")[0].ID, "dead": "/dead-letters",
+		"incidents": "/incidents", "incident": "/incidents/" + s.list("suppressed")[0].Key,
 		"replay": "/replay?outcome=dead,delivered", "drop": "/dead-letters/drop?all=true", "refused": "/events?since=x",
 	})
 	if err := s.out.Close(); err != nil {
@@ -107,7 +109,7 @@ func TestAnOutageAndItsEndAreSeenLive(t *testing.T) {
 	s := filled(t)
 	b := open(t, s.urls.Admin, look{height: 500, width: 1000})
 	b.goTo("/")
-	b.sees("#state", "Callgoose is up. Nothing is waiting.")
+	b.sees("#state", "3 events were given up")
 	b.sees("#live", "live")
 	// What the operator does meanwhile must not be disturbed.
 	row := `[id='e-` + s.list("suppressed")[0].ID + `']`
@@ -120,12 +122,13 @@ func TestAnOutageAndItsEndAreSeenLive(t *testing.T) {
 	for n := range 5 {
 		s.post(down(30 + n))
 	}
-	b.sees("#state", "Callgoose cannot be reached. 5 events are safe on disk")
+	b.sees("#state", "5 events wait")
+	b.sees("#state", "Callgoose cannot be reached")
 	b.sees("#state", "Next try")
 	b.sees("#state", "connection refused")
 	b.sees("#counts", "Waiting 5")
 	b.sees("#latest", "queued")
-	if got := eval[string](b, "document.getElementById('summary').textContent.trim()"); got != "Callgoose cannot be reached." {
+	if got := eval[string](b, "document.getElementById('summary').textContent.trim()"); got != "Attention: down dead_letters" {
 		t.Errorf("a screen reader hears %q", got)
 	}
 	if !eval[bool](b, "document.activeElement === window.same && window.same.isConnected") {
@@ -142,8 +145,8 @@ func TestAnOutageAndItsEndAreSeenLive(t *testing.T) {
 	if err := s.out.Reopen(); err != nil {
 		t.Fatal(err)
 	}
-	b.sees("#state", "Callgoose is up. Nothing is waiting.")
-	b.sees("#counts", "Delivered 21")
+	b.sees("#summary", "Attention: dead_letters")
+	b.sees("#counts", "Delivered 21 (")
 	if !eval[bool](b, "document.activeElement === window.same") {
 		t.Error("the focus was moved")
 	}
@@ -461,4 +464,50 @@ func TestTheContentPolicyIsInForce(t *testing.T) {
 	if eval[bool](b, "!!window.ran") {
 		t.Error("an inline script ran")
 	}
+}
+
+func TestTimesAreThoseOfTheReaderOrUTC(t *testing.T) {
+	s := filled(t)
+	b := open(t, s.urls.Admin, look{})
+	b.do(emulation.SetTimezoneOverride("Asia/Kolkata")) // five and a half hours ahead, all year
+	b.goTo("/events")
+	first := eval[string](b, "document.querySelector('#list time').dateTime")
+	at, err := time.Parse(time.RFC3339, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kolkata := at.Add(5*time.Hour + 30*time.Minute).Format(time.TimeOnly)
+	b.sees("#list time", kolkata)
+	b.sees("#zone", "all times are Asia/")
+	b.do(chromedp.Click("#zone button", chromedp.ByQuery))
+	b.sees("#list time", at.Format(time.TimeOnly)+"Z")
+	b.goTo("/events") // it is remembered
+	b.sees("#list time", at.Format(time.TimeOnly)+"Z")
+}
+
+func TestDeliveryIsPausedAndResumedOnThePage(t *testing.T) {
+	s := serve(t, nil)
+	s.post(down(1))
+	s.settled(1)
+	b := open(t, s.urls.Admin, look{noJS: true})
+	b.goTo("/")
+	b.sees("#state", "Callgoose takes events; nothing waits.")
+	b.sees("#state", "MySQL replication lag on mysql-01:3306 is firing, opened an incident")
+	b.picture("good-light")
+	b.do(chromedp.SendKeys("#p-reason", "filters", chromedp.ByQuery))
+	b.click("#pause button")
+	s.until("a pause", func(st admin.Status) bool { return st.Pause != nil && st.Pause.Reason == "filters" })
+	s.post(down(2))
+	b.goTo("/")
+	b.sees("#state", "Delivery is paused by anybody from 127.0.0.1 (filters); 1 event waits.")
+	for name, l := range map[string]look{"light": {noJS: true}, "dark": {noJS: true, dark: true}, "phone": {noJS: true, width: 360, height: 780}} {
+		b.look(l)
+		b.picture("paused-" + name)
+		if bad := eval[[]string](b, contrast); len(bad) > 0 {
+			t.Errorf("too little contrast (%s): %q", name, bad)
+		}
+	}
+	b.look(look{noJS: true})
+	b.click("#state button")
+	s.until("the end of the pause", func(st admin.Status) bool { return st.Pause == nil && st.Delivered == 2 })
 }

@@ -162,7 +162,8 @@ func (p *program) app() *cli.App {
 		// A label's value may hold commas: --match may be repeated instead.
 		DisableSliceFlagSeparator: true,
 		Commands: []*cli.Command{
-			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.replayCommand(), p.deadLettersCommand(),
+			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.incidentsCommand(), p.replayCommand(), p.deadLettersCommand(),
+			p.pauseCommand(), p.resumeCommand(),
 			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.benchCommand(), p.configCommand(), p.versionCommand(),
 			p.healthCommand(), p.completionCommand(), p.manCommand(),
 		},
@@ -259,6 +260,7 @@ func settingFlags(names ...string) []cli.Flag {
 		if len(o.Values) > 0 {
 			usage = strings.Join(o.Values, "|") + ": " + usage
 		}
+		usage += " [$" + config.EnvName(o.Name) + "]" // not EnvVars: the configuration reads them, and says where a value came from
 		if o.Kind == config.KindBool {
 			flags = append(flags, &cli.BoolFlag{Name: o.Name, Usage: usage, Category: o.Group})
 			continue
@@ -350,8 +352,13 @@ func (p *program) clientOf(c *cli.Context, cfg *config.Config) (client *admin.Cl
 	return client, "--admin-url", err
 }
 
-// newLogger makes the log of a process. No line of it can hold a secret.
-func newLogger(cfg *config.Config, w io.Writer) *slog.Logger {
+// newLogger makes the log of a process, for the journal of systemd or not. No line
+// of it can hold a secret.
+func newLogger(cfg *config.Config, w io.Writer, forJournal bool) *slog.Logger {
+	out := &prioritised{w: w}
+	if forJournal {
+		w = out
+	}
 	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
 	var lines slog.Handler = slog.NewTextHandler(w, opts)
 	if cfg.LogFormat == "json" {
@@ -362,6 +369,9 @@ func newLogger(cfg *config.Config, w io.Writer) *slog.Logger {
 			return a
 		}
 		lines = slog.NewJSONHandler(w, opts)
+	}
+	if forJournal {
+		lines = journal{lines, out}
 	}
 	return slog.New(cfg.Redactor().Handler(lines))
 }

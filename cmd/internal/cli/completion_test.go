@@ -92,7 +92,7 @@ func TestCompletedValuesAreThoseTaken(t *testing.T) {
 func TestWhatIsCompleted(t *testing.T) {
 	for line, want := range map[string]string{
 		"sta":                                 "status",
-		"events ":                             "export import list show tail --help",
+		"events ":                             "close export import list park show tail --help",
 		"events list --out":                   "--outcome --output",
 		"events list --outcome de":            "delivered dead",
 		"events list --outcome queued,dis":    "queued,discarded",

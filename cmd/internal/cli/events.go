@@ -27,14 +27,20 @@ func filterFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "outcome", Usage: "queued, delivered, discarded, dead, suppressed, collapsed; several with commas"},
 		&cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "label=value; may be repeated, all must match"},
 		&cli.StringFlag{Name: "incident", Usage: "incident key"},
+		severityFlag, textFlag,
 		&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many, newest first"},
 	}
 }
 
+var (
+	severityFlag = &cli.StringFlag{Name: "severity", Usage: "label severity: critical, warning, ..."}
+	textFlag     = &cli.StringFlag{Name: "text", Usage: "stands somewhere in name, labels, ids, error or reason, whatever its case"}
+)
+
 // filters turns the flags into a query, and checks it before anybody is asked.
 func filters(c *cli.Context) (url.Values, error) {
 	q := url.Values{}
-	for _, name := range []string{"since", "until", "status", "incident"} {
+	for _, name := range []string{"since", "until", "status", "incident", "severity", "text"} {
 		if v := c.String(name); v != "" {
 			q.Set(name, v)
 		}
@@ -72,7 +78,11 @@ func (p *program) eventsCommand() *cli.Command {
 		Usage: "what came in, what became of it, every attempt",
 		Subcommands: []*cli.Command{
 			{
-				Name: "list", Usage: "list events, newest first", Flags: clientFlags(filterFlags()...),
+				Name: "list", Usage: "list events, newest first",
+				Description: "   pmm-callgoose events list --since 2h --severity critical\n" +
+					"   pmm-callgoose events list --outcome queued,discarded,dead --text mysql-01\n" +
+					"   pmm-callgoose events list --match environment=prod --status firing",
+				Flags:  clientFlags(filterFlags()...),
 				Action: p.eventsList,
 			},
 			{
@@ -82,6 +92,14 @@ func (p *program) eventsCommand() *cli.Command {
 			{
 				Name: "tail", Usage: "print events as they come in, are tried and are settled, until interrupted; with --since or --limit begin with those that are there",
 				Flags: clientFlags(filterFlags()...), Action: p.eventsTail,
+			},
+			{
+				Name: "close", Usage: "close an open incident by hand, as a recovery: the incident at Callgoose closes", ArgsUsage: "KEY (incident key)",
+				Flags: clientFlags(yesFlag()), Action: p.eventsClose,
+			},
+			{
+				Name: "park", Usage: "take a queued event out of the queue and keep it as a dead letter: what is behind it goes on", ArgsUsage: "ID",
+				Flags: clientFlags(yesFlag()), Action: p.eventsPark,
 			},
 			p.exportCommand(), p.importCommand(),
 		},
@@ -125,7 +143,7 @@ func (p *program) showEvents(c *cli.Context, list []*event.Record) error {
 	return nil
 }
 
-var eventHeading = []string{"RECEIVED", "ID", "STATUS", "OUTCOME", "TRIES", "ALERT", "WHERE", "INCIDENT", "LAST ERROR OR REASON"}
+var eventHeading = []string{"RECEIVED", "ID", "STATUS", "OUTCOME", "TRIES", "ALERT", "WHERE", "INCIDENT", "SEVERITY", "LAST ERROR OR REASON"}
 
 func eventRow(r *event.Record) []string {
 	note := r.LastError
@@ -134,7 +152,7 @@ func eventRow(r *event.Record) []string {
 	}
 	return []string{
 		text.Stamp(r.ReceivedAt), r.ID, string(r.Status), string(r.Outcome), strconv.Itoa(r.Tries),
-		text.Short(40, r.Alertname), text.Short(40, cmp.Or(admin.Where(r), "-")), r.Key, text.Short(80, note),
+		text.Short(40, r.Alertname), text.Short(40, cmp.Or(admin.Where(r), "-")), r.Key, text.Short(12, cmp.Or(r.Labels["severity"], "-")), text.Short(80, note),
 	}
 }
 
@@ -248,7 +266,7 @@ func (p *program) eventsTail(c *cli.Context) error {
 			}
 			return err
 		}
-		note := text.Short(100, eventRow(r)[8])
+		note := text.Short(100, eventRow(r)[9])
 		if r.Tries > 0 && note != "" {
 			note = fmt.Sprintf("try %d: %s", r.Tries, note)
 		}

@@ -19,7 +19,7 @@ func TestTheLogOfServe(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		cfg := &config.Config{LogFormat: format, CallgooseToken: config.NewSecret("t0ken-of-ours")}
-		newLogger(cfg, &out).Warn("attempt", "err", errors.New("callgoose says t0ken-of-ours"), "retry_in", 1500*time.Millisecond)
+		newLogger(cfg, &out, false).Warn("attempt", "err", errors.New("callgoose says t0ken-of-ours"), "retry_in", 1500*time.Millisecond)
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%s: %s, want %s", format, &out, want)
 		}

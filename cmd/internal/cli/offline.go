@@ -54,7 +54,7 @@ func (p *program) replayOffline(c *cli.Context) error {
 	if _, err := admin.NewSocketClient(cfg.DataDir).Status(c.Context); err == nil {
 		return fmt.Errorf("%w: a service is running on %s; leave --callgoose-url out", store.ErrLocked, cfg.DataDir)
 	}
-	o, err := app.OpenOffline(c.Context, cfg, req, nil, newLogger(cfg, p.err))
+	o, err := app.OpenOffline(c.Context, cfg, req, nil, newLogger(cfg, p.err, p.toJournal(p.err)))
 	if err != nil {
 		return err
 	}

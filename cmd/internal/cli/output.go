@@ -58,9 +58,10 @@ func (o *outlet) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// table prints rows under a heading, in columns.
+// table prints rows under a heading, in columns, as wide as the terminal.
 func (p *program) table(heading []string, rows [][]string) {
-	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
+	var out bytes.Buffer
+	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	if heading != nil {
 		fmt.Fprintln(w, strings.Join(heading, "\t"))
 	}
@@ -71,4 +72,16 @@ func (p *program) table(heading []string, rows [][]string) {
 		fmt.Fprintln(w, strings.Join(r, "\t"))
 	}
 	_ = w.Flush()
+	width, i := p.width(), 0
+	if heading != nil {
+		i = -1
+	}
+	for line := range strings.Lines(out.String()) {
+		line = cut(strings.TrimSuffix(line, "\n"), width)
+		if heading != nil && i >= 0 {
+			line = p.colourCells(line, rows[i])
+		}
+		fmt.Fprintln(p.out, line)
+		i++
+	}
 }

@@ -32,12 +32,16 @@ func choiceFlags(more ...cli.Flag) []cli.Flag {
 	return append(append(flags, &cli.IntFlag{Name: "limit", Usage: "the oldest so many", DefaultText: "all"}), more...)
 }
 
+func yesFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"}
+}
+
 func sendAgainFlags() []cli.Flag {
 	return choiceFlags(
 		&cli.BoolFlag{Name: "all", Usage: "everything that is stored"},
 		&cli.BoolFlag{Name: "include-closed", Usage: "also firing events whose episode has closed since"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be sent"},
-		&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
+		yesFlag(),
 		&cli.Float64Flag{Name: "rate", Usage: "events queued a second", DefaultText: "at once"},
 	)
 }
@@ -47,7 +51,9 @@ func (p *program) replayCommand() *cli.Command {
 		Name: "replay", Usage: "send stored events again, chosen by ID or by filters", ArgsUsage: "[ID...]",
 		Description: "Through the running service; or, with --callgoose-url, on a data directory with no\n" +
 			"service running, for example one copied from a dead host: then waiting events are\n" +
-			"sent too, and nothing in the directory changes.",
+			"sent too, and nothing in the directory changes.\n\n" +
+			"   pmm-callgoose replay --outcome discarded --since 3h --dry-run\n" +
+			"   pmm-callgoose replay --outcome discarded --since 3h --yes",
 		Flags: append(clientFlags(sendAgainFlags()...), offlineFlags()...),
 		Action: func(c *cli.Context) error {
 			if c.IsSet("callgoose-url") {
@@ -65,6 +71,9 @@ func (p *program) replayCommand() *cli.Command {
 func (p *program) deadLettersCommand() *cli.Command {
 	return &cli.Command{
 		Name: "dead-letters", Usage: "events given up, with the reason",
+		Description: "   pmm-callgoose dead-letters list\n" +
+			"   pmm-callgoose dead-letters retry --all\n" +
+			"   pmm-callgoose dead-letters drop --text \"400 Bad Request\" --yes",
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Usage: "list them, newest first", Flags: clientFlags(filterFlags()...),
@@ -87,7 +96,7 @@ func (p *program) deadLettersCommand() *cli.Command {
 				Flags: clientFlags(choiceFlags(
 					&cli.BoolFlag{Name: "all", Usage: "all dead letters"},
 					&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be forgotten"},
-					&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
+					yesFlag(),
 				)...),
 				Action: p.dropDeadLetters,
 			},
@@ -207,6 +216,8 @@ func (p *program) showPlan(plan admin.Plan) {
 		why string
 	}{
 		{plan.Closed, "firing events whose episode has closed since (--include-closed takes them)"},
+		{plan.Superseded, "recoveries of alerts that fire again (--include-closed takes them)"},
+		{plan.Gone, "events that are no longer stored"},
 		{plan.Waiting, "events that are queued already"},
 		{plan.NoEvent, "alerts that never were events (suppressed or unusable)"},
 	} {

@@ -60,7 +60,7 @@ func (p *program) serve(c *cli.Context) error {
 	if err := guardDataDir(cfg.DataDir, true); err != nil {
 		return err
 	}
-	log := newLogger(cfg, p.err)
+	log := newLogger(cfg, p.err, p.toJournal(p.err))
 	if cfg.LogFormat == "json" {
 		for _, w := range warnings {
 			log.Warn("a setting is odd", "component", "config", "warning", string(w))

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"pmm-callgoose/cmd/internal/text"
@@ -26,6 +27,8 @@ func (e *examination) waiting() {
 		e.fail("delivery", fix("See the first callgoose step above that fails. Events are safe, and go out by themselves."), "Callgoose is down%s with %d events waiting: %s", since, s.Queued, side.LastError)
 	case "held":
 		e.fail("delivery", fix("Token or address is wrong for every event: see the callgoose steps above. A new token in its file is found by itself; for another URL restart."), "held%s with %d events waiting: %s", since, s.Queued, side.LastError)
+	case "paused":
+		e.warn("delivery", fix("pmm-callgoose resume"), "%s", s.Headline)
 	case "unknown":
 		e.warn("delivery", fix("pmm-callgoose send-test"), "nothing was sent to Callgoose yet")
 	default:
@@ -35,6 +38,8 @@ func (e *examination) waiting() {
 		}
 		e.ok("delivery", "Callgoose is up%s, %d events wait", since, s.Queued)
 	}
+	e.lastCall()
+	e.turnedAway()
 	clean := true
 	count := func(n int64, what, way string) {
 		if n > 0 {
@@ -42,14 +47,54 @@ func (e *examination) waiting() {
 			e.warn("outcomes", fix(way), what, n)
 		}
 	}
-	count(s.Dead, "%d dead letters: given up", "pmm-callgoose dead-letters list says why; then dead-letters retry --all, or drop (what is unusable can only be dropped).")
-	count(s.Discarded, "%d events discarded: no filter of Callgoose matched", "Correct the filter (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded")
+	lost := func(n int64, what, way string) {
+		if n > 0 {
+			clean = false
+			e.fail("outcomes", fix(way), what, n)
+		}
+	}
+	recent := min(s.DiscardedDay, s.Discarded)
+	lost(s.Dead, "%d dead letters: given up", "pmm-callgoose dead-letters list says why; then dead-letters retry --all, or drop (what is unusable can only be dropped).")
+	lost(recent, "%d events discarded within a day: no filter of Callgoose matched", "Correct the filter (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded")
+	count(s.Discarded-recent, "%d events discarded before: no filter of Callgoose matched", "Correct the filter (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded")
 	count(s.Truncated, "%d alerts were cut off by PMM before they were sent", "Set Max alerts to 0 in PMM's contact point.")
 	count(s.Damaged, "%d stored notifications could not be read", "See the log for their numbers, and look at the disk; PMM's own alert list says what fired then.")
 	if clean {
 		e.ok("outcomes", "no dead letters, nothing discarded, nothing cut off")
 	}
 }
+
+// lastCall says when somebody was called last.
+func (e *examination) lastCall() {
+	last := e.Service.LastDelivered
+	switch {
+	case last == nil:
+	case last.Effect == "unknown":
+		e.warn("last call", fix("Look at the answer: pmm-callgoose events list --outcome delivered --limit 1, then events show."), "%s: %s, but %s", text.Ago(last.At, time.Now()), last.Title, last.Did())
+	default:
+		e.ok("last call", "%s: %s is %s, %s", text.Ago(last.At, time.Now()), last.Title, last.Status, last.Did())
+	}
+}
+
+// turnedAway looks at the webhooks that were not accepted.
+func (e *examination) turnedAway() {
+	r := e.Service.Refused
+	if r.LastAt == nil {
+		return
+	}
+	way := "Correct the URL and the credentials in PMM's contact point (pmm-callgoose setup pmm does it), then press Test there."
+	said := fmt.Sprintf("%d refused in the last hour, the last %s from %s with %d: %s", r.LastHour, text.Ago(*r.LastAt, time.Now()), r.LastRemote, r.LastCode, text.Short(200, r.LastReason))
+	switch {
+	case e.Service.RefusedLast():
+		e.fail("webhooks", fix(way), "%s; none was accepted since", said)
+	case r.LastHour > 0:
+		e.warn("webhooks", fix(way), "%s", said)
+	}
+}
+
+// longQuiet is how long a PMM that is not watched may say nothing before that is
+// odd: its own repeat interval is four hours as a rule.
+const longQuiet = 48 * time.Hour
 
 // consistent compares queue and ledger.
 func (e *examination) consistent(ctx context.Context) {
@@ -85,6 +130,8 @@ func (e *examination) heard() {
 			e.fail("heard from pmm", fix("Look at that PMM, at its heartbeat rule, and at the way from it to here."), "%s is silent since %s", s.Name, text.Stamp(*s.SilentSince))
 		case s.LastHeardAt == nil:
 			e.warn("heard from pmm", fix("Press Test in its contact point."), "%s is waited for and never sent anything", s.Name)
+		case time.Since(*s.LastHeardAt) > longQuiet && s.ExpectEvery == 0:
+			e.warn("heard from pmm", fix("Press Test in its contact point. --expect-every reports such a silence by itself; a server that is gone for good can be ignored."), "%s was last heard of %s, and is not watched for silence", s.Name, text.Ago(*s.LastHeardAt, time.Now()))
 		default:
 			e.ok("heard from pmm", "%s, %s", s.Name, text.Ago(*s.LastHeardAt, time.Now()))
 		}

@@ -63,7 +63,7 @@ func say(t *testing.T, addr string, raw []byte, then func(*net.TCPConn)) (codes 
 }
 
 func request(headers, body string) []byte {
-	return fmt.Appendf(nil, "POST /v1/webhook HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n%s", len(body), headers, body)
+	return fmt.Appendf(nil, "POST /v1/webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n%s", len(body), headers, body)
 }
 
 // last is a request behind which the connection ends.
@@ -95,10 +95,10 @@ func TestBadInputIsAnsweredAndSurvived(t *testing.T) {
 		"a good one":                          {last(one("")), nil, []int{202}},
 		"a body of the limit":                 {last(pad(smallBody)), nil, []int{202}},
 		"one byte more":                       {last(pad(smallBody + 1)), nil, []int{413}},
-		"a promise of a terabyte":             {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 1099511627776\r\n\r\n{"), nil, []int{413}},
-		"a negative length":                   {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n{}"), nil, []int{400}},
-		"two lengths":                         {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"), nil, []int{400}},
-		"length and chunks":                   {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), half, []int{400}},
+		"a promise of a terabyte":             {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1099511627776\r\n\r\n{"), nil, []int{413}},
+		"a negative length":                   {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n{}"), nil, []int{400}},
+		"two lengths":                         {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"), nil, []int{400}},
+		"length and chunks":                   {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), half, []int{400}},
 		"nothing":                             {last(""), nil, []int{400}},
 		"no JSON":                             {last("alerts"), nil, []int{400}},
 		"an array":                            {last("[]"), nil, []int{400}},
@@ -125,20 +125,20 @@ func TestBadInputIsAnsweredAndSurvived(t *testing.T) {
 		"a fingerprint that is a path":        {last(strings.Replace(one(""), `"status"`, `"fingerprint":"../../.*.>","status"`, 1)), nil, []int{202}},
 		"a time that is none":                 {last(strings.Replace(one(""), `"status"`, `"startsAt":"yesterday","status"`, 1)), nil, []int{202, 400}},
 		"packed":                              {request("Connection: close\r\nContent-Encoding: gzip\r\n", "\x1f\x8b\x08"), nil, []int{415}},
-		"another method":                      {[]byte("DELETE /v1/webhook HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), nil, []int{405}},
-		"a path that climbs":                  {[]byte("POST /v1/webhook/../../etc HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"), nil, []int{404}},
-		"a header without end":                {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10)), nil, []int{431}},
+		"another method":                      {[]byte("DELETE /v1/webhook HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), nil, []int{405}},
+		"a path that climbs":                  {[]byte("POST /v1/webhook/../../etc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"), nil, []int{404}},
+		"a header without end":                {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 64<<10)), nil, []int{431}},
 		"another protocol":                    {[]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"), half, []int{-1, 400}},
 		"HTTP/2 without asking":               {[]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), half, []int{-1, 400, 404, 405, 505}},
-		"chunks without end":                  {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"), endless, []int{-1, 413}},
-		"a chunk of a bad size":               {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), nil, []int{400}},
+		"chunks without end":                  {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"), endless, []int{-1, 413}},
+		"a chunk of a bad size":               {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), nil, []int{400}},
 		"an upload cut off":                   {request("", one(""))[:90], func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() }, []int{-1}},
 		"half closed in the middle":           {request("", one(""))[:90], half, []int{-1, 400}},
 		"half closed at the end":              {request("", one("")), half, []int{202}},
 		"three in a row without waiting":      {slices.Concat(request("", one("")), request("", one("")), last(one(""))), nil, []int{202, 202, 202}},
 		"a good one with a bad one behind it": {slices.Concat(request("", one("")), []byte("garbage\r\n\r\n")), half, []int{202, 400}},
 		"asked before sending":                {request("Expect: 100-continue\r\nConnection: close\r\n", one("")), nil, []int{202}},
-		"a header that never ends":            {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: x\r\n"), nil, []int{-1, 408}}, // 5 s
+		"a header that never ends":            {[]byte("POST /v1/webhook HTTP/1.1\r\nHost: localhost\r\n"), nil, []int{-1, 408}}, // 5 s
 	}
 	if long { // 30 s
 		cases["a body that never ends"] = struct {

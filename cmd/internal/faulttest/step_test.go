@@ -92,20 +92,16 @@ func TestKilledAtEveryStepNothingIsLost(t *testing.T) {
 	l, deaths := r.dieAt(dice, []step{
 		{"notification-sent", 30, nil},   // the disk is being written, PMM waits
 		{"notification-stored", 30, nil}, // fsynced, and nobody was told
-		{"event-published", 20, nil},     // between two events of one group
-		{"split-published", 20, nil},     // the events are in the stream, the ledger knows none
-		{"split-committed", 20, nil},
-		{"claimed", 60, nil},  // frozen, not sent
-		{"answered", 60, nil}, // Callgoose has it, we have no record
-		{"recorded", 60, nil}, // settled, the message is not acknowledged
-		{"floor", 1, nil},
+		{"decided", 20, nil},             // queued, and nobody was woken
+		{"claimed", 60, nil},             // claimed, not sent
+		{"answered", 60, nil},            // Callgoose has it, we have no record
+		{"recorded", 60, nil},            // settled, and nobody was told
 		{"start-ledger", 1, nil},
 		{"start-queue", 1, nil},
 		{"start-done", 1, nil},
 		{"stop-begun", 1, stop},
 		{"stop-queue", 1, stop},
-		{"again-published", 1, replay}, // a replay: in the stream, not in the ledger
-		{"again-committed", 1, replay},
+		{"requeue-stored", 1, replay}, // a replay: in the stream, not in the ledger
 	})
 	if again := r.account(&l.book); again > deaths*againPerKill+replayed {
 		t.Errorf("%d accepted again, more than %d a kill and %d replayed", again, againPerKill, replayed)
@@ -120,8 +116,7 @@ func TestKilledWhileRetentionCutsNothingIsLost(t *testing.T) {
 	dice := random(t)
 	r := newRig(t, "--max-body", "64KiB", "--max-store", "512KiB")
 	l, deaths := r.dieAt(dice, []step{
-		{"prune-kept", 2, nil},       // copies are in the stream twice
-		{"prune-stream-cut", 3, nil}, // notifications are cut, events are not
+		{"prune-stream-cut", 3, nil}, // cut, and the room is not known
 		{"prune-cut", 2, nil},        // the ledger still has their records
 	})
 	if again := r.account(&l.book); again > deaths*againPerKill {

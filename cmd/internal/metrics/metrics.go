@@ -39,6 +39,8 @@ type Metrics struct {
 	reloadOK    atomic.Bool
 	reloadAt    atomic.Int64 // Unix milliseconds
 
+	pace pace
+
 	mu      sync.Mutex
 	sources map[string]bool // told apart; guarded by mu
 }
@@ -142,10 +144,14 @@ func cause(status int, step string) string {
 // Settled implements worker.Observer.
 func (m *Metrics) Settled(o event.Outcome, waited time.Duration) {
 	m.settled.WithLabelValues(string(o)).Inc()
+	m.pace.add(time.Now())
 	if o == event.Delivered {
 		m.deliveryDelay.Observe(max(waited, 0).Seconds())
 	}
 }
+
+// Pace is how many events are settled in a second at present.
+func (m *Metrics) Pace() float64 { return m.pace.rate(time.Now()) }
 
 // Circuit implements worker.Observer.
 func (m *Metrics) Circuit(state string) { m.changes.WithLabelValues(state).Inc() }
@@ -174,10 +180,10 @@ func seconds(ms int64) float64 { return float64(ms) / 1000 }
 type scrape struct{ m *Metrics }
 
 var (
-	states  = []string{event.Up, event.Down, event.Held, event.StateUnknown}
+	states  = []string{event.Up, event.Down, event.Held, event.Paused, event.StateUnknown}
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
-		notifications, alerts, suppressed, queued, inFlight, oldestAge, events, damaged,
+		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, damaged,
 		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, reloadOK, reloadAt, build,
 	}
 )
@@ -217,6 +223,11 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, reason := range reasons {
 		put(suppressed, float64(s.SuppressedReason[reason]), reason)
+	}
+	for effect, n := range map[string]int64{
+		"opened": s.Effects.Opened, "closed": s.Effects.Closed, "nothing": s.Effects.Nothing, "unknown": s.Effects.Unknown,
+	} {
+		put(effects, float64(n), effect)
 	}
 	put(queued, float64(s.Queued))
 	put(inFlight, float64(s.InFlight))

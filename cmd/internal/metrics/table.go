@@ -45,6 +45,7 @@ var (
 	truncated       = counter("truncated_alerts_total", "Alerts that PMM cut off a notification before we saw them: set Max alerts to 0.")
 	suppressed      = counter("alerts_suppressed_total", "Alerts that became no event or none to send, by reason (ledger).", "reason")
 
+	effects   = counter("delivered_effects_total", "Events that Callgoose took, by what it did: opened, closed, nothing, unknown (ledger).", "effect")
 	queued    = gauge("queued_events", "Alerts accepted and not settled, those in flight included (ledger).")
 	inFlight  = gauge("in_flight_attempts", "Events that are being sent, or about to be.")
 	oldestAge = gauge("oldest_queued_age_seconds", "How long the oldest event has been queued; 0 when nothing waits.")
@@ -56,7 +57,7 @@ var (
 	attemptDuration  = histogram("delivery_attempt_duration_seconds", "Time of one request to Callgoose, whatever came of it.")
 	deliveryDelay    = histogram("delivery_delay_seconds", "From the receipt of an alert, or from being queued again, until its event was delivered.")
 	lastSuccess      = gauge("last_success_timestamp_seconds", "When Callgoose last took an event (200, 201, 202 and the like); missing until it did.")
-	callgooseState   = gauge("callgoose_state", "1 for the state in which Callgoose's side is: up, down, held or unknown; 0 for the others.", "state")
+	callgooseState   = gauge("callgoose_state", "1 for the state in which Callgoose's side is: up, down, held, paused or unknown; 0 for the others.", "state")
 	callgooseChanges = counter("callgoose_state_changes_total", "Changes of that state, by the state entered.", "state")
 
 	intakeCommit  = histogram("intake_commit_duration_seconds", "Time until a group of notifications was on disk, fsync included.")

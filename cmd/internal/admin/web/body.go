@@ -15,13 +15,14 @@ import (
 )
 
 var templateFuncs = template.FuncMap{
-	"short": text.Short, "clock": text.Clock, "ago": text.Ago, "until": text.Until, "span": text.Span, "bytes": text.Size,
+	"short": text.Short, "clock": clock, "ago": text.Ago, "until": text.Until, "span": text.Span, "bytes": text.Size,
 	// For programs.
 	"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"count": count, "plural": plural,
 	"where": admin.Where, "severity": severity, "why": why, "explain": admin.Explain,
-	// As the errors of worker/callgoose begin when there was an answer.
-	"answered": func(lastError string) bool { return strings.HasPrefix(lastError, "callgoose answered ") },
+	"rank":  func(severity string) int { return min(admin.SeverityRank(severity)/3, 3) },
+	"label": func(labels map[string]string) string { return admin.Where(&event.Record{Labels: labels}) },
+	"deref": func(t *time.Time) time.Time { return *t },
 	"percent": func(part, of int64) int64 {
 		if of <= 0 {
 			return 0
@@ -37,6 +38,14 @@ var templateFuncs = template.FuncMap{
 	},
 	"add": func(a, b int) int { return a + b },
 	"str": func(v any) string { return fmt.Sprint(v) },
+}
+
+// clock says that a time is UTC, as long as no script shows it in the zone of the reader.
+func clock(t, now time.Time) string {
+	if t.IsZero() {
+		return text.Clock(t, now)
+	}
+	return text.Clock(t, now) + "Z"
 }
 
 // count is a number with its digits in groups.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -21,6 +22,10 @@ type Source interface {
 	Ready() error
 	Events(ctx context.Context, f event.Filter, limit int) ([]*event.Record, error)
 	Event(ctx context.Context, id string) (*admin.Detail, error)
+	// Incidents lists the open ones that f chooses by label and text, the newest first.
+	Incidents(ctx context.Context, f event.Filter, limit int) ([]admin.Incident, error)
+	// Incident tells the story of one, ErrNotFound when nothing is known of it.
+	Incident(ctx context.Context, key string) (admin.Story, error)
 	Settings() any
 }
 
@@ -66,6 +71,12 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("GET /api/v1/events", h.events)
 	mux.HandleFunc("GET /api/v1/events/tail", h.stream(h.tail))
 	mux.HandleFunc("GET /api/v1/events/{id}", h.event)
+	mux.HandleFunc("POST /api/v1/events/{id}/park", h.park)
+	mux.HandleFunc("GET /api/v1/incidents", h.incidents)
+	mux.HandleFunc("GET /api/v1/incidents/{key}", h.incident)
+	mux.HandleFunc("POST /api/v1/incidents/{key}/close", h.closeIncident)
+	mux.HandleFunc("POST /api/v1/pause", h.pause)
+	mux.HandleFunc("POST /api/v1/resume", h.resume)
 	mux.HandleFunc("GET /api/v1/config", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, cfg.Source.Settings()) })
 	mux.HandleFunc("GET /api/v1/check", h.check)
 	mux.HandleFunc("POST /api/v1/replay", h.replay)
@@ -97,19 +108,30 @@ func fail(w http.ResponseWriter, code int, err error) {
 	reply(w, code, map[string]string{"error": err.Error()})
 }
 
+// by says who asks: through the socket, with the token, from a session, or where
+// nothing is asked for; and from which address.
+func (s *site) by(r *http.Request) string {
+	_, token := credential(r)
+	who := "anybody"
+	switch {
+	case local(r):
+		return "socket"
+	case token:
+		who = "token"
+	case s.token() != "":
+		who = "session"
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	return who + " from " + host
+}
+
 // did logs what an operator changed, and who it was: through the socket, with
 // the token, from a session, or where nothing is asked for.
 func (s *site) did(r *http.Request, action string, count int) {
-	by := "anybody"
-	_, token := credential(r)
-	switch {
-	case local(r):
-		by = "socket"
-	case token:
-		by = "token"
-	case s.token() != "":
-		by = "session"
-	}
+	by, _, _ := strings.Cut(s.by(r), " ")
 	s.Logger.InfoContext(r.Context(), "an operator acted", "component", "admin", "action", action, "count", count, "by", by, "remote", r.RemoteAddr)
 }
 

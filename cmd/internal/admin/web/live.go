@@ -32,7 +32,7 @@ func mark(st admin.Status, p Pages) string {
 		return t.UnixNano()
 	}
 	fmt.Fprintln(h, n, st.StartedAt.UnixNano(), st.Queued, st.InFlight > 0, st.Callgoose.State, unix(st.Callgoose.Since),
-		unix(st.Callgoose.NextProbe), st.Store.Accepting, st.Store.Problem)
+		unix(st.Callgoose.NextProbe), st.Store.Accepting, st.Store.Problem, st.Headline, st.Refused.LastHour, st.WaitingBySeverity)
 	return fmt.Sprintf("%x", h.Sum64())
 }
 

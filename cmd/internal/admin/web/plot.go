@@ -11,11 +11,19 @@ import (
 // for what left. Its text stands beside it in HTML, so that it does not shrink
 // on a phone.
 const (
-	plotBars   = 72
 	plotWidth  = 720
 	plotHalf   = 60 // above the line; the same below
 	plotHeight = 2*plotHalf + 1
 )
+
+// plotBars is how many bars a picture has: whole minutes each, since that is how
+// things are counted.
+func plotBars(hours int) int {
+	if hours == 1 {
+		return 60
+	}
+	return 72
+}
 
 // plot is one picture of the history.
 type plot struct {
@@ -39,6 +47,7 @@ type bar struct {
 	X, W         int
 	InY, InH     int
 	OutY, OutH   int
+	LostY, LostH int // discarded
 	DeadY, DeadH int
 	Text         string
 }
@@ -46,25 +55,26 @@ type bar struct {
 var plotHours = []int{1, 6, 24, 168}
 
 func newPlot(minutes []event.Minute, hours int, now time.Time) plot {
+	n := plotBars(hours)
 	p := plot{
 		Hours: hours, Choices: plotHours, Width: plotWidth, Height: plotHeight, Line: plotHalf, Most: 1,
-		Every: time.Duration(hours) * time.Hour / plotBars,
+		Every: time.Duration(hours) * time.Hour / time.Duration(n),
 	}
 	// Bars begin at round times, so that they do not flicker; the last one is
 	// not over yet.
 	end := now.UTC().Truncate(p.Every).Add(p.Every)
-	begin := end.Add(-plotBars * p.Every)
-	p.Bars = make([]bar, plotBars)
+	begin := end.Add(-time.Duration(n) * p.Every)
+	p.Bars = make([]bar, n)
 	each := max(time.Hour, p.Every)
 	for _, m := range minutes {
 		i := int(m.At.Sub(begin) / p.Every)
-		if m.At.Before(begin) || i >= plotBars {
+		if m.At.Before(begin) || i >= n {
 			continue
 		}
 		p.Bars[i].Add(m)
 		p.Total.Add(m)
 		hour := m.At.Truncate(each)
-		if n := len(p.Rows); n == 0 || !p.Rows[n-1].At.Equal(hour) {
+		if k := len(p.Rows); k == 0 || !p.Rows[k-1].At.Equal(hour) {
 			p.Rows = append(p.Rows, event.Minute{At: hour})
 		}
 		p.Rows[len(p.Rows)-1].Add(m)
@@ -73,7 +83,7 @@ func newPlot(minutes []event.Minute, hours int, now time.Time) plot {
 		p.Rows[i], p.Rows[j] = p.Rows[j], p.Rows[i]
 	}
 	for _, b := range p.Bars {
-		p.Most = max(p.Most, b.In, b.Out+b.Dead)
+		p.Most = max(p.Most, b.In, b.Out+b.Discarded+b.Dead)
 	}
 	height := func(n int64) int {
 		if n == 0 {
@@ -84,11 +94,12 @@ func newPlot(minutes []event.Minute, hours int, now time.Time) plot {
 	for i := range p.Bars {
 		b := &p.Bars[i]
 		b.At = begin.Add(time.Duration(i) * p.Every)
-		b.X, b.W = i*plotWidth/plotBars+1, plotWidth/plotBars-2
-		b.InH, b.OutH, b.DeadH = height(b.In), height(b.Out), height(b.Dead)
+		b.X, b.W = i*plotWidth/n+1, plotWidth/n-2
+		b.InH, b.OutH, b.LostH, b.DeadH = height(b.In), height(b.Out), height(b.Discarded), height(b.Dead)
 		b.InY, b.OutY = plotHalf-b.InH, plotHalf+1
-		b.DeadY = b.OutY + b.OutH
-		b.Text = fmt.Sprintf("%s: %d in, %d out, %d dead", b.At.Format("Jan 2 15:04"), b.In, b.Out, b.Dead)
+		b.LostY = b.OutY + b.OutH
+		b.DeadY = b.LostY + b.LostH
+		b.Text = fmt.Sprintf("%sZ: %d in, %d out, %d discarded, %d dead", b.At.Format("Jan 2 15:04"), b.In, b.Out, b.Discarded, b.Dead)
 	}
 	for i := range 5 {
 		p.Times = append(p.Times, begin.Add(time.Duration(i)*end.Sub(begin)/4))

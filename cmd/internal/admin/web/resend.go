@@ -73,7 +73,7 @@ func pin(q url.Values, now time.Time) error {
 }
 
 func chips(q url.Values) (list []chip) {
-	for _, name := range []string{"text", "status", "outcome", "match", "incident", "since", "until"} {
+	for _, name := range []string{"text", "severity", "status", "outcome", "match", "incident", "since", "until"} {
 		for _, v := range q[name] {
 			if name == "since" || name == "until" {
 				if t, err := time.Parse(time.RFC3339Nano, v); err == nil {
@@ -169,6 +169,7 @@ func (s *site) replay(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
+	req.By = s.by(r)
 	plan, err := s.Replayer.Replay(r.Context(), req)
 	if err != nil {
 		s.unavailable(w, r, err)
@@ -243,6 +244,7 @@ func (s *site) drop(w http.ResponseWriter, r *http.Request) {
 		s.show(w, r, http.StatusConflict, "drop", frame{Title: "Drop dead letters", Here: "dead-letters", Page: p})
 		return
 	}
+	req.By = s.by(r)
 	plan, err := s.Replayer.DropDeadLetters(r.Context(), req)
 	if err != nil {
 		s.unavailable(w, r, err)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,6 +78,38 @@ type eventsPage struct {
 	Matches []string // and one more, empty
 	Replay  string   // URL of the preview
 	Any     bool     // there is a filter
+	Groups  []group  // of dead letters, by reason
+}
+
+// group is what was given up for one reason.
+type group struct {
+	Reason string
+	Count  int
+	Retry  string // URL of the preview
+}
+
+const (
+	// groupedMost bounds the dead letters that are grouped, groupsMost the groups shown.
+	groupedMost = 10_000
+	groupsMost  = 8
+)
+
+// groups counts dead letters by reason, the most frequent first.
+func (s *site) groups(r *http.Request) (list []group) {
+	rows, err := s.Source.Events(r.Context(), event.Filter{Outcomes: []event.Outcome{event.Dead}}, groupedMost)
+	if err != nil {
+		return nil // the list itself is shown
+	}
+	counts := map[string]int{}
+	for _, rec := range rows {
+		counts[cmp.Or(rec.Reason, rec.LastError)]++
+	}
+	for reason, n := range counts {
+		q := url.Values{"outcome": {string(event.Dead)}, "text": {strings.ToValidUTF8(reason[:min(len(reason), 200)], "")}}
+		list = append(list, group{Reason: reason, Count: n, Retry: "/replay?" + q.Encode()})
+	}
+	slices.SortFunc(list, func(a, b group) int { return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Reason, b.Reason)) })
+	return list[:min(len(list), groupsMost)]
 }
 
 func (s *site) events(w http.ResponseWriter, r *http.Request) {
@@ -206,6 +239,9 @@ func (s *site) deadLetters(w http.ResponseWriter, r *http.Request) {
 	code, ok := s.fill(w, r, &p)
 	if !ok {
 		return
+	}
+	if p.Err == nil && len(p.Rows) > 1 {
+		p.Groups = s.groups(r)
 	}
 	s.show(w, r, code, "deadletters", frame{Title: "Dead letters", Here: "dead-letters", Page: p})
 }

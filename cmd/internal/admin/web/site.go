@@ -60,11 +60,11 @@ func newSite(cfg Config) *site {
 		session: newSessions(), guesses: newGuesses(cfg.Logger), streams: make(chan struct{}, maxLive),
 	}
 	base := template.Must(template.New("layout.html").Funcs(templateFuncs).ParseFS(siteFiles, "site/layout.html", "site/parts.html"))
-	for _, name := range []string{"overview", "events", "event", "deadletters", "replay", "job", "drop", "login", "problem"} {
+	for _, name := range []string{"overview", "events", "event", "incidents", "incident", "deadletters", "replay", "job", "drop", "login", "problem"} {
 		s.pages[name] = template.Must(template.Must(base.Clone()).ParseFS(siteFiles, "site/"+name+".html"))
 	}
 	h := sha256.New()
-	for _, name := range []string{"app.css", "app.js", "icon.svg"} {
+	for _, name := range []string{"app.css", "app.js", "icon-good.svg", "icon-idle.svg", "icon-warn.svg", "icon-bad.svg"} {
 		b, err := siteFiles.ReadFile("site/" + name)
 		if err != nil {
 			panic(err) // it is compiled in
@@ -81,6 +81,12 @@ func (s *site) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /events", s.events)
 	mux.HandleFunc("GET /events/{id}", s.event)
 	mux.HandleFunc("GET /events/{id}/{file}", s.eventFile)
+	mux.HandleFunc("POST /events/{id}/park", s.form(s.park))
+	mux.HandleFunc("GET /incidents", s.incidents)
+	mux.HandleFunc("GET /incidents/{key}", s.incident)
+	mux.HandleFunc("POST /incidents/{key}/close", s.form(s.closeIncident))
+	mux.HandleFunc("POST /pause", s.form(s.pause))
+	mux.HandleFunc("POST /resume", s.form(s.resume))
 	mux.HandleFunc("GET /dead-letters", s.deadLetters)
 	mux.HandleFunc("GET /dead-letters/drop", s.dropPreview)
 	mux.HandleFunc("POST /dead-letters/drop", s.form(s.drop))
@@ -98,7 +104,7 @@ func (s *site) routes(mux *http.ServeMux) {
 // others are for programs, which send the token itself.
 func isPage(p string) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
-	return slices.Contains([]string{"", "events", "dead-letters", "replay", "login", "logout", "live", "static"}, first)
+	return slices.Contains([]string{"", "events", "incidents", "dead-letters", "replay", "pause", "resume", "login", "logout", "live", "static"}, first)
 }
 
 func (s *site) static(w http.ResponseWriter, r *http.Request) {
@@ -176,7 +182,7 @@ func problemTitle(code int) string {
 // unavailable answers an error of the Source.
 func (s *site) unavailable(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, admin.ErrNotFound) {
-		s.problem(w, r, http.StatusNotFound, errors.New("there is no such event, or no longer: settled events go after --retention"))
+		s.problem(w, r, http.StatusNotFound, errors.New("there is no such event or incident, or no longer: settled events go after --retention"))
 		return
 	}
 	s.problem(w, r, http.StatusServiceUnavailable, err)

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +30,7 @@ type memory struct {
 	closed  error
 	replays []admin.ReplayRequest
 	drops   []event.Filter
+	acts    []string
 	changes uint64
 	minutes []event.Minute
 }
@@ -83,8 +85,51 @@ func (m *memory) ReplayJob(id int) (admin.Job, error) {
 	return admin.Job{ID: 7, Total: 4, InLine: 4, Settled: 1, Outcomes: map[event.Outcome]int{event.Delivered: 1}}, nil
 }
 
-func (*memory) ParkEvent(context.Context, string) error     { return admin.ErrNotFound }
-func (*memory) CloseIncident(context.Context, string) error { return admin.ErrNotFound }
+func (m *memory) did(what, by string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.acts = append(m.acts, what+" by "+by)
+	return nil
+}
+
+func (m *memory) ParkEvent(_ context.Context, id, by string) error {
+	if _, err := m.Event(context.Background(), id); err != nil {
+		return err
+	}
+	return m.did("park "+id, by)
+}
+
+func (m *memory) CloseIncident(_ context.Context, key, by string) error {
+	if key != "pmm-1" {
+		return admin.ErrNotFound
+	}
+	return m.did("close "+key, by)
+}
+
+func (m *memory) Pause(_ context.Context, p admin.Pause) error {
+	return m.did("pause "+p.Reason, p.By)
+}
+func (m *memory) Resume(_ context.Context, by string) error { return m.did("resume", by) }
+
+func (m *memory) Incidents(_ context.Context, f event.Filter, limit int) (list []admin.Incident, err error) {
+	for _, r := range m.records {
+		if f.Match(r) && len(list) < limit {
+			list = append(list, admin.Incident{Key: r.Key, Source: r.Source, Alertname: r.Alertname, Labels: r.Labels, Open: true, Outcome: r.Outcome})
+		}
+	}
+	return list, m.closed
+}
+
+func (m *memory) Incident(_ context.Context, key string) (s admin.Story, err error) {
+	for _, r := range m.records {
+		if r.Key == key {
+			s.Incident = admin.Incident{Key: r.Key, Source: r.Source, Alertname: r.Alertname, Labels: r.Labels, Open: true, Outcome: r.Outcome}
+			s.Tell([]*event.Record{r})
+			return s, nil
+		}
+	}
+	return s, admin.ErrNotFound
+}
 
 func (m *memory) DropDeadLetters(_ context.Context, r admin.DropRequest) (p admin.Plan, err error) {
 	m.mu.Lock()
@@ -113,7 +158,7 @@ func some(n int) *memory {
 		m.records = append(m.records, &event.Record{
 			ID: fmt.Sprintf("id%d", i), Key: fmt.Sprintf("pmm-%d", i), Source: "pmm", Status: event.Firing, Alertname: "MySQL down",
 			Labels: map[string]string{"instance": fmt.Sprintf("mysql-%d", i)}, ReceivedAt: time.Now().Add(time.Duration(i-n) * time.Second).UTC(),
-			Pos: event.Position{Seq: uint64(i)}, Outcome: outcome, Seq: uint64(i),
+			Pos: event.Position{Seq: uint64(i)}, Outcome: outcome, At: event.Position{Seq: uint64(i)},
 		})
 	}
 	return m
@@ -431,13 +476,13 @@ func TestThePlotShowsWhatHappenedWhen(t *testing.T) {
 	at := func(h, m int) time.Time { return time.Date(2026, 11, 24, h, m, 0, 0, time.UTC) }
 	p := newPlot([]event.Minute{
 		{At: at(3, 0), In: 1000}, {At: at(11, 44), In: 1000}, // before it begins
-		{At: at(12, 0), In: 10}, {At: at(12, 4), In: 30}, {At: at(17, 41), Out: 20, Dead: 20}, {At: at(17, 42), Suppressed: 5},
+		{At: at(12, 0), In: 10}, {At: at(12, 4), In: 30}, {At: at(17, 41), Out: 14, Discarded: 6, Dead: 20}, {At: at(17, 42), Suppressed: 5},
 	}, 6, now)
-	if len(p.Bars) != plotBars || p.Total != (event.Minute{In: 40, Out: 20, Dead: 20, Suppressed: 5}) || p.Most != 40 {
+	if len(p.Bars) != 72 || p.Total != (event.Minute{In: 40, Out: 14, Discarded: 6, Dead: 20, Suppressed: 5}) || p.Most != 40 {
 		t.Fatalf("%d bars, %+v, most %d", len(p.Bars), p.Total, p.Most)
 	}
-	last := p.Bars[plotBars-1]
-	if !last.At.Equal(at(17, 40)) || last.Out != 20 || last.OutH == 0 || last.DeadY != last.OutY+last.OutH || last.DeadY+last.DeadH > plotHeight {
+	last := p.Bars[71]
+	if !last.At.Equal(at(17, 40)) || last.Out != 14 || last.OutH == 0 || last.LostH == 0 || last.LostY != last.OutY+last.OutH || last.DeadY != last.LostY+last.LostH || last.DeadY+last.DeadH > plotHeight {
 		t.Errorf("the last bar is %+v", last)
 	}
 	if b := p.Bars[3]; !b.At.Equal(at(12, 0)) || b.In != 40 || b.InH != plotHalf-2 {
@@ -447,8 +492,17 @@ func TestThePlotShowsWhatHappenedWhen(t *testing.T) {
 		t.Errorf("the table is %+v", p.Rows)
 	}
 	for _, hours := range plotHours {
-		if p := newPlot(nil, hours, now); len(p.Bars) != plotBars || p.Every <= 0 {
-			t.Errorf("%d hours: %+v", hours, p)
+		if p := newPlot(nil, hours, now); p.Every < time.Minute || p.Every%time.Minute != 0 {
+			t.Errorf("%d hours: a bar is %s", hours, p.Every)
+		}
+	}
+	steady := make([]event.Minute, 60)
+	for i := range steady {
+		steady[i] = event.Minute{At: now.Add(time.Duration(i-59) * time.Minute).Truncate(time.Minute), In: 10}
+	}
+	for i, b := range newPlot(steady, 1, now).Bars {
+		if b.In != 10 {
+			t.Errorf("of ten a minute, steadily, bar %d of the last hour shows %d", i, b.In)
 		}
 	}
 }
@@ -489,5 +543,70 @@ func TestChangesAreStreamed(t *testing.T) {
 	m.mu.Unlock()
 	if second := next(); second == "" || second == first {
 		t.Errorf("after a change the mark is %q", second)
+	}
+}
+
+func TestWhatAnOperatorDoesIsAskedForAndKeptWithWhoItWas(t *testing.T) {
+	m := some(3)
+	h := New(Config{Source: m, Replayer: m, Pages: m, Token: func() string { return opsToken }})
+	call := func(method, path string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, "http://127.0.0.1"+path, nil)
+		r.Header.Set("Authorization", "Bearer "+opsToken)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	for _, c := range []struct {
+		method, path string
+		code         int
+	}{
+		{"POST", "/api/v1/events/id1/park", 200},
+		{"POST", "/api/v1/events/nobody/park", 404},
+		{"POST", "/api/v1/incidents/pmm-1/close", 200},
+		{"POST", "/api/v1/incidents/pmm-9/close", 404},
+		{"POST", "/api/v1/pause?reason=filters&until=30m", 200},
+		{"POST", "/api/v1/pause?until=yesterday", 400},
+		{"POST", "/api/v1/pause?until=2001-01-01T00:00:00Z", 400},
+		{"POST", "/api/v1/resume", 200},
+		{"GET", "/api/v1/incidents?severity=critical", 200},
+		{"GET", "/api/v1/incidents?outcome=dead", 400},
+		{"GET", "/api/v1/incidents/pmm-1", 200},
+		{"GET", "/api/v1/incidents/pmm-9", 404},
+		{"GET", "/incidents", 200},
+		{"GET", "/incidents/pmm-1", 200},
+		{"GET", "/incidents/pmm-9", 404},
+	} {
+		if w := call(c.method, c.path); w.Code != c.code {
+			t.Errorf("%s %s: %d %s, want %d", c.method, c.path, w.Code, w.Body, c.code)
+		}
+	}
+	want := []string{"park id1 by token from 192.0.2.1", "close pmm-1 by token from 192.0.2.1", "pause filters by token from 192.0.2.1", "resume by token from 192.0.2.1"}
+	if !slices.Equal(m.acts, want) {
+		t.Errorf("done: %q, want %q", m.acts, want)
+	}
+}
+
+func TestThePageSaysWhatThePersonMustKnow(t *testing.T) {
+	m := some(6)
+	at := time.Now().Add(-time.Minute)
+	m.status.Queued, m.status.Dead = 3, 2
+	m.status.Callgoose = admin.Callgoose{State: event.Held, LastError: "callgoose answered 401"}
+	m.status.StillFiring = []admin.Waiting{{Severity: "critical", Name: "MySQL down", Count: 3}}
+	m.status.LastDelivered = &admin.LastDelivered{At: at, Title: "PG down on db-1", Effect: "created", Status: event.Firing, Key: "pmm-1"}
+	m.status.Conclude(time.Now())
+	v := visit{t: t, h: New(Config{Source: m, Replayer: m, Pages: m})}
+	w := httptest.NewRecorder()
+	v.h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://127.0.0.1/", nil))
+	page := w.Body.String()
+	for _, want := range []string{
+		"<title>(3) ! Overview", "icon-bad.svg", "Callgoose refuses the token or the address", "everything is held", "Put a valid API token",
+		"2 events were given up", "PG down on db-1", "opened an incident", "MySQL down", "sev-0",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	if strings.Contains(page, "by themselves") {
+		t.Error("what is held does not go out by itself")
 	}
 }

@@ -44,6 +44,44 @@
     }
   }
 
+  // local shows times in the zone of the reader, or in UTC when that is wanted; the
+  // tooltip has them in UTC in any case.
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || 'UTC';
+  let utc = false;
+  try { utc = localStorage.getItem('utc') === '1'; } catch { /* cookies are off: in the zone of the reader */ }
+  function local() {
+    const now = new Date(Date.now() - clock), tz = utc ? 'UTC' : zone, day = { timeZone: tz, dateStyle: 'short' };
+    for (const t of document.querySelectorAll('time:not([data-rel])')) {
+      const at = new Date(t.dateTime);
+      if (isNaN(at)) continue;
+      let text = at.toLocaleTimeString('en-GB', { timeZone: tz });
+      if (t.closest('footer') || at.toLocaleDateString('en', day) !== now.toLocaleDateString('en', day)) {
+        const there = at.getFullYear() === now.getFullYear() ? {} : { year: 'numeric' };
+        text = at.toLocaleDateString('en', { timeZone: tz, month: 'short', day: 'numeric', ...there }) + ' ' + text;
+      }
+      if (utc) text += 'Z';
+      if (t.textContent !== text) t.textContent = text;
+    }
+    for (const t of document.querySelectorAll('[data-hm]')) {
+      const at = new Date(t.dataset.hm);
+      const text = t.dataset.far ? at.toLocaleDateString('en', { timeZone: tz, month: 'short', day: 'numeric' })
+        : at.toLocaleTimeString('en-GB', { timeZone: tz, hour: '2-digit', minute: '2-digit' });
+      if (t.textContent !== text) t.textContent = text;
+    }
+    const said = document.getElementById('zone');
+    if (!said || zone === 'UTC') return;
+    said.textContent = 'all times are ' + tz + ' ';
+    const other = document.createElement('button');
+    other.className = 'link';
+    other.textContent = utc ? 'show ' + zone : 'show UTC';
+    other.onclick = () => {
+      utc = !utc;
+      try { localStorage.setItem('utc', utc ? '1' : '0'); } catch { /* for this page only */ }
+      local();
+    };
+    said.append(other);
+  }
+
   // morph makes a like b and leaves every node alone that stays: so focus,
   // selection, what is typed, ticked or unfolded, all stay. Rows have ids and
   // never change their order; they come and go.
@@ -127,6 +165,10 @@
           morph(document.querySelector('footer'), page.querySelector('footer'));
           clock = Date.now() - Date.parse(made.dateTime);
         }
+        document.title = page.title;
+        const icon = document.getElementById('icon'), other = page.getElementById('icon');
+        if (other && icon.href !== other.href) icon.href = other.href;
+        local();
         tick();
       });
       if (page.documentElement.dataset.mark) mark = page.documentElement.dataset.mark;
@@ -150,7 +192,7 @@
     source.addEventListener('mark', (e) => {
       say('live', false);
       clearInterval(poll);
-      if (e.data !== mark && !document.hidden) refresh();
+      if (e.data !== mark) refresh();
     });
     source.onerror = () => {
       say('no connection to the service', true);
@@ -164,5 +206,6 @@
   addEventListener('pagehide', stop);
   addEventListener('pageshow', (e) => { if (e.persisted) follow(); });
   setInterval(tick, 1000);
+  local();
   follow();
 })();

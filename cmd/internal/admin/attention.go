@@ -1,0 +1,169 @@
+package admin
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/store/event"
+)
+
+// Level is how good a state is.
+type Level string
+
+// The levels. Idle: nothing was sent yet, so nothing is known.
+const (
+	Good Level = "good"
+	Idle Level = "idle"
+	Odd  Level = "warn"
+	Bad  Level = "bad"
+)
+
+// Attention is one thing that a person should look at.
+type Attention struct {
+	Code  string `json:"code"`
+	Level Level  `json:"level"` // warn or bad
+	Text  string `json:"text"`  // one sentence
+	Fix   string `json:"fix"`   // the way out
+}
+
+// The codes of what is found here. Others may be added by whoever finds them.
+const (
+	NotAccepting = "not_accepting"
+	IsPaused     = "paused"
+	IsHeld       = "held"
+	IsDown       = "down"
+	IsRefused    = "webhooks_refused"
+	IsSilent     = "pmm_silent"
+	IsDead       = "dead_letters"
+	IsDiscarded  = "discarded"
+)
+
+// Conclude makes headline, level and attention of what is known at now. What stands
+// in Attention already stays, behind what is found here.
+func (s *Status) Conclude(now time.Time) {
+	found := []Attention{}
+	add := func(code string, level Level, fix, format string, args ...any) {
+		found = append(found, Attention{Code: code, Level: level, Text: fmt.Sprintf(format, args...), Fix: fix})
+	}
+	if !s.Store.Accepting {
+		add(NotAccepting, Bad, "Until this is repaired look at the alerts in PMM. Make room in the data directory or raise --max-store; the log says more.",
+			"Webhooks are NOT ACCEPTED (503): %s.", strings.TrimSuffix(s.Store.Problem, "."))
+	}
+	s.concludeCallgoose(add)
+	if r := s.Refused; r.LastHour > 0 && r.LastAt != nil {
+		level := Odd
+		if s.refusedLast() {
+			level = Bad
+		}
+		add(IsRefused, level, "Correct URL and credentials in PMM's contact point (pmm-callgoose setup pmm does it), press Test there.",
+			"%s refused in the last hour, the last from %s with %d: %s.", text.Plural(r.LastHour, "webhook was", "webhooks were"),
+			text.Short(60, r.LastRemote), r.LastCode, strings.TrimSuffix(text.Short(200, r.LastReason), "."))
+	}
+	for _, p := range s.Sources {
+		if p.SilentSince != nil {
+			add(IsSilent, Bad, "Look at that PMM, at its heartbeat rule, and at the way from it to here.",
+				"PMM %s is silent since %s.", text.Short(40, p.Name), text.Stamp(*p.SilentSince))
+		}
+	}
+	if s.Dead > 0 {
+		add(IsDead, Bad, "pmm-callgoose dead-letters list says why; then dead-letters retry or drop.",
+			"%s given up: Callgoose does not have %s.", text.Plural(s.Dead, "event was", "events were"), pick(s.Dead == 1, "it", "them"))
+	}
+	if n := min(s.DiscardedDay, s.Discarded); n > 0 {
+		add(IsDiscarded, Bad, "Correct the filter at Callgoose (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded.",
+			"Callgoose answered, but no filter matched %s of the last day: nobody was called.", text.Plural(n, "event", "events"))
+	}
+	s.Attention = append(found, s.Attention...)
+	s.headline()
+}
+
+// concludeCallgoose looks at the state of Callgoose's side.
+func (s *Status) concludeCallgoose(add func(code string, level Level, fix, format string, args ...any)) {
+	c, waits := s.Callgoose, pick(s.Queued == 0, "nothing waits", text.Plural(s.Queued, "event waits", "events wait"))
+	reason := ""
+	if c.LastError != "" {
+		reason = " (" + strings.TrimSuffix(text.Short(200, c.LastError), ".") + ")"
+	}
+	switch {
+	case c.State == event.Paused:
+		why := ""
+		if p := s.Pause; p != nil {
+			why = " by " + text.Short(80, p.By)
+			if p.Until != nil {
+				why += " until " + text.Stamp(*p.Until)
+			}
+			if p.Reason != "" {
+				why += " (" + text.Short(200, p.Reason) + ")"
+			}
+		}
+		add(IsPaused, Odd, "pmm-callgoose resume", "Delivery is paused%s; %s.", why, waits)
+	case c.State == event.Held:
+		add(IsHeld, Bad, "Put a valid API token into the token file, or correct --callgoose-url and restart: pmm-callgoose doctor says which. What waits goes out once that is done.",
+			"Callgoose refuses the token or the address%s: everything is held, %s.", reason, waits)
+	case c.State == event.Down && s.Queued > 0:
+		add(IsDown, Bad, "It goes out by itself, oldest first, once Callgoose answers; until then look at the alerts in PMM. pmm-callgoose doctor checks the way.",
+			"Callgoose %s%s: %s.", pick(strings.HasPrefix(c.LastError, "callgoose answered"), "answers with errors", "cannot be reached"), reason, waits)
+	}
+}
+
+// refusedLast reports whether the newest refused webhook is younger than the newest
+// that was accepted.
+func (s *Status) refusedLast() bool {
+	for _, p := range s.Sources {
+		if p.LastHeardAt != nil && s.Refused.LastAt != nil && p.LastHeardAt.After(*s.Refused.LastAt) {
+			return false
+		}
+	}
+	return s.Refused.LastAt != nil
+}
+
+// RefusedLast reports whether PMM cannot get anything in at present, as far as the
+// newest webhook tells.
+func (s *Status) RefusedLast() bool { return s.Refused.LastHour > 0 && s.refusedLast() }
+
+// headline says in a few sentences what is in Attention, or that all is well.
+func (s *Status) headline() {
+	var said []string
+	for _, a := range s.Attention {
+		said = append(said, a.Text)
+		if s.Level != Bad {
+			s.Level = a.Level
+		}
+	}
+	waits := pick(s.Queued == 0, "nothing waits", text.Plural(s.Queued, "event waits", "events wait"))
+	last := s.LastDelivered
+	switch {
+	case len(said) > 0:
+	case s.Callgoose.State == event.Down:
+		s.Level, said = Odd, []string{"Callgoose could not be reached when it was last tried; " + waits + "."}
+	case last == nil:
+		s.Level, said = Idle, []string{"Nothing was sent to Callgoose yet; " + waits + "."}
+	case last.Effect == "unknown":
+		s.Level, said = Odd, []string{"Callgoose took the last event, but its answer could not be read; " + waits + "."}
+	default:
+		s.Level, said = Good, []string{"Callgoose takes events; " + waits + "."}
+	}
+	s.Headline = strings.Join(said, " ")
+}
+
+func pick(first bool, a, b string) string {
+	if first {
+		return a
+	}
+	return b
+}
+
+// Did says in words what Callgoose did with the event.
+func (l LastDelivered) Did() string {
+	switch l.Effect {
+	case "created":
+		return "opened an incident"
+	case "resolved":
+		return "closed the incident"
+	case "duplicate", "none":
+		return "nothing to do: it knew already"
+	}
+	return "its answer could not be read"
+}

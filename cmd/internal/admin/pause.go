@@ -1,0 +1,64 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Pause is delivery held by hand.
+type Pause struct {
+	Since  time.Time  `json:"since"`
+	Until  *time.Time `json:"until"` // null = until it is resumed
+	Reason string     `json:"reason"`
+	By     string     `json:"by"`
+}
+
+// maxReason bounds what an operator may write down.
+const maxReason = 300
+
+// ParsePause reads reason and until: a time, or a duration from now on.
+func ParsePause(q url.Values, now time.Time) (p Pause, err error) {
+	for name := range q {
+		if name != "reason" && name != "until" {
+			return p, fmt.Errorf("unknown setting %q of a pause", name)
+		}
+	}
+	p.Reason = strings.TrimSpace(q.Get("reason"))
+	if len(p.Reason) > maxReason {
+		return p, fmt.Errorf("reason is longer than %d bytes", maxReason)
+	}
+	v := q.Get("until")
+	if v == "" {
+		return p, nil
+	}
+	until, err := time.Parse(time.RFC3339, v)
+	if d, derr := time.ParseDuration(v); derr == nil {
+		until, err = now.Add(d), nil
+	}
+	if err != nil {
+		return p, fmt.Errorf("until %q is no time: say for how long (30m, 2h), or when (2026-01-31T03:00:00Z)", v)
+	}
+	if !until.After(now) {
+		return p, errors.New("until is in the past")
+	}
+	until = until.UTC()
+	p.Until = &until
+	return p, nil
+}
+
+// Pause holds delivery, not intake. The settings are those of ParsePause.
+func (c *Client) Pause(ctx context.Context, q url.Values) error {
+	var answer struct{}
+	return c.call(ctx, http.MethodPost, "/api/v1/pause", q, &answer)
+}
+
+// Resume ends a pause; without one it changes nothing.
+func (c *Client) Resume(ctx context.Context) error {
+	var answer struct{}
+	return c.call(ctx, http.MethodPost, "/api/v1/resume", nil, &answer)
+}

@@ -1,0 +1,119 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+)
+
+// Incidents implements web.Source.
+func (a *App) Incidents(_ context.Context, f event.Filter, limit int) ([]admin.Incident, error) {
+	c := a.core.Load()
+	if c == nil {
+		return nil, a.whyClosed()
+	}
+	list := []admin.Incident{}
+	err := c.ledger.View(func(tx *store.Tx) error {
+		for ep := range tx.OpenEpisodes("", "") {
+			in, err := incident(tx, ep)
+			if err != nil {
+				return err
+			}
+			as := &event.Record{Key: in.Key, Alertname: in.Alertname, Labels: in.Labels, Pos: ep.Firing}
+			if f.Match(as) {
+				list = append(list, in)
+			}
+		}
+		return nil
+	})
+	slices.SortStableFunc(list, func(a, b admin.Incident) int {
+		if a.StartsAt == nil || b.StartsAt == nil {
+			return strings.Compare(a.Key, b.Key)
+		}
+		return b.StartsAt.Compare(*a.StartsAt)
+	})
+	return list[:min(len(list), limit)], err
+}
+
+func incident(tx *store.Tx, ep *event.Episode) (in admin.Incident, err error) {
+	in = admin.Incident{
+		Key: ep.Key, Source: ep.Source, Alertname: ep.Alertname, Open: ep.Open,
+		StartsAt: timeOrNil(ep.StartsAt), NamedAt: timeOrNil(ep.NamedAt), Labels: map[string]string{},
+	}
+	labels, err := tx.Labels(ep.Key)
+	if err != nil {
+		return in, err
+	}
+	if labels != nil {
+		in.Labels = labels
+	}
+	r, err := tx.Brief(ep.FiringAt, ep.Firing)
+	if r != nil {
+		in.Outcome, in.Tries = r.Outcome, r.Tries
+	}
+	return in, err
+}
+
+// Incident implements web.Source.
+func (a *App) Incident(_ context.Context, key string) (s admin.Story, err error) {
+	c := a.core.Load()
+	if c == nil {
+		return s, a.whyClosed()
+	}
+	var records []*event.Record
+	var acts []store.Act
+	err = c.ledger.View(func(tx *store.Tx) error {
+		ep, err := tx.Episode(key)
+		if err != nil {
+			return err
+		}
+		if ep != nil {
+			if s.Incident, err = incident(tx, ep); err != nil {
+				return err
+			}
+		}
+		if acts, err = tx.Acts(key); err != nil {
+			return err
+		}
+		return tx.Each(event.Filter{Incident: key}, func(r *event.Record) bool {
+			records = append(records, r)
+			return len(records) < admin.StoryEvents
+		})
+	})
+	switch {
+	case err != nil:
+		return s, err
+	case s.Key == "" && len(records) == 0 && len(acts) == 0:
+		return s, fmt.Errorf("%w under the incident key %s", admin.ErrNotFound, text.Short(100, key))
+	case s.Key == "" && len(records) > 0:
+		r := records[0]
+		s.Incident = admin.Incident{Key: key, Source: r.Source, Alertname: r.Alertname, Labels: r.Labels, Outcome: r.Outcome, Tries: r.Tries}
+	}
+	s.Key, s.Cut = key, len(records) == admin.StoryEvents
+	for _, act := range acts {
+		s.Story = append(s.Story, admin.Step{At: act.At, What: act.What, By: act.By, Text: done(act), Level: admin.Odd})
+	}
+	s.Tell(records)
+	return s, nil
+}
+
+// done says what an operator did.
+func done(act store.Act) string {
+	said := map[string]string{
+		"replay": "queued again", "drop": "dead letters dropped: forgotten for good", "park": "parked: taken out of the queue as a dead letter",
+		"close": "closed by hand, as a recovery",
+	}[act.What]
+	if said == "" {
+		said = act.What
+	}
+	if act.Count > 1 {
+		said += fmt.Sprintf(" (with %d events in all)", act.Count)
+	}
+	return said
+}

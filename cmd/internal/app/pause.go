@@ -1,0 +1,65 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store"
+	"pmm-callgoose/worker"
+)
+
+// Pause implements web.Replayer: delivery is held, also after a restart, until it is
+// resumed or the pause ends by itself. Webhooks are accepted meanwhile.
+func (a *App) Pause(ctx context.Context, p admin.Pause) error {
+	pause := &store.Pause{Since: time.Now().UTC(), Reason: p.Reason, By: p.By}
+	if p.Until != nil {
+		pause.Until = *p.Until
+	}
+	return a.setPause(ctx, pause, store.Act{By: p.By, What: "pause", Reason: p.Reason})
+}
+
+// Resume implements web.Replayer.
+func (a *App) Resume(ctx context.Context, by string) error {
+	return a.setPause(ctx, nil, store.Act{By: by, What: "resume"})
+}
+
+func (a *App) setPause(ctx context.Context, p *store.Pause, act store.Act) error {
+	c := a.core.Load()
+	if c == nil {
+		return a.whyClosed()
+	}
+	act.At = time.Now().UTC()
+	if err := c.ledger.Do(ctx, func(tx *store.Tx) error {
+		if p == nil && tx.Pause() == nil {
+			return nil
+		}
+		tx.SetPause(p)
+		return tx.AddAct(act)
+	}); err != nil {
+		return err
+	}
+	c.deliver.Kick()
+	return nil
+}
+
+// remember keeps what an operator did; refs are the events that it was done to.
+func (c *core) remember(ctx context.Context, act store.Act, refs []worker.Ref) error {
+	act.At = time.Now().UTC()
+	return c.ledger.Do(ctx, func(tx *store.Tx) error {
+		keys := act.Keys
+		named := map[string]bool{}
+		for _, ref := range refs[:min(len(refs), store.MaxActKeys)] {
+			r, err := tx.Brief(ref.ReceivedAt, ref.Pos)
+			if err != nil {
+				return err
+			}
+			if r != nil && !named[r.Key] {
+				named[r.Key], keys = true, append(keys, r.Key)
+			}
+		}
+		kept := act
+		kept.Keys = keys
+		return tx.AddAct(kept)
+	})
+}

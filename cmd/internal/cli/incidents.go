@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/store/event"
+)
+
+func (p *program) incidentsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "incidents", Usage: "what is open, and one incident's story in order",
+		Description: "   pmm-callgoose incidents list --severity critical\n" +
+			"   pmm-callgoose incidents show pmm-18e04dbe2c4a2d4b",
+		Subcommands: []*cli.Command{
+			{
+				Name: "list", Usage: "list the alerts that are open here, newest first",
+				Flags: clientFlags(severityFlag, textFlag,
+					&cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "label=value; may be repeated, all must match"},
+					&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many"}),
+				Action: p.incidentsList,
+			},
+			{
+				Name: "show", Usage: "one incident: began, received, repeats, attempts, answers, recovery, and who did what to it", ArgsUsage: "KEY",
+				Flags: clientFlags(), Action: p.incidentsShow,
+			},
+		},
+	}
+}
+
+func (p *program) incidentsList(c *cli.Context) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	q := url.Values{"limit": {strconv.Itoa(c.Int("limit"))}}
+	for _, name := range []string{"severity", "text"} {
+		if v := c.String(name); v != "" {
+			q.Set(name, v)
+		}
+	}
+	for _, v := range c.StringSlice("match") {
+		q.Add("match", v)
+	}
+	if _, _, err := admin.ParseFilter(q); err != nil {
+		return usagef("--%w", err)
+	}
+	client, err := p.client(c)
+	if err != nil {
+		return err
+	}
+	list, err := client.Incidents(c.Context, q)
+	if err != nil {
+		return err
+	}
+	if done, err := p.json(c, list); done {
+		return err
+	}
+	if len(list) == 0 {
+		fmt.Fprintln(p.out, "no alert is open")
+		return nil
+	}
+	var rows [][]string
+	for _, in := range list {
+		began := time.Time{}
+		if in.StartsAt != nil {
+			began = *in.StartsAt
+		}
+		rows = append(rows, []string{
+			text.Stamp(began), in.Key, text.Short(12, cmp.Or(in.Labels["severity"], "-")), cmp.Or(string(in.Outcome), "-"), strconv.Itoa(in.Tries),
+			text.Short(40, in.Alertname), text.Short(40, cmp.Or(admin.Where(&event.Record{Labels: in.Labels}), "-")),
+		})
+	}
+	p.table([]string{"BEGAN", "INCIDENT", "SEVERITY", "OUTCOME", "TRIES", "ALERT", "WHERE"}, rows)
+	if len(list) == c.Int("limit") {
+		fmt.Fprintf(p.err, "the newest %d; more with --limit\n", len(list))
+	}
+	return nil
+}
+
+func (p *program) incidentsShow(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return usagef("incidents show needs one incident key; incidents list prints those that are open")
+	}
+	client, err := p.client(c)
+	if err != nil {
+		return err
+	}
+	s, err := client.Incident(c.Context, c.Args().First())
+	if err != nil {
+		return err
+	}
+	if done, err := p.json(c, s); done {
+		return err
+	}
+	state := "not open"
+	if s.Open {
+		state = "open"
+	}
+	p.table(nil, [][]string{
+		{"incident", s.Key},
+		{"alert", s.Alertname + " on " + cmp.Or(admin.Where(&event.Record{Labels: s.Labels}), "-")},
+		{"severity", cmp.Or(s.Labels["severity"], "-")},
+		{"state", state},
+	})
+	fmt.Fprintln(p.out)
+	if s.Cut {
+		fmt.Fprintf(p.out, "  (only the newest %d events)\n", admin.StoryEvents)
+	}
+	var rows [][]string
+	for _, step := range s.Story {
+		said := step.Text
+		if step.By != "" {
+			said += ", by " + step.By
+		}
+		rows = append(rows, []string{"  " + text.Stamp(step.At), text.Short(200, said), step.ID})
+	}
+	p.table(nil, rows)
+	return nil
+}

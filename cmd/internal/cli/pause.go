@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
+)
+
+func (p *program) pauseCommand() *cli.Command {
+	return &cli.Command{
+		Name: "pause", Usage: "hold delivery, not intake, until it is resumed; survives restarts, alarmed after --alarm-after",
+		Description: "Webhooks are accepted and what comes in is kept. Use it while a filter at Callgoose\n" +
+			"is being repaired, so that events are not thrown at it and discarded:\n\n" +
+			"   pmm-callgoose pause --reason \"filter of the DBA service\" --until 30m\n" +
+			"   pmm-callgoose resume",
+		Flags: clientFlags(
+			&cli.StringFlag{Name: "reason", Usage: "why, for whoever looks"},
+			&cli.StringFlag{Name: "until", Usage: "when it ends by itself: for how long (30m, 2h), or when (2026-01-31T03:00:00Z)"},
+		),
+		Action: func(c *cli.Context) error {
+			if err := noArgs(c); err != nil {
+				return err
+			}
+			q := url.Values{}
+			for _, name := range []string{"reason", "until"} {
+				if v := c.String(name); v != "" {
+					q.Set(name, v)
+				}
+			}
+			ends, err := admin.ParsePause(q, time.Now())
+			if err != nil {
+				return usagef("--%w", err)
+			}
+			client, err := p.client(c)
+			if err != nil {
+				return err
+			}
+			if err := client.Pause(c.Context, q); err != nil {
+				return err
+			}
+			said := "delivery is paused until pmm-callgoose resume"
+			if ends.Until != nil {
+				said = "delivery is paused until " + text.Stamp(*ends.Until)
+			}
+			return p.done(c, said)
+		},
+	}
+}
+
+func (p *program) resumeCommand() *cli.Command {
+	return &cli.Command{
+		Name: "resume", Usage: "end a pause: what waits goes out, oldest first",
+		Flags: clientFlags(),
+		Action: func(c *cli.Context) error {
+			if err := noArgs(c); err != nil {
+				return err
+			}
+			client, err := p.client(c)
+			if err != nil {
+				return err
+			}
+			if err := client.Resume(c.Context); err != nil {
+				return err
+			}
+			return p.done(c, "delivery goes on")
+		},
+	}
+}
+
+// done says what was done.
+func (p *program) done(c *cli.Context, said string) error {
+	if done, err := p.json(c, map[string]string{"done": said}); done {
+		return err
+	}
+	fmt.Fprintln(p.out, text.Line(said))
+	return nil
+}
+
+func (p *program) eventsClose(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return usagef("events close needs one incident key; incidents list prints them")
+	}
+	client, err := p.client(c)
+	if err != nil {
+		return err
+	}
+	key := c.Args().First()
+	in, err := client.Incident(c.Context, key)
+	if err != nil {
+		return err
+	}
+	if !in.Open {
+		return fmt.Errorf("incident %s is not open", key)
+	}
+	if err := p.confirm(c, fmt.Sprintf("close %s (%s) as if PMM had said that it is over? PMM has not.", key, in.Alertname)); err != nil {
+		return err
+	}
+	if err := client.CloseIncident(c.Context, key); err != nil {
+		return err
+	}
+	return p.done(c, "incident "+key+" is closed: its recovery goes out behind what waits for it")
+}
+
+func (p *program) eventsPark(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return usagef("events park needs one ID; events list --outcome queued prints them")
+	}
+	client, err := p.client(c)
+	if err != nil {
+		return err
+	}
+	id := c.Args().First()
+	if err := p.confirm(c, "take event "+id+" out of the queue? Callgoose does not get it unless dead-letters retry sends it."); err != nil {
+		return err
+	}
+	if err := client.ParkEvent(c.Context, id); errors.Is(err, admin.ErrNotFound) {
+		return fmt.Errorf("event %s is not queued", id)
+	} else if err != nil {
+		return err
+	}
+	return p.done(c, "event "+id+" is a dead letter now; dead-letters retry "+id+" sends it after all")
+}

@@ -1,0 +1,68 @@
+package store
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"pmm-callgoose/store/wire"
+)
+
+// Act is what an operator did, as it is told in the story of an incident.
+type Act struct {
+	At     time.Time `json:"at"`
+	By     string    `json:"by"`   // socket, token, session, and from which address
+	What   string    `json:"what"` // replay, drop, park, close, pause, resume
+	Keys   []string  `json:"incident_keys,omitempty"`
+	Count  int       `json:"count,omitempty"` // of events
+	Reason string    `json:"reason,omitempty"`
+}
+
+const (
+	// keepActs bounds how many acts are kept: the newest.
+	keepActs = 1000
+	// MaxActKeys bounds the incidents that one act names.
+	MaxActKeys = 200
+)
+
+// AddAct keeps an act, and forgets the oldest ones beyond the bound.
+func (t *Tx) AddAct(a Act) error {
+	b := t.tx.Bucket(bucketActs)
+	a.Keys = slices.Clip(a.Keys[:min(len(a.Keys), MaxActKeys)])
+	v, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	n, err := b.NextSequence()
+	if err != nil {
+		return err
+	}
+	key := binary.BigEndian.AppendUint64(nil, n)
+	if n > keepActs {
+		if err := b.Delete(binary.BigEndian.AppendUint64(nil, n-keepActs)); err != nil {
+			return err
+		}
+	}
+	return b.Put(key, wire.Seal(key, v))
+}
+
+// Acts lists what operators did to an incident, the oldest first; with an empty
+// key everything.
+func (t *Tx) Acts(incident string) (list []Act, err error) {
+	err = t.tx.Bucket(bucketActs).ForEach(func(k, v []byte) error {
+		b, err := wire.Unseal(k, v)
+		if err != nil {
+			return err
+		}
+		var a Act
+		if err := json.Unmarshal(b, &a); err != nil {
+			return err
+		}
+		if incident == "" || slices.Contains(a.Keys, incident) {
+			list = append(list, a)
+		}
+		return nil
+	})
+	return list, err
+}
