@@ -11,6 +11,7 @@ import (
 	"hash/fnv"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -64,7 +65,7 @@ func TestPowerCuts(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	rec := readTrace(t, trace, dir)
-	t.Logf("%d operations on %d files, %d alerts answered 202", len(rec.ops), rec.objects, len(rec.seen))
+	t.Logf("%d operations on %d files", len(rec.ops), rec.objects)
 	for _, model := range []string{"ext4", "any", "posix"} {
 		t.Run(model, func(t *testing.T) {
 			for n := range states / 3 {
@@ -387,9 +388,7 @@ func rename(names map[string]int, from, to string) {
 			delete(names, name)
 		}
 	}
-	for name, obj := range moved {
-		names[name] = obj
-	}
+	maps.Copy(names, moved)
 }
 
 const sector = 512

@@ -37,7 +37,7 @@ func TestModel(t *testing.T) {
 	seeds, did := modelSeeds, &tally{n: map[string]int64{}}
 	if n, err := strconv.Atoi(os.Getenv("PMM_CALLGOOSE_MODEL_RUNS")); err == nil {
 		seeds = nil
-		for first := uint64(time.Now().UnixNano()); len(seeds) < n; first++ {
+		for first := uint64(time.Now().UnixMilli()); len(seeds) < n; first++ {
 			seeds = append(seeds, first)
 		}
 	}
@@ -74,8 +74,8 @@ type mask struct {
 func newMask(rng *rand.Rand) (m mask) {
 	share := 1 + rng.IntN(4)
 	for _, v := range []reflect.Value{reflect.ValueOf(&m).Elem(), reflect.ValueOf(&m.PMM).Elem()} {
-		for i := range v.NumField() {
-			if f := v.Field(i); f.Kind() == reflect.Bool {
+		for _, f := range v.Fields() {
+			if f.Kind() == reflect.Bool {
 				f.SetBool(rng.IntN(4) < share && rng.IntN(2) == 0)
 			}
 		}
@@ -198,7 +198,7 @@ func (r *run) step(calm bool) {
 			r.tell("%s %s starts %s ends %s finger %q, began %s", m.Status, m.Labels["alertname"]+" "+m.Labels["instance"]+m.Labels["disk"], m.StartsAt.Format("15:04:05"), m.EndsAt.Format("15:04:05"), m.Fingerprint, req.began.Format("15:04:05"))
 		}
 		if m := req.members[0]; m.Status == event.Resolved && m.Fingerprint == "" && ok {
-			r.adopted(req)
+			r.adopted()
 		}
 	}
 	synctest.Wait()
@@ -213,7 +213,7 @@ func (r *run) step(calm bool) {
 	}
 }
 
-func (r *run) adopted(req *request202) {
+func (r *run) adopted() {
 	synctest.Wait()
 	_ = r.p.ledger.Each(event.Filter{}, func(rec *event.Record) bool {
 		if rec.Facts.Adopted {

@@ -233,13 +233,13 @@ func (q *peer) view(r *rule, now time.Time, first bool) (bool, member) {
 		m.Status, m.EndsAt = event.Resolved, now
 	}
 	if m.Status == event.Resolved && r.trimmed {
-		m = trim(r, m)
+		m = trim(m)
 	}
 	return true, m
 }
 
 // trim makes a recovery like the one in Callgoose's guide.
-func trim(r *rule, m member) member {
+func trim(m member) member {
 	m.StartsAt, m.Fingerprint = time.Time{}, ""
 	m.Labels = maps.Clone(m.Labels)
 	delete(m.Labels, "severity")
