@@ -166,8 +166,8 @@ type run struct {
 	claims map[event.Position]time.Time
 	refs   []Ref    // chosen to be sent again, a while ago
 	single []string // refused for themselves
-	// rejects: all are rejected for ever.
-	rejects bool
+	// Callgoose fails, or rejects all for ever.
+	failing, rejects bool
 }
 
 func (r *run) tell(format string, args ...any) {
@@ -210,6 +210,16 @@ func (r *run) step(calm bool) {
 		lose := r.mask.Losses && r.rng.IntN(3) == 0
 		r.tell("it died, ledger lost %v", lose)
 		r.restart(false, lose)
+	}
+	for _, key := range r.single {
+		r.oracle.doubt(key)
+	}
+	if r.rejects || r.mask.ShortRetry && r.failing {
+		r.oracle.doubt("")
+	}
+	synctest.Wait()
+	if idle, err := r.p.idle(); err == nil && idle {
+		r.check(nil)
 	}
 }
 
@@ -315,7 +325,7 @@ func (r *run) outage() {
 	if r.rejects || r.mask.ShortRetry { // it may have been given up
 		r.oracle.doubt("")
 	}
-	r.rejects = f.Status == 400
+	r.rejects, r.failing = f.Status == 400, f.Mode != "" || r.away.Load()
 	r.tell("callgoose: %+v", f)
 	r.fake.Fail(f)
 }
@@ -466,7 +476,7 @@ func (r *run) settle() {
 	if r.rejects || r.mask.ShortRetry {
 		r.oracle.doubt("")
 	}
-	r.rejects = false
+	r.rejects, r.failing = false, false
 	if err := r.p.ledger.Do(r.p.ctx, func(tx *store.Tx) error { tx.SetPause(nil); return nil }); err != nil {
 		r.t.Fatal(err)
 	}
