@@ -44,6 +44,7 @@ type arrival struct {
 	// last recovery event; nil when it is not known.
 	last        *event.Record
 	resendAfter time.Duration // 0 = off
+	byName      bool          // --incident-by alertname
 }
 
 // decide is the table of episodes in the package comment. It is pure. The reason
@@ -80,7 +81,7 @@ func (a *arrival) repeated(ep *event.Episode) (decision, string) {
 			return suppress, event.ReasonLate
 		}
 		return begin, ""
-	case a.missed():
+	case a.missed(), a.byName && a.received.Sub(ep.NamedAt) >= stillNamed: // another's recovery may have closed the incident
 		return again, ""
 	case a.last != nil && a.last.Outcome == event.Delivered && a.resendAfter > 0 && !a.received.Before(a.last.SettledAt.Add(a.resendAfter)):
 		return again, ""

@@ -49,7 +49,7 @@ func (b *batch) candidate(c *candidate) error {
 	a := arrival{
 		firing: c.status == event.Firing, startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt,
 		began: n.BeganAt, received: n.ReceivedAt, origin: n.Origin,
-		episode: ep, last: last, resendAfter: b.cfg.ResendAfter,
+		episode: ep, last: last, resendAfter: b.cfg.ResendAfter, byName: b.cfg.Form.ByAlertname,
 	}
 	what, reason := decide(a)
 	if reason == event.ReasonResolved {

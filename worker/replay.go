@@ -134,14 +134,19 @@ const requeueMost = 2000
 
 // Requeue puts settled events in line again, in the order given, behind
 // everything that is waiting; the rules of episodes have no say in it. It returns
-// those that were put in line: others are queued already, or no longer stored. Durable
-// when it returns nil. Safe concurrently.
+// those that were put in line: others are queued already, no longer stored, or, without
+// includeClosed, would make an incident wrong by now (see Choose). Durable when it
+// returns nil. Safe concurrently.
 //
 // The request is a notification of its own: if we die after it is stored, it is
 // carried out at the next start; before, the caller was told nothing and asks again.
-func (s *Splitter) Requeue(ctx context.Context, refs []Ref) (queued []Ref, err error) {
+func (s *Splitter) Requeue(ctx context.Context, refs []Ref, includeClosed bool) (queued []Ref, err error) {
 	for some := range slices.Chunk(refs, requeueMost) {
-		body := binary.AppendUvarint(nil, uint64(len(some)))
+		body := []byte{0}
+		if includeClosed {
+			body[0] = 1
+		}
+		body = binary.AppendUvarint(body, uint64(len(some)))
 		for _, ref := range some {
 			body = wire.AppendTime(wire.AppendPosition(body, ref.Pos), ref.ReceivedAt)
 		}
@@ -199,6 +204,7 @@ var ErrStopping = errors.New("the service is stopping")
 // requeue carries out a request of Requeue. It reports whether all of it is done.
 func (b *batch) requeue(n *note) (done bool, err error) {
 	r := wire.Reader{Rest: n.Body}
+	includeClosed := r.Byte() == 1
 	for item := range uint32(r.List()) {
 		ref := Ref{Pos: r.Position(), ReceivedAt: r.Time()}
 		at := event.Position{Seq: n.pos.Seq, Note: n.pos.Note, Item: item}
@@ -208,17 +214,8 @@ func (b *batch) requeue(n *note) (done bool, err error) {
 		if b.alerts >= stepAlerts || b.alerts > 0 && time.Now().After(b.until) {
 			return false, nil
 		}
-		rec, err := b.tx.Record(ref.ReceivedAt, ref.Pos)
-		if err != nil {
+		if err := b.requeueOne(ref, at, n.ReceivedAt, includeClosed); err != nil {
 			return false, err
-		}
-		if rec != nil && rec.IsEvent() && rec.Outcome != event.Queued && b.stored(rec.Pos) && (b.rebuild == nil || !b.settledBefore(at)) {
-			if rec.ClaimedAt.IsZero() {
-				rec.Facts.Since = n.ReceivedAt
-			}
-			if err := b.queueUp(rec, rec.Alertname, at, event.Replay, delay{}); err != nil {
-				return false, err
-			}
 		}
 		b.at = at
 		b.alerts++
@@ -230,6 +227,24 @@ func (b *batch) requeue(n *note) (done bool, err error) {
 	}
 	b.at = event.Position{Seq: n.pos.Seq, Note: n.pos.Note, Item: whole}
 	return true, nil
+}
+
+// requeueOne puts one event in line again, at a place, where it can be. PMM may have
+// said more since it was chosen.
+func (b *batch) requeueOne(ref Ref, at event.Position, asked time.Time, includeClosed bool) error {
+	rec, err := b.tx.Record(ref.ReceivedAt, ref.Pos)
+	if err != nil || rec == nil || !rec.IsEvent() || rec.Outcome == event.Queued || !b.stored(rec.Pos) || b.settledBefore(at) {
+		return err
+	}
+	if e := (chosen{ref: ref, key: rec.Key, source: rec.Source, status: rec.Status}); !includeClosed {
+		if wrong, err := e.wrong(b.tx, b.cfg.Form.ByAlertname); err != nil || wrong {
+			return err
+		}
+	}
+	if rec.ClaimedAt.IsZero() {
+		rec.Facts.Since = asked
+	}
+	return b.queueUp(rec, rec.Alertname, at, event.Replay, delay{})
 }
 
 // Forget drops a dead letter, and the episode that it began when Callgoose never
@@ -244,7 +259,7 @@ func Forget(tx *store.Tx, r *event.Record) error {
 		slices.ContainsFunc(r.Attempts, func(a event.Attempt) bool { return a.Result == string(event.Delivered) }) {
 		return err
 	}
-	ep.Open, ep.Count = false, ep.Count-1
+	ep.Open = false // its number is not used again: the next one has other bytes
 	return tx.PutEpisode(ep)
 }
 

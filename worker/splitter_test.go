@@ -248,7 +248,7 @@ func TestEventsArePutInLineAgain(t *testing.T) {
 	list := r.records()
 	refs := []Ref{{list[1].ReceivedAt, list[1].Pos}, {list[2].ReceivedAt, list[2].Pos}, {t0, event.Position{Seq: 99}}, {list[0].ReceivedAt, list[0].Pos}}
 	go func() { _ = r.split.Run(t.Context()) }()
-	queued, err := r.split.Requeue(t.Context(), refs)
+	queued, err := r.split.Requeue(t.Context(), refs, false)
 	if err != nil || !reflect.DeepEqual(queued, []Ref{refs[0], refs[3]}) {
 		t.Errorf("put in line: %v, %v", queued, err)
 	}

@@ -123,7 +123,7 @@ func (a *App) Replay(ctx context.Context, r admin.ReplayRequest) (admin.Plan, er
 		return p, err
 	}
 	run := a.jobs.ctx
-	a.jobs.wg.Go(func() { a.enqueue(run, j, refs, r.Rate) })
+	a.jobs.wg.Go(func() { a.enqueue(run, j, refs, r) })
 	a.log.Info("replay", "events", p.Events, "firing", p.Firing, "resolved", p.Resolved, "incidents", p.Incidents)
 	return p, nil
 }
@@ -132,9 +132,9 @@ func (a *App) Replay(ctx context.Context, r admin.ReplayRequest) (admin.Plan, er
 const enqueueAtOnce = 200
 
 // enqueue puts the events in line, oldest first.
-func (a *App) enqueue(ctx context.Context, j *job, refs []worker.Ref, perSecond float64) {
+func (a *App) enqueue(ctx context.Context, j *job, refs []worker.Ref, r admin.ReplayRequest) {
 	limit, chunk := rate.NewLimiter(rate.Inf, 1), enqueueAtOnce
-	if perSecond > 0 {
+	if perSecond := r.Rate; perSecond > 0 {
 		chunk = int(max(1, min(enqueueAtOnce, perSecond)))
 		limit = rate.NewLimiter(rate.Limit(perSecond), chunk)
 	}
@@ -148,7 +148,7 @@ func (a *App) enqueue(ctx context.Context, j *job, refs []worker.Ref, perSecond 
 			if c == nil {
 				return a.whyClosed()
 			}
-			queued, err := c.splitter.Requeue(ctx, some)
+			queued, err := c.splitter.Requeue(ctx, some, r.IncludeClosed)
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,572 @@
+package worker
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker/callgoose/callgoosetest"
+)
+
+// modelSeeds are run by go test. Together they reach what a campaign must reach.
+var modelSeeds = []uint64{1, 3, 4, 5, 7, 8, 13, 15, 16, 22, 24, 25, 31, 32, 38}
+
+// reached are the rare branches that a campaign must have gone through.
+var reached = []string{
+	"reopened", "suppressed:stale", "suppressed:late", "adopted", "again after a discard", "collapsed", "born claimed", "claimed anew",
+	"probe of another key", "refused for itself", "rebuilt with events waiting", "put in line again",
+}
+
+// TestModel runs days of a PMM and a Callgoose that do what they really do wrong, with
+// crashes, lost ledgers and operators between them, against the oracle.
+// PMM_CALLGOOSE_MODEL_RUNS makes so many runs of seeds that nobody chose;
+// PMM_CALLGOOSE_MODEL_SEED makes one seed again. Its days are the same, the turns of
+// goroutines are not.
+func TestModel(t *testing.T) {
+	seeds, did := modelSeeds, &tally{n: map[string]int64{}}
+	if n, err := strconv.Atoi(os.Getenv("PMM_CALLGOOSE_MODEL_RUNS")); err == nil {
+		seeds = nil
+		for first := uint64(time.Now().UnixMilli()); len(seeds) < n; first++ {
+			seeds = append(seeds, first)
+		}
+	}
+	if n, err := strconv.ParseUint(os.Getenv("PMM_CALLGOOSE_MODEL_SEED"), 10, 64); err == nil {
+		seeds = []uint64{n}
+	}
+	t.Run("seeds", func(t *testing.T) {
+		for _, seed := range seeds {
+			t.Run(fmt.Sprintf("%d", seed), func(t *testing.T) {
+				t.Parallel()
+				own := &tally{n: map[string]int64{}}
+				modelRun(t, seed, own)
+				t.Logf("seed %d reached %q", seed, slices.DeleteFunc(slices.Clone(reached), func(what string) bool { return own.n[what] == 0 }))
+				did.counts(own.n)
+			})
+		}
+	})
+	t.Logf("went through %v", did.n)
+	for _, what := range reached {
+		if did.n[what] == 0 && len(seeds) > 1 {
+			t.Errorf("no run ever reached: %s", what)
+		}
+	}
+}
+
+// mask says which kinds of fault a run has. Each run has some.
+type mask struct {
+	PMM                                                  pmmFaults
+	Outages, Refused, Discards, Crashes, Losses, Clock   bool
+	Settings, Replays, Imports, Operators, Prunes, Guide bool
+	ByName, Collapse, ShortRetry                         bool
+}
+
+func newMask(rng *rand.Rand) (m mask) {
+	share := 1 + rng.IntN(4)
+	for _, v := range []reflect.Value{reflect.ValueOf(&m).Elem(), reflect.ValueOf(&m.PMM).Elem()} {
+		for _, f := range v.Fields() {
+			if f.Kind() == reflect.Bool {
+				f.SetBool(rng.IntN(4) < share && rng.IntN(2) == 0)
+			}
+		}
+	}
+	// What both places have lost nobody can know.
+	m.Clock = m.Clock && !m.Prunes
+	m.PMM.Slow = m.PMM.Slow && !m.Clock
+	m.Imports = m.Imports && !m.Clock && !(m.Losses && m.Prunes)
+	m.PMM.Disks = m.PMM.Disks && !m.Losses
+	m.PMM.Trimmed = m.PMM.Trimmed && !m.Prunes
+	m.Guide = m.Guide || m.ByName
+	return m
+}
+
+func (m mask) String() string {
+	b, _ := json.Marshal(m)
+	var on []string
+	for part := range strings.SplitSeq(strings.NewReplacer("{", "", "}", "", `"`, "", "PMM:", "").Replace(string(b)), ",") {
+		if name, ok := strings.CutSuffix(part, ":true"); ok {
+			on = append(on, name)
+		}
+	}
+	return strings.Join(on, " ")
+}
+
+const (
+	turns   = 250
+	oneTurn = 20 * time.Second
+)
+
+// modelRun is one seed: hours in which things go wrong, and a calm hour.
+func modelRun(t *testing.T, seed uint64, did *tally) {
+	root := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		m := newMask(rng)
+		cfg := callgoosetest.Config{}
+		if m.Guide {
+			cfg.Filters = callgoosetest.GuideFilters()
+		}
+		s := &sandbox{t: t, root: root, oracle: newOracle(), fake: callgoosetest.New(cfg), did: did, set: settings{
+			From: "PerconaPMM", ByName: m.ByName, Collapse: m.Collapse, Concurrency: []int{1, 3, 16}[rng.IntN(3)],
+			ResendAfter: []time.Duration{0, 0, time.Hour}[rng.IntN(3)], LateAfter: []time.Duration{0, time.Minute, 5 * time.Minute}[rng.IntN(3)],
+		}}
+		if m.ShortRetry {
+			s.set.RetryFor = 10 * time.Minute
+		}
+		if m.Prunes {
+			s.set.Keep = 20 * time.Minute
+		}
+		s.far, s.oracle.byName = s.fake.RoundTripper(), m.ByName
+		unsent := m.ShortRetry || m.Operators || m.Losses || m.Collapse || m.Settings
+		s.oracle.ordered = !m.Replays || !unsent
+		s.oracle.orderedNames = !m.Replays && !unsent
+		r := &run{sandbox: s, rng: rng, mask: m, pmm: newFakePMM(rng, m.PMM), claims: map[event.Position]time.Time{}}
+		s.start(root + "/data")
+		defer func() { s.halt(false) }()
+		for r.turn = range turns {
+			if r.step(false); r.turn%100 == 99 {
+				r.settle()
+				r.check(nil)
+			}
+			if r.failed() {
+				break
+			}
+		}
+		if !t.Failed() {
+			r.end()
+		}
+		if r.failed() || t.Failed() {
+			t.Logf("seed %d: %s, %+v", seed, m, s.set)
+			t.Log(strings.Join(r.told, "\n"))
+			if os.Getenv("PMM_CALLGOOSE_MODEL_SEED") != "" {
+				t.Logf("%s", s.logs.String())
+			}
+		}
+	})
+}
+
+// run makes the steps of a seed.
+type run struct {
+	*sandbox
+	rng    *rand.Rand
+	mask   mask
+	pmm    *fakePMM
+	turn   int
+	told   []string
+	claims map[event.Position]time.Time
+	refs   []Ref    // chosen to be sent again, a while ago
+	single []string // refused for themselves
+	// Callgoose fails, or rejects all for ever.
+	failing, rejects bool
+}
+
+func (r *run) tell(format string, args ...any) {
+	r.told = append(r.told, fmt.Sprintf("%s %d ", time.Now().Format("15:04:05"), r.turn)+fmt.Sprintf(format, args...))
+}
+
+// failed reports, and tells, whether anything is wrong.
+func (r *run) failed() bool {
+	r.oracle.mu.Lock()
+	defer r.oracle.mu.Unlock()
+	for _, f := range r.oracle.faults {
+		r.t.Error(f)
+	}
+	bad := len(r.oracle.faults) > 0
+	r.oracle.faults = nil
+	return bad
+}
+
+// step is one turn of PMM, and with luck something else.
+func (r *run) step(calm bool) {
+	time.Sleep(oneTurn - time.Duration(r.rng.Int64N(int64(2*time.Second))))
+	for _, req := range r.pmm.turn(time.Now().UTC(), calm) {
+		ok := r.deliver(req)
+		if r.pmm.answered(req, ok); !ok {
+			r.tell("not answered")
+		}
+		for _, m := range req.members {
+			r.tell("%s %s starts %s ends %s finger %q, began %s", m.Status, m.Labels["alertname"]+" "+m.Labels["instance"]+m.Labels["disk"], m.StartsAt.Format("15:04:05"), m.EndsAt.Format("15:04:05"), m.Fingerprint, req.began.Format("15:04:05"))
+		}
+		if m := req.members[0]; m.Status == event.Resolved && m.Fingerprint == "" && ok {
+			r.adopted()
+		}
+	}
+	synctest.Wait()
+	r.look()
+	if !calm && !r.p.dead.Load() {
+		r.act()
+	}
+	if r.p.dead.Load() {
+		lose := r.mask.Losses && r.rng.IntN(3) == 0
+		r.tell("it died, ledger lost %v", lose)
+		r.restart(false, lose)
+	}
+	for _, key := range r.single {
+		r.oracle.doubt(key)
+	}
+	if r.rejects || r.mask.ShortRetry && r.failing {
+		r.oracle.doubt("")
+	}
+	synctest.Wait()
+	if idle, err := r.p.idle(); err == nil && idle {
+		r.check(nil)
+	}
+}
+
+func (r *run) adopted() {
+	synctest.Wait()
+	_ = r.p.ledger.Each(event.Filter{}, func(rec *event.Record) bool {
+		if rec.Facts.Adopted {
+			r.did.count("adopted")
+		}
+		return !rec.Facts.Adopted
+	})
+}
+
+// look sees how what waits was claimed.
+func (r *run) look() {
+	for _, w := range r.queued() {
+		before, there := r.claims[w.At]
+		switch {
+		case w.ClaimedAt.IsZero():
+			continue
+		case w.ClaimedAt.Equal(w.QueuedAt):
+			r.did.count("born claimed")
+		case there && !before.Equal(w.ClaimedAt):
+			r.did.count("claimed anew")
+		}
+		r.claims[w.At] = w.ClaimedAt
+	}
+}
+
+// act does one of the things that the mask allows.
+func (r *run) act() {
+	does := func(allowed bool, one int) bool { return allowed && r.rng.IntN(one) == 0 }
+	switch {
+	case does(r.mask.Crashes, 20):
+		r.p.fuse.Store(1 + r.rng.Int64N(30))
+	case does(r.mask.Crashes, 40):
+		r.tell("killed")
+		r.restart(true, does(r.mask.Losses, 2))
+	case does(r.mask.Settings, 30):
+		r.settings()
+	case does(r.mask.Clock, 40):
+		step := []time.Duration{-time.Hour, 24 * time.Hour}[r.rng.IntN(2)]
+		r.offset += step
+		r.tell("the clock jumps by %s", step)
+	case does(r.mask.Outages, 10):
+		r.outage()
+	case does(r.mask.Refused, 12):
+		r.refuse()
+	case does(r.mask.Discards, 15):
+		r.discards()
+	case does(r.mask.Replays, 12):
+		r.replay()
+	case does(r.mask.Imports, 25):
+		r.imports()
+	case does(r.mask.Operators, 12):
+		r.operator()
+	}
+}
+
+func (r *run) settings() {
+	switch s, n := &r.set, r.rng.IntN(20); {
+	case n < 6:
+		s.From += "x"
+	case n < 12:
+		s.Collapse = !s.Collapse
+	case n < 19:
+		s.LateAfter = time.Duration(r.rng.IntN(3)) * time.Minute
+	default:
+		s.ByName, r.oracle.mixed = !s.ByName, true
+	}
+	r.tell("restart with %+v", r.set)
+	r.restart(r.rng.IntN(2) == 0, false)
+}
+
+// failures are what Callgoose does to all, and, but for the first, to one.
+var failures = []callgoosetest.Failure{
+	{Mode: callgoosetest.Status, Status: 503, RetryAfter: "90"},
+	{Mode: callgoosetest.Status, Status: 400},
+	{Mode: callgoosetest.Status, Status: 403},
+	{Mode: callgoosetest.Status, Status: 404},
+	{Mode: callgoosetest.Status, Status: 409},
+	{Mode: callgoosetest.Status, Status: 500},
+	{Mode: callgoosetest.Hang},
+	{Mode: callgoosetest.Reset},
+	{Mode: callgoosetest.Status, Status: 200, ContentType: "text/html", Body: "<html>a portal</html>"},
+	{Mode: callgoosetest.LoseReply},
+	{Mode: callgoosetest.Slow, Delay: 3 * time.Second},
+	{Mode: callgoosetest.Status, Status: http.StatusTooManyRequests, RetryAfter: "5"},
+	{Mode: callgoosetest.Status, Status: 401},
+}
+
+func (r *run) outage() {
+	f := failures[r.rng.IntN(len(failures))]
+	switch r.rng.IntN(4) {
+	case 0:
+		f = callgoosetest.Failure{}
+		fallthrough
+	case 1:
+		r.away.Store(false)
+	case 2:
+		r.away.Store(true)
+	}
+	if r.rejects || r.mask.ShortRetry { // it may have been given up
+		r.oracle.doubt("")
+	}
+	r.rejects, r.failing = f.Status == 400, f.Mode != "" || r.away.Load()
+	r.tell("callgoose: %+v", f)
+	r.fake.Fail(f)
+}
+
+// refuse makes Callgoose refuse one alert, or no one any more.
+func (r *run) refuse() {
+	if len(r.single) > 0 && r.rng.IntN(8) > 0 {
+		return
+	}
+	if len(r.single) > 0 {
+		r.accept()
+		return
+	}
+	key := r.pmm.rules[r.rng.IntN(len(r.pmm.rules))].key()
+	f := failures[1+r.rng.IntN(8)]
+	if r.rng.IntN(2) == 0 {
+		f = failures[2+r.rng.IntN(3)] // it is given up after ten of these
+	}
+	r.single = append(r.single, key)
+	r.tell("callgoose refuses %s: %+v", key, f)
+	r.fake.FailMatching(callgoosetest.Match{Key: key}, f)
+}
+
+func (r *run) accept() {
+	for _, key := range r.single {
+		r.tell("callgoose accepts %s", key)
+		r.fake.FailMatching(callgoosetest.Match{Key: key}, callgoosetest.Failure{})
+		r.oracle.doubt(key)
+	}
+	r.single = nil
+}
+
+func (r *run) discards() {
+	r.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Status, Status: 202, ContentType: "application/json", Body: `{"id":"1"}`, Count: 1 + r.rng.IntN(4)})
+	r.tell("callgoose discards")
+	time.Sleep(time.Duration(r.rng.IntN(100)) * time.Second)
+	r.fake.Fail(callgoosetest.Failure{})
+	r.oracle.doubt("")
+}
+
+// replay chooses what to send again, or sends what was chosen.
+func (r *run) replay() {
+	if r.refs != nil {
+		r.oracle.ask()
+		queued, err := r.p.splitter.Requeue(r.p.ctx, r.refs, false)
+		if err != nil && !r.p.dead.Load() {
+			r.t.Errorf("put in line again: %v", err)
+		}
+		r.tell("%d of %d are put in line again", len(queued), len(r.refs))
+		r.did.counts(map[string]int64{"put in line again": int64(len(queued))})
+		r.refs = nil
+		return
+	}
+	first, err := r.p.queue.First(r.p.ctx)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	f := event.Filter{}
+	if r.rng.IntN(2) == 0 {
+		f.Outcomes = []event.Outcome{event.Discarded, event.Dead, event.Unknown, event.Collapsed}
+	}
+	if err := r.p.ledger.View(func(tx *store.Tx) error {
+		c, err := Choose(tx, f, Rules{ByAlertname: r.set.ByName, First: first, Limit: 1 + r.rng.IntN(40)}, func(*event.Record) {})
+		r.refs = c.Refs
+		return err
+	}); err != nil {
+		r.t.Fatal(err)
+	}
+	r.tell("%d are chosen to be sent again", len(r.refs))
+}
+
+// imports hands over again what was accepted, as another forwarder would.
+func (r *run) imports() {
+	r.oracle.ask()
+	end := len(r.notes)
+	for end > 0 && time.Since(r.notes[end-1].ReceivedAt) < 5*time.Minute {
+		end--
+	}
+	for _, n := range r.notes[max(0, end-r.rng.IntN(40)):end] {
+		n.Origin = event.Imported
+		if !r.p.publish(n) {
+			return
+		}
+	}
+	r.tell("import")
+}
+
+// operator takes a queued event out of line, drops a dead letter, closes an incident,
+// or holds delivery.
+func (r *run) operator() {
+	key := r.pmm.rules[r.rng.IntN(len(r.pmm.rules))].key()
+	var err error
+	what := []string{"park", "drop", "close", "pause", "resume"}[r.rng.IntN(5)]
+	switch what {
+	case "close":
+		var n *event.Notification
+		_ = r.p.ledger.View(func(tx *store.Tx) error { n, err = CloseBody(tx, key, time.Now().UTC().Add(r.offset)); return nil })
+		if err != nil {
+			return
+		}
+		now := time.Now().UTC()
+		w := r.oracle.say(key, "", word{status: event.Resolved, began: now, whole: now})
+		n.Body = []byte(strings.Replace(string(n.Body), `"annotations":{`, fmt.Sprintf(`"annotations":{"word":"%d",`, w), 1))
+		r.p.publish(*n)
+	case "pause", "resume":
+		err = r.p.ledger.Do(r.p.ctx, func(tx *store.Tx) error {
+			tx.SetPause(map[bool]*store.Pause{true: {Since: time.Now(), Reason: "maintenance"}}[what == "pause"])
+			return nil
+		})
+		r.p.deliverer.Kick()
+	default:
+		err = r.p.ledger.Do(r.p.ctx, func(tx *store.Tx) error {
+			return tx.Each(event.Filter{}, func(rec *event.Record) bool {
+				switch {
+				case what == "park" && rec.Outcome == event.Queued:
+					_, err = Park(tx, rec, "parked")
+				case what == "drop" && rec.Outcome == event.Dead && rec.IsEvent():
+					err = Forget(tx, rec)
+				default:
+					return true
+				}
+				key = rec.Key
+				return false
+			})
+		})
+	}
+	if err != nil && !r.p.dead.Load() {
+		r.t.Errorf("%s: %v", what, err)
+	}
+	r.tell("an operator: %s %s", what, key)
+	if what == "park" || what == "drop" {
+		r.oracle.doubt(key)
+	}
+	if what == "drop" {
+		r.oracle.dropped(key)
+	}
+}
+
+// settle ends what is wrong, but for PMM, and waits until nothing waits.
+func (r *run) settle() {
+	r.p.fuse.Store(0)
+	if r.p.dead.Load() {
+		r.restart(false, false)
+	}
+	r.accept()
+	r.fake.Fail(callgoosetest.Failure{})
+	r.away.Store(false)
+	if r.rejects || r.mask.ShortRetry {
+		r.oracle.doubt("")
+	}
+	r.rejects, r.failing = false, false
+	if err := r.p.ledger.Do(r.p.ctx, func(tx *store.Tx) error { tx.SetPause(nil); return nil }); err != nil {
+		r.t.Fatal(err)
+	}
+	r.p.deliverer.Kick()
+	r.tell("all is well")
+	for began := time.Now(); ; time.Sleep(5 * time.Second) {
+		synctest.Wait()
+		r.look()
+		if idle, err := r.p.idle(); err != nil || idle {
+			return
+		}
+		if time.Since(began) > time.Hour {
+			r.t.Errorf("%d events still wait, %+v", len(r.queued()), r.p.deliverer.View().Circuit)
+			return
+		}
+	}
+}
+
+// check holds what is open against what PMM said. With a clock that jumps it is right
+// only once everything was repeated.
+func (r *run) check(fires map[string]bool) {
+	if !r.mask.Clock || fires != nil {
+		r.oracle.check(r.fake, fires)
+	}
+}
+
+// end is an hour in which nothing changes.
+func (r *run) end() {
+	r.settle()
+	for range int(repeatInterval/oneTurn)*3/2 + 10 {
+		r.step(true)
+	}
+	r.settle()
+	fires := map[string]bool{}
+	for _, rule := range r.pmm.rules {
+		if rule.on() {
+			fires[rule.key()] = true
+		}
+	}
+	r.check(fires)
+	r.records()
+}
+
+// records looks whether everything accepted became something.
+func (r *run) records() {
+	_ = r.p.ledger.Each(event.Filter{}, func(rec *event.Record) bool {
+		if strings.HasPrefix(rec.Reason, "refused for itself") {
+			r.did.count("refused for itself")
+		}
+		if e := r.oracle.events[rec.ID]; rec.Outcome == event.Delivered && !r.mask.Operators && (e == nil || !e.accepted) {
+			r.t.Errorf("%s %s %s is said to be delivered, and callgoose never took it", rec.Key, rec.Status, rec.ID)
+		}
+		return true
+	})
+	if r.mask.Prunes || r.mask.Operators || r.mask.Clock { // days go with their records
+		return
+	}
+	known, again := map[event.Position]bool{}, map[string]event.Position{}
+	_ = r.p.ledger.Each(event.Filter{}, func(rec *event.Record) bool {
+		if known[rec.Pos] = true; rec.At.Compare(again[rec.Key]) > 0 {
+			again[rec.Key] = rec.At
+		}
+		return true
+	})
+	for seq := uint64(1); seq <= r.p.queue.Last(); seq++ {
+		list, err := r.p.queue.Read(r.p.ctx, seq)
+		if err != nil {
+			r.t.Errorf("message %d: %v", seq, err)
+		}
+		for i, n := range list {
+			for _, c := range split(n, event.Position{Seq: seq, Note: uint32(i)}).members {
+				if !known[c.pos] && again[c.identity()].Compare(c.pos) < 0 { // else it made an event go out again
+					r.t.Errorf("nothing is known of the alert at %v", c.pos)
+				}
+			}
+		}
+	}
+	r.stored()
+}
+
+// stored looks whether all that was answered 202 is in the stream.
+func (r *run) stored() {
+	have := map[string]bool{}
+	for seq := uint64(1); seq <= r.p.queue.Last(); seq++ {
+		list, _ := r.p.queue.Read(r.p.ctx, seq)
+		for _, n := range list {
+			have[string(n.Body)] = true
+		}
+	}
+	if i := slices.IndexFunc(r.notes, func(n event.Notification) bool { return !have[string(n.Body)] }); i >= 0 {
+		r.t.Errorf("%s was answered 202 and is gone", r.notes[i].Body)
+	}
+}
