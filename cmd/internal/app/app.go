@@ -252,7 +252,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	line := a.statusLine(ctx)
 	a.log.Info("started", "version", a.opts.Version, "data_dir", a.cfg.DataDir, "webhooks", addrs.Webhooks, "operators", addrs.Admin,
 		"callgoose_url", a.cfg.CallgooseURL, "opened_in", time.Since(a.started).Round(time.Millisecond), "state", line)
-	if err := a.Ready(); err != nil {
+	if err := a.Ready(); err != nil { //nolint:contextcheck // bounded by itself, and asked by those who have none
 		a.log.Error("webhooks are refused with 503", "err", err)
 	}
 	if a.opts.Ready != nil {

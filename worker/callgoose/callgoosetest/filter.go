@@ -2,13 +2,18 @@ package callgoosetest
 
 import "pmm-callgoose/worker/callgoose/filters"
 
-// Filter and its parts are those of package filters.
+// The filters of the fake are those of package filters.
 type (
-	Path    = filters.Path
-	Pair    = filters.Pair
+	// Path names a key of the payload.
+	Path = filters.Path
+	// Pair is a key and what its value has to contain.
+	Pair = filters.Pair
+	// Trigger opens incidents.
 	Trigger = filters.Trigger
+	// Resolve closes them.
 	Resolve = filters.Resolve
-	Filter  = filters.Filter
+	// Filter has both.
+	Filter = filters.Filter
 )
 
 // GuideFilters are those of the Callgoose guide for Percona.
