@@ -20,7 +20,7 @@ import (
 )
 
 // modelSeeds are run by go test. Together they reach what a campaign must reach.
-var modelSeeds = []uint64{1, 3, 4, 5, 7, 8, 13, 15, 16, 22, 24, 25, 31, 32, 38}
+var modelSeeds = []uint64{1, 3, 4, 5, 7, 8, 13, 15, 16, 22, 24, 25, 31, 32, 38, 81, 86}
 
 // reached are the rare branches that a campaign must have gone through.
 var reached = []string{
