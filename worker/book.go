@@ -184,11 +184,27 @@ func mayExpire(tx *store.Tx, w *event.Waiting) (bool, error) {
 
 // conclude settles an event: its record says so, and it leaves the queue.
 func conclude(tx *store.Tx, w *event.Waiting, r *event.Record, outcome event.Outcome, reason string) error {
+	if w.Status == event.Resolved && (outcome == event.Dead || outcome == event.Discarded) {
+		if err := leftOpen(tx, w.Key); err != nil {
+			return err
+		}
+	}
 	r.Outcome, r.Reason, r.SettledAt = outcome, reason, time.Now().UTC()
 	if err := tx.DropWaiting(w.At); err != nil {
 		return err
 	}
 	return tx.PutRecord(r)
+}
+
+// leftOpen marks an alert that fires again while the incident of before is open, because
+// its recovery was given up: the next recovery closes it, and must not be collapsed.
+func leftOpen(tx *store.Tx, key string) error {
+	ep, err := tx.Episode(key)
+	if err != nil || ep == nil || !ep.Open {
+		return err
+	}
+	ep.Shared = true
+	return tx.PutEpisode(ep)
 }
 
 // expire gives up those of list that are queued and may be given up for their age, in

@@ -179,7 +179,7 @@ func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision
 	} else if held, err := b.kept(c, next); err != nil || held {
 		return cmpErr(err, b.withhold(r, next))
 	} else if what == end {
-		if over, err := b.collapse(c, next); err != nil || over {
+		if over, err := b.collapse(c, ep, next); err != nil || over {
 			if err == nil {
 				err = b.settled(r, event.Collapsed, reasonCollapsed)
 			}
@@ -365,9 +365,12 @@ const reasonCollapsed = "fired and resolved before anything of it could be sent 
 // collapse settles the firing event of an episode that ends during an outage, when
 // Callgoose can have none of it. The pair of a Test button does not count,
 // somebody waits to see it arrive.
-func (b *batch) collapse(c *candidate, next *event.Episode) (bool, error) {
+func (b *batch) collapse(c *candidate, ep, next *event.Episode) (bool, error) {
 	if !b.cfg.Collapse || next.Shared || c.note.Origin == event.FromService || !b.cfg.Outage() {
 		return false, nil
+	}
+	if closed, err := b.closed(ep); err != nil || !closed {
+		return false, err
 	}
 	fired, err := b.tx.Record(next.FiringAt, next.Firing)
 	if err != nil || fired == nil || fired.Outcome != event.Queued || !fired.ClaimedAt.IsZero() {
@@ -384,4 +387,21 @@ func (b *batch) collapse(c *candidate, next *event.Episode) (bool, error) {
 	waited := time.Since(w.QueuedAt)
 	b.tell(func() { b.cfg.Observer.Settled(event.Collapsed, waited) })
 	return true, b.tx.PutRecord(fired)
+}
+
+// closed reports whether the recovery before the open episode reached Callgoose, or
+// will: else the incident of then is still open, and this episode's recovery closes it.
+func (b *batch) closed(ep *event.Episode) (bool, error) {
+	if ep.Recovery.IsZero() {
+		return true, nil
+	}
+	r, err := b.tx.Brief(ep.RecoveredAt, ep.Recovery)
+	if err != nil || r == nil {
+		return false, err
+	}
+	switch r.Outcome {
+	case event.Delivered, event.Collapsed, event.Queued:
+		return true, nil
+	}
+	return false, nil
 }

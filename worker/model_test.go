@@ -20,7 +20,7 @@ import (
 )
 
 // modelSeeds are run by go test. Together they reach what a campaign must reach.
-var modelSeeds = []uint64{1, 3, 4, 5, 7, 8, 13, 15, 16, 22, 24, 25, 31, 32, 38}
+var modelSeeds = []uint64{1, 3, 4, 5, 7, 8, 13, 15, 16, 22, 24, 25, 31, 32, 38, 81, 86}
 
 // reached are the rare branches that a campaign must have gone through.
 var reached = []string{
@@ -30,19 +30,21 @@ var reached = []string{
 
 // TestModel runs days of a PMM and a Callgoose that do what they really do wrong, with
 // crashes, lost ledgers and operators between them, against the oracle.
-// PMM_CALLGOOSE_MODEL_RUNS makes so many runs of seeds that nobody chose;
-// PMM_CALLGOOSE_MODEL_SEED makes one seed again. Its days are the same, the turns of
-// goroutines are not.
+// PMM_CALLGOOSE_MODEL_RUNS makes so many runs, of seeds that nobody chose or from
+// PMM_CALLGOOSE_MODEL_SEED on, which alone makes one run again: its days are the same, the
+// turns of goroutines are not.
 func TestModel(t *testing.T) {
 	seeds, did := modelSeeds, &tally{n: map[string]int64{}}
-	if n, err := strconv.Atoi(os.Getenv("PMM_CALLGOOSE_MODEL_RUNS")); err == nil {
-		seeds = nil
-		for first := uint64(time.Now().UnixMilli()); len(seeds) < n; first++ {
-			seeds = append(seeds, first)
-		}
+	runs, _ := strconv.Atoi(os.Getenv("PMM_CALLGOOSE_MODEL_RUNS"))
+	first, err := strconv.ParseUint(os.Getenv("PMM_CALLGOOSE_MODEL_SEED"), 10, 64)
+	if err != nil {
+		first = uint64(time.Now().UnixMilli())
 	}
-	if n, err := strconv.ParseUint(os.Getenv("PMM_CALLGOOSE_MODEL_SEED"), 10, 64); err == nil {
-		seeds = []uint64{n}
+	if runs > 0 || err == nil {
+		seeds = nil
+		for n := range uint64(max(runs, 1)) {
+			seeds = append(seeds, first+n)
+		}
 	}
 	t.Run("seeds", func(t *testing.T) {
 		for _, seed := range seeds {

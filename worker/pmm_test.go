@@ -268,7 +268,7 @@ func (p *fakePMM) nonsense(now time.Time) {
 		req.members = []told{{member: m}}
 	case len(r.told) == 0 || r.trimmed:
 		return
-	case p.faults.Repeated && !r.on() && r.blip == 0 && p.rng.IntN(2) == 0:
+	case p.faults.Repeated && !r.on() && p.rng.IntN(2) == 0 && !r.told[len(r.told)-1].EndsAt.Before(r.spans[len(r.spans)-1].to):
 		m := r.told[len(r.told)-1]
 		m.StartsAt = m.EndsAt
 		req.members = []told{{rule: r, member: m, now: true, old: true}}
