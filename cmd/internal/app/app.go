@@ -148,7 +148,7 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 	if err != nil {
 		a.refusedAt.Store(new(time.Now()))
 	}
-	a.failing.Store(errors.Is(err, queue.ErrUnavailable) && ctx.Err() == nil)
+	a.failing.Store(errors.Is(err, queue.ErrUnavailable) && !errors.Is(ctx.Err(), context.Canceled)) // a sender that left says nothing
 	if errors.Is(err, queue.ErrFull) {
 		err = refused{err, time.Minute}
 	}
