@@ -62,8 +62,12 @@ func TestModel(t *testing.T) {
 	})
 	t.Logf("went through %v", did.n)
 	for _, what := range reached {
-		if did.n[what] == 0 && len(seeds) > 1 {
+		switch {
+		case did.n[what] > 0 || len(seeds) <= 1:
+		case runs > 0:
 			t.Errorf("no run ever reached: %s", what)
+		default: // the turns of goroutines differ from run to run: a campaign must reach it
+			t.Logf("no run reached: %s", what)
 		}
 	}
 }
