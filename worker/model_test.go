@@ -129,6 +129,7 @@ func modelRun(t *testing.T, seed uint64, did *tally) {
 			s.set.Keep = 20 * time.Minute
 		}
 		s.far, s.oracle.byName = s.fake.RoundTripper(), m.ByName
+		s.vague = m.Operators || m.Discards || m.Refused || m.Outages
 		unsent := m.ShortRetry || m.Operators || m.Losses || m.Collapse || m.Settings
 		s.oracle.ordered = !m.Replays || !unsent
 		s.oracle.orderedNames = !m.Replays && !unsent
@@ -444,7 +445,7 @@ func (r *run) operator() {
 				switch {
 				case what == "park" && rec.Outcome == event.Queued:
 					_, err = Park(tx, rec, "parked")
-				case what == "drop" && rec.Outcome == event.Dead && rec.IsEvent():
+				case what == "drop" && rec.Outcome == event.Dead && rec.IsEvent() && rec.Status == event.Firing:
 					err = Forget(tx, rec)
 				default:
 					return true
