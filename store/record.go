@@ -314,7 +314,11 @@ func appendWaiting(b []byte, w *event.Waiting) []byte {
 	}
 	b = wire.AppendKey(b, w.Key, w.Source)
 	b = wire.AppendString(b, w.Alertname)
-	return wire.AppendTime(wire.AppendTime(wire.AppendTime(b, w.ReceivedAt), w.QueuedAt), w.ClaimedAt)
+	b = wire.AppendTime(wire.AppendTime(wire.AppendTime(b, w.ReceivedAt), w.QueuedAt), w.ClaimedAt)
+	if !w.NotBefore.IsZero() {
+		b = wire.AppendTime(b, w.NotBefore)
+	}
+	return b
 }
 
 func readWaiting(at event.Position, b []byte) (event.Waiting, error) {
@@ -329,5 +333,8 @@ func readWaiting(at event.Position, b []byte) (event.Waiting, error) {
 	w.Key, w.Source = r.Key()
 	w.Alertname = r.String()
 	w.ReceivedAt, w.QueuedAt, w.ClaimedAt = r.Time(), r.Time(), r.Time()
+	if len(r.Rest) > 0 {
+		w.NotBefore = r.Time()
+	}
 	return w, r.End("queue entry")
 }

@@ -58,7 +58,7 @@ func anything(r *rand.Rand) (*event.Record, *event.Episode, *event.Waiting) {
 	}
 	w := &event.Waiting{
 		At: pos, Pos: []event.Position{pos, place()}[r.IntN(2)], ReceivedAt: when(), Cause: event.Cause(r.IntN(3)), Status: statusCodes[r.IntN(3)],
-		Key: rec.Key, Source: "pmm", Alertname: text(), QueuedAt: when(), ClaimedAt: when(),
+		Key: rec.Key, Source: "pmm", Alertname: text(), QueuedAt: when(), ClaimedAt: when(), NotBefore: when(),
 	}
 	return rec, ep, w
 }
@@ -96,7 +96,7 @@ func TestTheBytesOfFormat1Stay(t *testing.T) {
 const (
 	goldenRecord  = "01020118ead209919ba8000203706d6d010a25756e757361626c656bd7c3c5dcbfdfcbd6b60197a7f5c109da868b17d595fd86090b089bd8a6de56020773756d6d617279074772c3b6c39f6501619591f3daa0adb6afb101d6baedaa0cddbbe0c601074772c3b6c39f650209616c6572746e616d650a4d7953514c20446f776edaedf167a0c6b8f01f0002ff000a4d7953514c20446f776eea0101a0add1d6019ec8f0eb298ab5d4e203cc0500ff036f64640a4d7953514c20446f776e0161"
 	goldenEpisode = "010203706d6d00aed5b6b8939693b9a401089bd8a6de5600089bd8a6de560188cda6b00d000201089bd8a6de560000008785f98ab5e7f0e2ff01dffbbee50dd3abef8b0200000001610a4d7953514c20446f776e00"
-	goldenWaiting = "0100010183c892af80a8b0d78d01ac87b2dc07ddfbaca00c03706d6d010a25756e757361626c6500089bd8a6de5600bad5aa8901aeebe08027"
+	goldenWaiting = "0100010183c892af80a8b0d78d01ac87b2dc07ddfbaca00c03706d6d010a25756e757361626c6500089bd8a6de5600bad5aa8901aeebe08027c0cfa09b02949a84d52d"
 )
 
 func FuzzDecoders(f *testing.F) {

@@ -50,7 +50,7 @@ var (
 )
 
 // buckets are those that always exist.
-var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory, bucketActs}
+var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory, bucketActs, bucketTold}
 
 // Store is an open ledger. All methods are safe concurrently.
 type Store struct {
@@ -82,6 +82,8 @@ type state struct {
 	Counts   map[string]int64 `json:"counts"`
 	// Heard is when each PMM server was last heard of, by source.
 	Heard map[string]time.Time `json:"heard,omitempty"`
+	// Outage is since when Callgoose is down or held, also across restarts.
+	Outage time.Time `json:"outage,omitzero"`
 }
 
 // Rebuild is what is known while a lost ledger is made again.
@@ -324,7 +326,7 @@ func (s *Store) transact(group []*op) error {
 				return err
 			}
 		}
-		if err := t.saveHistory(); err != nil {
+		if err := cmp.Or(t.saveHistory(), t.saveServed()); err != nil {
 			return err
 		}
 		next, began, s.names = t.state, time.Now(), t.names
@@ -402,6 +404,7 @@ type Summary struct {
 	Forms    []string
 	Counts   map[string]int64
 	Heard    map[string]time.Time
+	Outage   time.Time // since when Callgoose is down or held; zero = it is not
 }
 
 // Summary is the small state as it was last committed. It waits for nobody.

@@ -24,6 +24,7 @@ type Tx struct {
 	dirty   bool
 	bad     error                  // damage found where no error can be returned
 	minutes map[int64]event.Minute // what happened, by minute since 1970
+	served  map[string]Served      // by key
 	names   *names                 // nil = not made yet
 }
 
@@ -89,6 +90,9 @@ func (t *Tx) SetHeard(source string, at time.Time) {
 	}
 	t.state.Heard[source], t.dirty = at, true
 }
+
+// SetOutage keeps since when Callgoose is down or held; zero = it is not.
+func (t *Tx) SetOutage(since time.Time) { t.state.Outage, t.dirty = since, true }
 
 // Count adds n to a named counter that survives restarts.
 func (t *Tx) Count(name string, n int64) {
@@ -290,6 +294,7 @@ func (t *Tx) PutRecord(r *event.Record) error {
 		}
 		t.Count(string(r.Outcome), 1)
 		t.tally(was, r)
+		t.serve(was, r)
 	}
 	shared, err := t.share(r)
 	if err != nil {

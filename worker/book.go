@@ -53,12 +53,14 @@ func (b book) claim(ctx context.Context, places []event.Position) (claims []time
 	return claims, err
 }
 
-// oldest is when the oldest queued event was queued, zero when there is none.
+// oldest is when the oldest queued event was queued that is not held, zero when there is none.
 func (b book) oldest() (at time.Time) {
 	_ = b.ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
 		for w := range tx.Waiting(event.Position{}) {
-			at = w.QueuedAt
-			break
+			if !w.NotBefore.After(time.Now()) {
+				at = w.QueuedAt
+				break
+			}
 		}
 		return nil
 	})

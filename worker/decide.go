@@ -56,7 +56,8 @@ func decide(a arrival) (decision, string) {
 		return begin, ""
 	case ep == nil:
 		return orphan, ""
-	case a.origin == event.Imported && (ep.FiringAt.After(a.received) || ep.RecoveredAt.After(a.received)):
+	case a.origin == event.Imported && (ep.FiringAt.After(a.received) || ep.RecoveredAt.After(a.received)),
+		a.origin == event.Reconciled && (ep.NamedAt.After(a.began) || ep.RecoveredAt.After(a.began)):
 		return suppress, event.ReasonLate
 	case a.firing && ep.Open:
 		return a.repeated(ep)
@@ -96,6 +97,8 @@ func (a *arrival) afterwards(ep *event.Episode) (decision, string) {
 	switch {
 	case !ended(ep, a.startsAt):
 		return begin, ""
+	case a.last != nil && a.last.Facts.Reconciled: // PMM's word against what the service concluded
+		return reopen, ""
 	case a.began.Before(ep.RecoveredAt) && (a.origin == event.Imported || a.received.After(ep.RecoveredAt.Add(-clockSlack))):
 		return suppress, event.ReasonLate
 	}

@@ -13,9 +13,6 @@ import (
 // PMM last named it (--incident-by alertname): PMM loses recoveries, and hosts go.
 const stillNamed = 24 * time.Hour
 
-// namedEvery is how exactly it is kept when PMM last named an open alert.
-const namedEvery = time.Hour
-
 // candidate decides on one alert.
 func (b *batch) candidate(c *candidate) error {
 	if from := c.note.Origin; from == event.FromPMM || from == event.Imported {
@@ -49,11 +46,19 @@ func (b *batch) candidate(c *candidate) error {
 		return err
 	}
 	n := c.note
-	what, reason := decide(arrival{
+	a := arrival{
 		firing: c.status == event.Firing, startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt,
 		began: n.BeganAt, received: n.ReceivedAt, origin: n.Origin,
 		episode: ep, last: last, resendAfter: b.cfg.ResendAfter, byName: b.cfg.Form.ByAlertname,
-	})
+	}
+	what, reason := decide(a)
+	if reason == event.ReasonResolved {
+		if more, err := b.supersede(c, &a); err != nil {
+			return err
+		} else if more {
+			what = end
+		}
+	}
 	if what == again {
 		if sent, err := b.again(c, last); err != nil || sent {
 			return cmpErr(err, b.named(c, ep))
@@ -114,7 +119,7 @@ func (b *batch) named(c *candidate, ep *event.Episode) error {
 	if ep == nil || !ep.Open || c.status != event.Firing {
 		return nil
 	}
-	changed := c.note.ReceivedAt.Sub(ep.NamedAt) >= namedEvery
+	changed := c.note.Origin != event.Reconciled && c.note.ReceivedAt.Sub(ep.NamedAt) >= b.cfg.NamedEvery
 	if changed {
 		ep.NamedAt = c.note.ReceivedAt
 	}
@@ -148,6 +153,10 @@ func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision
 		ch.suffix = ep.Suffix
 	}
 	next := apply(ep, &ch)
+	if what == end && !ep.Open { // a second recovery of this episode
+		next.Count++
+		next.ID += event.EpisodeID(time.Time{}, next.Count)
+	}
 	r := &event.Record{
 		ID: event.ID(key, c.status, next.ID), Key: key, Source: c.note.Source, Status: c.status,
 		Alertname: ch.alertname, Labels: labels, StartsAt: next.StartsAt, ReceivedAt: c.note.ReceivedAt,
@@ -158,12 +167,13 @@ func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision
 	if what == end {
 		r.Firing = ep.Firing
 	}
-	if what == reopen {
-		b.tx.Count("reopened", 1)
-	}
+	var hold delay
 	if c.status == event.Firing {
 		b.opens(next, labels)
 		if err := b.share(next); err != nil {
+			return err
+		}
+		if over, err := b.flap(r, ep, next); err != nil || over {
 			return err
 		}
 	} else if held, err := b.kept(c, next); err != nil || held {
@@ -175,6 +185,12 @@ func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision
 			}
 			return cmpErr(err, b.tx.PutEpisode(next))
 		}
+		if hold = b.cfg.Hold.of(c, labels, time.Now()); !hold.until.IsZero() {
+			r.Facts.Since = hold.until
+		}
+	}
+	if what == reopen {
+		b.tx.Count("reopened", 1)
 	}
 	if err := b.tx.PutEpisode(next); err != nil {
 		return err
@@ -182,25 +198,25 @@ func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision
 	b.tell(func() {
 		b.log.Debug("event", "event_id", r.ID, "event_key", r.Key, "alertname", r.Alertname, "status", r.Status, "notification_id", r.Notification)
 	})
-	return b.queueUp(r, next.Alertname, c.pos, event.First)
+	return b.queueUp(r, next.Alertname, c.pos, event.First, hold)
 }
 
 // queueUp puts the event of r in line, at the place of the alert that asks for it,
-// with the name that its episode has.
+// with the name that its episode has, held as hold says.
 // What was settled before a ledger was lost is not sent again.
-func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, cause event.Cause) error {
-	r.At, r.Outcome, r.Reason, r.SettledAt = at, event.Queued, "", time.Time{}
+func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, cause event.Cause, hold delay) error {
+	r.At, r.Outcome, r.Reason, r.SettledAt = at, event.Queued, hold.reason, time.Time{}
 	if b.settledBefore(at) {
 		return b.settled(r, event.Unknown, "settled before the ledger was rebuilt")
 	}
 	now := time.Now().UTC()
 	w := &event.Waiting{
 		At: at, Pos: r.Pos, ReceivedAt: r.ReceivedAt, Cause: cause, Status: r.Status,
-		Key: r.Key, Source: r.Source, Alertname: alertname, QueuedAt: now, ClaimedAt: r.ClaimedAt,
+		Key: r.Key, Source: r.Source, Alertname: alertname, QueuedAt: now, ClaimedAt: r.ClaimedAt, NotBefore: hold.until,
 	}
 	// Born claimed: it can be sent as soon as this transaction is durable. No more
 	// of them than may be sent at once.
-	if w.ClaimedAt.IsZero() && b.tx.Counted(string(event.Queued)) < bornClaimed && b.cfg.Claim() {
+	if w.ClaimedAt.IsZero() && hold.until.IsZero() && b.tx.Counted(string(event.Queued)) < bornClaimed && b.cfg.Claim() {
 		w.ClaimedAt = now
 	}
 	if err := b.tx.PutRecord(r); err != nil {
@@ -241,7 +257,7 @@ func (b *batch) again(c *candidate, last *event.Record) (bool, error) {
 	if r.ClaimedAt.IsZero() { // nothing was sent: it is late from now on
 		r.Facts.Since = c.note.ReceivedAt
 	}
-	return true, b.queueUp(r, r.Alertname, c.pos, event.Repeat)
+	return true, b.queueUp(r, r.Alertname, c.pos, event.Repeat, delay{})
 }
 
 // reasonLost begins the reason of a dead letter that cannot be built again.

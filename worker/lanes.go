@@ -22,6 +22,7 @@ const claimFor = time.Second
 type item struct {
 	at    event.Position
 	claim time.Time // up to when lateness is counted, durable; zero = not claimed
+	held  time.Time // not to be sent before, unless something is queued behind it
 	ours  bool      // the claim was made in this life
 	sent  bool      // Callgoose may have received it in this life: its record holds the claim
 	tries int       // failed attempts that were its own, for the backoff
@@ -50,6 +51,14 @@ type lane struct {
 }
 
 func (l *lane) head() *item { return l.items[0] }
+
+// held is until when the head is held: it keeps nothing else waiting.
+func (l *lane) held() time.Time {
+	if len(l.items) > 1 {
+		return time.Time{}
+	}
+	return l.head().held
+}
 
 // laneHeap orders lanes.
 type laneHeap struct {
@@ -192,9 +201,13 @@ func (w *window) addAgain(list []event.Waiting, end bool) {
 
 func (w *window) put(l *lane, e *event.Waiting) {
 	l.last = e.At
-	l.items = append(l.items, &item{at: e.At, claim: e.ClaimedAt, ours: e.At.Compare(w.before) > 0})
+	l.items = append(l.items, &item{at: e.At, claim: e.ClaimedAt, ours: e.At.Compare(w.before) > 0, held: e.NotBefore})
 	w.size++
-	if len(l.items) == 1 {
+	switch first := l.head(); {
+	case len(l.items) == 1:
+		w.enqueue(l, l.held())
+	case !l.busy && !first.held.IsZero() && l.notBefore.Equal(first.held):
+		w.take(l)
 		w.enqueue(l, time.Time{})
 	}
 }
@@ -230,7 +243,7 @@ func (w *window) wake(now time.Time) {
 func (w *window) done(l *lane) {
 	w.drop(l, 0)
 	if l.busy = false; len(l.items) > 0 {
-		w.enqueue(l, time.Time{})
+		w.enqueue(l, l.held())
 	}
 	w.tidy(l)
 }

@@ -94,6 +94,7 @@ type Marker struct {
 	setAt   time.Time
 	last    uint64 // newest envelope when it was set
 	written bool   // an envelope carries it
+	changes uint64 // of the ledger, at the last look
 	own     uint64 // the newest envelope that holds a mark alone
 }
 
@@ -115,6 +116,11 @@ func (m *Marker) Run(ctx context.Context) error {
 
 // look sets the mark, and writes it when nothing else did for a while.
 func (m *Marker) look(ctx context.Context, now time.Time, quiet time.Duration) error {
+	changes := m.ledger.Changes()
+	if changes == m.changes && m.written { // nothing moved
+		return nil
+	}
+	m.changes = changes
 	mark, err := m.settled()
 	if err != nil {
 		return err

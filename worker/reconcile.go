@@ -2,6 +2,7 @@ package worker
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -517,7 +518,7 @@ func (r *reconciling) openings(open map[string]bool) {
 	var ripe []ReconcileOpening
 	for _, fingerprint := range slices.Sorted(maps.Keys(v.Alerts)) {
 		a := v.Alerts[fingerprint]
-		if open[fingerprint] || !a.Active || !a.Ours || a.Raw == nil {
+		if open[fingerprint] || !a.Active || !a.Ours || a.Raw == nil || noEvent(a.Raw) {
 			continue
 		}
 		opening := ReconcileOpening{Fingerprint: fingerprint, Title: a.Title, StartsAt: a.StartsAt}
@@ -559,6 +560,12 @@ func (r *reconciling) openings(open map[string]bool) {
 		r.open(o)
 		s.Opened = append(s.Opened, v.At)
 	}
+}
+
+// noEvent reports whether a listed alert never becomes an event: a heartbeat.
+func noEvent(listed json.RawMessage) bool {
+	var l struct{ Labels map[string]string }
+	return json.Unmarshal(listed, &l) == nil && l.Labels[OurLabel] != ""
 }
 
 // way is how long the alert's notification may take, and whether the way to us is

@@ -182,15 +182,19 @@ func TestRandomSchedulesNeverCloseWhatFires(t *testing.T) {
 		randomSchedule(t, *reconcileSeed)
 		return
 	}
+	seeds := *reconcileSeeds
+	if testing.Short() {
+		seeds = min(seeds, 10)
+	}
 	var closed, opened int
-	for seed := uint64(1); seed <= *reconcileSeeds; seed++ {
+	for seed := uint64(1); seed <= seeds; seed++ {
 		c, o := randomSchedule(t, seed)
 		if t.Failed() {
 			t.Fatalf("again with -run %s -reconcile.seed %d", t.Name(), seed)
 		}
 		closed, opened = closed+c, opened+o
 	}
-	if t.Logf("%d closed, %d opened", closed, opened); closed == 0 || opened == 0 {
+	if t.Logf("%d closed, %d opened", closed, opened); (closed == 0 || opened == 0) && !testing.Short() {
 		t.Error("these schedules proved nothing")
 	}
 }

@@ -244,7 +244,7 @@ func (b *batch) requeueOne(ref Ref, at event.Position, asked time.Time, includeC
 	if rec.ClaimedAt.IsZero() {
 		rec.Facts.Since = asked
 	}
-	return b.queueUp(rec, rec.Alertname, at, event.Replay)
+	return b.queueUp(rec, rec.Alertname, at, event.Replay, delay{})
 }
 
 // Forget drops a dead letter, and the episode that it began when Callgoose never
@@ -283,7 +283,11 @@ func CloseBody(tx *store.Tx, key string, now time.Time) (*event.Notification, er
 	if err != nil {
 		return nil, err
 	}
-	if ep == nil || !ep.Open {
+	held, err := heldRecovery(tx, ep, now)
+	if err != nil {
+		return nil, err
+	}
+	if ep == nil || !ep.Open && held == nil {
 		return nil, fmt.Errorf("incident %s: %w", key, store.ErrNotFound)
 	}
 	labels, err := tx.Labels(key)

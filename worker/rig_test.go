@@ -104,6 +104,7 @@ type alert struct {
 	queuedAt  time.Time
 	claimed   time.Time // born claimed
 	recorded  time.Time // claimed in the record, too: it was sent before
+	held      time.Duration
 }
 
 // put queues alerts in one transaction, as the splitter does, and wakes the deliverer.
@@ -124,6 +125,9 @@ func (r *rig) put(alerts ...alert) (places []event.Position) {
 			}
 			if a.resolved {
 				w.Status = event.Resolved
+			}
+			if a.held > 0 {
+				w.NotBefore = time.Now().Add(a.held)
 			}
 			if !a.queuedAt.IsZero() {
 				w.QueuedAt = a.queuedAt

@@ -41,6 +41,9 @@ type SplitConfig struct {
 	Form        Form          // of the bodies decided on from now on
 	ResendAfter time.Duration // 0 = off
 	Collapse    bool          // --on-backlog collapse
+	Hold        Hold          // of recoveries that may be none
+	// NamedEvery is how exactly it is kept when PMM last named an open alert. 0 = 1h.
+	NamedEvery time.Duration
 	// Claim reports whether an event may be claimed as it is put in line, because
 	// Callgoose is up. May be nil: never.
 	Claim func() bool
@@ -77,6 +80,7 @@ type Splitter struct {
 func NewSplitter(cfg SplitConfig, queue Queue, notes *Notes, ledger *store.Store) *Splitter {
 	cfg.Observer = cmp.Or[Observer](cfg.Observer, silent{})
 	cfg.Form.Layout = formLayout
+	cfg.NamedEvery = cmp.Or(cfg.NamedEvery, time.Hour)
 	if cfg.Claim == nil {
 		cfg.Claim = func() bool { return false }
 	}

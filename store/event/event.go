@@ -46,6 +46,15 @@ const (
 	ReasonHeartbeat   = "heartbeat"        // only a sign of life of PMM
 )
 
+// Reasons of a recovery that is queued and waits before it may be sent, and of what
+// becomes of it.
+const (
+	ReasonHollow     = "hollow"     // it rests on lost data: --hollow-recovery hold
+	ReasonSettling   = "settling"   // the alert may fire again at once: --hold-recovery
+	ReasonFlap       = "flap"       // the alert fired again meanwhile, the incident goes on
+	ReasonSuperseded = "superseded" // a recovery that counts more came meanwhile
+)
+
 // Position says where an alert stands in the stream of accepted notifications:
 // the stream's sequence, the notification within the stored envelope, and the
 // alert within the notification. Positions are unique, never reused, and sort
@@ -239,6 +248,9 @@ type Waiting struct {
 	// ClaimedAt is set, durably, before Callgoose can receive anything of it: from
 	// then on its bytes do not change. Zero: not claimed.
 	ClaimedAt time.Time
+	// NotBefore is until when a recovery is held, zero = it is not. What is queued
+	// behind it ends that.
+	NotBefore time.Time
 }
 
 // Span is the time of an episode that ended.
@@ -261,7 +273,7 @@ type Episode struct {
 	Seen []time.Time
 	// Past are the episodes that ended last, the newest first.
 	Past []Span
-	// NamedAt is when PMM last said that it fires, within an hour.
+	// NamedAt is when PMM last said that it fires: exact with --pmm-url, else within an hour.
 	NamedAt time.Time
 	// Firing and FiringAt find the record of the firing event, Recovery and
 	// RecoveredAt that of the last recovery event.

@@ -3,7 +3,6 @@ package admin
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
@@ -40,9 +39,9 @@ const (
 	IsDiscarded  = "discarded"
 )
 
-// Conclude makes headline, level and attention of what is known at now. What stands
+// Conclude makes headline, level and attention of what is known. What stands
 // in Attention already stays, behind what is found here.
-func (s *Status) Conclude(now time.Time) {
+func (s *Status) Conclude() {
 	found := []Attention{}
 	add := func(code string, level Level, fix, format string, args ...any) {
 		found = append(found, Attention{Code: code, Level: level, Text: fmt.Sprintf(format, args...), Fix: fix})
@@ -98,7 +97,7 @@ func (s *Status) concludeCallgoose(add func(code string, level Level, fix, forma
 				why += " (" + text.Short(200, p.Reason) + ")"
 			}
 		}
-		add(IsPaused, Odd, "pmm-callgoose resume", "Delivery is paused%s; %s.", why, waits)
+		add(IsPaused, Odd, "pmm-callgoose resume ends it; webhooks are accepted meanwhile.", "Delivery is paused%s; %s.", why, waits)
 	case c.State == event.Held:
 		add(IsHeld, Bad, "Put a valid API token into the token file, or correct --callgoose-url and restart: pmm-callgoose doctor says which. What waits goes out once that is done.",
 			"Callgoose refuses the token or the address%s: everything is held, %s.", reason, waits)

@@ -48,7 +48,7 @@ func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 				LastDelivered: &LastDelivered{At: *ago(time.Minute), Effect: "created"},
 			}
 			c.change(&s)
-			s.Conclude(now)
+			s.Conclude()
 			var codes []string
 			for _, a := range s.Attention {
 				codes = append(codes, a.Code)

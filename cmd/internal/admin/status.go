@@ -60,6 +60,11 @@ type Status struct {
 	// WebhookURL is the address that is really bound for PMM's webhooks.
 	WebhookURL string `json:"webhook_url"`
 	Store      Store  `json:"store"`
+	SLO        *SLO   `json:"slo,omitempty"` // nil while the ledger cannot be read
+	// Ping, Fallback and Filters are nil when they are not set up.
+	Ping     *Ping     `json:"ping,omitempty"`
+	Fallback *Fallback `json:"fallback,omitempty"`
+	Filters  *Filters  `json:"filters,omitempty"`
 }
 
 // Callgoose is the state of the receiving side.
@@ -119,6 +124,8 @@ type PMM struct {
 	// ExpectEvery is how long it may be silent, in seconds; 0 = for ever.
 	ExpectEvery float64    `json:"expect_every_seconds"`
 	SilentSince *time.Time `json:"silent_since"`
+	// Reconcile is how comparing goes, nil without --pmm-url.
+	Reconcile *Reconcile `json:"reconcile,omitempty"`
 }
 
 // Store is the room there is.

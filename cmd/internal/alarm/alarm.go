@@ -71,7 +71,7 @@ func New(cfg Config) *Alarm {
 		a.targets = append(a.targets, target{"command", command{cfg.Command, commandTimeout}.send})
 	}
 	if cfg.Webhook != nil && cfg.Webhook() != "" {
-		a.targets = append(a.targets, target{"webhook", newWebhook(cfg.Webhook, cfg.Transport, webhookTimeout).send})
+		a.targets = append(a.targets, target{"webhook", NewHook(cfg.Webhook, cfg.Transport, webhookTimeout).send})
 	}
 	if len(a.targets) == 0 {
 		return nil

@@ -7,6 +7,8 @@
 //	discarded              Callgoose matched no filter for firing events, likewise
 //	paused                 delivery has been held by hand for Config.After
 //	store_full             webhooks are refused, for a minute (or After, if shorter)
+//	reconcile_mass, reconcile_missing, pmm_contact_point_failing, pmm_not_routed
+//	                       what comparing with PMM found, for Config.After
 //
 //	admin.Status ──1s──▶ watch.observe ──Notice──▶ outbox ──▶ worker ──▶ command, webhook
 //	                      (pure)                (newest of each alarm)   (side by side)

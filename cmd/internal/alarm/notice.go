@@ -2,6 +2,7 @@ package alarm
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -150,6 +151,10 @@ func (n Notice) sentence() string {
 			why = "the store is full or failing"
 		}
 		said = fmt.Sprintf("Alerts from PMM have been refused for %s: %s.", lasted, why)
+	case slices.Contains(fromPMM, n.Alarm) && n.Over:
+		said = fmt.Sprintf("What was found in PMM (%s) is over, after %s.", n.Alarm, lasted)
+	case slices.Contains(fromPMM, n.Alarm):
+		said = fmt.Sprintf("%s (for %s).", n.why, lasted)
 	case n.Over:
 		said = fmt.Sprintf("Callgoose takes alerts again, after %s; %s.", lasted, left)
 	case n.Alarm == Held:

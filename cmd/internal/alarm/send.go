@@ -29,20 +29,26 @@ type command struct {
 	timeout time.Duration
 }
 
-// send runs the command in a process group of its own, and kills what is left
-// of the group when the shell has ended, or its time, or ctx.
+// send runs the command once, with n on its standard input.
 func (c command) send(ctx context.Context, n Notice) error {
 	body, err := json.Marshal(n)
 	if err != nil {
 		return fmt.Errorf("encode notice: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	return RunCommand(ctx, c.line, c.timeout, append(body, '\n'),
+		"PMM_CALLGOOSE_ALARM="+n.Alarm, "PMM_CALLGOOSE_ALARM_OVER="+strconv.FormatBool(n.Over), "PMM_CALLGOOSE_ALARM_TEXT="+n.Text)
+}
+
+// RunCommand runs a line of the shell in a process group of its own, with input on
+// its standard input and vars in its environment, and kills what is left of the
+// group when the shell has ended, or its time, or ctx.
+func RunCommand(ctx context.Context, line string, timeout time.Duration, input []byte, vars ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	said := &head{limit: 1 << 10}
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", c.line)
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(append(body, '\n')), said
-	cmd.Env = append(environ(os.Environ()),
-		"PMM_CALLGOOSE_ALARM="+n.Alarm, "PMM_CALLGOOSE_ALARM_OVER="+strconv.FormatBool(n.Over), "PMM_CALLGOOSE_ALARM_TEXT="+n.Text)
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", line)
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(input), said
+	cmd.Env = append(environ(os.Environ()), vars...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	kill := func() error {
 		if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); !errors.Is(err, syscall.ESRCH) {
@@ -53,7 +59,7 @@ func (c command) send(ctx context.Context, n Notice) error {
 	cmd.Cancel = kill
 	// For a process that left the group and keeps our pipes open.
 	cmd.WaitDelay = time.Second
-	err = cmd.Run()
+	err := cmd.Run()
 	if cmd.Process != nil {
 		_ = kill()
 	}
@@ -61,7 +67,7 @@ func (c command) send(ctx context.Context, n Notice) error {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):
 		return nil
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		err = fmt.Errorf("killed after %s", c.timeout)
+		err = fmt.Errorf("killed after %s", timeout)
 	}
 	if text := quotable(string(said.b)); text != "" {
 		return fmt.Errorf("run command: %w: %s", err, text)
@@ -92,14 +98,16 @@ func (h *head) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// webhook tells people by posting to a URL.
-type webhook struct {
+// Hook is a URL of others that is called. Make it with NewHook.
+type Hook struct {
 	url     func() string
 	timeout time.Duration
 	http    http.Client
 }
 
-func newWebhook(url func() string, transport http.RoundTripper, timeout time.Duration) *webhook {
+// NewHook makes a Hook. url is asked each time and never printed; transport nil is
+// HTTP with the proxy of the environment.
+func NewHook(url func() string, transport http.RoundTripper, timeout time.Duration) *Hook {
 	if transport == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
 		t.DisableKeepAlives = true // a notice is rare, and nothing may outlive Run
@@ -107,7 +115,7 @@ func newWebhook(url func() string, transport http.RoundTripper, timeout time.Dur
 		t.ForceAttemptHTTP2 = true
 		transport = t
 	}
-	return &webhook{url: url, timeout: timeout, http: http.Client{
+	return &Hook{url: url, timeout: timeout, http: http.Client{
 		Transport: transport,
 		// A followed redirect turns our POST into a GET, and carries the notice to
 		// an address nobody configured.
@@ -115,19 +123,27 @@ func newWebhook(url func() string, transport http.RoundTripper, timeout time.Dur
 	}}
 }
 
-// send posts n once. Its error holds nothing of the URL beyond the host.
-func (h *webhook) send(ctx context.Context, n Notice) error {
+// send posts n once.
+func (h *Hook) send(ctx context.Context, n Notice) error {
 	body, err := json.Marshal(n)
 	if err != nil {
 		return fmt.Errorf("encode notice: %w", err)
 	}
+	return h.Call(ctx, http.MethodPost, body)
+}
+
+// Call calls the URL once, with JSON unless body is nil. Only a 2xx is no error. The
+// error holds nothing of the URL beyond the host.
+func (h *Hook) Call(ctx context.Context, method string, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, h.url(), bytes.NewReader(body))
 	if err != nil {
 		return errors.New("call webhook: its URL is not valid") // the parser's error prints it
 	}
-	req.Header.Set("Content-Type", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	req.Header.Set("User-Agent", "pmm-callgoose")
 	resp, err := h.http.Do(req)
 	if err != nil {

@@ -132,7 +132,7 @@ func TestWebhook(t *testing.T) {
 		_, _ = io.WriteString(w, "you came to "+r.URL.String())
 	}))
 	defer srv.Close()
-	h := newWebhook(func() string { return srv.URL + "/" + secret + "?key=" + secret }, nil, webhookTimeout)
+	h := NewHook(func() string { return srv.URL + "/" + secret + "?key=" + secret }, nil, webhookTimeout)
 	for code, want := range map[int32]string{
 		200: "", 204: "", 302: "call webhook: answered 302: redirects are not followed",
 		307: "call webhook: answered 307: redirects are not followed", 404: "call webhook: answered 404 Not Found", 503: "call webhook: answered 503 Service Unavailable",
@@ -188,7 +188,7 @@ func TestWebhookErrorsHoldNoSecret(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			h := newWebhook(func() string {
+			h := NewHook(func() string {
 				return strings.Replace(tt.url, "://", "://user:"+secret+"@", 1) + "/" + secret + "?k=" + secret
 			}, tt.transport, time.Second)
 			err := h.send(t.Context(), notice())

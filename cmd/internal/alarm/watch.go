@@ -36,6 +36,8 @@ type watch struct {
 	refusing  time.Time // since when webhooks are refused, zero = they are not
 	accepting time.Time // since when they are accepted again
 	problem   string    // why they were refused
+
+	differs map[string]time.Time // since when an alarm of fromPMM is found, by its code
 }
 
 // occasion is an alarm that was raised and is not over.
@@ -45,7 +47,7 @@ type occasion struct {
 }
 
 func newWatch(after time.Duration) *watch {
-	return &watch{after: after, raised: map[string]*occasion{}}
+	return &watch{after: after, raised: map[string]*occasion{}, differs: map[string]time.Time{}}
 }
 
 // observe takes in what is true now, and returns what people must be told.
@@ -58,6 +60,7 @@ func (w *watch) observe(now time.Time, s admin.Status) (out []Notice) {
 		out = append(out, w.paused(now, s)...)
 		out = append(out, w.lost(now, s, DeadLetters, &w.dead, s.Dead, s.Dead)...)
 		out = append(out, w.lost(now, s, Discarded, &w.discarded, s.DiscardedFiring, s.Discarded)...)
+		out = append(out, w.reconcile(now, s)...)
 	}
 	return append(out, w.store(now, s)...)
 }

@@ -165,16 +165,19 @@ func TestWatch(t *testing.T) {
 			"discarded firing events: at once, then at most one a minute; dealt with when none is left",
 			func(s *admin.Status) { s.Discarded, s.DiscardedFiring = 2, 7 },
 			[]step{{"10s", discardedAre(3, 8)}, {"20s", discardedAre(5, 9)}, {"3m", discardedAre(2, 9)}},
-			"10m", []string{"10s discarded 1 0 +1", "1m10s discarded 2 60 +1", "3m0s discarded over 170"},
+			"10m",
+			[]string{"10s discarded 1 0 +1", "1m10s discarded 2 60 +1", "3m0s discarded over 170"},
 		},
 		{
 			"discarded recoveries are nobody's business", nil,
-			[]step{{"10s", discardedAre(3, 0)}}, "10m", nil,
+			[]step{{"10s", discardedAre(3, 0)}},
+			"10m", nil,
 		},
 		{
 			"a pause is told of after After, and when it is over; meanwhile an outage is not", nil,
 			[]step{{"1m", callgooseIs(down, 3)}, {"2m", callgooseIs(event.Paused, 3)}, {"30m", callgooseIs(up, 3)}},
-			"1h", []string{"7m0s paused 1 300", "30m0s paused over 1680"},
+			"1h",
+			[]string{"7m0s paused 1 300", "30m0s paused over 1680"},
 		},
 		{
 			"dead letters nobody deals with are repeated", nil,

@@ -25,6 +25,7 @@ import (
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/queue"
+	"pmm-callgoose/worker"
 )
 
 // Options are what a test or the demo sets and an operator does not.
@@ -33,6 +34,10 @@ type Options struct {
 	Logger  *slog.Logger // nil = none
 	// Transport replaces the network towards Callgoose.
 	Transport http.RoundTripper
+	// Outside replaces the network towards the heartbeat service and the other way out.
+	Outside http.RoundTripper
+	// PMM replaces the network towards the PMM servers that are asked.
+	PMM http.RoundTripper
 	// NoSync switches fsync off. Only for tests in which nobody pulls the plug.
 	NoSync bool
 	// NoListen binds no address: Handler is called directly.
@@ -43,6 +48,7 @@ type Options struct {
 	Notify *sdnotify.Notifier
 
 	metrics *metrics.Metrics // nil = nobody counts
+	drift   *drift           // nil = nobody looks at the answers
 }
 
 // Addresses are what is really bound; empty when it is off.
@@ -53,21 +59,25 @@ type Addresses struct {
 
 // App is one forwarder. Make it with New, run it once.
 type App struct {
-	cfg     *config.Config
-	opts    Options
-	log     *slog.Logger
-	handler *ingest.Handler
-	core    atomic.Pointer[core] // nil while the store is not open
-	problem atomic.Pointer[error]
-	opening atomic.Int64  // Unix nanoseconds: when the opening under way began
-	opened  chan struct{} // closed when the first opening is over, well or not, or we stop
-	fatal   chan error    // has an element when opening again cannot help
-	started time.Time
-	jobs    jobs
+	cfg      *config.Config
+	opts     Options
+	log      *slog.Logger
+	handler  *ingest.Handler
+	core     atomic.Pointer[core] // nil while the store is not open
+	problem  atomic.Pointer[error]
+	opening  atomic.Int64  // Unix nanoseconds: when the opening under way began
+	opened   chan struct{} // closed when the first opening is over, well or not, or we stop
+	fatal    chan error    // has an element when opening again cannot help
+	started  time.Time
+	jobs     jobs
+	ping     *pinger // nil = none
+	fallback *fallback
 	// refusedAt is when a webhook last could not be stored.
 	refusedAt atomic.Pointer[time.Time]
 	failing   atomic.Bool               // the last one could not, for want of a disk or of NATS
 	addrs     atomic.Pointer[Addresses] // nil until bound
+
+	reconcilers []*reconciler // one for each --pmm-url
 }
 
 // New makes an App. It touches neither disk nor network.
@@ -78,13 +88,18 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	a := &App{cfg: cfg, log: opts.Logger.With("component", "app"), started: time.Now(), opened: make(chan struct{}), fatal: make(chan error, 1)}
 	opts.metrics = metrics.New(metrics.Config{Version: opts.Version, Status: a.observe})
 	a.opts = opts
+	var err error
+	if a.opts.drift, err = a.newDrift(); err != nil {
+		return nil, err
+	}
+	a.ping, a.fallback = a.newPinger(), a.newFallback()
+	a.makeReconcilers()
 	ask := func(s *config.Secret) func() string {
 		if !s.IsSet() {
 			return nil
 		}
 		return s.Reveal
 	}
-	var err error
 	a.handler, err = ingest.New(ingest.Config{
 		Publisher: a, Token: ask(cfg.IngestToken), Basic: ask(cfg.IngestBasicAuth), HMACSecret: ask(cfg.IngestHMACSecret),
 		HMACTimestampHeader: cfg.IngestHMACTimestampHeader, Loopback: !opts.NoListen && !config.BeyondLoopback(cfg.Listen), MaxBody: cfg.MaxBody, Logger: opts.Logger,
@@ -120,6 +135,7 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		}
 	}
 	if c == nil {
+		a.refusedAt.Store(new(time.Now()))
 		return "", refused{a.whyClosed(), 5 * time.Second}
 	}
 	origin := event.FromPMM
@@ -130,10 +146,9 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		Source: n.Source, Origin: origin, BeganAt: n.BeganAt, ReceivedAt: n.ReceivedAt, Body: n.Body, Alerts: n.Alerts,
 	})
 	if err != nil {
-		now := time.Now()
-		a.refusedAt.Store(&now)
+		a.refusedAt.Store(new(time.Now()))
 	}
-	a.failing.Store(errors.Is(err, queue.ErrUnavailable) && ctx.Err() == nil)
+	a.failing.Store(errors.Is(err, queue.ErrUnavailable) && !errors.Is(ctx.Err(), context.Canceled)) // a sender that left says nothing
 	if errors.Is(err, queue.ErrFull) {
 		err = refused{err, time.Minute}
 	}
@@ -215,6 +230,14 @@ func (a *App) Run(ctx context.Context) (err error) {
 	})
 	wg.Go(func() { about.Run(coreCtx) })
 	wg.Go(func() { a.watchSilence(coreCtx) })
+	if a.ping != nil {
+		wg.Go(func() { a.ping.run(coreCtx) })
+	}
+	if a.cfg.Reconcile != string(worker.ReconcileOff) {
+		for _, r := range a.reconcilers {
+			wg.Go(func() { r.run(coreCtx) })
+		}
+	}
 	a.jobs.start(coreCtx, &wg)
 	if a.opts.Notify != nil {
 		wg.Go(func() { a.watch(coreCtx) })
@@ -229,7 +252,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	line := a.statusLine(ctx)
 	a.log.Info("started", "version", a.opts.Version, "data_dir", a.cfg.DataDir, "webhooks", addrs.Webhooks, "operators", addrs.Admin,
 		"callgoose_url", a.cfg.CallgooseURL, "opened_in", time.Since(a.started).Round(time.Millisecond), "state", line)
-	if err := a.Ready(); err != nil {
+	if err := a.Ready(); err != nil { //nolint:contextcheck // bounded by itself, and asked by those who have none
 		a.log.Error("webhooks are refused with 503", "err", err)
 	}
 	if a.opts.Ready != nil {

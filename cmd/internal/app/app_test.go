@@ -542,6 +542,9 @@ func TestAnUnusableMemberIsKeptAndTheOthersGoOn(t *testing.T) {
 // Retention removes what is settled, never what is waiting, and forgets no open
 // episode.
 func TestRetention(t *testing.T) {
+	if testing.Short() {
+		t.Skip("days of ticks")
+	}
 	t.Parallel()
 	bubble(t, func(c *config.Config) { c.Retention = 24 * time.Hour }, func(r *rig) {
 		start := time.Now()

@@ -29,9 +29,11 @@ type core struct {
 	deliver   *worker.Deliverer
 	retention *worker.Retention
 	marker    *worker.Marker
-	byName    bool        // --incident-by alertname
-	running   atomic.Bool // splitting and delivering
-	seen      outlook
+	byName    bool // --incident-by alertname
+	// beside runs with the others, nil = nothing does.
+	beside  func(context.Context) error
+	running atomic.Bool // splitting and delivering
+	seen    outlook
 }
 
 // openCore opens ledger and queue, and makes the workers. The caller holds the
@@ -72,12 +74,12 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	if err != nil {
 		return nil, err
 	}
-	c.wire(cfg, log, observer, sender)
+	c.wire(cfg, log, observer, opts.drift.watch(sender))
 	return c, nil
 }
 
 // wire makes the workers and introduces them to each other.
-func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observer, sender *callgoose.Client) {
+func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observer, sender worker.Sender) {
 	notes := worker.NewNotes(c.queue.Read)
 	c.builder = worker.NewBuilder(notes, c.ledger)
 	c.deliver = worker.NewDeliverer(worker.DeliverConfig{
@@ -88,8 +90,20 @@ func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observ
 			return err == nil && changed
 		},
 	}, c.ledger, c.builder, sender)
+	hold := worker.Hold{Match: cfg.HollowMatch, Recovery: cfg.HoldRecovery}
+	if cfg.HollowRecovery == "hold" {
+		hold.Hollow = cfg.HoldHollow
+	}
+	namedEvery := time.Duration(0)
+	if len(cfg.PMMURL) > 0 { // whether a webhook named an alert decides there
+		namedEvery = 1
+	}
 	c.splitter = worker.NewSplitter(worker.SplitConfig{
-		Form:        worker.Form{From: cfg.CallgooseFrom, ByAlertname: c.byName, LateAfter: cfg.LateAfter},
+		Form: worker.Form{
+			From: cfg.CallgooseFrom, ByAlertname: c.byName, LateAfter: cfg.LateAfter, Plain: cfg.HollowRecovery == "send",
+			ShortLength: cfg.ShortLength, UrgencyHigh: cfg.UrgencyHigh,
+		},
+		Hold: hold, NamedEvery: namedEvery,
 		ResendAfter: cfg.ResendAfter, Collapse: cfg.OnBacklog == "collapse",
 		Claim: c.deliver.MayClaim, Outage: c.deliver.Outage, Decided: c.deliver.Wake, Logger: log, Observer: observer,
 	}, c.queue, notes, c.ledger)
@@ -111,8 +125,11 @@ func (c *core) run(ctx context.Context) error {
 	defer stop(nil)
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
-		"split": c.splitter.Run, "deliver": c.deliver.Run, "retention": c.retention.Run, "mark": c.marker.Run,
+		"split": c.splitter.Run, "deliver": c.deliver.Run, "retention": c.retention.Run, "mark": c.marker.Run, "fallback": c.beside,
 	} {
+		if run == nil {
+			continue
+		}
 		wg.Go(func() {
 			if err := run(ctx); err != nil {
 				stop(fmt.Errorf("%s: %w", name, err))

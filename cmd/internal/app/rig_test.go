@@ -42,6 +42,9 @@ type rig struct {
 	net  *network
 	logs *bytes.Buffer
 	log  *slog.Logger // nil = text at info, into logs
+	// outside is the network towards the heartbeat service and the other way out.
+	outside *outside
+	pmm     http.RoundTripper
 
 	app   *App
 	ready chan Addresses
@@ -71,7 +74,7 @@ func bubbleWith(t *testing.T, fake callgoosetest.Config, change func(*config.Con
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{t: t, fake: callgoosetest.New(fake), logs: &bytes.Buffer{}, cfg: &config.Config{
+		r := &rig{t: t, outside: &outside{}, fake: callgoosetest.New(fake), logs: &bytes.Buffer{}, cfg: &config.Config{
 			DataDir: dir, CallgooseURL: "https://callgoose.test/v1/process", CallgooseToken: config.NewSecret(token),
 			CallgooseAuth: "bearer", CallgooseFrom: "PerconaPMM", IncidentBy: "alert", OnBacklog: "deliver",
 			RetryMin: time.Second, RetryMax: time.Minute, RetryFor: 72 * time.Hour, Timeout: 15 * time.Second,
@@ -109,7 +112,7 @@ func (r *rig) make() {
 		log = slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	}
 	app, err := New(r.cfg, Options{
-		Version: "test", NoListen: true, NoSync: true, Transport: r.net, Ready: func(a Addresses) { r.ready <- a }, Logger: log,
+		Version: "test", NoListen: true, NoSync: true, Transport: r.net, Outside: r.outside, PMM: r.pmm, Ready: func(a Addresses) { r.ready <- a }, Logger: log,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -44,13 +44,15 @@ func (a *App) Status(context.Context) (admin.Status, error) {
 	if !ok || c == nil {
 		s.Store.Problem = a.whyClosed().Error()
 		s.Refused = a.refusals()
-		s.Conclude(time.Now())
+		s.Conclude()
 		return s, nil
 	}
 	if err := a.outlook(c, &s, time.Now()); err != nil {
 		return s, err
 	}
-	s.Conclude(time.Now())
+	s.Sources = a.addReconcile(s.Sources)
+	s.Attention = append(s.Attention, differing(s.Sources)...)
+	s.Conclude()
 	return s, nil
 }
 
@@ -61,6 +63,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 		Version: a.opts.Version, StartedAt: a.started.UTC(),
 		SuppressedReason: map[string]int64{}, AlertsByStatus: map[string]int64{},
 		WaitingBySeverity: map[string]int64{}, StillFiring: []admin.Waiting{}, Attention: []admin.Attention{},
+		Ping: a.ping.status(), Fallback: a.fallback.status(), Filters: a.opts.drift.status(),
 	}
 	s.Callgoose.State, s.Sources = event.StateUnknown, []admin.PMM{}
 	if addrs := a.addrs.Load(); addrs != nil {
@@ -91,6 +94,13 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	s.DiscardedFiring = n["discarded_firing"]
 	s.Effects = admin.Effects{
 		Opened: n["effect:created"], Closed: n["effect:resolved"], Nothing: n["effect:duplicate"] + n["effect:none"], Unknown: n["effect:unknown"],
+	}
+	if served, err := c.ledger.Served(); err == nil {
+		s.SLO = &admin.SLO{WithinSeconds: store.ServedWithin.Seconds(), Days: store.ServedDays, Events: served.Events, InTime: served.InTime}
+		if served.Events > 0 {
+			share := float64(served.InTime) / float64(served.Events)
+			s.SLO.Share = &share
+		}
 	}
 	s.OldestQueuedAt = timeOrNil(view.Oldest)
 	s.Callgoose = admin.Callgoose{

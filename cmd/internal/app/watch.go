@@ -36,6 +36,7 @@ func (a *App) open(ctx context.Context) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.beside = func(ctx context.Context) error { return a.fallback.run(ctx, c) }
 	for source := range c.ledger.Summary().Heard {
 		a.handler.Know(source)
 	}

@@ -499,7 +499,7 @@ func TestDeliveryIsPausedAndResumedOnThePage(t *testing.T) {
 	s.until("a pause", func(st admin.Status) bool { return st.Pause != nil && st.Pause.Reason == "filters" })
 	s.post(down(2))
 	b.goTo("/")
-	b.sees("#state", "Delivery is paused by anybody from 127.0.0.1 (filters); 1 event waits.")
+	b.sees("#state", "Delivery is paused by somebody from 127.0.0.1 (filters); 1 event waits.")
 	for name, l := range map[string]look{"light": {noJS: true}, "dark": {noJS: true, dark: true}, "phone": {noJS: true, width: 360, height: 780}} {
 		b.look(l)
 		b.picture("paused-" + name)

@@ -26,6 +26,7 @@ import (
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue"
 )
 
 // The exit codes.
@@ -163,7 +164,7 @@ func (p *program) app() *cli.App {
 		DisableSliceFlagSeparator: true,
 		Commands: []*cli.Command{
 			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.incidentsCommand(), p.replayCommand(), p.deadLettersCommand(),
-			p.pauseCommand(), p.resumeCommand(),
+			p.reconcileCommand(), p.pauseCommand(), p.resumeCommand(), p.filtersCommand(),
 			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.benchCommand(), p.configCommand(), p.versionCommand(),
 			p.healthCommand(), p.completionCommand(), p.manCommand(),
 		},
@@ -220,6 +221,8 @@ func (p *program) report(err error) int {
 		code = exitUsage
 	case errors.Is(err, store.ErrLocked):
 		code, hint = exitUsage, "stop the other one, or choose another --data-dir"
+	case errors.Is(err, queue.ErrSecond), errors.Is(err, queue.ErrShort):
+		code = exitUsage
 	case errors.Is(err, admin.ErrNoService):
 		code, hint = exitNoSuch, "start it with pmm-callgoose serve, or name it with --data-dir or --admin-url"
 	case errors.Is(err, event.ErrNewer):
@@ -265,6 +268,10 @@ func settingFlags(names ...string) []cli.Flag {
 			flags = append(flags, &cli.BoolFlag{Name: o.Name, Usage: usage, Category: o.Group})
 			continue
 		}
+		if o.Many {
+			flags = append(flags, &cli.GenericFlag{Name: o.Name, Usage: usage, Category: o.Group, Value: &texts{}})
+			continue
+		}
 		flags = append(flags, &cli.StringFlag{Name: o.Name, Usage: usage, Category: o.Group, TakesFile: o.Kind == config.KindPath || o.Secret})
 	}
 	return flags
@@ -281,15 +288,18 @@ func (p *program) load(c *cli.Context, serve bool, only ...string) (*config.Conf
 func (p *program) input(c *cli.Context, serve bool, only ...string) config.Input {
 	in := config.Input{
 		Flags: map[string]string{}, Environ: p.environ, ConfigPath: c.String("config"), Etc: p.etc(), Serve: serve, Only: only,
-		KnownEnv: append(pmmEnv(), config.EnvName("admin-url"), config.EnvName("output")),
+		KnownEnv: []string{config.EnvName("webhook-url"), config.EnvName("admin-url"), config.EnvName("output")},
 	}
 	for _, o := range config.Options() {
 		if !c.IsSet(o.Name) {
 			continue
 		}
-		if o.Kind == config.KindBool {
+		switch {
+		case o.Kind == config.KindBool:
 			in.Flags[o.Name] = fmt.Sprint(c.Bool(o.Name))
-		} else {
+		case o.Many:
+			in.Flags[o.Name] = strings.Join(*c.Generic(o.Name).(*texts), ",")
+		default:
 			in.Flags[o.Name] = c.String(o.Name)
 		}
 	}

@@ -16,17 +16,15 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/doctor"
 	"pmm-callgoose/cmd/internal/text"
-	"pmm-callgoose/ingest/pmm"
 )
 
 func (p *program) doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "doctor",
 		Usage: "check configuration, disk, intake, the way to Callgoose, what waits, and PMM; each finding with its fix; with or without a running service",
-		Flags: pmmFlags(append(settingFlags(),
-			&cli.StringFlag{Name: "contact-point", Value: pmm.DefaultName, EnvVars: []string{config.EnvName("contact-point")}, Usage: "name of the contact point in PMM"},
+		Flags: append(settingFlags(),
 			&cli.StringFlag{Name: "admin-url", Usage: "ask the service at this address instead of through the data directory", EnvVars: []string{config.EnvName("admin-url")}},
-			outputFlag())...),
+			outputFlag()),
 		Action: p.doctor,
 	}
 }
@@ -52,12 +50,10 @@ func (p *program) doctor(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.String("pmm-url") != "" {
-		if d.PMM.Client, err = p.pmmClient(c); err != nil {
-			return err
-		}
-		d.PMM.Name = c.String("contact-point")
+	if d.PMM.Clients, err = pmmClients(d.Settings); err != nil {
+		return err
 	}
+	d.PMM.Name = d.Settings.ContactPoint
 	s, err := client.Status(c.Context)
 	if err == nil {
 		err = p.besideService(c, &d, client, where, s)

@@ -30,6 +30,7 @@ func (p *program) sendTestCommand() *cli.Command {
 			&cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: "how long to wait for Callgoose's answer to each of the two"},
 			&cli.StringFlag{Name: "severity", Value: "info", Usage: "severity of the alert: which of your filters it meets, and so whom it calls"},
 			&cli.StringFlag{Name: "source", Value: "pmm", Usage: "the PMM server that it pretends to come from"},
+			&cli.BoolFlag{Name: "fallback", Usage: "send a test message by --fallback-webhook-file and --fallback-command instead; Callgoose gets nothing"},
 		),
 		Action: p.sendTest,
 	}
@@ -48,6 +49,9 @@ func (p *program) sendTest(c *cli.Context) error {
 	client, err := p.client(c)
 	if err != nil {
 		return err
+	}
+	if c.Bool("fallback") {
+		return p.testFallback(c, client)
 	}
 	s, err := client.Status(c.Context)
 	if err != nil {
@@ -69,6 +73,33 @@ func (p *program) sendTest(c *cli.Context) error {
 	p.showTest(t)
 	if !t.OK {
 		return errors.New(t.Problem)
+	}
+	return nil
+}
+
+// testFallback sends a test message by the other way out.
+func (p *program) testFallback(c *cli.Context, client *admin.Client) error {
+	ways, err := client.TestFallback(c.Context)
+	if err != nil {
+		return err
+	}
+	failed := 0
+	var rows [][]string
+	for _, w := range ways {
+		row := []string{"ok", w.Name, "a test message was taken"}
+		if !w.OK {
+			failed++
+			row = []string{"FAIL", w.Name, w.Error}
+		}
+		rows = append(rows, row)
+	}
+	if done, err := p.json(c, ways); !done {
+		p.table(nil, rows)
+	} else if err != nil {
+		return err
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d ways do not work", failed, len(ways))
 	}
 	return nil
 }

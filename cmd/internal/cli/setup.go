@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -13,22 +14,8 @@ import (
 	"pmm-callgoose/ingest/pmm"
 )
 
-// pmmFlags are the flags of the commands that ask PMM.
-func pmmFlags(more ...cli.Flag) []cli.Flag {
-	text := func(name, usage string) *cli.StringFlag {
-		return &cli.StringFlag{Name: name, Usage: usage, EnvVars: []string{config.EnvName(name)}, Category: "PMM", TakesFile: strings.HasSuffix(name, "-file") || strings.HasSuffix(name, "-ca")}
-	}
-	return append([]cli.Flag{
-		text("pmm-url", "address of PMM, https://HOST"),
-		text("pmm-token-file", "file with a service account token of PMM, role Editor; Viewer to read only (PMM 2: an API key, role Admin)"),
-		text("pmm-basic-auth-file", "file with the user:password of an administrator of PMM, instead of a token"),
-		text("pmm-ca", "trust these authorities (PEM) besides the system's; the certificate of PMM itself is accepted under any name"),
-		&cli.BoolFlag{
-			Name: "pmm-insecure-skip-verify", EnvVars: []string{config.EnvName("pmm-insecure-skip-verify")}, Category: "PMM",
-			Usage: "accept any certificate of PMM; whoever stands in between can then read the token",
-		},
-	}, more...)
-}
+// pmmSettings are the settings of serve that say which PMM is asked, and as whom.
+var pmmSettings = []string{"pmm-url", "pmm-token-file", "pmm-basic-auth-file", "pmm-ca", "pmm-insecure-skip-verify", "contact-point", "allow-http"}
 
 // texts are the values of a flag that is given several times. The library's own
 // kind would cut them at commas, which a regular expression may hold.
@@ -42,37 +29,45 @@ func (t *texts) Set(s string) error {
 
 func (t *texts) String() string { return strings.Join(*t, " ") }
 
-// pmmEnv names the variables of flags that are no settings of serve.
-func pmmEnv() []string {
-	names := []string{config.EnvName("pmm-token"), config.EnvName("pmm-basic-auth"), config.EnvName("webhook-url"), config.EnvName("contact-point")}
-	for _, f := range pmmFlags() {
-		names = append(names, config.EnvName(f.Names()[0]))
+// pmmClients are the ways to the PMM servers of the settings, by source.
+func pmmClients(cfg *config.Config) (map[string]*pmm.Client, error) {
+	clients := map[string]*pmm.Client{}
+	for _, at := range cfg.PMMURL {
+		token := tokenOf(cfg.PMMToken.Reveal(), at.Source)
+		switch {
+		case token == "" && !cfg.PMMBasicAuth.IsSet():
+			return nil, usagef("--pmm-token-file is needed: a file with the token of a service account of PMM, role Editor; Viewer to read only (PMM 2: an API key, role Admin)")
+		case config.Cleartext(at.URL) && !cfg.AllowHTTP:
+			return nil, usagef("--pmm-url is plain http, which shows the token to everyone on the way; use https, or set %s=true", config.EnvName("allow-http"))
+		}
+		client, err := pmm.NewClient(pmm.ClientConfig{
+			URL: at.URL, Token: token, Basic: cfg.PMMBasicAuth.Reveal(), CAFile: cfg.PMMCA, InsecureSkipVerify: cfg.PMMInsecureSkipVerify,
+		})
+		if err != nil {
+			return nil, usageError{err}
+		}
+		clients[at.Source] = client
 	}
-	return names
+	return clients, nil
 }
 
-// pmmClient is the way to PMM that the flags describe.
-func (p *program) pmmClient(c *cli.Context) (*pmm.Client, error) {
-	if c.String("pmm-url") == "" {
-		return nil, usagef("--pmm-url is needed: the address of PMM, https://HOST")
-	}
-	cfg := pmm.ClientConfig{URL: c.String("pmm-url"), CAFile: c.String("pmm-ca"), InsecureSkipVerify: c.Bool("pmm-insecure-skip-verify")}
-	for name, to := range map[string]*string{"pmm-token": &cfg.Token, "pmm-basic-auth": &cfg.Basic} {
-		secret, warnings, err := config.FindSecret(name, c.String(name+"-file"), p.environ)
-		p.warn(warnings)
-		if err != nil {
-			return nil, err
-		}
-		*to = secret.Reveal()
-	}
-	if cfg.Token == "" && cfg.Basic == "" {
-		return nil, usagef("--pmm-token-file is needed: a file with the token of a service account of PMM, role Editor; Viewer to read only (PMM 2: an API key, role Admin)")
-	}
-	client, err := pmm.NewClient(cfg)
+// pmmClient is the way to the one PMM that setup is about: the only one, or that
+// which the webhook's URL names.
+func pmmClient(cfg *config.Config, webhooks string) (*pmm.Client, error) {
+	clients, err := pmmClients(cfg)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
-	return client, p.refuseCleartext(c, "pmm-url")
+	switch len(clients) {
+	case 0:
+		return nil, usagef("--pmm-url is needed: the address of PMM, https://HOST")
+	case 1:
+		return clients[cfg.PMMURL[0].Source], nil
+	}
+	if client := clients[sourceOf(webhooks)]; client != nil {
+		return client, nil
+	}
+	return nil, usagef("--pmm-url names %d PMM servers; give the one to change", len(clients))
 }
 
 // refuseCleartext refuses the URL in a flag when the secret that goes there can be
@@ -93,6 +88,8 @@ var intakeSettings = []string{
 	"ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file", "ingest-hmac-timestamp-header", "allow-unauthenticated", "allow-http",
 }
 
+var setupSettings = slices.Concat(pmmSettings, intakeSettings)
+
 func (p *program) setupCommand() *cli.Command {
 	return &cli.Command{
 		Name: "setup", Usage: "make the other side ready",
@@ -101,16 +98,15 @@ func (p *program) setupCommand() *cli.Command {
 			Description: "Reads what is there, shows what would change, asks, and changes it. Running it twice\n" +
 				"changes nothing. It never touches what it did not make, and takes no notification\n" +
 				"away from anybody. The ingest secrets are named as for serve: PMM will send them.",
-			Flags: pmmFlags(append(settingFlags(intakeSettings...),
+			Flags: append(settingFlags(setupSettings...),
 				&cli.StringFlag{Name: "webhook-url", EnvVars: []string{config.EnvName("webhook-url")}, Usage: "where PMM finds this service, http://HOST:4667/v1/webhook, as seen from PMM"},
-				&cli.StringFlag{Name: "contact-point", Value: pmm.DefaultName, EnvVars: []string{config.EnvName("contact-point")}, Usage: "name of the contact point"},
 				&cli.GenericFlag{Name: "match", Value: &texts{}, Usage: "send only alerts with this label: name=value, or != =~ !~; repeat for more that must hold too; all: every alert (default: as the route is, every alert for a new one)"},
 				&cli.BoolFlag{Name: "rotate-credentials", Usage: "write the credentials again; PMM never shows them, so a changed one is not noticed"},
 				&cli.BoolFlag{Name: "remove", Usage: "take back what was made here"},
 				&cli.BoolFlag{Name: "dry-run", Usage: "only show what would change"},
 				&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
 				outputFlag(),
-			)...),
+			),
 			Action: func(c *cli.Context) error {
 				if err := noArgs(c); err != nil {
 					return err
@@ -122,22 +118,25 @@ func (p *program) setupCommand() *cli.Command {
 }
 
 func (p *program) setupPMM(c *cli.Context) error {
-	name := strings.TrimSpace(c.String("contact-point"))
+	cfg, err := p.load(c, false, setupSettings...)
+	if err != nil {
+		return err
+	}
+	name := strings.TrimSpace(cfg.ContactPoint)
 	if name == "" {
 		return usagef("--contact-point has no value")
 	}
 	var want pmm.Want
-	var err error
 	if c.Bool("remove") {
 		for _, f := range []string{"match", "rotate-credentials"} {
 			if c.IsSet(f) {
 				return usagef("--%s makes no sense with --remove", f)
 			}
 		}
-	} else if want, err = p.wanted(c, name); err != nil {
+	} else if want, err = p.wanted(c, cfg, name); err != nil {
 		return err
 	}
-	client, err := p.pmmClient(c)
+	client, err := pmmClient(cfg, want.URL)
 	if err != nil {
 		return err
 	}
@@ -190,7 +189,7 @@ func (p *program) setupPMM(c *cli.Context) error {
 }
 
 // wanted is what the flags ask for.
-func (p *program) wanted(c *cli.Context, name string) (pmm.Want, error) {
+func (p *program) wanted(c *cli.Context, cfg *config.Config, name string) (pmm.Want, error) {
 	want := pmm.Want{Name: name, URL: c.String("webhook-url"), Rotate: c.Bool("rotate-credentials")}
 	if want.URL == "" {
 		return want, usagef("--webhook-url is needed: where PMM finds this service, http://HOST:4667/v1/webhook")
@@ -208,10 +207,6 @@ func (p *program) wanted(c *cli.Context, name string) (pmm.Want, error) {
 			return want, usageError{fmt.Errorf("--match: %w", err)}
 		}
 		want.Matchers = append(want.Matchers, m)
-	}
-	cfg, err := p.load(c, false, intakeSettings...)
-	if err != nil {
-		return want, err
 	}
 	want.Token = tokenOf(cfg.IngestToken.Reveal(), sourceOf(want.URL))
 	if want.Token == "" && cfg.IngestToken.IsSet() {

@@ -192,6 +192,7 @@ func heardRows(s admin.Status, now time.Time) (rows [][]string) {
 			last += ", SILENT since " + text.Stamp(*pmm.SilentSince)
 		}
 		rows = append(rows, []string{heading, last})
+		rows = append(rows, compared(pmm)...)
 	}
 	return rows
 }
@@ -205,6 +206,24 @@ func room(s admin.Status) string {
 		store += fmt.Sprintf(", %s free on disk", text.Size(s.Store.FreeBytes))
 	}
 	return store
+}
+
+// compared says what comparing with a PMM found.
+func compared(pmm admin.PMM) (rows [][]string) {
+	r := pmm.Reconcile
+	if r == nil {
+		return nil
+	}
+	for _, a := range r.Alarms {
+		rows = append(rows, []string{"", a.Text + hint(true, a.Way)})
+	}
+	switch {
+	case r.Skipped != "":
+		rows = append(rows, []string{"", "not compared: " + r.Skipped})
+	case pmm.Drift != nil && *pmm.Drift > 0:
+		rows = append(rows, []string{"", text.Plural(*pmm.Drift, "difference", "differences") + " from what is open here" + hint(true, "pmm-callgoose reconcile --dry-run")})
+	}
+	return rows
 }
 
 func hint(show bool, what string) string {

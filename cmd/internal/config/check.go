@@ -133,7 +133,13 @@ func (l *loader) check() {
 	if c.Concurrency < 1 || c.Concurrency > 1024 {
 		l.wrong("concurrency", "%d is not between 1 and 1024", c.Concurrency)
 	}
+	for _, name := range []string{"fallback-after", "fallback-match"} {
+		if l.setting(name).From != fromDefault && !l.given("fallback-webhook-file") && !l.given("fallback-command") {
+			l.wrong(name, "needs fallback-webhook-file or fallback-command: the other way")
+		}
+	}
 	l.checkURLs()
+	l.checkPMM()
 	l.checkProxies()
 	l.strength("listen", c.Listen, "ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file")
 	l.strength("admin-listen", c.AdminListen, "admin-token-file")
@@ -156,7 +162,7 @@ func (l *loader) check() {
 func (l *loader) checkFiles() {
 	c, pem := l.c, map[string][]byte{}
 	for _, file := range []struct{ name, path string }{
-		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA},
+		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA}, {"pmm-ca", c.PMMCA},
 	} {
 		if file.path == "" {
 			continue

@@ -23,12 +23,31 @@ type Config struct {
 	MaxBody                   int64
 	MaxConnections            int
 
-	CallgooseURL   string // without token= and from=, which moved to the fields below
-	CallgooseToken *Secret
-	CallgooseAuth  string // bearer, query
-	CallgooseFrom  string
-	CallgooseCA    string
-	AllowHTTP      bool
+	CallgooseURL     string // without token= and from=, which moved to the fields below
+	CallgooseToken   *Secret
+	CallgooseAuth    string // bearer, query
+	CallgooseFrom    string
+	CallgooseCA      string
+	CallgooseFilters string
+	AllowHTTP        bool
+
+	PMMURL                PMMs
+	PMMToken              *Secret // one, or lines SOURCE TOKEN
+	PMMBasicAuth          *Secret // user:password
+	PMMCA                 string
+	PMMInsecureSkipVerify bool
+	ContactPoint          string
+	Reconcile             string // off, report, open, close, both; nothing without PMMURL
+	ReconcileEvery        time.Duration
+	ReconcileCloseAfter   time.Duration
+	ReconcileLimit        float64 // share of the open episodes, 0 to 1
+
+	HollowRecovery string            // mark, hold, send
+	HoldHollow     time.Duration     // with hold
+	HollowMatch    map[string]string // labels
+	HoldRecovery   time.Duration     // 0 = not
+	ShortLength    int               // characters
+	UrgencyHigh    []string          // severities
 
 	IncidentBy  string        // alert, alertname
 	ResendAfter time.Duration // 0 = never
@@ -56,7 +75,13 @@ type Config struct {
 	AlarmWebhookFile *Secret // the same, read from a file
 	AlarmAfter       time.Duration
 	ExpectEvery      Expect
-	LogFormat        string // text, json
+	PingURL          *Secret
+	PingEvery        time.Duration
+	FallbackWebhook  *Secret
+	FallbackCommand  string
+	FallbackAfter    time.Duration
+	FallbackMatch    map[string]string // labels
+	LogFormat        string            // text, json
 	LogLevel         slog.Level
 
 	settings map[string]*Setting // by option name; values fit to be printed
@@ -86,7 +111,7 @@ func (c *Config) Effective() []Setting {
 
 // Secrets lists every secret, for a reload of all of them.
 func (c *Config) Secrets() []*Secret {
-	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.AdminToken, c.NATSURLFile, c.NATSCreds, c.AlarmWebhookFile}
+	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.PMMToken, c.PMMBasicAuth, c.AdminToken, c.NATSURLFile, c.NATSCreds, c.AlarmWebhookFile, c.PingURL, c.FallbackWebhook}
 	return slices.DeleteFunc(all, func(s *Secret) bool { return !s.IsSet() })
 }
 

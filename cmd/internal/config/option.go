@@ -29,7 +29,10 @@ const (
 	KindAddress  Kind = "host:port"
 	KindURL      Kind = "url"
 	KindPath     Kind = "path"
+	KindLabels   Kind = "label=value"
 	KindSecret   Kind = "file" // names the file that holds a secret
+	KindPMMs     Kind = "[source=]url"
+	KindPercent  Kind = "percent"
 )
 
 // Option is one row of the table.
@@ -43,6 +46,8 @@ type Option struct {
 	Off     string   // the word that stands for zero, if zero is allowed
 	Env     string
 	Secret  bool
+	// Many may be given several times on the command line: a list, separated by commas.
+	Many bool
 
 	field func(*Config) any // the pointer that the value goes to
 }
@@ -149,6 +154,10 @@ var table = group("Intake from PMM",
 		Usage: "trust these authorities (PEM) besides the system's",
 	},
 	Option{
+		Name: "callgoose-filters", Kind: KindPath, field: func(c *Config) any { return &c.CallgooseFilters },
+		Usage: "file with the filters of Callgoose, as filters show prints them: answers that they cannot give are warned of",
+	},
+	Option{
 		Name: "allow-http", Kind: KindBool, Default: "false", field: func(c *Config) any { return &c.AllowHTTP },
 		Usage: "allow plain http:// URLs beyond loopback; what is sent, secrets included, can then be read on the way",
 	},
@@ -192,6 +201,72 @@ var table = group("Intake from PMM",
 	Option{
 		Name: "timeout", Kind: KindDuration, Default: "15s", field: func(c *Config) any { return &c.Timeout },
 		Usage: "longest time for one request to Callgoose",
+	},
+).group("What PMM says",
+	Option{
+		Name: "pmm-url", Kind: KindPMMs, Many: true, field: func(c *Config) any { return &c.PMMURL },
+		Usage: "address of PMM, to ask what fires there; several: SOURCE=URL, as in the URL of its webhook, separated by commas or repeated",
+	},
+	Option{
+		Name: "pmm-token-file", Kind: KindSecret, field: func(c *Config) any { return &c.PMMToken },
+		Usage: "file with a service account token of PMM, role Viewer; Editor for setup pmm (PMM 2: an API key, role Admin). Lines SOURCE TOKEN: one for each PMM",
+	},
+	Option{
+		Name: "pmm-basic-auth-file", Kind: KindSecret, field: func(c *Config) any { return &c.PMMBasicAuth },
+		Usage: "file with the user:password of a user of PMM, instead of a token",
+	},
+	Option{
+		Name: "pmm-ca", Kind: KindPath, field: func(c *Config) any { return &c.PMMCA },
+		Usage: "trust these authorities (PEM) besides the system's; the certificate of PMM itself is accepted under any name",
+	},
+	Option{
+		Name: "pmm-insecure-skip-verify", Kind: KindBool, Default: "false", field: func(c *Config) any { return &c.PMMInsecureSkipVerify },
+		Usage: "accept any certificate of PMM; whoever stands in between can then read the token",
+	},
+	Option{
+		Name: "contact-point", Kind: KindText, Default: "Callgoose SQIBS", field: func(c *Config) any { return &c.ContactPoint },
+		Usage: "name of the contact point in PMM that leads here",
+	},
+	Option{
+		Name: "reconcile", Kind: KindEnum, Values: []string{"off", "report", "open", "close", "both"}, Default: "report", field: func(c *Config) any { return &c.Reconcile },
+		Usage: "without --pmm-url: off; with it: report what differs between PMM and here, open what is missing, close what is over, or both",
+	},
+	Option{
+		Name: "reconcile-every", Kind: KindDuration, Default: "1m", field: func(c *Config) any { return &c.ReconcileEvery },
+		Usage: "how often PMM is asked",
+	},
+	Option{
+		Name: "reconcile-close-after", Kind: KindDuration, Default: "15m", field: func(c *Config) any { return &c.ReconcileCloseAfter },
+		Usage: "how long an alert must be gone in PMM before its incident is closed",
+	},
+	Option{
+		Name: "reconcile-limit", Kind: KindPercent, Default: "20%", field: func(c *Config) any { return &c.ReconcileLimit },
+		Usage: "largest share of a PMM's open incidents that is closed at once without a person; 3 always are",
+	},
+	Option{
+		Name: "hollow-recovery", Kind: KindEnum, Values: []string{"mark", "hold", "send"}, Default: "mark", field: func(c *Config) any { return &c.HollowRecovery },
+		Usage: "a recovery because the data is gone: say so in words, hold it back, or send it like any other",
+	},
+	Option{
+		Name: "hold-hollow", Kind: KindDuration, Default: "2h", field: func(c *Config) any { return &c.HoldHollow },
+		Usage: "how long --hollow-recovery hold holds it, for alerts of PMM's own templates and of --hollow-match",
+	},
+	Option{
+		Name: "hollow-match", Kind: KindLabels, Many: true, field: func(c *Config) any { return &c.HollowMatch },
+		Usage: "hold the hollow recoveries of alerts with these labels too",
+	},
+	Option{
+		Name: "hold-recovery", Kind: KindDuration, Default: "off", Off: "off", field: func(c *Config) any { return &c.HoldRecovery },
+		Usage: "hold every recovery for this long; an alert that fires again meanwhile keeps its incident",
+	},
+).group("Text",
+	Option{
+		Name: "short-length", Kind: KindInt, Default: "100", field: func(c *Config) any { return &c.ShortLength },
+		Usage: "largest number of characters of the key short, 20 to 255",
+	},
+	Option{
+		Name: "urgency-high", Kind: KindText, Default: "emergency,alert,critical,error", field: func(c *Config) any { return &c.UrgencyHigh },
+		Usage: "severities whose urgency is high; that of others is low",
 	},
 ).group("Storage",
 	Option{
@@ -250,6 +325,30 @@ var table = group("Intake from PMM",
 	Option{
 		Name: "expect-every", Kind: KindExpect, Default: "off", Off: "off", field: func(c *Config) any { return &c.ExpectEvery },
 		Usage: "open an incident when a PMM has sent nothing for this long: 30m for each one that ever sent, or pmm=30m,dr=2h; needs a heartbeat rule in PMM",
+	},
+	Option{
+		Name: "ping-url-file", Kind: KindSecret, field: func(c *Config) any { return &c.PingURL },
+		Usage: "file with the URL of a heartbeat service, called only while webhooks would be accepted, Callgoose is not away for longer than --alarm-after, and every expected PMM was heard",
+	},
+	Option{
+		Name: "ping-every", Kind: KindDuration, Default: "1m", field: func(c *Config) any { return &c.PingEvery },
+		Usage: "how often it is called",
+	},
+	Option{
+		Name: "fallback-webhook-file", Kind: KindSecret, field: func(c *Config) any { return &c.FallbackWebhook },
+		Usage: "file with a URL that is told of alerts which wait because Callgoose is away, as JSON with the key text",
+	},
+	Option{
+		Name: "fallback-command", Kind: KindText, field: func(c *Config) any { return &c.FallbackCommand },
+		Usage: "command run on the same occasion, with the same JSON on its input; keep secrets out of it",
+	},
+	Option{
+		Name: "fallback-after", Kind: KindDuration, Default: "10m", field: func(c *Config) any { return &c.FallbackAfter },
+		Usage: "how long Callgoose must be down or held before that",
+	},
+	Option{
+		Name: "fallback-match", Kind: KindLabels, Default: "severity=critical", field: func(c *Config) any { return &c.FallbackMatch },
+		Usage: "labels of the alerts that are told, all of them, separated by commas",
 	},
 	Option{
 		Name: "log-format", Kind: KindEnum, Values: []string{"text", "json"}, Default: "text", field: func(c *Config) any { return &c.LogFormat },

@@ -88,13 +88,13 @@ func (r *Redactor) replacer() *replacer {
 		m.values = append(m.values, v)
 		for _, value := range append(slices.Clone(s.former()), *v) {
 			all = append(all, value)
-			if s.name == "ingest-token" {
+			if s.name == "ingest-token" || s.name == "pmm-token" {
 				all = append(all, tokens(value)...)
 			}
 			if s.name == "nats-creds" {
 				all = append(all, keys(value)...)
 			}
-			if strings.HasSuffix(s.name, "-file") { // a URL
+			if strings.HasSuffix(s.name, "-file") || slices.Contains(secretURLs, s.name) { // a URL
 				all = append(all, URL(value).parts()...)
 			}
 			if user, password, ok := strings.Cut(value, ":"); ok && user != "" {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -47,30 +46,6 @@ func readSecret(o Option, file string) (*Secret, error) {
 	s := &Secret{name: o.Setting(), file: file, check: o.checkSecret}
 	_, err := s.Reload()
 	return s, err
-}
-
-// FindSecret reads a secret that is no setting of serve, from the file that its
-// flag or variable names, else from $CREDENTIALS_DIRECTORY/name, else from the
-// variable of its own name. The result is never nil; without a secret it is one
-// that is not set. An error is always Problems.
-func FindSecret(name, file string, environ []string) (*Secret, []Warning, error) {
-	l := &loader{env: make(map[string]string), c: &Config{settings: make(map[string]*Setting)}}
-	for _, kv := range environ {
-		k, v, _ := strings.Cut(kv, "=")
-		l.env[k] = v
-	}
-	var s *Secret
-	o := Option{Name: name + "-file", Kind: KindSecret, Secret: true, Env: EnvName(name + "-file"), field: func(*Config) any { return &s }}
-	if file != "" {
-		l.in.Flags = map[string]string{o.Name: file}
-	}
-	l.c.settings[o.Name] = &Setting{Name: name, From: fromDefault}
-	s = &Secret{}
-	l.secret(o)
-	if len(l.problems) > 0 {
-		return s, l.warnings, l.problems
-	}
-	return s, l.warnings, nil
 }
 
 // Reveal returns the secret itself, to be used and not to be printed.

@@ -325,38 +325,3 @@ func TestSizesAndRates(t *testing.T) {
 		}
 	}
 }
-
-func TestFindSecret(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	file := write("file", "from-file\n")
-	write("pmm-token", "from-credential")
-	env := []string{"PMM_CALLGOOSE_PMM_TOKEN=from-variable"}
-	for want, c := range map[string]struct {
-		file string
-		env  []string
-	}{
-		"from-file":       {file, append(env, "CREDENTIALS_DIRECTORY="+dir)},
-		"from-credential": {"", append(env, "CREDENTIALS_DIRECTORY="+dir)},
-		"from-variable":   {"", env},
-		"":                {"", nil},
-	} {
-		s, _, err := FindSecret("pmm-token", c.file, c.env)
-		if err != nil || s.Reveal() != want {
-			t.Errorf("found %q (%v), want %q", s.Reveal(), err, want)
-		}
-	}
-	_, _, err := FindSecret("pmm-token", "glsa_in-the-wr0ng-place", nil)
-	if err == nil || !strings.HasPrefix(err.Error(), "--pmm-token-file: ") || strings.Contains(err.Error(), "glsa_") {
-		t.Errorf("the error is %v", err)
-	}
-	if _, _, err := FindSecret("pmm-basic-auth", file, nil); err == nil || !strings.Contains(err.Error(), "user:password") {
-		t.Errorf("the error is %v", err)
-	}
-}

@@ -18,6 +18,9 @@ const (
 // placeholders stand in our own manifests and pages where a secret belongs.
 var placeholders = []string{"A-LONG-RANDOM-WORD", "YOUR-API-TOKEN"}
 
+// secretURLs are the settings whose secret is a URL that stands in no other one.
+var secretURLs = []string{"ping-url", "fallback-webhook"}
+
 // checkSecret refuses what was not meant so, and what could not be sent in a
 // header. The HMAC secret is not sent, but it too was typed into a form.
 func (o Option) checkSecret(v string) error {
@@ -31,7 +34,7 @@ func (o Option) checkSecret(v string) error {
 		return err
 	}
 	switch {
-	case o.Name == "ingest-token-file" && strings.ContainsAny(v, " \n"):
+	case (o.Name == "ingest-token-file" || o.Name == "pmm-token-file") && strings.ContainsAny(v, " \n"):
 		return checkTokens(v)
 	case strings.ContainsFunc(v, unicode.IsControl):
 		return errors.New("the secret holds a control character, perhaps a second line")
@@ -41,6 +44,8 @@ func (o Option) checkSecret(v string) error {
 			return errors.New("the secret is not user:password")
 		}
 		return checkWord(password)
+	case slices.Contains(secretURLs, o.Setting()):
+		return URL(v).check("https", "http")
 	case o.plainTwin() != "":
 		return URL(v).checkFor(o.plainTwin())
 	}

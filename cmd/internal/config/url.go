@@ -21,7 +21,13 @@ func (l *loader) checkURLs() {
 	for _, u := range []struct {
 		name string
 		url  string
-	}{{"callgoose-url", c.CallgooseURL}, {"alarm-webhook", c.AlarmWebhook.Reveal()}, {"alarm-webhook-file", c.AlarmWebhookFile.Reveal()}} {
+	}{
+		{"callgoose-url", c.CallgooseURL},
+		{"alarm-webhook", c.AlarmWebhook.Reveal()},
+		{"alarm-webhook-file", c.AlarmWebhookFile.Reveal()},
+		{"ping-url-file", c.PingURL.Reveal()},
+		{"fallback-webhook-file", c.FallbackWebhook.Reveal()},
+	} {
 		if Cleartext(u.url) && !c.AllowHTTP {
 			l.wrong(u.name, "is plain http, which shows its secrets to everyone on the way; use https, or set allow-http")
 		}

@@ -40,8 +40,18 @@ func (o Option) set(c *Config, text string) (err error) {
 		if *p, err = strconv.Atoi(text); err != nil {
 			err = fmt.Errorf("%s is not a whole number", quote(text))
 		}
+	case *PMMs:
+		*p, err = ParsePMMs(text)
+	case *map[string]string:
+		*p, err = ParseLabels(text)
+	case *[]string:
+		*p = strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
 	case *float64:
 		*p = 0
+		if o.Kind == KindPercent {
+			*p, err = parsePercent(text)
+			break
+		}
 		if !off {
 			*p, err = parseRate(text)
 		}
@@ -159,6 +169,19 @@ func ParseExpect(text string) (e Expect, err error) {
 	return e, nil
 }
 
+// ParseLabels reads a list such as severity=critical,env=prod.
+func ParseLabels(text string) (map[string]string, error) {
+	labels := map[string]string{}
+	for part := range strings.SplitSeq(text, ",") {
+		name, value, ok := strings.Cut(strings.TrimSpace(part), "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%s is not of the form label=value", quote(part))
+		}
+		labels[name] = value
+	}
+	return labels, nil
+}
+
 // ParseSize reads a number of bytes: 2GiB, 256MiB, 1.5KiB, 4096.
 func ParseSize(text string) (int64, error) {
 	number := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
@@ -189,6 +212,14 @@ func parseRate(text string) (float64, error) {
 		return 0, fmt.Errorf("%s is not a number of events a second, nor unlimited", quote(text))
 	}
 	return n, nil
+}
+
+func parsePercent(text string) (float64, error) {
+	n, err := strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)
+	if err != nil || !strings.HasSuffix(text, "%") {
+		return 0, fmt.Errorf("%s is not a share such as 20%%", quote(text))
+	}
+	return n / 100, nil
 }
 
 func parseBool(text string) (bool, error) {

@@ -77,6 +77,7 @@ func Run(ctx context.Context, cfg Config) Report {
 	e.waiting()
 	e.consistent(ctx)
 	e.heard()
+	e.roads()
 	e.pmm(ctx)
 	return e.Report
 }

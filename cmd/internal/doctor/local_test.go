@@ -173,12 +173,14 @@ func TestWhatTheServiceSays(t *testing.T) {
 		{
 			"webhooks refused since the last one accepted",
 			side("up", nil, "", admin.Status{Refused: admin.Refusals{LastHour: 14, LastAt: ago(time.Second), LastCode: 401, LastReason: "the Bearer token is not ours", LastRemote: "172.17.0.2"}, Sources: []admin.PMM{{Name: "pmm", LastHeardAt: ago(time.Minute)}}}),
-			"webhooks", Fail, []string{"14 refused", "172.17.0.2", "401", "not ours", "contact point"},
+			"webhooks", Fail,
+			[]string{"14 refused", "172.17.0.2", "401", "not ours", "contact point"},
 		},
 		{
 			"webhooks refused and accepted since",
 			side("up", nil, "", admin.Status{Refused: admin.Refusals{LastHour: 1, LastAt: ago(time.Minute), LastCode: 400}, Sources: []admin.PMM{{Name: "pmm", LastHeardAt: ago(time.Second)}}}),
-			"webhooks", Warn, []string{"1 refused"},
+			"webhooks", Warn,
+			[]string{"1 refused"},
 		},
 		{"long quiet", side("up", nil, "", admin.Status{Sources: []admin.PMM{{Name: "dr", LastHeardAt: ago(72 * time.Hour)}}}), "heard from pmm", Warn, []string{"dr", "3 d ago", "--expect-every"}},
 		{"truncated", side("up", nil, "", admin.Status{Truncated: 2}), "outcomes", Warn, []string{"Max alerts"}},

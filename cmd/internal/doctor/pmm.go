@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -15,8 +16,8 @@ import (
 
 // PMM says how PMM's own side is looked at.
 type PMM struct {
-	Client *pmm.Client // nil = it is not looked at
-	Name   string      // of the contact point; "" = pmm.DefaultName
+	Clients map[string]*pmm.Client // by source; empty = it is not looked at
+	Name    string                 // of the contact point; "" = pmm.DefaultName
 	// Asks are the credentials that the intake asks for: bearer, basic, hmac.
 	// Bearer and basic are alternatives.
 	Asks []string
@@ -27,16 +28,22 @@ const again = "pmm-callgoose setup pmm corrects it, if it made it (--dry-run sho
 
 // pmm looks at PMM's contact points and routes that lead here.
 func (e *examination) pmm(ctx context.Context) {
-	if e.PMM.Client == nil {
+	e.reconciled()
+	if len(e.PMM.Clients) == 0 {
 		e.skip("pmm", "PMM's contact point is looked at with --pmm-url and --pmm-token-file")
-		return
 	}
-	look, err := e.PMM.Client.Inspect(ctx, e.PMM.Name)
+	for _, source := range slices.Sorted(maps.Keys(e.PMM.Clients)) {
+		e.pmmOf(ctx, e.PMM.Clients[source])
+	}
+}
+
+func (e *examination) pmmOf(ctx context.Context, client *pmm.Client) {
+	look, err := client.Inspect(ctx, e.PMM.Name)
 	if err != nil {
 		e.fail("pmm", fix("See --pmm-url and the token: a service account of role Viewer or higher (PMM 2: Admin)."), "%s", text.Short(200, err.Error()))
 		return
 	}
-	e.ok("pmm", "%s at %s", text.Short(200, look.Version.String()), e.PMM.Client.Host())
+	e.ok("pmm", "%s at %s", text.Short(200, look.Version.String()), client.Host())
 	if len(look.Webhooks) == 0 {
 		e.fail("pmm contact point", fix("pmm-callgoose setup pmm makes one; or see the README, \"Point PMM at it\"."), "no contact point leads here")
 	}
@@ -47,6 +54,34 @@ func (e *examination) pmm(ctx context.Context) {
 	if look.Silenced {
 		e.warn("pmm policies", fix("pmm-callgoose setup pmm gives it back; or add a route without conditions to it, last."),
 			"the route to here takes all alerts, so the default contact point %s gets none any more", quoted(look.DefaultContactPoint))
+	}
+}
+
+// reconciled says what the service itself found when it compared with PMM.
+func (e *examination) reconciled() {
+	if e.Service == nil {
+		return
+	}
+	for _, s := range e.Service.Sources {
+		r := s.Reconcile
+		if r == nil {
+			continue
+		}
+		check := "reconcile " + s.Name
+		for _, a := range r.Alarms {
+			e.fail(check, fix(a.Way), "%s", text.Short(200, a.Text))
+		}
+		switch {
+		case r.LastPassAt == nil:
+			e.skip(check, "no pass was made yet")
+		case r.Failures > 0:
+			e.fail(check, fix("See --pmm-url and the token: a service account of role Viewer (PMM 2: Admin). Delivery is not affected."), "%s", text.Short(200, r.Skipped))
+		case len(r.Differences) > 0 && s.Drift != nil:
+			e.warn(check, fix("pmm-callgoose reconcile --dry-run says what they are."), "%s between PMM and the open incidents, such as %s: %s",
+				text.Plural(*s.Drift, "difference", "differences"), quoted(r.Differences[0].Title), text.Short(200, r.Differences[0].Why))
+		case len(r.Alarms) == 0:
+			e.ok(check, "PMM and the open incidents agree, %s", text.Ago(*r.LastPassAt, time.Now()))
+		}
 	}
 }
 

@@ -98,7 +98,7 @@ func TestPMMsContactPoint(t *testing.T) {
 			if tt.heard {
 				service.Sources = []admin.PMM{{Name: "pmm"}}
 			}
-			r := examine(t, Config{Settings: settings(t, nowhere(flags)), Service: &service, PMM: PMM{Client: client, Asks: tt.asks}})
+			r := examine(t, Config{Settings: settings(t, nowhere(flags)), Service: &service, PMM: PMM{Clients: map[string]*pmm.Client{"pmm": client}, Asks: tt.asks}})
 			demand(t, r, "pmm", OK, "3.8.0")
 			if tt.check == "" {
 				tt.check = "pmm contact point"
@@ -120,7 +120,7 @@ func TestPMMsContactPoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	demand(t, examine(t, Config{Settings: settings(t, nowhere(nil)), PMM: PMM{Client: client}}), "pmm", Fail, "401", "Viewer or higher")
+	demand(t, examine(t, Config{Settings: settings(t, nowhere(nil)), PMM: PMM{Clients: map[string]*pmm.Client{"pmm": client}}}), "pmm", Fail, "401", "Viewer or higher")
 }
 
 func TestWhatPMMSaysOfItsAttempts(t *testing.T) {
@@ -139,8 +139,32 @@ func TestWhatPMMSaysOfItsAttempts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := examine(t, Config{Settings: settings(t, nowhere(nil)), PMM: PMM{Client: client}})
+	r := examine(t, Config{Settings: settings(t, nowhere(nil)), PMM: PMM{Clients: map[string]*pmm.Client{"pmm": client}}})
 	demand(t, r, "pmm deliveries", Fail, "connection refused", "2026-11-27")
 	demand(t, r, "pmm contact point", Warn, "By the guide", "straight to Callgoose")
 	demand(t, r, "pmm policies", Warn, "Elsewhere")
+}
+
+// What the service found when it compared with PMM is told without asking PMM.
+func TestWhatTheServiceFoundInPMM(t *testing.T) {
+	at := time.Now()
+	of := func(r *admin.Reconcile, drift ...admin.Drift) Config {
+		s := &Service{Status: admin.Status{Sources: []admin.PMM{{Name: "dr", Reconcile: r, Drift: new(int64(len(drift)))}}}}
+		r.Differences = drift
+		return Config{Settings: settings(t, nowhere(nil)), Service: s}
+	}
+	for _, tt := range []struct {
+		name  string
+		cfg   Config
+		want  Severity
+		words []string
+	}{
+		{"agreed", of(&admin.Reconcile{LastPassAt: &at}), OK, []string{"agree"}},
+		{"no pass yet", of(&admin.Reconcile{}), Skip, []string{"no pass"}},
+		{"unreadable", of(&admin.Reconcile{LastPassAt: &at, Failures: 3, Skipped: "PMM cannot be read: 401"}), Fail, []string{"401", "Viewer"}},
+		{"differs", of(&admin.Reconcile{LastPassAt: &at}, admin.Drift{Title: "MySQL Down", Why: "its rule was deleted"}), Warn, []string{"1 difference", "MySQL Down", "its rule was deleted", "reconcile --dry-run"}},
+		{"an alarm", of(&admin.Reconcile{LastPassAt: &at, Alarms: []admin.ReconcileAlarm{{Code: "pmm_contact_point_failing", Text: "PMM's last attempt to reach us failed: 401", Way: "See the token."}}}), Fail, []string{"failed: 401", "See the token."}},
+	} {
+		t.Run(tt.name, func(t *testing.T) { demand(t, examine(t, tt.cfg), "reconcile dr", tt.want, tt.words...) })
+	}
 }

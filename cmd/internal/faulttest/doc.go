@@ -7,6 +7,7 @@
 // of its incident key, and no incident is left open.
 //
 //	kill_test.go     kill -9 at random moments, also while starting; the ledger deleted
+//	fallback_test.go kill -9 at every step of the other way out (go test -tags faultpoint)
 //	step_test.go     kill -9 at every named step (go test -tags faultpoint)
 //	input_test.go    bodies, connections and protocols as they should not be
 //	freeze_test.go   SIGSTOP and SIGCONT

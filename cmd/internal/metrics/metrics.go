@@ -30,8 +30,10 @@ type Metrics struct {
 	registry *prometheus.Registry
 
 	webhooks, attempts, settled, changes            *prometheus.CounterVec
-	lastWebhook                                     *prometheus.GaugeVec
-	truncated, storeFailures                        prometheus.Counter
+	passes, actions                                 *prometheus.CounterVec
+	lastWebhook, drift, contactFailing              *prometheus.GaugeVec
+	pings, fallbacks                                *prometheus.CounterVec
+	truncated, storeFailures, told, unforeseen      prometheus.Counter
 	webhookDuration, attemptDuration, deliveryDelay prometheus.Histogram
 	intakeCommit, ledgerCommit                      prometheus.Histogram
 
@@ -59,8 +61,11 @@ func New(cfg Config) *Metrics {
 	m.reloadAt.Store(time.Now().UnixMilli())
 	m.webhooks, m.attempts = m.counters(webhooks), m.counters(attempts)
 	m.settled, m.changes = m.counters(settled), m.counters(callgooseChanges)
-	m.lastWebhook = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: lastWebhook.Name, Help: lastWebhook.Help}, lastWebhook.Labels)
+	m.passes, m.actions = m.counters(reconcilePasses), m.counters(reconcileActions)
+	m.lastWebhook, m.drift, m.contactFailing = m.gauges(lastWebhook), m.gauges(reconcileDrift), m.gauges(contactFailing)
 	m.truncated, m.storeFailures = m.counters(truncated).WithLabelValues(), m.counters(storeFailures).WithLabelValues()
+	m.pings, m.fallbacks, m.told = m.counters(pings), m.counters(fallbacks), m.counters(told).WithLabelValues()
+	m.unforeseen = m.counters(drift).WithLabelValues()
 	m.webhookDuration, m.attemptDuration = m.histogram(webhookDuration, requestBuckets), m.histogram(attemptDuration, requestBuckets)
 	m.deliveryDelay = m.histogram(deliveryDelay, delayBuckets)
 	m.intakeCommit, m.ledgerCommit = m.histogram(intakeCommit, diskBuckets), m.histogram(ledgerCommit, diskBuckets)
@@ -71,11 +76,17 @@ func New(cfg Config) *Metrics {
 	for _, o := range []event.Outcome{event.Delivered, event.Discarded, event.Dead} {
 		m.settled.WithLabelValues(string(o))
 	}
+	for _, result := range []string{"sent", "failed", "withheld"} {
+		m.pings.WithLabelValues(result)
+	}
+	for _, result := range []string{"sent", "failed"} {
+		m.fallbacks.WithLabelValues(result)
+	}
 	for _, state := range states {
 		m.changes.WithLabelValues(state)
 	}
 	m.attempts.WithLabelValues("delivered", "ok")
-	m.registry.MustRegister(m.lastWebhook, scrape{m},
+	m.registry.MustRegister(scrape{m},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -84,6 +95,12 @@ func (m *Metrics) counters(row Metric) *prometheus.CounterVec {
 	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: row.Name, Help: row.Help}, row.Labels)
 	m.registry.MustRegister(c)
 	return c
+}
+
+func (m *Metrics) gauges(row Metric) *prometheus.GaugeVec {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: row.Name, Help: row.Help}, row.Labels)
+	m.registry.MustRegister(g)
+	return g
 }
 
 func (m *Metrics) histogram(row Metric, buckets []float64) prometheus.Histogram {
@@ -162,8 +179,34 @@ func (m *Metrics) IntakeCommit(d time.Duration, _ int) { m.intakeCommit.Observe(
 // LedgerCommit is told how long a commit of the ledger took.
 func (m *Metrics) LedgerCommit(d time.Duration) { m.ledgerCommit.Observe(d.Seconds()) }
 
+// ReconcilePass is told what a comparison with a PMM found: differences by kind, and
+// whether PMM fails to reach us.
+func (m *Metrics) ReconcilePass(source, result string, drift map[string]int, failing bool) {
+	m.passes.WithLabelValues(result).Inc()
+	m.drift.DeletePartialMatch(prometheus.Labels{"source": source})
+	for kind, n := range drift {
+		m.drift.WithLabelValues(source, kind).Set(float64(n))
+	}
+	m.contactFailing.WithLabelValues(source).Set(truth(failing))
+}
+
+// Reconciled counts an incident that was opened or closed by comparing.
+func (m *Metrics) Reconciled(action string) { m.actions.WithLabelValues(action).Inc() }
+
 // StoreFailed counts a failure of the store.
 func (m *Metrics) StoreFailed() { m.storeFailures.Inc() }
+
+// Pinged counts a turn of the heartbeat: sent, failed or withheld.
+func (m *Metrics) Pinged(result string) { m.pings.WithLabelValues(result).Inc() }
+
+// Drifted counts an answer of Callgoose that its filters cannot give.
+func (m *Metrics) Drifted() { m.unforeseen.Inc() }
+
+// Told counts a message by the other way out, sent or failed, and its alerts.
+func (m *Metrics) Told(result string, alerts int) {
+	m.fallbacks.WithLabelValues(result).Inc()
+	m.told.Add(float64(alerts))
+}
 
 // Reloaded is told whether all secrets could be read again.
 func (m *Metrics) Reloaded(ok bool) {
@@ -181,10 +224,10 @@ type scrape struct{ m *Metrics }
 
 var (
 	states  = []string{event.Up, event.Down, event.Held, event.Paused, event.StateUnknown}
-	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStillFiring, event.ReasonHeartbeat}
+	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStale, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
 		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, damaged,
-		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, reloadOK, reloadAt, build,
+		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, slo, reloadOK, reloadAt, build,
 	}
 )
 
@@ -241,6 +284,9 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 		event.Suppressed: s.Suppressed, event.Collapsed: s.Collapsed,
 	} {
 		put(events, float64(n), string(o))
+	}
+	if s.SLO != nil && s.SLO.Share != nil {
+		put(slo, *s.SLO.Share)
 	}
 	put(damaged, float64(s.Damaged))
 	state := s.Callgoose.State

@@ -30,11 +30,12 @@ const root = "../../../"
 // busy is a forwarder that has seen everything, at a fixed time when it is made
 // in a bubble.
 func busy() *Metrics {
+	share := 0.995
 	oldest := time.Now().Add(-90 * time.Second)
 	m := New(Config{Version: "1.2.3", Status: func() (admin.Status, bool) {
 		s := admin.Status{
 			Queued: 7, InFlight: 2, Delivered: 100, Discarded: 3, Dead: 4, Suppressed: 50, Collapsed: 6,
-			Notifications: 80, Alerts: 170, Damaged: 1, OldestQueuedAt: &oldest,
+			Notifications: 80, Alerts: 170, Damaged: 1, OldestQueuedAt: &oldest, SLO: &admin.SLO{Share: &share},
 			AlertsByStatus:   map[string]int64{"firing": 99, "resolved": 70, "unusable": 1},
 			SuppressedReason: map[string]int64{"repeat": 40, "late": 1, "already_resolved": 8, "still_firing": 1},
 		}
@@ -63,6 +64,8 @@ func busy() *Metrics {
 	m.IntakeCommit(4*time.Millisecond, 3)
 	m.LedgerCommit(2 * time.Millisecond)
 	m.StoreFailed()
+	m.ReconcilePass("pmm", "ok", map[string]int{"hollow": 2}, true)
+	m.Reconciled("closed")
 	m.Reloaded(false)
 	return m
 }

@@ -56,9 +56,15 @@ var (
 	attempts         = counter("delivery_attempts_total", "Requests to Callgoose, by result (delivered, discarded, dead, retry, held, interrupted) and cause (ok, dns, connect, tls, proxy, timeout, reset, interrupted, http_CODE).", "result", "cause")
 	attemptDuration  = histogram("delivery_attempt_duration_seconds", "Time of one request to Callgoose, whatever came of it.")
 	deliveryDelay    = histogram("delivery_delay_seconds", "From the receipt of an alert, or from being queued again, until its event was delivered.")
+	slo              = gauge("firing_taken_in_time_ratio", "Share of the firing events of the last 30 days that Callgoose took within 60 s of their receipt; missing when there were none (ledger).")
 	lastSuccess      = gauge("last_success_timestamp_seconds", "When Callgoose last took an event (200, 201, 202 and the like); missing until it did.")
 	callgooseState   = gauge("callgoose_state", "1 for the state in which Callgoose's side is: up, down, held, paused or unknown; 0 for the others.", "state")
 	callgooseChanges = counter("callgoose_state_changes_total", "Changes of that state, by the state entered.", "state")
+
+	drift     = counter("filter_drift_total", "Answers of Callgoose that the filters of --callgoose-filters cannot give.")
+	pings     = counter("pings_total", "Calls of the heartbeat service, by result: sent, failed, or withheld because something is wrong.", "result")
+	fallbacks = counter("fallback_messages_total", "Messages by the other way out, by result: sent or failed.", "result")
+	told      = counter("fallback_alerts_total", "Alerts that people were told of by the other way out.")
 
 	intakeCommit  = histogram("intake_commit_duration_seconds", "Time until a group of notifications was on disk, fsync included.")
 	ledgerCommit  = histogram("ledger_commit_duration_seconds", "Time of one commit of the ledger, fsync included.")
@@ -67,6 +73,11 @@ var (
 	diskFree      = gauge("disk_free_bytes", "Bytes free on the file system of the data directory; missing with --nats-url.")
 	accepting     = gauge("store_accepting", "1 when a webhook would be answered with 202, 0 when with 503.")
 	storeFailures = counter("store_failures_total", "How often the store failed, or could not be opened again after that.")
+
+	reconcilePasses  = counter("reconcile_passes_total", "Comparisons of what a PMM says is firing with what is open, by result: ok, skipped (webhooks came in or were refused), or failed (PMM could not be read).", "result")
+	reconcileActions = counter("reconcile_actions_total", "Incidents opened or closed because PMM says so and no webhook did.", "action")
+	reconcileDrift   = gauge("reconcile_drift", "Differences that the last comparison found, by PMM server and kind (deploy/docs/reconcile.md).", "source", "kind")
+	contactFailing   = gauge("pmm_contact_point_failing", "1 when PMM's own last attempt to reach this service failed, by PMM server.", "source")
 
 	reloadOK = gauge("secrets_last_reload_successful", "1 when the last SIGHUP could read every secret, and before the first.")
 	reloadAt = gauge("secrets_last_reload_success_timestamp_seconds", "When all secrets were last read with success.")

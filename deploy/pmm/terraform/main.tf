@@ -57,7 +57,7 @@ resource "grafana_notification_policy" "all" {
     group_by        = ["grafana_folder", "alertname"]
     group_wait      = "10s"
     group_interval  = "1m" # PMM does not retry a failed webhook before it
-    repeat_interval = "4h"
+    repeat_interval = "15m"
   }
 
   policy { # a route that takes all silences the default policy: this gives it back

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // SecondTrigger says what a trigger does while an incident of its value is open.
@@ -178,12 +180,12 @@ func (f *Fake) Reset() {
 func (f *Fake) SetTokens(tokens ...string) { f.mu.Lock(); f.tokens = tokens; f.mu.Unlock() }
 
 // SetFilters replaces the filters. It panics when one breaks the limits of Callgoose.
-func (f *Fake) SetFilters(filters []Filter) {
-	if err := validate(filters); err != nil {
+func (f *Fake) SetFilters(list []Filter) {
+	if err := filters.Validate(list); err != nil {
 		panic("callgoosetest: " + err.Error())
 	}
 	f.mu.Lock()
-	f.filters = filters
+	f.filters = list
 	f.mu.Unlock()
 }
 
@@ -254,7 +256,7 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body, err := io.ReadAll(r.Body)
 	r.Body = io.NopCloser(bytes.NewReader(body)) // for hooks
-	doc := decode(body)
+	doc := filters.Decode(body)
 	rec, hist := f.receive(r, body, doc, err == nil)
 	defer func() {
 		if f.cfg.Observe != nil {
@@ -317,7 +319,7 @@ func (f *Fake) receive(r *http.Request, body []byte, doc any, complete bool) (*R
 	rec := &Request{
 		Time: time.Now(), Method: r.Method, Path: r.URL.Path, From: q.Get("from"),
 		ContentType: r.Header.Get("Content-Type"), How: Cut,
-		IncidentKey: Path(`"incident_key"`).value(doc), EventID: Path(`"event_id"`).value(doc), Status: Path(`"status"`).value(doc),
+		IncidentKey: Path(`"incident_key"`).Value(doc), EventID: Path(`"event_id"`).Value(doc), Status: Path(`"status"`).Value(doc),
 	}
 	switch header, query := r.Header.Get("Authorization") != "", q.Has("token"); {
 	case header && query:
@@ -417,8 +419,8 @@ func textual(r *http.Request) bool {
 // a request that passes both closes what was open, then opens a new incident.
 func (f *Fake) filter(a *answer, rec *Request, body []byte, doc any) (status int, effect string) {
 	status, effect = http.StatusAccepted, "discarded"
-	if i := slices.IndexFunc(f.filters, func(f Filter) bool { return f.Resolve.passes(doc) }); i >= 0 {
-		mapped := f.filters[i].Resolve.MapWith.value(doc)
+	if i := slices.IndexFunc(f.filters, func(f Filter) bool { return f.Resolve.Passes(doc) }); i >= 0 {
+		mapped := f.filters[i].Resolve.MapWith.Value(doc)
 		status, effect = f.cfg.UnmatchedStatus, "none"
 		if f.repeated("resolve", mapped, body) {
 			a.Resolved.Duplicate = true
@@ -432,9 +434,9 @@ func (f *Fake) filter(a *answer, rec *Request, body []byte, doc any) (status int
 			}
 		}
 	}
-	if i := slices.IndexFunc(f.filters, func(f Filter) bool { return f.Trigger.passes(doc) }); i >= 0 {
+	if i := slices.IndexFunc(f.filters, func(f Filter) bool { return f.Trigger.Passes(doc) }); i >= 0 {
 		t := f.filters[i].Trigger
-		mapped := t.MapWith.value(doc)
+		mapped := t.MapWith.Value(doc)
 		status, effect = http.StatusOK, "none"
 		switch {
 		case f.repeated("trigger", mapped, body):
@@ -483,21 +485,13 @@ func (f *Fake) repeated(part, mapped string, body []byte) bool {
 }
 
 func (f *Fake) openIncident(t Trigger, mapped string, rec *Request, body []byte, doc any) {
-	title, description := t.TitleFrom.value(doc), t.DescriptionFrom.value(doc)
-	switch {
-	case title == "" && rec.From == "":
-		title = "New incident"
-	case title == "":
-		title = "New incident from " + rec.From
-	case rec.From != "":
-		title = rec.From + " - " + title
-	}
+	description := t.DescriptionFrom.Value(doc)
 	if description == "" {
 		description = string(body)
 	}
 	f.incidentN++
 	i := &Incident{
-		ID: fmt.Sprintf("incident-%06d", f.incidentN), Mapped: mapped, Keys: []string{rec.IncidentKey}, Title: title, Description: description,
+		ID: fmt.Sprintf("incident-%06d", f.incidentN), Mapped: mapped, Keys: []string{rec.IncidentKey}, Title: t.Title(doc, rec.From), Description: description,
 		Urgency: t.Urgency, OpenedAt: time.Now(), OpenedBy: rec.CallID, OpenedEvent: rec.EventID,
 	}
 	f.stats.Open++

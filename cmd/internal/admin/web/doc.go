@@ -25,6 +25,8 @@
 //	GET /api/v1/events         []admin.Row, newest first
 //	GET /api/v1/events/{id}    admin.Detail
 //	GET /api/v1/events/tail    admin.Row, one JSON object a line, as they change
+//	POST /api/v1/filters/test  filters.Report: what stored events would do under other filters
+//	POST /api/v1/fallback/test []admin.Way: a test message by the other way out
 //	POST /api/v1/replay        admin.Plan: queue events again, or only count (dry_run)
 //	GET /api/v1/replay/{id}    admin.Job: how far it has come
 //	POST /api/v1/dead-letters/drop  forget dead letters

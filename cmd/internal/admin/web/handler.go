@@ -79,9 +79,12 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("POST /api/v1/resume", h.resume)
 	mux.HandleFunc("GET /api/v1/config", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, cfg.Source.Settings()) })
 	mux.HandleFunc("GET /api/v1/check", h.check)
+	mux.HandleFunc("POST /api/v1/filters/test", h.stream(h.forecast))
+	mux.HandleFunc("POST /api/v1/fallback/test", h.testFallback)
 	mux.HandleFunc("POST /api/v1/replay", h.replay)
 	mux.HandleFunc("GET /api/v1/replay/{id}", h.replayJob)
 	mux.HandleFunc("POST /api/v1/dead-letters/drop", h.drop)
+	mux.HandleFunc("POST /api/v1/reconcile", h.reconcile)
 	mux.HandleFunc("GET /api/v1/export", h.stream(h.export))
 	mux.HandleFunc("POST /api/v1/import", h.stream(h.doImport))
 	if cfg.Metrics != nil {
@@ -112,7 +115,7 @@ func fail(w http.ResponseWriter, code int, err error) {
 // nothing is asked for; and from which address.
 func (s *site) by(r *http.Request) string {
 	_, token := credential(r)
-	who := "anybody"
+	who := "somebody"
 	switch {
 	case local(r):
 		return "socket"

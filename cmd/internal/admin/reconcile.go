@@ -1,0 +1,90 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// MaxDrift bounds the differences that a status lists, of one PMM.
+const MaxDrift = 100
+
+// Drift is one difference between what a PMM says is firing and what is open.
+type Drift struct {
+	// Kind is stale, hollow, rule_unknown, rule_gone, rule_paused, rule_unhealthy,
+	// rule_waits, firing_unlisted, missing, muted or not_routed.
+	Kind     string    `json:"kind"`
+	Key      string    `json:"incident_key"`
+	Title    string    `json:"title"`
+	StartsAt time.Time `json:"starts_at"`
+	Why      string    `json:"why"`
+}
+
+// ReconcileAlarm is something that a person must decide or correct.
+type ReconcileAlarm struct {
+	Code string `json:"code"`
+	Text string `json:"text"`
+	Way  string `json:"way"`
+}
+
+// Reconcile is how comparing with one PMM goes.
+type Reconcile struct {
+	Mode       string     `json:"mode"`
+	LastPassAt *time.Time `json:"last_pass_at"` // nil = none yet
+	// Failures counts consecutive passes in which PMM could not be read.
+	Failures int `json:"failures"`
+	// Skipped says why the last pass saw nothing, "" = it did.
+	Skipped string `json:"skipped"`
+	// ContactLastAttemptAt and ContactLastError are what PMM says of its contact point
+	// that leads here; nil and "" where it says nothing.
+	ContactLastAttemptAt *time.Time       `json:"contact_point_last_attempt_at"`
+	ContactLastError     string           `json:"contact_point_last_error"`
+	Alarms               []ReconcileAlarm `json:"alarms"`
+	// Differences are the first MaxDrift of those that the last pass found.
+	Differences []Drift `json:"differences"`
+}
+
+// ReconcileRequest is one pass that a person asks for.
+type ReconcileRequest struct {
+	Keys   []string // incidents to close though no rule vouches for it; not if they fire
+	Yes    bool     // do what is held back because it is too much at once
+	DryRun bool     // only say what would be done
+}
+
+// ParseReconcile reads a request.
+func ParseReconcile(q url.Values) ReconcileRequest {
+	return ReconcileRequest{Keys: q["key"], Yes: q.Get("yes") == "true", DryRun: q.Get("dry_run") == "true"}
+}
+
+// ReconcileAct is an incident that a pass opened or closed.
+type ReconcileAct struct {
+	Key   string `json:"incident_key"`
+	Title string `json:"title"`
+	Why   string `json:"why"`
+}
+
+// ReconcilePass is what one pass over one PMM came to.
+type ReconcilePass struct {
+	Source string           `json:"source"`
+	DryRun bool             `json:"dry_run"`
+	Open   []ReconcileAct   `json:"open"`
+	Close  []ReconcileAct   `json:"close"`
+	Drift  []Drift          `json:"drift"`
+	Alarms []ReconcileAlarm `json:"alarms"`
+	// Refused are the keys of the request that stay open, and why.
+	Refused map[string]string `json:"refused"`
+	Skipped string            `json:"skipped"`
+}
+
+// Reconcile asks for one pass over each PMM, or over those of the keys.
+func (c *Client) Reconcile(ctx context.Context, r ReconcileRequest) (list []ReconcilePass, err error) {
+	q := url.Values{"key": r.Keys}
+	if r.Yes {
+		q.Set("yes", "true")
+	}
+	if r.DryRun {
+		q.Set("dry_run", "true")
+	}
+	return list, c.call(ctx, http.MethodPost, "/api/v1/reconcile", q, &list)
+}

@@ -1,0 +1,48 @@
+package alarm
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+)
+
+func TestWhatAPersonMustDecideAboutPMM(t *testing.T) {
+	const after = 5 * time.Minute
+	status := func(codes ...string) admin.Status {
+		s := admin.Status{Store: admin.Store{Accepting: true, MaxBytes: 1}, Sources: []admin.PMM{{Name: "silent"}, {Name: "dr", Reconcile: &admin.Reconcile{}}}}
+		s.Callgoose.State = "up"
+		for _, code := range codes {
+			s.Sources[1].Reconcile.Alarms = append(s.Sources[1].Reconcile.Alarms, admin.ReconcileAlarm{Code: code, Text: "9 of 20 \"gone\"", Way: "reconcile --yes"})
+		}
+		return s
+	}
+	for _, code := range fromPMM {
+		w, now := newWatch(after), time.Date(2026, 11, 27, 3, 0, 0, 0, time.UTC)
+		see := func(d time.Duration, s admin.Status, want int) []Notice {
+			t.Helper()
+			now = now.Add(d)
+			out := w.observe(now, s)
+			if len(out) != want {
+				t.Fatalf("%s: %d notices, want %d: %+v", code, len(out), want, out)
+			}
+			return out
+		}
+		see(0, status(), 0)
+		see(time.Second, status(code), 0)
+		see(after-time.Second, status(code), 0)
+		see(time.Second, status(), 0) // it was over before anybody was told
+		see(time.Second, status(code), 0)
+		n := see(after, status(code), 1)[0]
+		if n.Alarm != code || n.Over || n.Hint != "reconcile --yes" || !strings.Contains(n.Text, "PMM dr: 9 of 20 ”gone”") {
+			t.Errorf("%+v", n)
+		}
+		see(time.Minute, status(code), 0)
+		see(again, status(code), 1)
+		if n = see(time.Second, status(), 1)[0]; !n.Over || n.Hint != "" || strings.Contains(n.Text, "Callgoose takes") {
+			t.Errorf("%+v", n)
+		}
+		see(time.Second, status(), 0)
+	}
+}

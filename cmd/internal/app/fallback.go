@@ -1,0 +1,439 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/alarm"
+	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/faultpoint"
+)
+
+const (
+	fallbackLook    = 5 * time.Second
+	fallbackEvery   = time.Minute // between two messages
+	fallbackTimeout = 10 * time.Second
+	// fallbackMost bounds the alerts, and the recoveries, of one message.
+	fallbackMost = 20
+)
+
+// fallback tells people of alerts by another way while Callgoose is away. It
+// takes nothing out of line.
+//
+//	look ──▶ notes in the ledger ──fsync──▶ send ──failed──▶ notes taken back, again in a minute
+//
+// If we die behind the notes, that message may be lost, and is never sent twice:
+// Callgoose still gets the alerts. A lost ledger forgets the notes.
+type fallback struct {
+	ways  []way
+	after time.Duration
+	match map[string]string // labels
+	about message           // what every message says
+	log   *slog.Logger
+	told  func(result string, alerts int)
+	// Owned by run: the last message, sent or not; and what was seen when there was
+	// nobody to tell.
+	last    time.Time
+	changes uint64
+	lasted  bool
+
+	mu    sync.Mutex
+	state admin.Fallback // guarded by mu
+}
+
+// way is one way out. Its errors hold no secret.
+type way struct {
+	name string
+	send func(context.Context, message) error
+}
+
+// message is what is sent: the body of the webhook, the input of the command.
+type message struct {
+	Text      string      `json:"text"`
+	Alerts    []toldAlert `json:"alerts"`
+	More      int         `json:"more"` // alerts that a later message will name
+	Recovered []toldAlert `json:"recovered"`
+	Callgoose struct {
+		State     string    `json:"state"`
+		Since     time.Time `json:"since,omitzero"`
+		LastError string    `json:"last_error"`
+	} `json:"callgoose"`
+	Test    bool   `json:"test,omitempty"`
+	Host    string `json:"host"`
+	Version string `json:"version"`
+}
+
+// toldAlert is one alert of a message.
+type toldAlert struct {
+	Key        string    `json:"incident_key"`
+	EventID    string    `json:"event_id,omitempty"`
+	Severity   string    `json:"severity,omitempty"`
+	Title      string    `json:"title,omitempty"`
+	Short      string    `json:"short"`
+	Link       string    `json:"link,omitempty"`
+	ReceivedAt time.Time `json:"received_at,omitzero"`
+
+	episode string
+	record  *event.Record
+	note    *store.Told // of one that recovered
+}
+
+func (a *App) newFallback() *fallback {
+	f := &fallback{
+		after: cmp.Or(a.cfg.FallbackAfter, 10*time.Minute), match: a.cfg.FallbackMatch,
+		log: a.opts.Logger.With("component", "fallback"), told: a.opts.metrics.Told,
+	}
+	f.about.Version = a.opts.Version
+	f.about.Host, _ = os.Hostname()
+	if a.cfg.FallbackWebhook.IsSet() {
+		hook := alarm.NewHook(a.cfg.FallbackWebhook.Reveal, a.opts.Outside, fallbackTimeout)
+		f.ways = append(f.ways, way{"webhook", func(ctx context.Context, m message) error {
+			body, err := json.Marshal(m)
+			return cmp.Or(err, hook.Call(ctx, http.MethodPost, body))
+		}})
+	}
+	if a.cfg.FallbackCommand != "" {
+		f.ways = append(f.ways, way{"command", func(ctx context.Context, m message) error {
+			body, err := json.Marshal(m)
+			return cmp.Or(err, alarm.RunCommand(ctx, a.cfg.FallbackCommand, fallbackTimeout, append(body, '\n'), "PMM_CALLGOOSE_FALLBACK_TEXT="+m.Text))
+		}})
+	}
+	for _, w := range f.ways {
+		f.state.Ways = append(f.state.Ways, w.name)
+	}
+	return f
+}
+
+// run looks until ctx ends. An error says that the ledger failed.
+func (f *fallback) run(ctx context.Context, c *core) error {
+	tick := time.NewTicker(faultpoint.Often(fallbackLook))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := f.look(ctx, c); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
+
+// outage is since when events wait because Callgoose is down or held; zero when
+// they do not. It outlasts restarts.
+func (c *core) outage() time.Time {
+	if !c.deliver.Outage() {
+		return time.Time{}
+	}
+	return c.ledger.Summary().Outage
+}
+
+// keepOutage writes down when an outage began, and that it is over: with the first
+// answer, or when nothing waits for it any more.
+func (c *core) keepOutage(ctx context.Context, now time.Time) error {
+	s, view, since := c.ledger.Summary(), c.deliver.View(), time.Time{}
+	switch {
+	case s.Counts[string(event.Queued)] == 0, view.Circuit.State == event.Up:
+	case !c.deliver.Outage():
+		return nil // nothing is known since the start
+	case s.Outage.IsZero(), view.Last.At.After(s.Outage): // a new one, if there was an answer between two looks
+		since = now.UTC()
+	default:
+		return nil
+	}
+	if since.Equal(s.Outage) {
+		return nil
+	}
+	return c.ledger.Do(ctx, func(tx *store.Tx) error { tx.SetOutage(since); return nil })
+}
+
+// look sends at most one message.
+func (f *fallback) look(ctx context.Context, c *core) error {
+	now := time.Now()
+	if err := c.keepOutage(ctx, now); err != nil {
+		return err
+	}
+	if len(f.ways) == 0 || now.Sub(f.last) < faultpoint.Often(fallbackEvery) {
+		return nil
+	}
+	m, changes, lasts := f.about, c.ledger.Changes(), f.lasts(c, now)
+	if changes == f.changes && lasts == f.lasted {
+		return nil // nothing happened since there was nobody to tell
+	}
+	if err := c.ledger.View(func(tx *store.Tx) error { return f.choose(tx, &m, lasts) }); err != nil {
+		return err
+	}
+	if len(m.Alerts)+len(m.Recovered) == 0 {
+		f.changes, f.lasted = changes, lasts
+		return nil
+	}
+	faultpoint.Here("fallback-chosen")
+	if err := c.ledger.Do(ctx, func(tx *store.Tx) error { return m.noteDown(tx, now) }); err != nil {
+		return err
+	}
+	if len(m.Alerts)+len(m.Recovered) == 0 {
+		return nil
+	}
+	faultpoint.Here("fallback-noted")
+	f.last = now
+	m.describe(ctx, c)
+	sent := f.send(ctx, m)
+	faultpoint.Here("fallback-sent")
+	if sent {
+		f.count(len(m.Alerts), now)
+		return nil
+	}
+	return c.ledger.Do(context.WithoutCancel(ctx), m.takeBack)
+}
+
+// lasts reports whether Callgoose is away for long enough.
+func (f *fallback) lasts(c *core, now time.Time) bool {
+	since := c.outage()
+	return !since.IsZero() && now.Sub(since) >= f.after
+}
+
+// choose finds whom to tell of: what waits, still fires, and was not told of yet;
+// and what was told of and recovered.
+func (f *fallback) choose(tx *store.Tx, m *message, lasts bool) (err error) {
+	if bad := tx.EachTold(func(note *store.Told) bool {
+		var ep *event.Episode
+		if ep, err = tx.Episode(note.Key); err != nil {
+			return false
+		}
+		if ep != nil && ep.Open {
+			return true
+		}
+		m.Recovered = append(m.Recovered, toldAlert{Key: note.Key, Short: note.Name, episode: note.Episode, note: note})
+		return len(m.Recovered) < fallbackMost
+	}); cmp.Or(err, bad) != nil {
+		return cmp.Or(err, bad)
+	}
+	if !lasts {
+		return nil
+	}
+	for w := range tx.Waiting(event.Position{}) {
+		if w.Status != event.Firing {
+			continue
+		}
+		a, err := f.untold(tx, w)
+		if err != nil {
+			return err
+		}
+		switch {
+		case a == nil:
+		case len(m.Alerts) < fallbackMost:
+			m.Alerts = append(m.Alerts, *a)
+		default:
+			m.More++
+		}
+	}
+	return nil
+}
+
+// untold is the alert of a waiting event, nil when people need not be told of it.
+func (f *fallback) untold(tx *store.Tx, w event.Waiting) (*toldAlert, error) {
+	ep, err := tx.Episode(w.Key)
+	if err != nil || ep == nil || !ep.Open || ep.Firing != w.Pos {
+		return nil, err
+	}
+	note, err := tx.Told(w.Key)
+	if err != nil || note != nil && note.Episode == ep.ID {
+		return nil, err
+	}
+	r, err := tx.Record(w.ReceivedAt, w.Pos)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	for label, value := range f.match {
+		if r.Labels[label] != value {
+			return nil, nil
+		}
+	}
+	return &toldAlert{
+		Key: w.Key, EventID: r.ID, Severity: r.Labels["severity"], Short: name(r), ReceivedAt: r.ReceivedAt, episode: ep.ID, record: r,
+	}, nil
+}
+
+// name is what an alert is called when no better text can be made.
+func name(r *event.Record) string {
+	called := text.Short(80, cmp.Or(r.Alertname, r.Key))
+	if at := admin.Where(r); at != "" {
+		called += " on " + text.Short(80, at)
+	}
+	return called
+}
+
+// noteDown writes the notes before anybody is told, and leaves out what changed
+// since it was chosen.
+func (m *message) noteDown(tx *store.Tx, now time.Time) error {
+	alerts, recovered := m.Alerts, m.Recovered
+	m.Alerts, m.Recovered = []toldAlert{}, []toldAlert{}
+	for _, a := range alerts {
+		ep, err := tx.Episode(a.Key)
+		if err != nil {
+			return err
+		}
+		if ep == nil || !ep.Open || ep.ID != a.episode {
+			continue
+		}
+		if err := tx.PutTold(&store.Told{Key: a.Key, Episode: a.episode, At: now.UTC(), Name: a.Short}); err != nil {
+			return err
+		}
+		m.Alerts = append(m.Alerts, a)
+	}
+	for _, a := range recovered {
+		note, err := tx.Told(a.Key)
+		if err == nil && (note == nil || note.Episode != a.episode) {
+			continue
+		}
+		if err := cmp.Or(err, tx.DropTold(a.Key)); err != nil {
+			return err
+		}
+		m.Recovered = append(m.Recovered, a)
+	}
+	return nil
+}
+
+// takeBack undoes noteDown: nobody was told.
+func (m *message) takeBack(tx *store.Tx) error {
+	for _, a := range m.Alerts {
+		note, err := tx.Told(a.Key)
+		if err == nil && note != nil && note.Episode == a.episode {
+			err = tx.DropTold(a.Key)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, a := range m.Recovered {
+		note, err := tx.Told(a.Key)
+		if err == nil && note == nil {
+			err = tx.PutTold(a.note)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// describe gives the alerts the texts that Callgoose will get, and the message its own.
+func (m *message) describe(ctx context.Context, c *core) {
+	view := c.deliver.View()
+	m.Callgoose.State, m.Callgoose.Since, m.Callgoose.LastError = view.Circuit.State, c.ledger.Summary().Outage, view.Circuit.LastError
+	var lines []string
+	if len(m.Alerts) > 0 {
+		lines = append(lines, fmt.Sprintf("Callgoose is %s since %s. These alerts wait for it and still fire:",
+			awayState(m.Callgoose.State), m.Callgoose.Since.Format("2006-01-02 15:04 MST")))
+	}
+	for i := range m.Alerts {
+		a := &m.Alerts[i]
+		var said struct{ Title, Short, Link string }
+		if body, err := c.builder.Body(ctx, a.record, time.Time{}); err == nil && json.Unmarshal(body, &said) == nil {
+			a.Title, a.Short, a.Link = said.Title, cmp.Or(text.Line(said.Short), a.Short), said.Link
+		}
+		lines = append(lines, "- "+a.Short)
+	}
+	if m.More > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", m.More))
+	}
+	if len(m.Recovered) > 0 {
+		var names []string
+		for _, a := range m.Recovered {
+			names = append(names, a.Short)
+		}
+		lines = append(lines, "Recovered: "+strings.Join(names, "; "))
+	}
+	m.Text = strings.Join(lines, "\n")
+}
+
+// send reports whether one of the ways took m. A stop leaves it the time it has.
+func (f *fallback) send(ctx context.Context, m message) (sent bool) {
+	ways := f.try(context.WithoutCancel(ctx), m)
+	var errs []error
+	for _, w := range ways {
+		if sent = sent || w.OK; !w.OK {
+			errs = append(errs, errors.New(w.Name+": "+w.Error))
+		}
+	}
+	err := errors.Join(errs...)
+	f.mu.Lock()
+	if f.state.LastError = ""; err != nil {
+		f.state.LastError = text.Line(err.Error())
+	}
+	f.mu.Unlock()
+	log := f.log.With("alerts", len(m.Alerts), "more", m.More, "recovered", len(m.Recovered))
+	switch {
+	case !sent:
+		f.told("failed", 0)
+		log.ErrorContext(ctx, "nobody could be told by the other way; again in a minute", "err", err)
+	case err != nil:
+		log.ErrorContext(ctx, "told by the other way, but not by all of them", "err", err)
+	default:
+		log.WarnContext(ctx, "told by the other way")
+	}
+	return sent
+}
+
+// try sends m by all ways side by side.
+func (f *fallback) try(ctx context.Context, m message) []admin.Way {
+	ways := make([]admin.Way, len(f.ways))
+	var wg sync.WaitGroup
+	for i, w := range f.ways {
+		wg.Go(func() {
+			ways[i] = admin.Way{Name: w.name, OK: true}
+			if err := w.send(ctx, m); err != nil {
+				ways[i].OK, ways[i].Error = false, err.Error()
+			}
+		})
+	}
+	wg.Wait()
+	return ways
+}
+
+func (f *fallback) count(alerts int, now time.Time) {
+	f.told("sent", alerts)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state.Told += int64(alerts)
+	f.state.LastAt = timeOrNil(now)
+}
+
+// status is what operators see of it, nil when there is none.
+func (f *fallback) status() *admin.Fallback {
+	if len(f.ways) == 0 {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.state
+	return &s
+}
+
+// TestFallback implements web.Fallback: a test message by every way.
+func (a *App) TestFallback(ctx context.Context) ([]admin.Way, error) {
+	f := a.fallback
+	if len(f.ways) == 0 {
+		return nil, errors.New("there is no other way out: serve has neither --fallback-webhook-file nor --fallback-command")
+	}
+	m := f.about
+	m.Alerts, m.Recovered, m.Test = []toldAlert{}, []toldAlert{}, true
+	m.Text = "A test of pmm-callgoose on " + m.Host + ": this way out works. Nothing is wrong."
+	if c := a.core.Load(); c != nil {
+		m.Callgoose.State = c.deliver.View().Circuit.State
+	}
+	return f.try(ctx, m), nil
+}

@@ -1,0 +1,142 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/alarm"
+	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/store/event"
+)
+
+const (
+	pingTimeout = 10 * time.Second
+	// logEvery bounds the lines about a heartbeat that fails.
+	logEvery = time.Minute
+)
+
+// pinger calls a heartbeat service while all is well: --ping-url-file. It has a
+// goroutine of its own, so no delivery waits for it.
+type pinger struct {
+	call   func(context.Context) error // its error holds no secret
+	every  time.Duration
+	unwell func() string // why there must be none now, "" when there must
+	result func(string)  // sent, failed or withheld
+	log    *slog.Logger
+	logged time.Time // when a failure was logged last
+
+	mu    sync.Mutex
+	state admin.Ping // guarded by mu
+}
+
+// newPinger makes the heartbeat, nil when there is none.
+func (a *App) newPinger() *pinger {
+	if !a.cfg.PingURL.IsSet() {
+		return nil
+	}
+	hook := alarm.NewHook(a.cfg.PingURL.Reveal, a.opts.Outside, pingTimeout)
+	return &pinger{
+		call:  func(ctx context.Context) error { return hook.Call(ctx, http.MethodGet, nil) },
+		every: cmp.Or(a.cfg.PingEvery, time.Minute), unwell: a.unwell, result: a.opts.metrics.Pinged, log: a.opts.Logger.With("component", "ping"),
+	}
+}
+
+// run calls until ctx ends.
+func (p *pinger) run(ctx context.Context) {
+	tick := time.NewTicker(p.every)
+	defer tick.Stop()
+	for {
+		p.once(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (p *pinger) once(ctx context.Context) {
+	if why := p.unwell(); why != "" {
+		p.result("withheld")
+		if p.set(func(s *admin.Ping) bool { before := s.Withheld; s.Withheld = why; return before == "" }) {
+			p.log.WarnContext(ctx, "the heartbeat is withheld", "why", why)
+		}
+		return
+	}
+	if p.set(func(s *admin.Ping) bool { before := s.Withheld; s.Withheld = ""; return before != "" }) {
+		p.log.InfoContext(ctx, "the heartbeat goes on")
+	}
+	err := p.call(ctx)
+	now := time.Now()
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		p.result("failed")
+		p.set(func(s *admin.Ping) bool { s.LastError = err.Error(); return true })
+		if now.Sub(p.logged) >= logEvery {
+			p.logged = now
+			p.log.WarnContext(ctx, "the heartbeat was not taken", "err", err)
+		}
+	default:
+		p.result("sent")
+		p.set(func(s *admin.Ping) bool { s.LastAt, s.LastError = timeOrNil(now), ""; return true })
+	}
+}
+
+func (p *pinger) set(change func(*admin.Ping) bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return change(&p.state)
+}
+
+// status is what operators see of it, nil when there is none.
+func (p *pinger) status() *admin.Ping {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.state
+	return &s
+}
+
+// unwell says why whoever watches the heartbeat should look here, "" when there
+// is nothing.
+func (a *App) unwell() string {
+	if err := a.Ready(); err != nil {
+		return "a webhook would not be accepted: " + err.Error()
+	}
+	c := a.core.Load()
+	if c == nil {
+		return a.whyClosed().Error()
+	}
+	if since := c.outage(); !since.IsZero() {
+		if lasted := time.Since(since); lasted > cmp.Or(a.cfg.AlarmAfter, 5*time.Minute) {
+			return fmt.Sprintf("Callgoose has been %s for %s", awayState(c.deliver.View().Circuit.State), text.Span(lasted))
+		}
+	}
+	list, err := sources(c, a.cfg.ExpectEvery)
+	if err != nil {
+		return "the ledger cannot be read: " + err.Error()
+	}
+	for _, s := range list {
+		if s.ExpectEvery > 0 && s.SilentSince != nil {
+			return "PMM " + s.Name + " is silent"
+		}
+	}
+	return ""
+}
+
+// awayState is the word for a Callgoose that takes nothing, also while paused.
+func awayState(state string) string {
+	if state == event.Held {
+		return "held"
+	}
+	return "down"
+}

@@ -1,0 +1,53 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"pmm-callgoose/store/event"
+)
+
+func TestTheShareOfFiringEventsTakenInTime(t *testing.T) {
+	s, _ := open(t)
+	now, n := time.Now().UTC(), 0
+	put := func(received time.Time, status event.Status, outcomes ...event.Outcome) {
+		t.Helper()
+		n++
+		r := record(n, event.Queued)
+		r.ID, r.Key, r.Status, r.ReceivedAt, r.At = fmt.Sprint("e", n), fmt.Sprint("pmm-", n), status, received, r.Pos
+		for i, o := range outcomes {
+			r.Outcome, r.SettledAt = o, time.Time{}
+			if o != event.Queued {
+				r.SettledAt = now.Add(time.Duration(i) * time.Millisecond)
+				r.AddAttempt(event.Attempt{Result: string(o)})
+			}
+			if err := s.Do(context.Background(), func(tx *Tx) error { return tx.PutRecord(r) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	want := func(what string, events, inTime int64) {
+		t.Helper()
+		if got, err := s.Served(); err != nil || got != (Served{events, inTime}) {
+			t.Errorf("%s: %+v, %v, want %d of %d", what, got, err, inTime, events)
+		}
+	}
+	want("nothing happened", 0, 0)
+	put(now, event.Firing, event.Queued, event.Delivered)
+	want("taken at once", 1, 1)
+	put(now, event.Firing, event.Queued)
+	want("one waits", 2, 1)
+	put(now.Add(-2*time.Minute), event.Firing, event.Queued, event.Delivered)
+	want("taken too late", 3, 1)
+	put(now, event.Firing, event.Queued, event.Discarded)
+	put(now, event.Firing, event.Queued, event.Dead)
+	want("taken by no filter, or given up", 5, 1)
+	put(now, event.Resolved, event.Queued, event.Delivered)
+	put(now, event.Firing, event.Suppressed)
+	put(now.Add(-48*time.Hour), event.Firing, event.Queued, event.Delivered)
+	want("recoveries, repeats and imports do not count", 5, 1)
+	put(now, event.Firing, event.Queued, event.Delivered, event.Queued, event.Delivered)
+	want("a replay", 6, 2)
+}

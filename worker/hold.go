@@ -1,0 +1,132 @@
+package worker
+
+import (
+	"time"
+
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker/callgoose"
+)
+
+// A recovery may be none: the data is gone, or the alert flaps. It can be held in the
+// queue, where it waits durably behind what its incident has to say; the episode is
+// closed meanwhile. It ends in one of these ways:
+//
+//	its time is over, or something is queued behind it  sent
+//	the alert fires again                               both collapsed (flap): the incident goes on
+//	a recovery comes that is not hollow, or by hand     collapsed (superseded): that one goes out
+//
+// If we die while it is held, it is held until the same time at the next start.
+
+// Hold says which recoveries are held, and for how long.
+type Hold struct {
+	// Hollow is how long one that rests on lost data is held. 0 = not.
+	Hollow time.Duration
+	// Match are labels of further alerts of which hollow recoveries are held, besides
+	// those of PMM's own templates. Empty = none.
+	Match map[string]string
+	// Recovery is how long any recovery is held. 0 = not.
+	Recovery time.Duration
+}
+
+// delay is until when a recovery is held, and why; zero = it is not.
+type delay struct {
+	until  time.Time
+	reason string
+}
+
+// of says how long a recovery with these labels is held. What the service itself says
+// is not: a person, or PMM's lists, stand behind it.
+func (h Hold) of(c *candidate, labels map[string]string, now time.Time) (d delay) {
+	if from := c.note.Origin; from == event.FromService || from == event.Reconciled {
+		return d
+	}
+	if h.Recovery > 0 {
+		d = delay{c.note.ReceivedAt.Add(h.Recovery), event.ReasonSettling}
+	}
+	if hollow(c) && (template(labels) || h.matches(labels)) && h.Hollow > h.Recovery {
+		d = delay{c.note.ReceivedAt.Add(h.Hollow), event.ReasonHollow}
+	}
+	if !d.until.After(now) {
+		return delay{}
+	}
+	return d
+}
+
+func hollow(c *candidate) bool {
+	return callgoose.RecoveryKind(c.alert.Annotations) == callgoose.RecoveryHollow
+}
+
+// template reports whether one of PMM's templates made the alert. They compare with
+// bool: a series that is gone is lost data. In a rule such as x > 10 it is the recovery.
+func template(labels map[string]string) bool { return labels["percona_alerting"] == "1" }
+
+func (h Hold) matches(labels map[string]string) bool {
+	for name, value := range h.Match {
+		if labels[name] != value {
+			return false
+		}
+	}
+	return len(h.Match) > 0
+}
+
+// heldRecovery is the recovery that closed an episode and is held at that time, of which
+// nothing was sent; nil when there is none.
+func heldRecovery(tx *store.Tx, ep *event.Episode, at time.Time) (*event.Record, error) {
+	if ep == nil || ep.Open || ep.Recovery.IsZero() {
+		return nil, nil
+	}
+	r, err := tx.Record(ep.RecoveredAt, ep.Recovery)
+	if err != nil || r == nil || r.Outcome != event.Queued {
+		return nil, err
+	}
+	w, queued, err := tx.WaitingAt(r.At)
+	if err != nil || !queued || !w.ClaimedAt.IsZero() || !at.Before(w.NotBefore) {
+		return nil, err
+	}
+	return r, nil
+}
+
+// flap ends a held recovery and the firing r that follows it: the incident that the
+// episode began at Callgoose goes on. Not where Callgoose may have none.
+func (b *batch) flap(r *event.Record, ep, next *event.Episode) (bool, error) {
+	held, err := heldRecovery(b.tx, ep, r.ReceivedAt)
+	if err != nil || held == nil {
+		return false, err
+	}
+	fired, err := b.tx.Brief(ep.FiringAt, ep.Firing)
+	if err != nil || fired == nil || fired.Outcome != event.Delivered && fired.Outcome != event.Queued {
+		return false, err
+	}
+	if err := b.release(held, event.ReasonFlap); err != nil {
+		return false, err
+	}
+	next.Firing, next.FiringAt, next.Suffix = ep.Firing, ep.FiringAt, ep.Suffix
+	r.Facts.Suffix = ep.Suffix
+	return true, cmpErr(b.settled(r, event.Collapsed, event.ReasonFlap), b.tx.PutEpisode(next))
+}
+
+// supersede ends a held recovery where c says more: that it is a true one, or that a
+// person closes the incident. It reports whether it did.
+func (b *batch) supersede(c *candidate, a *arrival) (bool, error) {
+	held, err := heldRecovery(b.tx, a.episode, c.note.ReceivedAt)
+	if err != nil || held == nil {
+		return false, err
+	}
+	byHand := c.note.Origin == event.FromService
+	if !byHand && (held.Reason != event.ReasonHollow || hollow(c) || a.stale(a.episode)) {
+		return false, nil
+	}
+	return true, b.release(held, event.ReasonSuperseded)
+}
+
+// release takes a held recovery out of the queue.
+func (b *batch) release(held *event.Record, reason string) error {
+	if err := b.tx.DropWaiting(held.At); err != nil {
+		return err
+	}
+	held.Outcome, held.Reason, held.SettledAt = event.Collapsed, reason, time.Now().UTC()
+	waited := time.Since(held.ReceivedAt)
+	b.tell(func() { b.cfg.Observer.Settled(event.Collapsed, waited) })
+	return b.tx.PutRecord(held)
+}
