@@ -20,7 +20,7 @@ import (
 )
 
 // modelSeeds are run by go test. Together they reach what a campaign must reach.
-var modelSeeds = []uint64{1, 3, 4, 5, 7, 8, 13, 15, 16, 22, 24, 25, 31, 32, 38, 81, 86}
+var modelSeeds = []uint64{1, 3, 4, 5, 7, 8, 13, 15, 16, 22, 24, 25, 31, 32, 38, 81, 225, 250}
 
 // reached are the rare branches that a campaign must have gone through.
 var reached = []string{
@@ -135,7 +135,8 @@ func modelRun(t *testing.T, seed uint64, did *tally) {
 		if m.Prunes {
 			s.set.Keep = 20 * time.Minute
 		}
-		s.far, s.oracle.byName = s.fake.RoundTripper(), m.ByName
+		s.far, s.oracle.byName, s.oracle.pair = s.fake.RoundTripper(), m.ByName, m.PMM.Pair
+		s.vague = m.Operators || m.Discards || m.Refused || m.Outages
 		unsent := m.ShortRetry || m.Operators || m.Losses || m.Collapse || m.Settings
 		s.oracle.ordered = !m.Replays || !unsent
 		s.oracle.orderedNames = !m.Replays && !unsent
@@ -216,7 +217,7 @@ func (r *run) step(calm bool) {
 		r.act()
 	}
 	if r.p.dead.Load() {
-		lose := r.mask.Losses && r.rng.IntN(3) == 0
+		lose := r.mask.Losses && r.rng.IntN(2) == 0
 		r.tell("it died, ledger lost %v", lose)
 		r.restart(false, lose)
 	}
@@ -451,7 +452,7 @@ func (r *run) operator() {
 				switch {
 				case what == "park" && rec.Outcome == event.Queued:
 					_, err = Park(tx, rec, "parked")
-				case what == "drop" && rec.Outcome == event.Dead && rec.IsEvent():
+				case what == "drop" && rec.Outcome == event.Dead && rec.IsEvent() && rec.Status == event.Firing:
 					err = Forget(tx, rec)
 				default:
 					return true

@@ -27,6 +27,7 @@ type oracle struct {
 	words  map[string][]word
 	unsure map[string]int // up to this word of a key, an operator or Callgoose had their own will
 	names  map[string]string
+	pair   bool // one PMM has two Alertmanagers
 	byName bool // one incident for each alert name, as long as this run
 	mixed  bool // --incident-by changed: what is open says nothing, nor does the order within a name
 	// Words are sent in their order, if nothing is given up unsent that can be asked for
@@ -235,7 +236,10 @@ func (o *oracle) state(key string) must {
 			last = i
 		}
 	}
-	if last < 0 || slices.ContainsFunc(ws, func(w word) bool { return w.status == event.Firing && !w.began.Before(ws[last].began) }) {
+	if last < 0 || slices.ContainsFunc(ws, func(w word) bool {
+		// A peer that is behind opens again what its own recovery closes.
+		return w.status == event.Firing && (!w.began.Before(ws[last].began) || o.pair && w.n > ws[last].n)
+	}) {
 		return nothingMust
 	}
 	return mustClosed

@@ -37,6 +37,7 @@ type sandbox struct {
 	away   atomic.Bool // nobody listens
 	set    settings
 	did    *tally
+	vague  bool          // Callgoose may not have all that was settled
 	offset time.Duration // of the clock that receives
 	logs   bytes.Buffer  // of the process that lives
 	p      *process
@@ -198,7 +199,9 @@ func (s *sandbox) restart(kill, lose bool) {
 			s.t.Fatal(err)
 		}
 	}
-	s.oracle.dies(lose)
+	if s.oracle.dies(lose); lose && s.vague {
+		s.oracle.doubt("") // what was given up is unknown now, and goes out with the next repeat
+	}
 	s.start(dir)
 }
 
