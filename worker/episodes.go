@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +19,7 @@ const stillNamed = 24 * time.Hour
 func (b *batch) candidate(c *candidate) error {
 	if from := c.note.Origin; from == event.FromPMM || from == event.Imported {
 		b.tx.Count("alerts", 1)
-		b.tx.Count("alerts:"+string(orUnusable(c.status)), 1)
+		b.tx.Count("alerts:"+cmp.Or(string(c.status), "unusable"), 1)
 	}
 	if c.unusable != nil {
 		return b.unusable(c, c.unusable.Reason)
@@ -61,12 +63,12 @@ func (b *batch) candidate(c *candidate) error {
 	}
 	if what == again {
 		if sent, err := b.again(c, last); err != nil || sent {
-			return cmpErr(err, b.named(c, ep))
+			return cmp.Or(err, b.named(c, ep))
 		}
 		what, reason = b.instead(c)
 	}
 	if what == suppress {
-		return cmpErr(b.suppress(c, key, reason), b.named(c, ep))
+		return cmp.Or(b.suppress(c, key, reason), b.named(c, ep))
 	}
 	return b.event(c, key, ep, what, labels, facts)
 }
@@ -84,20 +86,6 @@ func (b *batch) instead(c *candidate) (decision, string) {
 		return reopen, ""
 	}
 	return orphan, ""
-}
-
-func orUnusable(s event.Status) event.Status {
-	if s == "" {
-		return "unusable"
-	}
-	return s
-}
-
-func cmpErr(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // last is the record of the event that brought the episode into its state.
@@ -124,11 +112,7 @@ func (b *batch) named(c *candidate, ep *event.Episode) error {
 		ep.NamedAt = c.note.ReceivedAt
 	}
 	if at := c.alert.StartsAt; sameEpisode(ep, at) && !at.IsZero() && !ep.StartsAt.IsZero() && !at.Equal(ep.StartsAt) && len(ep.Seen) < keepSeen {
-		known := false
-		for _, seen := range ep.Seen {
-			known = known || seen.Equal(at)
-		}
-		if !known {
+		if !slices.ContainsFunc(ep.Seen, at.Equal) {
 			ep.Seen, changed = append(ep.Seen, at), true
 		}
 	}
@@ -177,13 +161,13 @@ func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision
 			return err
 		}
 	} else if held, err := b.kept(c, next); err != nil || held {
-		return cmpErr(err, b.withhold(r, next))
+		return cmp.Or(err, b.withhold(r, next))
 	} else if what == end {
 		if over, err := b.collapse(c, ep, next); err != nil || over {
 			if err == nil {
 				err = b.settled(r, event.Collapsed, reasonCollapsed)
 			}
-			return cmpErr(err, b.tx.PutEpisode(next))
+			return cmp.Or(err, b.tx.PutEpisode(next))
 		}
 		if hold = b.cfg.Hold.of(c, labels, time.Now()); !hold.until.IsZero() {
 			r.Facts.Since = hold.until
@@ -338,7 +322,7 @@ func (b *batch) kept(c *candidate, next *event.Episode) (bool, error) {
 // withhold ends the episode without an event.
 func (b *batch) withhold(r *event.Record, next *event.Episode) error {
 	b.tx.Count("suppressed:"+event.ReasonStillFiring, 1)
-	return cmpErr(b.settled(r, event.Suppressed, event.ReasonStillFiring), b.tx.PutEpisode(next))
+	return cmp.Or(b.settled(r, event.Suppressed, event.ReasonStillFiring), b.tx.PutEpisode(next))
 }
 
 // share marks a firing beside another one of its name, where they have one

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"time"
 
 	"pmm-callgoose/store"
@@ -103,7 +104,7 @@ func (b *batch) flap(r *event.Record, ep, next *event.Episode) (bool, error) {
 	}
 	next.Firing, next.FiringAt, next.Suffix = ep.Firing, ep.FiringAt, ep.Suffix
 	r.Facts.Suffix = ep.Suffix
-	return true, cmpErr(b.settled(r, event.Collapsed, event.ReasonFlap), b.tx.PutEpisode(next))
+	return true, cmp.Or(b.settled(r, event.Collapsed, event.ReasonFlap), b.tx.PutEpisode(next))
 }
 
 // supersede ends a held recovery where c says more: that it is a true one, or that a
