@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/faultpoint"
 )
 
 // How long external servers are waited for.
@@ -193,7 +194,7 @@ func (q *Queue) declareOnce(ctx context.Context) error {
 	s, err := q.js.Stream(ctx, streamName)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		cfg := streamConfig()
-		cfg.Replicas = replicas
+		cfg.Replicas, cfg.AllowDirect = replicas, faultpoint.StaleReads()
 		q.stream, err = q.js.CreateStream(ctx, cfg)
 		return err
 	}
@@ -207,7 +208,7 @@ func (q *Queue) declareOnce(ctx context.Context) error {
 	}
 	q.stream = s
 	want := have
-	want.AllowDirect = false // answered by replicas that lag behind
+	want.AllowDirect = faultpoint.StaleReads() // answered by replicas that lag behind
 	want.Discard = jetstream.DiscardNew
 	want.Replicas = max(have.Replicas, replicas)
 	if want.AllowDirect != have.AllowDirect || want.Discard != have.Discard || want.Replicas != have.Replicas {
@@ -264,6 +265,9 @@ func (q *Queue) landed(ctx context.Context, seq uint64, id string) (uint64, erro
 // getAgain reads a message that was said not to be found. Also the leader of a
 // stream may not know yet what was acknowledged.
 func (q *Queue) getAgain(ctx context.Context, seq uint64) ([]byte, error) {
+	if faultpoint.StaleReads() {
+		return nil, event.ErrGone
+	}
 	ctx, cancel := context.WithTimeout(ctx, readWithin)
 	defer cancel()
 	for missed := 1; ; {
