@@ -71,8 +71,8 @@ func (q *Queue) Room() (used, limit, free int64) {
 // Full says why intake would be refused now, nil when it would not: ErrFull, or
 // ErrUnavailable while no external server answers.
 func (q *Queue) Full() error {
-	if !q.nc.IsConnected() {
-		return fmt.Errorf("%w: not connected to nats", ErrUnavailable)
+	if err := q.silent(); err != nil {
+		return err
 	}
 	return q.room.lacks(0)
 }
