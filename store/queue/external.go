@@ -68,7 +68,10 @@ func (q *Queue) warn(ctx context.Context) {
 	if q.stream.CachedInfo().Config.Replicas == 1 {
 		log.WarnContext(ctx, "one server keeps the stream: if its disk dies, what was accepted and is not delivered dies with it (--nats-replicas 1)")
 	}
-	for _, m := range monitored(ctx, q.cfg.Monitor) {
+	list := monitored(ctx, q.cfg.Monitor)
+	sync := syncOf(list)
+	q.sync.Store(&sync)
+	for _, m := range list {
 		if m.Err != nil {
 			log.WarnContext(ctx, "a monitoring URL of NATS does not answer", "url", m.URL, "err", m.Err)
 		} else if !m.SyncAlways {

@@ -109,8 +109,9 @@ type Queue struct {
 	wake   chan struct{}          // has an element when last moved
 	failed chan error             // has an element when the store can no longer be trusted
 
-	denied atomic.Pointer[error] // the permission that was found missing last; external
-	seen   atomic.Int64          // when the servers last answered, Unix nanoseconds; external
+	denied atomic.Pointer[error]  // the permission that was found missing last; external
+	sync   atomic.Pointer[string] // see Servers; external
+	seen   atomic.Int64           // when the servers last answered, Unix nanoseconds; external
 
 	room room
 	disk disk

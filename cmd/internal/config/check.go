@@ -118,6 +118,9 @@ func (l *loader) check() {
 	} else if !isHeader(h) {
 		l.wrong("ingest-hmac-timestamp-header", "%s is not the name of a header", quote(h))
 	}
+	if c.NATSReplicas != 1 && c.NATSReplicas != 3 && c.NATSReplicas != 5 {
+		l.wrong("nats-replicas", "%d is none of 1, 3 and 5", c.NATSReplicas)
+	}
 	if c.MaxBody > maxBody {
 		l.wrong("max-body", "is more than 30MiB")
 	}
@@ -163,6 +166,7 @@ func (l *loader) checkFiles() {
 	c, pem := l.c, map[string][]byte{}
 	for _, file := range []struct{ name, path string }{
 		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"callgoose-ca", c.CallgooseCA}, {"pmm-ca", c.PMMCA},
+		{"nats-ca", c.NATSCA}, {"nats-cert", c.NATSCert}, {"nats-key", c.NATSKey},
 	} {
 		if file.path == "" {
 			continue
@@ -177,9 +181,12 @@ func (l *loader) checkFiles() {
 			l.wrong(file.name, "%s holds no PEM certificate", file.path)
 		}
 	}
-	if pem["tls-cert"] != nil && pem["tls-key"] != nil {
-		if _, err := tls.X509KeyPair(pem["tls-cert"], pem["tls-key"]); err != nil {
-			l.wrong("tls-cert", "%s and the key %s do not make a pair: %v", c.TLSCert, c.TLSKey, err)
+	for _, pair := range []struct{ cert, key, certFile, keyFile string }{{"tls-cert", "tls-key", c.TLSCert, c.TLSKey}, {"nats-cert", "nats-key", c.NATSCert, c.NATSKey}} {
+		if pem[pair.cert] == nil || pem[pair.key] == nil {
+			continue
+		}
+		if _, err := tls.X509KeyPair(pem[pair.cert], pem[pair.key]); err != nil {
+			l.wrong(pair.cert, "%s and the key %s do not make a pair: %v", pair.certFile, pair.keyFile, err)
 		}
 	}
 }

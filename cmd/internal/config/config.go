@@ -60,13 +60,19 @@ type Config struct {
 	Rate        float64 // events a second, 0 = unlimited
 	Timeout     time.Duration
 
-	DataDir     string
-	Retention   time.Duration
-	MaxStore    int64
-	MinFree     int64
-	NATSURL     URL     // see NATS
-	NATSURLFile *Secret // the same, read from a file
-	NATSCreds   *Secret // always from a file
+	DataDir      string
+	Retention    time.Duration
+	MaxStore     int64
+	MinFree      int64
+	NATSURL      URL     // see NATS
+	NATSURLFile  *Secret // the same, read from a file
+	NATSCreds    *Secret // the text of a .creds file, or the seed of an nkey
+	NATSUser     *Secret // user:password, or a token
+	NATSCA       string
+	NATSCert     string
+	NATSKey      string
+	NATSMonitor  URL // several separated by commas
+	NATSReplicas int
 
 	AdminListen      string // empty = none
 	AdminToken       *Secret
@@ -111,7 +117,7 @@ func (c *Config) Effective() []Setting {
 
 // Secrets lists every secret, for a reload of all of them.
 func (c *Config) Secrets() []*Secret {
-	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.PMMToken, c.PMMBasicAuth, c.AdminToken, c.NATSURLFile, c.NATSCreds, c.AlarmWebhookFile, c.PingURL, c.FallbackWebhook}
+	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.PMMToken, c.PMMBasicAuth, c.AdminToken, c.NATSURLFile, c.NATSCreds, c.NATSUser, c.AlarmWebhookFile, c.PingURL, c.FallbackWebhook}
 	return slices.DeleteFunc(all, func(s *Secret) bool { return !s.IsSet() })
 }
 

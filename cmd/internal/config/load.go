@@ -76,7 +76,7 @@ func Load(in Input) (*Config, []Warning, error) {
 		env: make(map[string]string),
 		c: &Config{
 			IngestToken: &Secret{}, IngestBasicAuth: &Secret{}, IngestHMACSecret: &Secret{},
-			CallgooseToken: &Secret{}, PMMToken: &Secret{}, PMMBasicAuth: &Secret{}, AdminToken: &Secret{}, NATSURLFile: &Secret{}, NATSCreds: &Secret{}, AlarmWebhookFile: &Secret{}, PingURL: &Secret{}, FallbackWebhook: &Secret{},
+			CallgooseToken: &Secret{}, PMMToken: &Secret{}, PMMBasicAuth: &Secret{}, AdminToken: &Secret{}, NATSURLFile: &Secret{}, NATSCreds: &Secret{}, NATSUser: &Secret{}, AlarmWebhookFile: &Secret{}, PingURL: &Secret{}, FallbackWebhook: &Secret{},
 			settings: make(map[string]*Setting),
 		},
 	}

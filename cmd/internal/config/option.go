@@ -73,7 +73,7 @@ func (o Option) plainTwin() string {
 
 // inline tells whether the secret may stand in an environment variable too.
 func (o Option) inline() bool {
-	return o.Secret && o.plainTwin() == "" && o.Name != "nats-creds-file"
+	return o.Secret && o.plainTwin() == ""
 }
 
 // Setting is the name under which Effective shows the option.
@@ -287,7 +287,7 @@ var table = group("Intake from PMM",
 	},
 	Option{
 		Name: "nats-url", Kind: KindURL, field: func(c *Config) any { return &c.NATSURL },
-		Usage: "external NATS JetStream, several separated by commas; embedded when absent",
+		Usage: "external NATS JetStream (2.14 or later), several servers separated by commas; embedded when absent",
 	},
 	Option{
 		Name: "nats-url-file", Kind: KindSecret, field: func(c *Config) any { return &c.NATSURLFile },
@@ -295,7 +295,31 @@ var table = group("Intake from PMM",
 	},
 	Option{
 		Name: "nats-creds-file", Kind: KindSecret, field: func(c *Config) any { return &c.NATSCreds },
-		Usage: "file with a NATS user's credentials (.creds), or the seed of an nkey; it stays a file, to be read at each connection",
+		Usage: "file with a NATS user's credentials (.creds), or the seed of an nkey; read again at each connection",
+	},
+	Option{
+		Name: "nats-user-file", Kind: KindSecret, field: func(c *Config) any { return &c.NATSUser },
+		Usage: "file with the user:password, or the token, of NATS, instead of credentials; read again at each connection",
+	},
+	Option{
+		Name: "nats-ca", Kind: KindPath, field: func(c *Config) any { return &c.NATSCA },
+		Usage: "trust these authorities (PEM) of NATS servers instead of the system's; demands TLS, as tls:// does",
+	},
+	Option{
+		Name: "nats-cert", Kind: KindPath, field: func(c *Config) any { return &c.NATSCert },
+		Usage: "client certificate (PEM) for NATS; demands TLS",
+	},
+	Option{
+		Name: "nats-key", Kind: KindPath, field: func(c *Config) any { return &c.NATSKey },
+		Usage: "private key (PEM) of --nats-cert",
+	},
+	Option{
+		Name: "nats-replicas", Kind: KindInt, Default: "3", field: func(c *Config) any { return &c.NATSReplicas },
+		Usage: "how many NATS servers keep the stream: 1, 3 or 5; a stream that has more keeps them, and 1 loses what waits with that server's disk",
+	},
+	Option{
+		Name: "nats-monitor", Kind: KindURL, field: func(c *Config) any { return &c.NATSMonitor },
+		Usage: "monitoring URLs of the NATS servers (http://n1:8222), separated by commas: they say whether each write is synced",
 	},
 ).group("Operation",
 	Option{

@@ -227,7 +227,7 @@ var (
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStale, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
 		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, damaged,
-		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, slo, reloadOK, reloadAt, build,
+		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, natsConnected, streamCurrent, slo, reloadOK, reloadAt, build,
 	}
 )
 
@@ -298,6 +298,12 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 	}
 	put(storeUsed, float64(s.Store.UsedBytes))
 	put(storeMax, float64(s.Store.MaxBytes))
+	if s.NATS != nil {
+		put(natsConnected, truth(s.NATS.Connected))
+		for _, stream := range s.NATS.Streams {
+			put(streamCurrent, float64(stream.Current), stream.Name)
+		}
+	}
 	if s.Store.FreeBytes >= 0 {
 		put(diskFree, float64(s.Store.FreeBytes))
 	}
