@@ -207,7 +207,6 @@ var ofAll = []fault{
 			time.Sleep(between(dice, 0, time.Second))
 			s.start()
 		}
-		// A forwarder that finds no servers yet may end; then it is started again, as by systemd.
 		for _, f := range c.forwarders {
 			f.start()
 		}

@@ -118,9 +118,6 @@ func (l *loader) check() {
 	} else if !isHeader(h) {
 		l.wrong("ingest-hmac-timestamp-header", "%s is not the name of a header", quote(h))
 	}
-	if c.NATSReplicas != 1 && c.NATSReplicas != 3 && c.NATSReplicas != 5 {
-		l.wrong("nats-replicas", "%d is none of 1, 3 and 5", c.NATSReplicas)
-	}
 	if c.MaxBody > maxBody {
 		l.wrong("max-body", "is more than 30MiB")
 	}
