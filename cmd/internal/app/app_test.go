@@ -919,7 +919,7 @@ func TestStrangeTimesStopNothing(t *testing.T) {
 func TestNothingHappensToAnIdleService(t *testing.T) {
 	bubble(t, func(c *config.Config) { c.Retention = time.Hour }, func(r *rig) {
 		time.Sleep(3 * time.Hour)
-		if bytes.Contains(r.logs.Bytes(), []byte("level=ERROR")) || bytes.Contains(r.logs.Bytes(), []byte("level=WARN")) {
+		if log := r.logs.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
 			t.Error("an idle service complains")
 		}
 		r.acceptFile("grafana-firing-1.json")
