@@ -211,7 +211,7 @@ func readPoints(raw []byte) ([]*point, error) {
 			return nil, fmt.Errorf("a contact point cannot be read: %w", err)
 		}
 		if p.filled("settings") {
-			if err := json.Unmarshal(p.raw["settings"], &p.settings); err != nil {
+			if err := json.Unmarshal(p.object["settings"], &p.settings); err != nil {
 				return nil, fmt.Errorf("the settings of contact point %q cannot be read: %w", p.name(), err)
 			}
 		}
@@ -376,16 +376,15 @@ var managed = []string{
 
 // wanted makes the settings of the webhook, on top of those that are not ours to decide.
 func (w Want) wanted(old object) (object, error) {
-	var s object
-	for _, k := range old.keys {
+	s := object{}
+	for _, k := range slices.Sorted(maps.Keys(old)) {
 		if slices.Contains(managed, k) {
 			continue
 		}
-		if bytes.Contains(old.raw[k], []byte(redacted)) {
-			return s, fmt.Errorf("contact point %q has a secret in %s that was not put there by us and would be lost by a change; change the contact point in PMM, or remove that secret first", w.Name, k)
+		if bytes.Contains(old[k], []byte(redacted)) {
+			return nil, fmt.Errorf("contact point %q has a secret in %s that was not put there by us and would be lost by a change; change the contact point in PMM, or remove that secret first", w.Name, k)
 		}
-		s.set(k, "")
-		s.raw[k] = old.raw[k]
+		s[k] = old[k]
 	}
 	s.set("url", w.URL)
 	s.set("httpMethod", http.MethodPost)
@@ -444,7 +443,7 @@ func shown(disableResolve bool, s object) []fact {
 
 // maxAlerts is a number or a text with one; Grafana reads anything else as 0.
 func maxAlerts(s object) int {
-	n, _ := strconv.Atoi(strings.Trim(string(bytes.TrimSpace(s.raw["maxAlerts"])), `"`))
+	n, _ := strconv.Atoi(strings.Trim(string(bytes.TrimSpace(s["maxAlerts"])), `"`))
 	return n
 }
 
@@ -457,7 +456,7 @@ type signing struct {
 // object, or beside it under the name "hmacConfig.secret".
 func readHMAC(s object) signing {
 	var h struct{ Secret, Header, TimestampHeader string }
-	_ = json.Unmarshal(s.raw["hmacConfig"], &h)
+	_ = json.Unmarshal(s["hmacConfig"], &h)
 	return signing{h.Secret != "" || s.text("hmacConfig.secret") != "", cmp.Or(h.Header, "X-Grafana-Alerting-Signature"), h.TimestampHeader}
 }
 
@@ -476,7 +475,7 @@ func (p *Plan) planPoint(w Want) error {
 	step := Step{Object: "contact point", Name: w.Name, Action: Keep}
 	defer func() { p.Steps = append(p.Steps, step) }()
 	if old == nil {
-		settings, _ := w.wanted(object{})
+		settings, _ := w.wanted(nil)
 		step.Action = Create
 		for _, f := range shown(false, settings) {
 			if f.value != none {
@@ -489,7 +488,7 @@ func (p *Plan) planPoint(w Want) error {
 		return nil
 	}
 	held := w.Token != "" || w.Basic != "" || w.HMACSecret != ""
-	bare, _ := w.wanted(object{})
+	bare, _ := w.wanted(nil)
 	now, next := shown(old.flag("disableResolveMessage"), old.settings), shown(false, bare)
 	for i, f := range now {
 		if f.value == next[i].value || f.name == "username" && f.value == redacted && next[i].value != none { // a secret in some versions
@@ -525,14 +524,7 @@ func (p *Plan) planPoint(w Want) error {
 }
 
 func body(uid, name string, settings object) []byte {
-	var o object
-	o.set("uid", uid)
-	o.set("name", name)
-	o.set("type", "webhook")
-	o.set("disableResolveMessage", false)
-	o.set("settings", "")
-	o.raw["settings"] = settings.bytes()
-	return o.bytes()
+	return encode(map[string]any{"uid": uid, "name": name, "type": "webhook", "disableResolveMessage": false, "settings": settings})
 }
 
 // lock says what Grafana's provenance allows. What came from a file comes from it
@@ -594,7 +586,7 @@ func (p *Plan) planRoutes(w Want) error {
 			}
 			step.Fields = append(step.Fields, Edit{"matches", from, describe(w.Matchers)})
 			for _, k := range []string{"matchers", "match", "match_re"} {
-				main.drop(k)
+				delete(main.object, k)
 			}
 			main.set("object_matchers", append([]Matcher{}, sorted(w.Matchers)...))
 		}
@@ -611,7 +603,6 @@ func (p *Plan) planRoutes(w Want) error {
 		}
 		if len(step.Fields) > 0 {
 			step.Action, changed = Change, true
-			main.source = nil
 		}
 	}
 	p.Steps = append(p.Steps, step)
@@ -707,10 +698,7 @@ func (p *Plan) timing(main *route) {
 
 // write makes the tree with these routes.
 func (p *Plan) write(routes []*route) {
-	t := *p.state.tree
-	t.root = &route{object: object{slices.Clone(t.root.keys), maps.Clone(t.root.raw)}}
-	t.routes = routes
-	p.tree = t.bytes()
+	p.tree = (&tree{p.state.tree.root, routes}).bytes()
 }
 
 // covered reports whether the default routes give the root all that it needs.

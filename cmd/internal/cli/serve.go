@@ -40,14 +40,7 @@ func (p *program) serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	// What is set in the environment is somebody's own decision.
-	decided := func(name string) bool {
-		return slices.ContainsFunc(p.environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
-	}
-	if !decided("GOGC") {
-		paceHeap()
-	}
-	if !decided("GOMAXPROCS") {
+	if !slices.ContainsFunc(p.environ, func(kv string) bool { return strings.HasPrefix(kv, "GOMAXPROCS=") }) {
 		// An fsync keeps its place from others until the runtime notices, and there is
 		// always one or two under way.
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
