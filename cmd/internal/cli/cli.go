@@ -346,6 +346,35 @@ func (p *program) client(c *cli.Context) (*admin.Client, error) {
 	return client, err
 }
 
+// asking is the action of a command that asks the running service.
+func (p *program) asking(do func(*cli.Context, *admin.Client) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if err := noArgs(c); err != nil {
+			return err
+		}
+		client, err := p.client(c)
+		if err != nil {
+			return err
+		}
+		return do(c, client)
+	}
+}
+
+// askingOf is asking about the one thing that is the argument; usage is the error
+// without it.
+func (p *program) askingOf(usage string, do func(*cli.Context, *admin.Client, string) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if c.NArg() != 1 {
+			return usagef("%s", usage)
+		}
+		client, err := p.client(c)
+		if err != nil {
+			return err
+		}
+		return do(c, client, c.Args().First())
+	}
+}
+
 // clientOf asks the service that --admin-url names, else the one in the data
 // directory; where says which.
 func (p *program) clientOf(c *cli.Context, cfg *config.Config) (client *admin.Client, where string, err error) {

@@ -90,11 +90,7 @@ func (p *program) filtersTest(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if done, err := p.json(c, r); done {
-		return err
-	}
-	p.showForecast(r, max(c.Int("limit"), 0))
-	return nil
+	return p.show(c, r, func() { p.showForecast(r, max(c.Int("limit"), 0)) })
 }
 
 func (p *program) showForecast(r apifilters.Report, limit int) {

@@ -25,20 +25,17 @@ func (p *program) incidentsCommand() *cli.Command {
 				Flags: clientFlags(severityFlag, textFlag,
 					&cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "label=value; may be repeated, all must match"},
 					&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many"}),
-				Action: p.incidentsList,
+				Action: p.asking(p.incidentsList),
 			},
 			{
 				Name: "show", Usage: "one incident: began, received, repeats, attempts, answers, recovery, and who did what to it", ArgsUsage: "KEY",
-				Flags: clientFlags(), Action: p.incidentsShow,
+				Flags: clientFlags(), Action: p.askingOf("incidents show needs one incident key; incidents list prints those that are open", p.incidentsShow),
 			},
 		},
 	}
 }
 
-func (p *program) incidentsList(c *cli.Context) error {
-	if err := noArgs(c); err != nil {
-		return err
-	}
+func (p *program) incidentsList(c *cli.Context, client *admin.Client) error {
 	q := url.Values{"limit": {strconv.Itoa(c.Int("limit"))}}
 	for _, name := range []string{"severity", "text"} {
 		if v := c.String(name); v != "" {
@@ -50,10 +47,6 @@ func (p *program) incidentsList(c *cli.Context) error {
 	}
 	if _, _, err := admin.ParseFilter(q); err != nil {
 		return usagef("--%w", err)
-	}
-	client, err := p.client(c)
-	if err != nil {
-		return err
 	}
 	list, err := client.Incidents(c.Context, q)
 	if err != nil {
@@ -84,15 +77,8 @@ func (p *program) incidentsList(c *cli.Context) error {
 	return nil
 }
 
-func (p *program) incidentsShow(c *cli.Context) error {
-	if c.NArg() != 1 {
-		return usagef("incidents show needs one incident key; incidents list prints those that are open")
-	}
-	client, err := p.client(c)
-	if err != nil {
-		return err
-	}
-	s, err := client.Incident(c.Context, c.Args().First())
+func (p *program) incidentsShow(c *cli.Context, client *admin.Client, key string) error {
+	s, err := client.Incident(c.Context, key)
 	if err != nil {
 		return err
 	}

@@ -190,10 +190,8 @@ func (p *program) sendAgain(c *cli.Context, only event.Outcome) error {
 
 // judge prints what a replay came to, and makes the exit code of it.
 func (p *program) judge(c *cli.Context, job admin.Job) error {
-	if done, err := p.json(c, job); done && err != nil {
+	if err := p.show(c, job, func() { p.showJob(job) }); err != nil {
 		return err
-	} else if !done {
-		p.showJob(job)
 	}
 	bad := job.Total - job.Outcomes[event.Delivered] - job.Outcomes[event.Collapsed]
 	switch {
@@ -316,11 +314,7 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	}
 	what := fmt.Sprintf("%s of %s", text.Plural(plan.Events, "dead letter", "dead letters"), text.Plural(plan.Incidents, "incident", "incidents"))
 	if c.Bool("dry-run") || plan.Events == 0 {
-		if done, err := p.json(c, plan); done {
-			return err
-		}
-		fmt.Fprintf(p.out, "%s: %d firing, %d resolved, %d unusable; nothing was dropped\n", what, plan.Firing, plan.Resolved, plan.NoEvent)
-		return nil
+		return p.say(c, plan, "%s: %d firing, %d resolved, %d unusable; nothing was dropped", what, plan.Firing, plan.Resolved, plan.NoEvent)
 	}
 	if err := p.confirm(c, fmt.Sprintf("forget %s (%d firing, %d resolved, %d unusable) for good? Callgoose will never hear of them.", what, plan.Firing, plan.Resolved, plan.NoEvent)); err != nil {
 		return err
@@ -329,9 +323,5 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if done, err := p.json(c, map[string]int{"dropped": n}); done {
-		return err
-	}
-	fmt.Fprintf(p.out, "%s dropped\n", text.Plural(n, "dead letter", "dead letters"))
-	return nil
+	return p.say(c, map[string]int{"dropped": n}, "%s dropped", text.Plural(n, "dead letter", "dead letters"))
 }
