@@ -52,12 +52,8 @@ func (p *program) incidentsList(c *cli.Context, client *admin.Client) error {
 	if err != nil {
 		return err
 	}
-	if done, err := p.json(c, list); done {
-		return err
-	}
 	if len(list) == 0 {
-		fmt.Fprintln(p.out, "no alert is open")
-		return nil
+		return p.say(c, list, "no alert is open")
 	}
 	var rows [][]string
 	for _, in := range list {
@@ -70,11 +66,12 @@ func (p *program) incidentsList(c *cli.Context, client *admin.Client) error {
 			text.Short(40, in.Alertname), text.Short(40, cmp.Or(admin.Where(&event.Record{Labels: in.Labels}), "-")),
 		})
 	}
-	p.table([]string{"BEGAN", "INCIDENT", "SEVERITY", "OUTCOME", "TRIES", "ALERT", "WHERE"}, rows)
-	if len(list) == c.Int("limit") {
-		fmt.Fprintf(p.err, "the newest %d; more with --limit\n", len(list))
-	}
-	return nil
+	return p.show(c, list, func() {
+		p.table([]string{"BEGAN", "INCIDENT", "SEVERITY", "OUTCOME", "TRIES", "ALERT", "WHERE"}, rows)
+		if len(list) == c.Int("limit") {
+			fmt.Fprintf(p.err, "the newest %d; more with --limit\n", len(list))
+		}
+	})
 }
 
 func (p *program) incidentsShow(c *cli.Context, client *admin.Client, key string) error {
@@ -82,9 +79,10 @@ func (p *program) incidentsShow(c *cli.Context, client *admin.Client, key string
 	if err != nil {
 		return err
 	}
-	if done, err := p.json(c, s); done {
-		return err
-	}
+	return p.show(c, s, func() { p.showStory(s) })
+}
+
+func (p *program) showStory(s admin.Story) {
 	state := "not open"
 	if s.Open {
 		state = "open"
@@ -108,5 +106,4 @@ func (p *program) incidentsShow(c *cli.Context, client *admin.Client, key string
 		rows = append(rows, []string{"  " + text.Stamp(step.At), text.Short(200, said), step.ID})
 	}
 	p.table(nil, rows)
-	return nil
 }

@@ -246,21 +246,12 @@ func outcomes(counts map[event.Outcome]int) string {
 func (p *program) watch(ctx context.Context, client *admin.Client, id int) (admin.Job, error) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	bar := isTerminal(p.err)
+	progress, end := p.progress()
+	defer end()
 	for {
 		job, err := client.ReplayJob(ctx, id)
-		if err == nil && bar {
-			const width = 30
-			full := width * job.Settled / max(job.Total, 1)
-			fmt.Fprintf(p.err, "\r[%s%s] %d of %d settled ", strings.Repeat("#", full), strings.Repeat("-", width-full), job.Settled, job.Total)
-		}
-		if err != nil || job.Done {
-			if bar {
-				fmt.Fprintln(p.err)
-			}
-			if ctx.Err() == nil {
-				return job, err
-			}
+		if progress(job.Settled, job.Total); ctx.Err() == nil && (err != nil || job.Done) {
+			return job, err
 		}
 		select {
 		case <-ctx.Done():

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -81,4 +83,23 @@ func (p *program) colourCells(line string, cells []string) string {
 		}
 	}
 	return line
+}
+
+// progress returns what shows how far a step is, and what wipes that away; on a
+// terminal only.
+func (p *program) progress() (show func(done, of int), end func()) {
+	if !isTerminal(p.err) {
+		return func(int, int) {}, func() {}
+	}
+	last := time.Time{}
+	show = func(done, of int) {
+		if time.Since(last) < 200*time.Millisecond {
+			return
+		}
+		last = time.Now()
+		const width = 30
+		full := min(width*done/max(of, 1), width)
+		fmt.Fprintf(p.err, "\r[%s%s] %d of %d ", strings.Repeat("#", full), strings.Repeat("-", width-full), done, of)
+	}
+	return show, func() { fmt.Fprint(p.err, "\r\x1b[K") }
 }

@@ -149,28 +149,30 @@ func (p *program) setupPMM(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	return p.applySetup(c, client, plan)
+}
+
+// applySetup shows the plan, and does it when that is confirmed.
+func (p *program) applySetup(c *cli.Context, client *pmm.Client, plan *pmm.Plan) error {
 	report := struct {
 		*pmm.Plan
 		Changes bool `json:"changes"` // there is something to do
 		Applied bool `json:"applied"` // and it was done
 	}{plan, !plan.Empty(), false}
-	asJSON := c.String("output") == "json"
-	if !asJSON {
+	if c.String("output") != "json" {
 		showSetup(p.out, client.Host(), plan)
 	}
 	if plan.Empty() || c.Bool("dry-run") {
-		if done, err := p.json(c, report); done {
-			return err
-		}
-		if !plan.Empty() {
-			fmt.Fprintln(p.out, "nothing was changed (--dry-run)")
-		}
-		return nil
+		return p.show(c, report, func() {
+			if !plan.Empty() {
+				fmt.Fprintln(p.out, "nothing was changed (--dry-run)")
+			}
+		})
 	}
 	if err := p.confirm(c, "change PMM at "+client.Host()+"?"); err != nil {
 		return err
 	}
-	err = client.Apply(c.Context, plan)
+	err := client.Apply(c.Context, plan)
 	if _, half := errors.AsType[*pmm.HalfDoneError](err); half {
 		err = partialError{err}
 	}
@@ -178,14 +180,12 @@ func (p *program) setupPMM(c *cli.Context) error {
 		return err
 	}
 	report.Applied = true
-	if done, err := p.json(c, report); done {
-		return err
-	}
-	fmt.Fprintln(p.out, "done; Grafana takes it up within a minute")
-	if !c.Bool("remove") {
-		fmt.Fprintln(p.out, "next: press Test at the contact point in PMM, then: pmm-callgoose events list")
-	}
-	return nil
+	return p.show(c, report, func() {
+		fmt.Fprintln(p.out, "done; Grafana takes it up within a minute")
+		if !c.Bool("remove") {
+			fmt.Fprintln(p.out, "next: press Test at the contact point in PMM, then: pmm-callgoose events list")
+		}
+	})
 }
 
 // wanted is what the flags ask for.
