@@ -394,23 +394,22 @@ func (p *program) clientOf(c *cli.Context, cfg *config.Config) (client *admin.Cl
 // newLogger makes the log of a process, for the journal of systemd or not. No line
 // of it can hold a secret.
 func newLogger(cfg *config.Config, w io.Writer, forJournal bool) *slog.Logger {
-	out := &prioritised{w: w}
-	if forJournal {
-		w = out
-	}
-	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
-	var lines slog.Handler = slog.NewTextHandler(w, opts)
-	if cfg.LogFormat == "json" {
-		opts.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr {
-			if a.Value.Kind() == slog.KindDuration { // as in text: 1.5s, not nanoseconds
-				a.Value = slog.StringValue(a.Value.Duration().String())
-			}
-			return a
+	asJSON := cfg.LogFormat == "json"
+	opts := &slog.HandlerOptions{Level: cfg.LogLevel, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		switch {
+		case forJournal && len(groups) == 0 && a.Key == slog.TimeKey: // the journal has a time of its own
+			return slog.Attr{}
+		case asJSON && a.Value.Kind() == slog.KindDuration: // as in text: 1.5s, not nanoseconds
+			a.Value = slog.StringValue(a.Value.Duration().String())
 		}
-		lines = slog.NewJSONHandler(w, opts)
-	}
+		return a
+	}}
 	if forJournal {
-		lines = journal{lines, out}
+		w = journal{w}
+	}
+	var lines slog.Handler = slog.NewTextHandler(w, opts)
+	if asJSON {
+		lines = slog.NewJSONHandler(w, opts)
 	}
 	return slog.New(cfg.Redactor().Handler(lines))
 }
