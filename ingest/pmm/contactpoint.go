@@ -566,44 +566,15 @@ func (p *Plan) planRoutes(w Want) error {
 	if err != nil {
 		return err
 	}
-	changed := false
 	step := Step{Object: "route", Name: w.Name, Action: Keep}
-	front := false // the route has to go before all others
+	front := main == nil // the route has to go before all others
 	if main == nil {
-		main, front, changed = newRoute(w.Name, w.Matchers), true, true
+		main = newRoute(w.Name, w.Matchers)
 		step.Action = Create
 		step.Fields = []Edit{{"matches", "", describe(w.Matchers)}, {"continue", "", "true"}, {"group_by", "", "grafana_folder, alertname"}, {"group_wait, group_interval, repeat_interval", "", "10s, 1m, " + repeatInterval}}
 		step.Why = "first among the routes; it continues, so those after it get what they got"
-	} else {
-		if w.Matchers == nil && len(main.matchers) > 0 {
-			w.Matchers = main.matchers
-			p.Notes = append(p.Notes, "the route keeps its conditions, "+describe(main.matchers)+"; --match all sends every alert here")
-		}
-		if main.unread != nil || !sameMatchers(main.matchers, w.Matchers) {
-			from := describe(main.matchers)
-			if main.unread != nil {
-				from = "unreadable"
-			}
-			step.Fields = append(step.Fields, Edit{"matches", from, describe(w.Matchers)})
-			for _, k := range []string{"matchers", "match", "match_re"} {
-				delete(main.object, k)
-			}
-			main.set("object_matchers", append([]Matcher{}, sorted(w.Matchers)...))
-		}
-		if !main.flag("continue") {
-			step.Fields = append(step.Fields, Edit{"continue", "false", "true"})
-			main.set("continue", true)
-		}
-		for _, r := range p.state.tree.routes[:at] {
-			if !r.flag("continue") {
-				step.Fields = append(step.Fields, Edit{"position", "after the route to " + r.label() + ", which keeps its alerts from us", "first"})
-				front = true
-				break
-			}
-		}
-		if len(step.Fields) > 0 {
-			step.Action, changed = Change, true
-		}
+	} else if step.Fields, front = p.correct(main, w.Matchers, at); len(step.Fields) > 0 {
+		step.Action = Change
 	}
 	p.Steps = append(p.Steps, step)
 	p.timing(main)
@@ -612,9 +583,8 @@ func (p *Plan) planRoutes(w Want) error {
 	if err != nil {
 		return err
 	}
-	changed = changed || !enough
 	p.keepOthers(others)
-	if !changed {
+	if step.Action == Keep && enough {
 		return nil
 	}
 	if p.lockedTree, err = lock(p.state.tree.root.text("provenance"), "tree of notification policies"); err != nil {
@@ -636,6 +606,36 @@ func (p *Plan) planRoutes(w Want) error {
 	}
 	p.write(routes)
 	return nil
+}
+
+// correct makes our route, which stands at that place, what it should be, and says
+// what that changes. front: it has to go before all others.
+func (p *Plan) correct(main *route, want []Matcher, at int) (fields []Edit, front bool) {
+	if want == nil && len(main.matchers) > 0 {
+		want = main.matchers
+		p.note("the route keeps its conditions, %s; --match all sends every alert here", describe(main.matchers))
+	}
+	if main.unread != nil || !sameMatchers(main.matchers, want) {
+		from := describe(main.matchers)
+		if main.unread != nil {
+			from = "unreadable"
+		}
+		fields = append(fields, Edit{"matches", from, describe(want)})
+		for _, k := range []string{"matchers", "match", "match_re"} {
+			delete(main.object, k)
+		}
+		main.set("object_matchers", append([]Matcher{}, sorted(want)...))
+	}
+	if !main.flag("continue") {
+		fields = append(fields, Edit{"continue", "false", "true"})
+		main.set("continue", true)
+	}
+	before := p.state.tree.routes[:at]
+	if i := slices.IndexFunc(before, func(r *route) bool { return !r.flag("continue") }); i >= 0 {
+		fields = append(fields, Edit{"position", "after the route to " + before[i].label() + ", which keeps its alerts from us", "first"})
+		front = true
+	}
+	return fields, front
 }
 
 // planDefaults finds the default routes that are needed, and whether those that are

@@ -185,45 +185,33 @@ func readRoute(raw []byte, depth int) (*route, error) {
 
 // readMatchers knows the four ways to write conditions, which add up
 // (grafana/alerting:definition, Route.AllMatchers).
-func (r *route) readMatchers() ([]Matcher, error) {
-	var all []Matcher
-	unread := func(key string) error { return fmt.Errorf("its %s cannot be read", key) }
-	if r.filled("object_matchers") {
-		var triples [][]string
-		if json.Unmarshal(r.object["object_matchers"], &triples) != nil {
-			return nil, unread("object_matchers")
-		}
-		for _, t := range triples {
-			if len(t) != 3 || !slices.Contains([]string{"=", "!=", "=~", "!~"}, t[1]) {
-				return nil, unread("object_matchers")
-			}
-			all = append(all, Matcher{t[0], t[1], t[2]})
+func (r *route) readMatchers() (all []Matcher, err error) {
+	var triples [][]string
+	var texts []string
+	var equal, like map[string]string
+	for key, into := range map[string]any{"object_matchers": &triples, "matchers": &texts, "match": &equal, "match_re": &like} {
+		if r.filled(key) && json.Unmarshal(r.object[key], into) != nil {
+			return nil, fmt.Errorf("its %s cannot be read", key)
 		}
 	}
-	if r.filled("matchers") {
-		var texts []string
-		if json.Unmarshal(r.object["matchers"], &texts) != nil {
-			return nil, unread("matchers")
+	for _, t := range triples {
+		if len(t) != 3 || !slices.Contains([]string{"=", "!=", "=~", "!~"}, t[1]) {
+			return nil, errors.New("its object_matchers cannot be read")
 		}
-		for _, t := range texts {
-			m, err := ParseMatcher(t)
-			if err != nil {
-				return nil, unread("matchers")
-			}
-			all = append(all, m)
-		}
+		all = append(all, Matcher{t[0], t[1], t[2]})
 	}
-	for key, op := range map[string]string{"match": "=", "match_re": "=~"} {
-		if !r.filled(key) {
-			continue
+	for _, t := range texts {
+		m, err := ParseMatcher(t)
+		if err != nil {
+			return nil, errors.New("its matchers cannot be read")
 		}
-		var pairs map[string]string
-		if json.Unmarshal(r.object[key], &pairs) != nil {
-			return nil, unread(key)
-		}
-		for name, value := range pairs {
-			all = append(all, Matcher{name, op, value})
-		}
+		all = append(all, m)
+	}
+	for name, value := range equal {
+		all = append(all, Matcher{name, "=", value})
+	}
+	for name, value := range like {
+		all = append(all, Matcher{name, "=~", value})
 	}
 	return sorted(all), nil
 }
