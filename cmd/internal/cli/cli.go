@@ -6,6 +6,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -309,13 +310,18 @@ func (p *program) input(c *cli.Context, serve bool, only ...string) config.Input
 // etc is where the package put the configuration. A unit may name another place,
 // and so may a test.
 func (p *program) etc() string {
+	dir, _, _ := strings.Cut(p.env("CONFIGURATION_DIRECTORY"), ":")
+	return cmp.Or(dir, config.Etc)
+}
+
+// env is a variable of the environment, "" when it is not set.
+func (p *program) env(name string) string {
 	for _, kv := range p.environ {
-		if dirs, ok := strings.CutPrefix(kv, "CONFIGURATION_DIRECTORY="); ok && dirs != "" {
-			dir, _, _ := strings.Cut(dirs, ":")
-			return dir
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
 		}
 	}
-	return config.Etc
+	return ""
 }
 
 func (p *program) warn(warnings []config.Warning) {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"syscall"
 )
 
@@ -16,19 +15,12 @@ func (p *program) toJournal(w io.Writer) bool {
 	if !ok {
 		return false
 	}
-	for _, kv := range p.environ {
-		stream, found := strings.CutPrefix(kv, "JOURNAL_STREAM=")
-		if !found {
-			continue
-		}
-		info, err := f.Stat()
-		if err != nil {
-			return false
-		}
-		st, ok := info.Sys().(*syscall.Stat_t)
-		return ok && stream == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+	info, err := f.Stat()
+	if err != nil {
+		return false
 	}
-	return false
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && p.env("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
 // priorities are what the journal calls the levels.

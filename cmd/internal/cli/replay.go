@@ -23,12 +23,8 @@ import (
 // choiceFlags are the filters without a default limit: what is chosen here is
 // acted on.
 func choiceFlags(more ...cli.Flag) []cli.Flag {
-	var flags []cli.Flag
-	for _, f := range filterFlags() {
-		if f.Names()[0] != "limit" {
-			flags = append(flags, f)
-		}
-	}
+	flags := filterFlags()
+	flags = flags[:len(flags)-1] // its limit is the last
 	return append(append(flags, &cli.IntFlag{Name: "limit", Usage: "the oldest so many", DefaultText: "all"}), more...)
 }
 
@@ -54,7 +50,7 @@ func (p *program) replayCommand() *cli.Command {
 			"sent too, and nothing in the directory changes.\n\n" +
 			"   pmm-callgoose replay --outcome discarded --since 3h --dry-run\n" +
 			"   pmm-callgoose replay --outcome discarded --since 3h --yes",
-		Flags: append(clientFlags(sendAgainFlags()...), offlineFlags()...),
+		Flags: append(clientFlags(sendAgainFlags()...), settingFlags(offlineSettings...)[1:]...),
 		Action: func(c *cli.Context) error {
 			if c.IsSet("callgoose-url") {
 				return p.replayOffline(c)

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,10 +31,7 @@ func (p *program) screen() *os.File {
 
 // paint colours s on a terminal, unless NO_COLOR is set or the terminal is dumb.
 func (p *program) paint(colour, s string) string {
-	no := slices.ContainsFunc(p.environ, func(kv string) bool {
-		return strings.HasPrefix(kv, "NO_COLOR=") && kv != "NO_COLOR=" || kv == "TERM=dumb"
-	})
-	if f := p.screen(); colour == "" || no || f == nil || !isTerminal(f) {
+	if f := p.screen(); colour == "" || p.env("NO_COLOR") != "" || p.env("TERM") == "dumb" || f == nil || !isTerminal(f) {
 		return s
 	}
 	return colour + s + plain
@@ -47,12 +43,8 @@ func (p *program) width() int {
 	if f == nil || !isTerminal(f) {
 		return 0
 	}
-	for _, kv := range p.environ {
-		if v, ok := strings.CutPrefix(kv, "COLUMNS="); ok {
-			if n, err := strconv.Atoi(v); err == nil && n > 0 {
-				return n
-			}
-		}
+	if n, err := strconv.Atoi(p.env("COLUMNS")); err == nil && n > 0 {
+		return n
 	}
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
