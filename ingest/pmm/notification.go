@@ -232,7 +232,7 @@ func readMember(s *scanner) (m member) {
 	}
 	start := s.pos
 	for more := s.open('}'); more; more = s.more('}') {
-		name, value := s.word(), s.value()
+		name, value := unquote(s.name()), s.value()
 		switch string(name) {
 		case "status":
 			m.status = value

@@ -24,11 +24,10 @@ const maxDepth = 512
 // As in encoding/json, invalid UTF-8 inside a string is no mistake; whoever
 // keeps a value passes it through clean.
 type scanner struct {
-	data    []byte
-	pos     int
-	depth   int
-	escaped bool // the string read last, or one before it, has escapes
-	err     *Error
+	data  []byte
+	pos   int
+	depth int
+	err   *Error
 }
 
 func (s *scanner) fail(at int) {
@@ -112,7 +111,6 @@ func (s *scanner) name() []byte {
 		return nil
 	}
 	start := s.pos
-	s.escaped = false
 	s.str()
 	name := s.data[start:s.pos]
 	if s.peek() != ':' {
@@ -121,16 +119,6 @@ func (s *scanner) name() []byte {
 	}
 	s.pos++
 	return name
-}
-
-// word reads the name of an object's next member, to be compared with plain
-// names that we know.
-func (s *scanner) word() []byte {
-	token := s.name()
-	if s.escaped || len(token) < 2 {
-		return unquote(token)
-	}
-	return token[1 : len(token)-1]
 }
 
 // value reads any value and returns it as written.
@@ -175,7 +163,6 @@ func (s *scanner) str() {
 				return
 			}
 			i += n - 1
-			s.escaped = true
 		case c < ' ':
 			s.fail(i)
 			return
@@ -287,9 +274,5 @@ func clean(b []byte) []byte {
 	if utf8.Valid(b) {
 		return b
 	}
-	fixed := make([]byte, 0, len(b)+len(b)/2)
-	for _, r := range string(b) {
-		fixed = utf8.AppendRune(fixed, r)
-	}
-	return fixed
+	return []byte(string([]rune(string(b))))
 }

@@ -25,7 +25,7 @@ func filterFlags() []cli.Flag {
 		&cli.StringFlag{Name: "until", Usage: "received before: the same"},
 		&cli.StringFlag{Name: "status", Usage: "firing or resolved"},
 		&cli.StringSliceFlag{Name: "outcome", Usage: "queued, delivered, discarded, dead, suppressed, collapsed; several with commas"},
-		&cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "label=value; may be repeated, all must match"},
+		matchFlag(),
 		&cli.StringFlag{Name: "incident", Usage: "incident key"},
 		severityFlag, textFlag,
 		&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many, newest first"},
@@ -36,6 +36,11 @@ var (
 	severityFlag = &cli.StringFlag{Name: "severity", Usage: "label severity: critical, warning, ..."}
 	textFlag     = &cli.StringFlag{Name: "text", Usage: "stands somewhere in name, labels, ids, error or reason, whatever its case"}
 )
+
+// matchFlag is a new one for each command: it keeps its values.
+func matchFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "label=value; may be repeated, all must match"}
+}
 
 // filters turns the flags into a query, and checks it before anybody is asked.
 func filters(c *cli.Context) (url.Values, error) {

@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"fmt"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -22,10 +21,9 @@ func (p *program) incidentsCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Usage: "list the alerts that are open here, newest first",
-				Flags: clientFlags(severityFlag, textFlag,
-					&cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "label=value; may be repeated, all must match"},
+				Flags: clientFlags(severityFlag, textFlag, matchFlag(),
 					&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many"}),
-				Action: p.asking(p.incidentsList),
+				Action: p.incidentsList,
 			},
 			{
 				Name: "show", Usage: "one incident: began, received, repeats, attempts, answers, recovery, and who did what to it", ArgsUsage: "KEY",
@@ -35,18 +33,10 @@ func (p *program) incidentsCommand() *cli.Command {
 	}
 }
 
-func (p *program) incidentsList(c *cli.Context, client *admin.Client) error {
-	q := url.Values{"limit": {strconv.Itoa(c.Int("limit"))}}
-	for _, name := range []string{"severity", "text"} {
-		if v := c.String(name); v != "" {
-			q.Set(name, v)
-		}
-	}
-	for _, v := range c.StringSlice("match") {
-		q.Add("match", v)
-	}
-	if _, _, err := admin.ParseFilter(q); err != nil {
-		return usagef("--%w", err)
+func (p *program) incidentsList(c *cli.Context) error {
+	client, q, err := p.filtered(c)
+	if err != nil {
+		return err
 	}
 	list, err := client.Incidents(c.Context, q)
 	if err != nil {

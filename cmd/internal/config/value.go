@@ -278,9 +278,6 @@ func (u URL) String() string {
 // Format covers every verb of fmt, %#v and %d as well.
 func (u URL) Format(f fmt.State, _ rune) { fmt.Fprint(f, u.String()) }
 
-// GoString is what %#v prints.
-func (u URL) GoString() string { return u.String() }
-
 // LogValue is what slog logs.
 func (u URL) LogValue() slog.Value { return slog.StringValue(u.String()) }
 
