@@ -156,7 +156,7 @@ type state struct {
 	points []*point
 	// The answers themselves, to see whether anything has changed since.
 	rawPoints, rawTree []byte
-	tree               *tree
+	root               *route // of the notification policies
 }
 
 // point is one contact point of Grafana: one integration. Several with one name
@@ -189,7 +189,7 @@ func (c *Client) read(ctx context.Context, notes *[]string) (state, error) {
 	if s.points, err = readPoints(rawPoints); err != nil {
 		return s, err
 	}
-	s.tree, err = readTree(rawTree)
+	s.root, err = readTree(rawTree)
 	return s, err
 }
 
@@ -361,7 +361,7 @@ func (s *state) straight() []string {
 // tellsNobody reports whether no integration has the default contact point's name. A
 // fresh Grafana 12.4 has "empty" there: nothing is taken away from it.
 func (s *state) tellsNobody() bool {
-	root := s.tree.root.text("receiver")
+	root := s.root.text("receiver")
 	return !slices.ContainsFunc(s.points, func(p *point) bool { return p.name() == root })
 }
 
@@ -542,7 +542,7 @@ func lock(provenance, what string) (locked bool, err error) {
 // ourRoutes takes the routes of the root apart.
 func (s *state) ourRoutes(receiver string) (main *route, at int, defaultRoutes, others []*route, err error) {
 	at = -1
-	for i, r := range s.tree.routes {
+	for i, r := range s.root.children {
 		switch {
 		case r.isDefault():
 			if k := r.foreign(); k != "" || r.text("receiver") != "" {
@@ -587,14 +587,14 @@ func (p *Plan) planRoutes(w Want) error {
 	if step.Action == Keep && enough {
 		return nil
 	}
-	if p.lockedTree, err = lock(p.state.tree.root.text("provenance"), "tree of notification policies"); err != nil {
+	if p.lockedTree, err = lock(p.state.root.text("provenance"), "tree of notification policies"); err != nil {
 		return err
 	}
 	var routes []*route
 	if front {
 		routes = append(routes, main)
 	}
-	for _, r := range p.state.tree.routes {
+	for _, r := range p.state.root.children {
 		if r == main && !front || slices.Contains(others, r) || enough && slices.Contains(oldDefaults, r) {
 			routes = append(routes, r)
 		}
@@ -604,7 +604,7 @@ func (p *Plan) planRoutes(w Want) error {
 			routes = append(routes, newDefault(t))
 		}
 	}
-	p.write(routes)
+	p.tree = p.state.root.with(routes)
 	return nil
 }
 
@@ -630,7 +630,7 @@ func (p *Plan) correct(main *route, want []Matcher, at int) (fields []Edit, fron
 		fields = append(fields, Edit{"continue", "false", "true"})
 		main.set("continue", true)
 	}
-	before := p.state.tree.routes[:at]
+	before := p.state.root.children[:at]
 	if i := slices.IndexFunc(before, func(r *route) bool { return !r.flag("continue") }); i >= 0 {
 		fields = append(fields, Edit{"position", "after the route to " + before[i].label() + ", which keeps its alerts from us", "first"})
 		front = true
@@ -645,7 +645,7 @@ func (p *Plan) planDefaults(w Want, oldDefaults, others []*route) (terms [][]Mat
 	if err != nil {
 		return nil, false, err
 	}
-	last := Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Keep}
+	last := Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Keep}
 	if last.Name == w.Name || p.state.tellsNobody() {
 		terms = nil // to ourselves, or to nobody, there is nothing to give back
 	}
@@ -687,18 +687,13 @@ func (p *Plan) keepOthers(others []*route) {
 
 // timing notes where the timing of our route, which is its owner's to choose, hurts.
 func (p *Plan) timing(main *route) {
-	t := rootTiming.below(p.state.tree.root).below(main)
+	t := rootTiming.below(p.state.root).below(main)
 	if d, ok := duration(t.interval); ok && d < time.Minute {
 		p.note("the route has a group interval of %s: PMM gives up on our answer after so long (at least 10s), and a late answer makes both sides disagree; 1m is right", t.interval)
 	}
 	if d, ok := duration(t.repeat); ok && d > 30*time.Minute {
 		p.note("the route has a repeat interval of %s: so long PMM says nothing of an alert whose notification was lost; %s is right, and repetitions are not sent on", t.repeat, repeatInterval)
 	}
-}
-
-// write makes the tree with these routes.
-func (p *Plan) write(routes []*route) {
-	p.tree = (&tree{p.state.tree.root, routes}).bytes()
 }
 
 // covered reports whether the default routes give the root all that it needs.
@@ -754,7 +749,7 @@ func (c *Client) planRemoval(ctx context.Context, w Want, v Version) (*Plan, err
 	}
 	if len(defaultRoutes) > 0 && slices.ContainsFunc(others, isOurs(p.state.points)) {
 		// Another contact point made here is still in use, and needs them too.
-		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Keep, Why: "another route of ours still needs it"})
+		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Keep, Why: "another route of ours still needs it"})
 		others, defaultRoutes = append(others, defaultRoutes...), nil
 	}
 	if point != nil {
@@ -768,19 +763,19 @@ func (c *Client) planRemoval(ctx context.Context, w Want, v Version) (*Plan, err
 		p.Steps = append(p.Steps, Step{Object: "route", Name: w.Name, Action: Remove})
 	}
 	if len(defaultRoutes) > 0 {
-		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Remove, Why: "the default contact point gets again what no route takes, without it"})
+		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Remove, Why: "the default contact point gets again what no route takes, without it"})
 	}
 	if main != nil || len(defaultRoutes) > 0 {
-		if p.lockedTree, err = lock(p.state.tree.root.text("provenance"), "tree of notification policies"); err != nil {
+		if p.lockedTree, err = lock(p.state.root.text("provenance"), "tree of notification policies"); err != nil {
 			return nil, err
 		}
 		var left []*route
-		for _, r := range p.state.tree.routes {
+		for _, r := range p.state.root.children {
 			if slices.Contains(others, r) {
 				left = append(left, r)
 			}
 		}
-		p.write(left)
+		p.tree = p.state.root.with(left)
 	}
 	p.keepOthers(slices.DeleteFunc(slices.Clone(others), (*route).isDefault))
 	return p, nil
@@ -796,7 +791,7 @@ func isOurs(points []*point) func(*route) bool {
 
 // inUse refuses to remove what others rely on.
 func (p *Plan) inUse(name string, ours *point, main *route, others []*route) error {
-	if p.state.tree.root.text("receiver") == name {
+	if p.state.root.text("receiver") == name {
 		return fmt.Errorf("%q is the default contact point of PMM; choose another one in the notification policies first", name)
 	}
 	for _, r := range others {

@@ -83,20 +83,20 @@ func (c *Client) Inspect(ctx context.Context, name string) (Look, error) {
 	if err != nil {
 		return look, err
 	}
-	look.DefaultContactPoint = s.tree.root.text("receiver")
+	look.DefaultContactPoint = s.root.text("receiver")
 	for _, p := range s.points {
 		u, _ := url.Parse(p.settings.text("url"))
 		here := u != nil && webhookPath.MatchString(u.Path) && p.text("type") == "webhook"
 		if p.name() != name && p.uid() != UID(name) && !here {
 			continue
 		}
-		look.Webhooks = append(look.Webhooks, p.webhook(s.tree))
+		look.Webhooks = append(look.Webhooks, p.webhook(s.root))
 	}
 	slices.SortStableFunc(look.Webhooks, func(a, b Webhook) int { return strings.Compare(a.Name, b.Name) })
 
 	ours := isOurs(s.points)
 	var others, defaultRoutes []*route
-	for _, r := range s.tree.routes {
+	for _, r := range s.root.children {
 		switch {
 		case r.isDefault():
 			defaultRoutes = append(defaultRoutes, r)
@@ -104,7 +104,7 @@ func (c *Client) Inspect(ctx context.Context, name string) (Look, error) {
 			others = append(others, r)
 		}
 	}
-	if slices.ContainsFunc(s.tree.routes, ours) {
+	if slices.ContainsFunc(s.root.children, ours) {
 		terms, err := defaults(others)
 		look.Silenced = err == nil && !s.tellsNobody() && !covered(terms, defaultRoutes)
 	}
@@ -121,14 +121,14 @@ func (c *Client) Inspect(ctx context.Context, name string) (Look, error) {
 	return look, nil
 }
 
-func (p *point) webhook(t *tree) Webhook {
+func (p *point) webhook(root *route) Webhook {
 	s := p.settings
 	w := Webhook{
 		Name: p.name(), Ours: p.uid() == UID(p.name()), Type: p.text("type"),
 		Loopback:  IsLoopback(s.text("url")),
 		MaxAlerts: maxAlerts(s), NoResolved: p.flag("disableResolveMessage"),
 		CustomPayload: s.filled("payload"),
-		Default:       t.root.text("receiver") == p.name(),
+		Default:       root.text("receiver") == p.name(),
 	}
 	if u, err := url.Parse(s.text("url")); err == nil {
 		u.User, u.RawQuery, u.Fragment = nil, "", ""
@@ -144,7 +144,7 @@ func (p *point) webhook(t *tree) Webhook {
 		w.Credentials = append(w.Credentials, "hmac")
 		w.HMACHeader, w.HMACTimestampHeader = h.Header, h.TimestampHeader
 	}
-	leads(t.root, p.name(), rootTiming.below(t.root), nil, "", func(l Lead) { w.Routes = append(w.Routes, l) })
+	leads(root, p.name(), rootTiming.below(root), nil, "", func(l Lead) { w.Routes = append(w.Routes, l) })
 	return w
 }
 

@@ -236,13 +236,8 @@ func (r *route) leadsTo(receiver string) bool {
 	return r.text("receiver") == receiver || slices.ContainsFunc(r.children, func(c *route) bool { return c.leadsTo(receiver) })
 }
 
-// tree is the notification policies.
-type tree struct {
-	root   *route
-	routes []*route // the children of the root
-}
-
-func readTree(raw []byte) (*tree, error) {
+// readTree reads the notification policies, and returns their root.
+func readTree(raw []byte) (*route, error) {
 	root, err := readRoute(raw, 0)
 	if err != nil {
 		return nil, fmt.Errorf("the notification policies cannot be read: %w", err)
@@ -250,16 +245,16 @@ func readTree(raw []byte) (*tree, error) {
 	if root.text("receiver") == "" {
 		return nil, errors.New("the notification policies have no default contact point; is this the answer of PMM?")
 	}
-	return &tree{root, root.children}, nil
+	return root, nil
 }
 
-// bytes is the tree with its routes as they are now.
-func (t *tree) bytes() []byte {
-	list := make([]object, len(t.routes))
-	for i, r := range t.routes {
-		list[i] = r.object
+// with is the tree of a root with these routes below it.
+func (r *route) with(routes []*route) []byte {
+	list := make([]object, len(routes))
+	for i, child := range routes {
+		list[i] = child.object
 	}
-	root := maps.Clone(t.root.object)
+	root := maps.Clone(r.object)
 	if delete(root, "routes"); len(list) > 0 {
 		root.set("routes", list)
 	}
@@ -372,7 +367,7 @@ func (r *route) muted() bool {
 }
 
 // routing says how the policies lead to the receiver.
-func (t *tree) routing(receiver string) Routing {
+func (r *route) routing(receiver string) Routing {
 	var out Routing
 	var walk func(r *route, above timing)
 	walk = func(r *route, above timing) {
@@ -385,7 +380,7 @@ func (t *tree) routing(receiver string) Routing {
 			walk(c, own)
 		}
 	}
-	walk(t.root, rootTiming)
+	walk(r, rootTiming)
 	return out
 }
 

@@ -169,12 +169,7 @@ func (p *program) app() *cli.App {
 			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.benchCommand(), p.configCommand(), p.versionCommand(),
 			p.healthCommand(), p.completionCommand(), p.manCommand(),
 		},
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usagef("there is no command %q%s (pmm-callgoose --help)", c.Args().First(), config.Suggest(c.Args().First(), names(c.App.Commands)))
-			}
-			return cli.ShowAppHelp(c)
-		},
+		Action: func(c *cli.Context) error { return noCommand(c, "", c.App.Commands, cli.ShowAppHelp) },
 	}
 	var each func([]*cli.Command)
 	each = func(cs []*cli.Command) {
@@ -182,13 +177,7 @@ func (p *program) app() *cli.App {
 			c.OnUsageError = misused
 			c.HideHelpCommand = true
 			if len(c.Subcommands) > 0 {
-				name := c.Name
-				c.Action = func(c *cli.Context) error {
-					if c.Args().Present() {
-						return usagef("there is no command \"%s %s\"%s (pmm-callgoose %s --help)", name, c.Args().First(), config.Suggest(c.Args().First(), names(c.Command.Subcommands)), name)
-					}
-					return cli.ShowSubcommandHelp(c)
-				}
+				c.Action = func(ctx *cli.Context) error { return noCommand(ctx, c.Name+" ", c.Subcommands, cli.ShowSubcommandHelp) }
 			}
 			each(c.Subcommands)
 		}
@@ -197,11 +186,17 @@ func (p *program) app() *cli.App {
 	return app
 }
 
-func names(commands []*cli.Command) (list []string) {
-	for _, c := range commands {
-		list = append(list, c.Name)
+// noCommand is what happens where one of some commands should stand.
+func noCommand(c *cli.Context, path string, commands []*cli.Command, help func(*cli.Context) error) error {
+	word := c.Args().First()
+	if !c.Args().Present() {
+		return help(c)
 	}
-	return list
+	var names []string
+	for _, c := range commands {
+		names = append(names, c.Name)
+	}
+	return usagef("there is no command %q%s (pmm-callgoose %s--help)", path+word, config.Suggest(word, names), path)
 }
 
 // report prints the error, one line with the way out, and picks the exit code.
