@@ -194,7 +194,7 @@ func isWebhook(r *http.Request) bool {
 	return r.Method == http.MethodPost || r.Method == http.MethodPut
 }
 
-// serve takes a webhook as far as its 202, or says why there is none.
+// serve answers a webhook with 202, or says why not.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time) *refusal {
 	source, no := h.admit(r, began)
 	if no != nil {
@@ -218,7 +218,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 		return refuse(http.StatusForbidden, "there are %d sources already: use one of their names, or start with an empty data directory", h.config.MaxSources)
 	}
 
-	// From here the sender's patience no longer matters; see the package comment.
+	// From here on it does not matter whether the sender still waits; see the package comment.
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(r.Context()), h.config.PublishTimeout, h.late)
 	defer cancel()
 	n := Notification{Source: source, BeganAt: began.UTC(), ReceivedAt: received.UTC(), Body: body, Alerts: alerts}

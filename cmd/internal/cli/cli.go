@@ -265,7 +265,7 @@ func settingFlags(names ...string) []cli.Flag {
 			continue
 		}
 		if o.Many {
-			flags = append(flags, &cli.GenericFlag{Name: o.Name, Usage: usage, Category: o.Group, Value: &texts{}})
+			flags = append(flags, &cli.StringSliceFlag{Name: o.Name, Usage: usage, Category: o.Group, KeepSpace: true})
 			continue
 		}
 		flags = append(flags, &cli.StringFlag{Name: o.Name, Usage: usage, Category: o.Group, TakesFile: o.Kind == config.KindPath || o.Secret})
@@ -294,7 +294,7 @@ func (p *program) input(c *cli.Context, serve bool, only ...string) config.Input
 		case o.Kind == config.KindBool:
 			in.Flags[o.Name] = fmt.Sprint(c.Bool(o.Name))
 		case o.Many:
-			in.Flags[o.Name] = strings.Join(*c.Generic(o.Name).(*texts), ",")
+			in.Flags[o.Name] = strings.Join(c.StringSlice(o.Name), ",")
 		default:
 			in.Flags[o.Name] = c.String(o.Name)
 		}

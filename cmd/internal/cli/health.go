@@ -10,8 +10,8 @@ import (
 	"pmm-callgoose/cmd/internal/admin"
 )
 
-// healthPatience is how long the answer may take; Docker's own default is 30 s.
-const healthPatience = 5 * time.Second
+// healthTimeout is how long the answer may take; Docker's own default is 30 s.
+const healthTimeout = 5 * time.Second
 
 func (p *program) healthCommand() *cli.Command {
 	return &cli.Command{
@@ -20,7 +20,7 @@ func (p *program) healthCommand() *cli.Command {
 			"accepted. status tells of Callgoose.",
 		Flags: clientFlags(&cli.BoolFlag{Name: "alive", Usage: "only ask whether the process answers at all: for whatever restarts it: a restart does not make room in a full store"}),
 		Action: p.asking(func(c *cli.Context, client *admin.Client) error {
-			ctx, cancel := context.WithTimeoutCause(c.Context, healthPatience, errors.New("no answer in time"))
+			ctx, cancel := context.WithTimeoutCause(c.Context, healthTimeout, errors.New("no answer in time"))
 			defer cancel()
 			err := client.Health(ctx, c.Bool("alive"))
 			if err == nil {

@@ -19,7 +19,7 @@ const (
 	plain  = "\x1b[0m"
 )
 
-// screen is the file behind standard output, nil when it is none.
+// screen is the file behind standard output, nil when it is not a file.
 func (p *program) screen() *os.File {
 	w := p.out
 	if o, ok := w.(*outlet); ok {

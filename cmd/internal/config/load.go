@@ -143,7 +143,7 @@ func (l *loader) setting(name string) *Setting {
 	return s
 }
 
-// given tells whether an option has a value, be it a bad one.
+// given tells whether an option has a value, good or bad.
 func (l *loader) given(name string) bool { return l.setting(name).Value != "" }
 
 // where names the place that an option's value came from, as its author would.
