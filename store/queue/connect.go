@@ -148,13 +148,38 @@ func denied(err error) error {
 	return fmt.Errorf("%w: the user may not %s; what it needs: %s", ErrUnfit, what, Permissions)
 }
 
-// heardError notes what the servers say unasked.
+// heardError notes what the servers say unasked. While they refuse the credentials
+// they say so ten times a second.
 func (q *Queue) heardError(_ *nats.Conn, _ *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
 		err = denied(err)
 		q.denied.Store(&err)
 	}
-	q.cfg.Logger.Warn("a NATS server refuses something", "component", "queue", "err", err)
+	if last := q.said.Load(); last == nil || last.text != err.Error() || time.Since(last.at) > time.Minute {
+		q.said.Store(&said{err.Error(), time.Now()})
+		q.cfg.Logger.Warn("a NATS server refuses something", "component", "queue", "err", err)
+	}
+}
+
+// said is what was logged last.
+type said struct {
+	text string
+	at   time.Time
+}
+
+func (q *Queue) heardEnd(_ *nats.Conn, err error) {
+	if err != nil { // not closed by this process
+		q.cfg.Logger.Warn("the connection to NATS is lost; connecting again", "component", "queue", "err", err)
+	}
+}
+
+func (q *Queue) heardAgain(nc *nats.Conn) {
+	log := q.cfg.Logger.With("component", "queue", "server", nc.ConnectedServerName(), "version", nc.ConnectedServerVersion())
+	if old := oldServer(nc.ConnectedServerVersion()); old != "" {
+		log.Error("a NATS server is too old: upgrade it", "err", old)
+		return
+	}
+	log.Info("connected to NATS again")
 }
 
 // refusal is the permission that was found missing, nil when none was.

@@ -41,6 +41,7 @@ func TestExamineSaysWhatIsThere(t *testing.T) {
 	if state, err := q.state(t.Context()); err != nil || state.LastSeq != 1 {
 		t.Errorf("something was stored by looking: %+v, %v", state, err)
 	}
+	await(t, func() bool { return q.Servers().Sync == "always" })
 	if s := q.Servers(); !s.Connected || s.Name != "n1" || s.Sync != "always" || s.Replicas != 1 || len(s.Streams) != 1 || s.Streams[0].Bytes == 0 {
 		t.Errorf("the service knows %+v", s)
 	}

@@ -43,7 +43,9 @@ func (q *Queue) openExternal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := q.connect(append(opts, nats.ErrorHandler(q.heardError))...); err != nil {
+	unknown := syncOf(nil)
+	q.sync.Store(&unknown)
+	if err := q.connect(append(opts, nats.ErrorHandler(q.heardError), nats.DisconnectErrHandler(q.heardEnd), nats.ReconnectHandler(q.heardAgain))...); err != nil {
 		return err
 	}
 	if old := oldServer(q.nc.ConnectedServerVersion()); old != "" {
@@ -55,11 +57,7 @@ func (q *Queue) openExternal(ctx context.Context) error {
 	if q.stream, err = q.declare(ctx, streamConfig()); err != nil {
 		return err
 	}
-	if err := q.waitFor(ctx, q.cfg.After); err != nil {
-		return err
-	}
-	q.warn(ctx)
-	return nil
+	return q.waitFor(ctx, q.cfg.After)
 }
 
 // warn says what is less safe than it could be.
@@ -86,6 +84,7 @@ func (q *Queue) watchServers() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	declared := time.Now()
+	q.warn(context.Background())
 	for {
 		select {
 		case <-q.stop:

@@ -113,7 +113,9 @@ func (q *Queue) commit() {
 		g.plan()
 		if err != nil {
 			g.envelope = nil // the client may still hold it
-			if !errors.Is(err, ErrFull) {
+			if errors.Is(err, ErrFull) {
+				q.room.ask()
+			} else {
 				err = fmt.Errorf("%w: publish notifications: %w", ErrUnavailable, err)
 			}
 			q.answer(g.batch, 0, err)

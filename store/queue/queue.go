@@ -110,6 +110,7 @@ type Queue struct {
 	failed chan error             // has an element when the store can no longer be trusted
 
 	denied atomic.Pointer[error]  // the permission that was found missing last; external
+	said   atomic.Pointer[said]   // of what the servers say unasked; external
 	sync   atomic.Pointer[string] // see Servers; external
 	seen   atomic.Int64           // when the servers last answered, Unix nanoseconds; external
 

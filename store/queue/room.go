@@ -48,12 +48,16 @@ func (r *room) lacks(body int) error {
 func (r *room) refuse(body int) error {
 	err := r.lacks(body)
 	if err != nil {
-		select {
-		case r.refused <- struct{}{}:
-		default:
-		}
+		r.ask()
 	}
 	return err
+}
+
+func (r *room) ask() {
+	select {
+	case r.refused <- struct{}{}:
+	default:
+	}
 }
 
 func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -26,8 +27,13 @@ func again(s *config.Secret, log *slog.Logger) func() string {
 	if !s.IsSet() {
 		return nil
 	}
+	var last atomic.Pointer[string] // the error that was logged
 	return func() string {
-		if _, err := s.Reload(); err != nil {
+		_, err := s.Reload()
+		if err == nil {
+			last.Store(nil)
+		} else if text := err.Error(); last.Load() == nil || *last.Load() != text {
+			last.Store(&text)
 			log.Error("a secret cannot be read again, the old one stays", "component", "app", "setting", s.Name(), "err", err)
 		}
 		return s.Reveal()
