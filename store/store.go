@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,6 +71,10 @@ type Store struct {
 	// will say after the next start. Only opening it again tells. Owned by commit.
 	broken bool
 	names  *names // nil = not made yet; owned by commit
+	// Of a shared ledger, owned by commit: where writes are kept, nil while another
+	// instance leads, and the parts that were read of a transaction.
+	log   Log
+	parts [][]byte
 }
 
 // state is what the meta bucket holds under "state": small, and written with
@@ -111,9 +116,10 @@ func (s state) clone() state {
 
 // op is a write that waits for a commit, until due.
 type op struct {
-	fn   func(*Tx) error
-	due  time.Time // zero = at once
-	done chan error
+	fn     func(*Tx) error
+	change func() error // in place of fn: alone, outside of any transaction
+	due    time.Time    // zero = at once
+	done   chan error
 }
 
 // Config says where the ledger lives.
@@ -121,6 +127,8 @@ type Config struct {
 	Dir string // data directory; made when it is not there
 	// NoSync switches fsync off. Only for tests in which nobody pulls the plug.
 	NoSync bool
+	// Shared: the file is a copy of what a log holds; see Lead and Apply.
+	Shared bool
 	// Committed is told how long the disk took for each commit. May be nil.
 	Committed func(time.Duration)
 	// Logger is told when a damaged file is moved aside. nil = nobody.
@@ -259,7 +267,19 @@ func (s *Store) commit() {
 			return
 		}
 		group = s.fill(group, timer)
-		s.run(group)
+		for len(group) > 0 { // what changes the Store itself goes alone, in its turn
+			n := slices.IndexFunc(group, func(o *op) bool { return o.change != nil })
+			switch n {
+			case 0:
+				group[0].done <- s.notice(group[0].change())
+				group = group[1:]
+				continue
+			case -1:
+				n = len(group)
+			}
+			s.run(group[:n])
+			group = group[n:]
+		}
 	}
 }
 
@@ -299,7 +319,7 @@ func (s *Store) fill(group []*op, timer *time.Timer) []*op {
 // run commits the group, and its functions one by one when one of them fails.
 func (s *Store) run(group []*op) {
 	err := s.transact(group)
-	if err != nil && !errors.Is(err, ErrFailed) && len(group) > 1 {
+	if err != nil && !errors.Is(err, ErrFailed) && !errors.Is(err, ErrFollowing) && len(group) > 1 {
 		for i := range group {
 			s.run(group[i : i+1])
 		}
@@ -315,11 +335,18 @@ func (s *Store) transact(group []*op) error {
 	if s.broken {
 		return ErrFailed
 	}
+	var recorded *ops
+	if s.cfg.Shared {
+		if s.log == nil {
+			return ErrFollowing
+		}
+		recorded = &ops{}
+	}
 	fnFailed := false
 	var next state
 	var began time.Time // of the commit
 	err := s.db.Update(func(btx *bbolt.Tx) error {
-		t := &Tx{tx: btx, write: true, state: s.state.Load().clone(), names: s.names}
+		t := &Tx{tx: btx, write: true, state: s.state.Load().clone(), names: s.names, ops: recorded}
 		for _, o := range group {
 			if err := cmp.Or(o.fn(t), t.bad); err != nil {
 				fnFailed = true
@@ -330,14 +357,10 @@ func (s *Store) transact(group []*op) error {
 			return err
 		}
 		next, began, s.names = t.state, time.Now(), t.names
-		if !t.dirty {
-			return nil
-		}
-		b, err := json.Marshal(next)
-		if err != nil {
+		if err := t.saveState(); err != nil {
 			return err
 		}
-		return btx.Bucket(bucketMeta).Put(keyState, wire.Seal(keyState, b))
+		return s.append(btx, recorded)
 	})
 	if err == nil {
 		s.state.Store(&next)
@@ -348,12 +371,23 @@ func (s *Store) transact(group []*op) error {
 		return nil
 	}
 	s.names = nil // it may hold what did not happen
-	if err = s.notice(err); !fnFailed {
+	if err = s.notice(err); !fnFailed && !errors.Is(err, ErrFollowing) {
 		s.broken = true
 		err = fmt.Errorf("%w: commit: %w", ErrFailed, err)
 		s.fail(err)
 	}
 	return err
+}
+
+func (t *Tx) saveState() error {
+	if !t.dirty {
+		return nil
+	}
+	b, err := json.Marshal(t.state)
+	if err != nil {
+		return err
+	}
+	return t.put(bucketMeta, keyState, wire.Seal(keyState, b))
 }
 
 func (s *Store) fail(err error) {
