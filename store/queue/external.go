@@ -7,14 +7,11 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
-
-	"pmm-callgoose/store/event"
 )
 
 // How long external servers are waited for.
@@ -30,8 +27,6 @@ const (
 	shortFor   = time.Minute
 	readWithin = 3 * time.Second
 	goneAfter  = 6 // reads that say "not found"
-	// answerWithin is how long another process may take to say that it is there.
-	answerWithin = time.Second
 )
 
 func (q *Queue) openExternal(ctx context.Context) error {
@@ -44,13 +39,18 @@ func (q *Queue) openExternal(ctx context.Context) error {
 	if err := q.connect(opts...); err != nil {
 		return err
 	}
-	if err := q.claim(ctx); err != nil {
+	cfg := streamConfig()
+	cfg.Name, cfg.Subjects = q.cfg.stream(streamName), []string{q.cfg.subject(subject), q.cfg.subject(subject) + ".*"}
+	if q.stream, err = q.declare(ctx, cfg); err != nil {
 		return err
 	}
-	if err := q.declare(ctx); err != nil {
+	q.own.run = nuid.Next()
+	q.own.subject = q.cfg.subject(subject) + "." + q.own.run
+	if err := q.waitFor(ctx, q.cfg.After); err != nil {
 		return err
 	}
-	return q.waitFor(ctx, q.cfg.After)
+	q.opened.Store(true)
+	return q.readOn(ctx)
 }
 
 // waitFor waits until the stream reaches after. A server that came back with an
@@ -109,70 +109,21 @@ func (q *Queue) credentials() (opts []nats.Option, err error) {
 	return opts, nil
 }
 
-// instances is where processes ask each other who writes to the stream.
-const instances = "pmm-callgoose.instances"
-
-// The states of a claim.
-const (
-	claiming = iota
-	claimed
-	yielded
-)
-
-// claim makes sure that no other process has the stream open. Of those that open
-// it at the same time the one with the lowest name goes on: each pair hears of
-// each other, because both listen before they ask.
-func (q *Queue) claim(ctx context.Context) error {
-	run, state := nuid.Next(), new(atomic.Int32)
-	_, err := q.nc.Subscribe(instances, func(m *nats.Msg) {
-		asking := string(m.Data)
-		if asking < run {
-			state.CompareAndSwap(claiming, yielded)
-		}
-		if asking > run || asking < run && state.Load() == claimed {
-			_ = m.Respond([]byte(run))
-		}
-	})
-	if err != nil {
-		return fmt.Errorf("%w: subscribe to %s: %w", ErrUnavailable, instances, err)
-	}
-	answers, err := q.nc.SubscribeSync(nats.NewInbox())
-	if err == nil {
-		err = q.nc.PublishRequest(instances, answers.Subject, []byte(run))
-	}
-	if err != nil {
-		return fmt.Errorf("%w: ask for other instances: %w", ErrUnavailable, err)
-	}
-	defer func() { _ = answers.Unsubscribe() }()
-	within, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	_, err = answers.NextMsgWithContext(within)
-	switch {
-	case err == nil:
-		return ErrSecond
-	case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: ask for other instances: %w", ErrUnavailable, err)
-	case !state.CompareAndSwap(claiming, claimed):
-		return ErrSecond
-	}
-	return nil
-}
-
 // declare creates the stream, or adapts the one that is there. Servers that have
 // just started, or elect, do not know streams yet.
-func (q *Queue) declare(ctx context.Context) error {
+func (q *Queue) declare(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, declareWithin)
 	defer cancel()
 	for {
-		err := q.declareOnce(ctx)
+		stream, err := q.declareOnce(ctx, cfg)
 		if err == nil {
-			return nil
+			return stream, nil
 		}
 		if refused, ok := errors.AsType[*jetstream.APIError](err); errors.Is(err, errUnfit) || ok && !slices.Contains([]int{404, 409, 503}, refused.Code) {
-			return fmt.Errorf("declare stream %s: %w", streamName, err)
+			return nil, fmt.Errorf("declare stream %s: %w", cfg.Name, err)
 		}
 		if !sleep(ctx, q.stop, 5*tryAfter) {
-			return fmt.Errorf("%w: declare stream %s: %w", ErrUnavailable, streamName, err)
+			return nil, fmt.Errorf("%w: declare stream %s: %w", ErrUnavailable, cfg.Name, err)
 		}
 	}
 }
@@ -180,7 +131,7 @@ func (q *Queue) declare(ctx context.Context) error {
 // errUnfit says that the stream would lose what was accepted.
 var errUnfit = errors.New("the stream that is there does not keep what it is given")
 
-func (q *Queue) declareOnce(ctx context.Context) error {
+func (q *Queue) declareOnce(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
 	replicas := q.cfg.Replicas
 	if replicas == 0 {
 		replicas = 1
@@ -190,75 +141,28 @@ func (q *Queue) declareOnce(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	s, err := q.js.Stream(ctx, streamName)
+	s, err := q.js.Stream(ctx, cfg.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		cfg := streamConfig()
 		cfg.Replicas = replicas
-		q.stream, err = q.js.CreateStream(ctx, cfg)
-		return err
+		return q.js.CreateStream(ctx, cfg)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	have := s.CachedInfo().Config
-	if have.Retention != jetstream.LimitsPolicy || have.Storage != jetstream.FileStorage || have.Sealed || !slices.Contains(have.Subjects, subject) ||
+	if have.Retention != jetstream.LimitsPolicy || have.Storage != jetstream.FileStorage || have.Sealed || !slices.Contains(have.Subjects, cfg.Subjects[0]) ||
 		have.MaxAge > 0 || have.MaxMsgs > 0 || have.MaxMsgsPerSubject > 0 {
-		return fmt.Errorf("%w: it must be a file stream of %s with limits retention and without max-age, max-msgs and max-msgs-per-subject", errUnfit, subject)
+		return nil, fmt.Errorf("%w: it must be a file stream of %s with limits retention and without max-age, max-msgs and max-msgs-per-subject", errUnfit, cfg.Subjects[0])
 	}
-	q.stream = s
 	want := have
 	want.AllowDirect = false // answered by replicas that lag behind
 	want.Discard = jetstream.DiscardNew
 	want.Replicas = max(have.Replicas, replicas)
-	if want.AllowDirect != have.AllowDirect || want.Discard != have.Discard || want.Replicas != have.Replicas {
-		q.stream, err = q.js.UpdateStream(ctx, want)
+	want.Subjects = cfg.Subjects
+	if want.AllowDirect != have.AllowDirect || want.Discard != have.Discard || want.Replicas != have.Replicas || !slices.Equal(want.Subjects, have.Subjects) {
+		return q.js.UpdateStream(ctx, want)
 	}
-	return err
-}
-
-// storeExternal publishes an envelope behind the newest sequence. It tries again
-// with the same id, which the server stores once.
-func (q *Queue) storeExternal(message []byte) (uint64, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeWithin)
-	defer cancel()
-	last := q.last.Load()
-	m := nats.NewMsg(subject)
-	m.Data = message
-	id := nuid.Next()
-	for {
-		try, done := context.WithTimeout(ctx, tryWithin)
-		ack, err := q.js.PublishMsg(try, m, jetstream.WithMsgID(id), jetstream.WithExpectLastSequence(last), jetstream.WithRetryAttempts(0))
-		done()
-		if err == nil {
-			return ack.Sequence, nil
-		}
-		refused, ok := errors.AsType[*jetstream.APIError](err)
-		switch {
-		case ok && refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence:
-			return q.landed(ctx, last+1, id)
-		case ok && refused.Code != 503 && refused.Code != 409: // 409: that id is under way
-			return 0, err
-		}
-		if !sleep(ctx, q.stop, tryAfter) {
-			return 0, err
-		}
-	}
-}
-
-// landed returns seq if the message there is the one published with id: its
-// acknowledgement was lost.
-func (q *Queue) landed(ctx context.Context, seq uint64, id string) (uint64, error) {
-	for {
-		m, err := q.stream.GetMsg(ctx, seq)
-		switch {
-		case err == nil && m.Header.Get(jetstream.MsgIDHeader) == id:
-			return seq, nil
-		case err == nil:
-			return 0, fmt.Errorf("somebody else stored %d", seq)
-		case !sleep(ctx, q.stop, tryAfter):
-			return 0, fmt.Errorf("what was stored at %d cannot be read: %w", seq, err)
-		}
-	}
+	return s, nil
 }
 
 // getAgain reads a message that was said not to be found. Also the leader of a
@@ -272,8 +176,10 @@ func (q *Queue) getAgain(ctx context.Context, seq uint64) ([]byte, error) {
 			return nil, err
 		}
 		known := state.LastSeq >= max(seq, q.last.Load())
-		if known && (seq < state.FirstSeq || missed >= goneAfter) {
-			return nil, event.ErrGone
+		if known {
+			if err := q.missing(seq, state.FirstSeq, missed); err != nil {
+				return nil, err
+			}
 		}
 		if !sleep(ctx, q.stop, tryAfter/2) {
 			return nil, fmt.Errorf("%w: the servers do not know %d yet", ErrUnavailable, seq)
