@@ -52,10 +52,12 @@ type Log struct {
 	last      uint64     // newest entry
 	count     uint64
 
-	mu       sync.Mutex // guards standing
+	mu       sync.Mutex // guards the next two
 	standing standing
+	members  map[string]Member // by run
 	term     atomic.Pointer[term]
 	seen     atomic.Uint64 // newest entry that was read or appended
+	behind   atomic.Pointer[uint64]
 	kept     int64         // bytes of LEDGER after it was cut last; owned by KeepSnapshots
 }
 
@@ -119,14 +121,24 @@ func (l *Log) Term() (number uint64, since time.Time) {
 	return 0, time.Time{}
 }
 
-// Behind is how many entries are stored that this instance has not read, as the servers
-// say; an error when they do not answer.
-func (l *Log) Behind(ctx context.Context) (uint64, error) {
+// Behind is how many entries were stored that this instance had not read, as the servers
+// said some seconds ago; not known when they did not answer.
+func (l *Log) Behind() (entries uint64, known bool) {
+	if b := l.behind.Load(); b != nil {
+		return *b, true
+	}
+	return 0, false
+}
+
+func (l *Log) measure(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, announceEvery)
+	defer cancel()
 	info, err := l.stream.Info(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, logName, err)
+		l.behind.Store(nil)
+		return
 	}
-	return info.State.LastSeq - min(info.State.LastSeq, l.seen.Load()), nil
+	l.behind.Store(new(info.State.LastSeq - min(info.State.LastSeq, l.seen.Load())))
 }
 
 // Hold is ctx as long as this instance leads; then it ends with the cause.

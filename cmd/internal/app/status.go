@@ -77,7 +77,7 @@ func (a *App) refusals() admin.Refusals {
 // delivered finds the event that Callgoose took last: of this life, else the one of
 // the ledger that was settled last among the newest.
 func (o *outlook) delivered(c *core) error {
-	taken := c.deliver.View().Last
+	taken := c.deliver().View().Last
 	if !taken.At.IsZero() {
 		if taken == o.lastTaken {
 			return nil

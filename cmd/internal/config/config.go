@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"log/slog"
+	"os"
 	"slices"
 	"time"
 )
@@ -67,6 +68,11 @@ type Config struct {
 	NATSURL     URL     // see NATS
 	NATSURLFile *Secret // the same, read from a file
 	NATSCreds   *Secret // always from a file
+	// Of several instances on one NATS.
+	NATSName      string
+	NATSReplicas  int           // 0 = as many as the servers suggest
+	Instance      string        // see InstanceName
+	TakeOverAfter time.Duration // 0 = 13s
 
 	AdminListen      string // empty = none
 	AdminToken       *Secret
@@ -113,6 +119,12 @@ func (c *Config) Effective() []Setting {
 func (c *Config) Secrets() []*Secret {
 	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.PMMToken, c.PMMBasicAuth, c.AdminToken, c.NATSURLFile, c.NATSCreds, c.AlarmWebhookFile, c.PingURL, c.FallbackWebhook}
 	return slices.DeleteFunc(all, func(s *Secret) bool { return !s.IsSet() })
+}
+
+// InstanceName is what operators call this instance: by default the name of the machine.
+func (c *Config) InstanceName() string {
+	name, _ := os.Hostname()
+	return cmp.Or(c.Instance, name, "unnamed")
 }
 
 // NATS is the address of the external JetStream, with what it holds of secrets;

@@ -297,6 +297,22 @@ var table = group("Intake from PMM",
 		Name: "nats-creds-file", Kind: KindSecret, field: func(c *Config) any { return &c.NATSCreds },
 		Usage: "file with a NATS user's credentials (.creds), or the seed of an nkey; it stays a file, to be read at each connection",
 	},
+	Option{
+		Name: "nats-name", Kind: KindText, field: func(c *Config) any { return &c.NATSName },
+		Usage: "name before those of streams and subjects, for several groups of instances on the same servers: a-z, 0-9, -",
+	},
+	Option{
+		Name: "nats-replicas", Kind: KindInt, Default: "0", field: func(c *Config) any { return &c.NATSReplicas },
+		Usage: "how many servers keep the streams: 1, 3 or 5; 0: 3 in a cluster, else 1; never fewer than they have",
+	},
+	Option{
+		Name: "instance", Kind: KindText, field: func(c *Config) any { return &c.Instance },
+		Usage: "name of this instance among those on the same NATS; the name of the machine when absent",
+	},
+	Option{
+		Name: "takeover-after", Kind: KindDuration, Default: "13s", field: func(c *Config) any { return &c.TakeOverAfter },
+		Usage: "how long the leading instance may say nothing before another one takes over, 6s to 5m; the same on all",
+	},
 ).group("Operation",
 	Option{
 		Name: "admin-listen", Kind: KindAddress, Default: "127.0.0.1:4668", Off: "off", field: func(c *Config) any { return &c.AdminListen },

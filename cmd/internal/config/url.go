@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Cleartext tells whether what is sent to a URL can be read on the way to another
@@ -43,6 +44,7 @@ func (l *loader) checkURLs() {
 	if l.given("nats-creds-file") && c.NATS() == "" {
 		l.wrong("nats-creds-file", "needs nats-url")
 	}
+	l.checkCluster()
 	for part := range strings.SplitSeq(c.NATS(), ",") {
 		u, err := url.Parse(strings.TrimSpace(part))
 		if err == nil && u.User != nil && (u.Scheme == "nats" || u.Scheme == "ws") && !loopback(u.Hostname()) {
@@ -120,4 +122,23 @@ func checkProxy(value string) error {
 		return errors.New(`is not the address of a proxy: something follows the host; in user and password # / and ? are written as %23 %2F and %3F`)
 	}
 	return nil
+}
+
+// checkCluster checks what is said of several instances on one NATS.
+func (l *loader) checkCluster() {
+	c := l.c
+	for _, name := range []string{"nats-name", "nats-replicas", "instance", "takeover-after"} {
+		if l.setting(name).From != fromDefault && c.NATS() == "" {
+			l.wrong(name, "needs nats-url")
+		}
+	}
+	if len(c.NATSName) > 32 || strings.Trim(c.NATSName, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		l.wrong("nats-name", "%s is not at most 32 of a-z, 0-9 and -", quote(c.NATSName))
+	}
+	if !slices.Contains([]int{0, 1, 3, 5}, c.NATSReplicas) {
+		l.wrong("nats-replicas", "%d is not 1, 3 or 5", c.NATSReplicas)
+	}
+	if c.TakeOverAfter < 6*time.Second || c.TakeOverAfter > 5*time.Minute {
+		l.wrong("takeover-after", "is not between 6s and 5m")
+	}
 }
