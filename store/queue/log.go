@@ -58,7 +58,7 @@ type Log struct {
 	term     atomic.Pointer[term]
 	seen     atomic.Uint64 // newest entry that was read or appended
 	behind   atomic.Pointer[uint64]
-	kept     int64         // bytes of LEDGER after it was cut last; owned by KeepSnapshots
+	kept     int64 // bytes of LEDGER after it was cut last; owned by KeepSnapshots
 }
 
 // term is the time in which this instance leads.

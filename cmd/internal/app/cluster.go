@@ -77,7 +77,10 @@ func (c *core) lead(ctx context.Context, heard time.Time) error {
 	if !heard.IsZero() {
 		unsure = heard.Add(c.cfg.Timeout + time.Second)
 	}
-	defer c.running.Store(false)
+	defer func() {
+		c.running.Store(false)
+		c.begin(nil, time.Time{}) // which stand still
+	}()
 	jobs := c.jobs(c.begin(marker, unsure))
 	jobs["snapshots"] = func(ctx context.Context) error { return c.log.KeepSnapshots(ctx, c.ledger) }
 	return together(ctx, jobs)

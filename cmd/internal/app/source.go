@@ -50,7 +50,6 @@ func (a *App) Status(context.Context) (admin.Status, error) {
 	if err := a.outlook(c, &s, time.Now()); err != nil {
 		return s, err
 	}
-	s.Cluster = c.cluster()
 	s.Sources = a.addReconcile(s.Sources)
 	s.Attention = append(s.Attention, differing(s.Sources)...)
 	s.Conclude()
@@ -119,6 +118,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	if err := c.queue.Full(); err != nil {
 		s.Store.Accepting, s.Store.Problem = false, err.Error()
 	}
+	s.Cluster = c.cluster()
 	return s, true
 }
 

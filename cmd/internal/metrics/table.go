@@ -71,6 +71,9 @@ var (
 	storeUsed     = gauge("store_used_bytes", "Bytes in both streams.")
 	storeMax      = gauge("store_max_bytes", "How many bytes there may be: --max-store.")
 	diskFree      = gauge("disk_free_bytes", "Bytes free on the file system of the data directory; missing with --nats-url.")
+	clusterLeader = gauge("cluster_leader", "1 on the instance that leads, 0 on those that follow it; missing with an embedded store. Series of the ledger come from the leader alone.")
+	clusterTerm   = gauge("cluster_term", "Number of the term of the instance that leads, which rises at each take-over; 0 while none is known.")
+	clusterBehind = gauge("cluster_behind_entries", "Transactions that this instance has not read yet; missing while NATS does not answer.")
 	accepting     = gauge("store_accepting", "1 when a webhook would be answered with 202, 0 when with 503.")
 	storeFailures = counter("store_failures_total", "How often the store failed, or could not be opened again after that.")
 
