@@ -293,3 +293,26 @@ func TestALargeTransactionIsWhole(t *testing.T) {
 		t.Errorf("something of half a transaction is there, or %d is applied", seq)
 	}
 }
+
+// A directory is used with other instances or without, not by turns: what waits there
+// would go out twice, or be changed where nobody else sees it.
+func TestADirectoryIsNotUsedTheOtherWay(t *testing.T) {
+	t.Parallel()
+	for _, first := range []bool{false, true} {
+		cfg := Config{Dir: t.TempDir(), NoSync: true, Shared: first}
+		s, _, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first {
+			err = s.Lead(t.Context(), &memory{})
+		}
+		if err := errors.Join(err, s.Do(t.Context(), func(tx *Tx) error { tx.SetProgress(event.Position{Seq: 1}); return nil }), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		cfg.Shared = !first
+		if _, _, err := Open(cfg); !errors.Is(err, ErrOther) {
+			t.Errorf("shared %v, then %v: %v", first, !first, err)
+		}
+	}
+}

@@ -29,6 +29,8 @@ var (
 	ErrLocked = errors.New("another pmm-callgoose is using this data directory")
 	// ErrNotFound: there is no such record.
 	ErrNotFound = errors.New("not found")
+	// ErrOther: the ledger is a copy of a log and should not be, or the other way round.
+	ErrOther = errors.New("this data directory was used the other way: with --nats-url, or without it; name another one, or an empty one")
 	// ErrFailed: a commit failed, or the store is closed.
 	ErrFailed = errors.New("the ledger is not available")
 )
@@ -185,7 +187,14 @@ func (s *Store) init() (fresh bool, err error) {
 			if n <= 0 || v > format {
 				return fmt.Errorf("format %d: %w", v, event.ErrNewer)
 			}
-			return readState(meta, &first)
+			seq, err := readLogSeq(tx)
+			if err := cmp.Or(err, readState(meta, &first)); err != nil {
+				return err
+			}
+			if s.cfg.Shared != (seq > 0) && !(s.cfg.Shared && first.Progress.IsZero()) {
+				return ErrOther
+			}
+			return nil
 		}
 		for _, name := range buckets {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {

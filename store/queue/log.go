@@ -171,6 +171,10 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 			return nil
 		case errors.Is(err, ErrDeposed), errors.Is(err, store.ErrFollowing):
 			l.log.Warn("this instance does not lead any more", "err", err)
+		case errors.Is(err, ErrUnavailable): // webhooks go on meanwhile, as far as they can
+			l.log.Warn("the log of the ledger cannot be read; again in a moment", "err", err)
+			l.happens(occurrence{kind: occurUnreadable})
+			sleep(ctx, l.q.stop, 5*tryAfter)
 		default:
 			return err
 		}

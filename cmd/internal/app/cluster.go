@@ -40,9 +40,6 @@ func (c *core) openLog(ctx context.Context, cfg store.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if at == 0 && !c.ledger.Summary().Progress.IsZero() {
-		return fmt.Errorf("%w: the data directory holds the ledger of a service with an embedded store; name an empty one", queue.ErrShort)
-	}
 	short, err := c.log.Short(ctx, at)
 	if err != nil || !short {
 		return err

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -97,9 +98,12 @@ func (r *forwarder) make() {
 	r.app = app
 }
 
-func newFleet(t *testing.T, instances int) *fleet {
+// natsServer runs a server, of a cluster when it has routes.
+func natsServer(t *testing.T, name string, opts server.ClusterOpts, routes []*url.URL) *server.Server {
 	t.Helper()
-	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
+	srv, err := server.NewServer(&server.Options{
+		ServerName: name, Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true, Cluster: opts, Routes: routes,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,17 +112,56 @@ func newFleet(t *testing.T, instances int) *fleet {
 	if !srv.ReadyForConnections(30 * time.Second) {
 		t.Fatal("no NATS")
 	}
+	return srv
+}
+
+// three runs a cluster of three servers.
+func three(t *testing.T) (all []*server.Server) {
+	t.Helper()
+	var routes []*url.URL
+	var ports []int
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+		_ = l.Close()
+	}
+	for i, port := range ports {
+		all = append(all, natsServer(t, fmt.Sprint("n", i), server.ClusterOpts{Name: "three", Host: "127.0.0.1", Port: port}, routes))
+	}
+	return all
+}
+
+// newFleet starts instances on these servers, or on one of their own that they reach by roads.
+func newFleet(t *testing.T, instances int, servers ...*server.Server) *fleet {
+	t.Helper()
+	var urls []string
+	for _, s := range servers {
+		urls = append(urls, s.ClientURL())
+	}
+	var one *server.Server
+	if len(servers) == 0 {
+		one = natsServer(t, "", server.ClusterOpts{}, nil)
+	}
 	f := &fleet{t: t, fake: callgoosetest.New(callgoosetest.Config{Tokens: []string{token}}), sent: map[int]int{}}
 	f.sink = httptest.NewServer(f.fake)
 	t.Cleanup(f.sink.Close)
 	for i := range instances {
-		r := &forwarder{road: newRoad(t, srv.Addr().String())}
+		r := &forwarder{}
+		at, take := strings.Join(urls, ","), 13*time.Second
+		if one != nil {
+			r.road = newRoad(t, one.Addr().String())
+			at, take = "nats://"+r.road.addr, 2*time.Second
+		}
 		r.rig = &rig{t: t, log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), cfg: &config.Config{
 			DataDir: t.TempDir(), CallgooseURL: f.sink.URL + "/v1/process", CallgooseToken: config.NewSecret(token),
 			CallgooseAuth: "bearer", CallgooseFrom: "PerconaPMM", IncidentBy: "alert", OnBacklog: "deliver",
 			RetryMin: time.Second, RetryMax: time.Minute, RetryFor: 72 * time.Hour, Timeout: time.Second,
 			LateAfter: 5 * time.Minute, Concurrency: 16, MaxBody: 1 << 20, MaxStore: 2 << 30,
-			NATSURL: config.URL("nats://" + r.road.addr), Instance: fmt.Sprint("i", i), TakeOverAfter: 2 * time.Second,
+			NATSURL: config.URL(at), Instance: fmt.Sprint("i", i), TakeOverAfter: take,
 		}}
 		r.make()
 		r.run()
@@ -295,6 +338,36 @@ func TestAnotherInstanceTakesOver(t *testing.T) {
 	if again := f.check(); again > 2*16 {
 		t.Errorf("%d came twice", again)
 	}
+	f.same()
+}
+
+// A server of the cluster dies, the one that led LEDGER: webhooks wait for the election,
+// nothing is lost, and who led goes on leading or is taken over from.
+func TestAServerOfTheClusterDies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a cluster takes its time to elect")
+	}
+	t.Parallel()
+	servers := three(t)
+	f := newFleet(t, 2, servers...)
+	defer func() {
+		for _, r := range f.all {
+			r.halt()
+		}
+	}()
+	f.leader()
+	stop := f.load(4)
+	f.until("no load", func() bool { return len(f.fake.Received()) > 30 })
+	for _, s := range servers {
+		if s.JetStreamIsStreamLeader("$G", "LEDGER") {
+			s.Shutdown()
+			break
+		}
+	}
+	seen := len(f.fake.Received())
+	f.until("nothing is delivered without one of three servers", func() bool { return len(f.fake.Received()) > seen+30 })
+	stop()
+	f.check()
 	f.same()
 }
 
