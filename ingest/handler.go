@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -93,27 +94,13 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.HMACHeader == "" {
-		c.HMACHeader = "X-Grafana-Alerting-Signature"
-	}
-	if c.MaxBody == 0 {
-		c.MaxBody = 10 << 20
-	}
-	if c.MaxInFlight == 0 {
-		c.MaxInFlight = 64 << 20
-	}
-	if c.MaxSources == 0 {
-		c.MaxSources = 256
-	}
-	if c.PublishTimeout == 0 {
-		c.PublishTimeout = 8 * time.Second
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Observer == nil {
-		c.Observer = silent{}
-	}
+	c.HMACHeader = cmp.Or(c.HMACHeader, pmm.SignatureHeader)
+	c.MaxBody = cmp.Or(c.MaxBody, 10<<20)
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 64<<20)
+	c.MaxSources = cmp.Or(c.MaxSources, 256)
+	c.PublishTimeout = cmp.Or(c.PublishTimeout, 8*time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.Observer = cmp.Or[Observer](c.Observer, silent{})
 	return c
 }
 
@@ -121,12 +108,8 @@ func (c Config) validate() error {
 	switch {
 	case c.Publisher == nil:
 		return errors.New("ingest: no publisher")
-	case c.MaxBody < 0:
-		return fmt.Errorf("ingest: max body %d is negative", c.MaxBody)
-	case c.MaxInFlight < 0, c.MaxSources < 0:
+	case c.MaxBody < 0, c.MaxInFlight < 0, c.MaxSources < 0, c.PublishTimeout < 0:
 		return errors.New("ingest: a limit is negative")
-	case c.PublishTimeout < 0:
-		return fmt.Errorf("ingest: publish timeout %s is negative", c.PublishTimeout)
 	}
 	return nil
 }
@@ -211,7 +194,7 @@ func isWebhook(r *http.Request) bool {
 	return r.Method == http.MethodPost || r.Method == http.MethodPut
 }
 
-// serve takes a webhook as far as its 202, or says why there is none.
+// serve answers a webhook with 202, or says why not.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time) *refusal {
 	source, no := h.admit(r, began)
 	if no != nil {
@@ -235,7 +218,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 		return refuse(http.StatusForbidden, "there are %d sources already: use one of their names, or start with an empty data directory", h.config.MaxSources)
 	}
 
-	// From here the sender's patience no longer matters; see the package comment.
+	// From here on it does not matter whether the sender still waits; see the package comment.
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(r.Context()), h.config.PublishTimeout, h.late)
 	defer cancel()
 	n := Notification{Source: source, BeganAt: began.UTC(), ReceivedAt: received.UTC(), Body: body, Alerts: alerts}
@@ -245,7 +228,10 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 	}
 
 	// The body is on disk: dying before the 202 is out costs a repeat, no alert.
-	accepted(w, id, alerts)
+	writeJSON(w, http.StatusAccepted, struct {
+		ID     string `json:"id"`
+		Alerts int    `json:"alerts"`
+	}{id, alerts})
 	if !repeat {
 		h.report(ctx, id, n, truncated)
 	}
@@ -500,19 +486,6 @@ func unstored(err error) *refusal {
 	return no
 }
 
-// accepted answers 202. An id is plain ASCII, so quoting it as Go does is JSON.
-func accepted(w http.ResponseWriter, id string, alerts int) {
-	var buf [128]byte
-	b := strconv.AppendQuote(append(buf[:0], `{"id":`...), id)
-	b = strconv.AppendInt(append(b, `,"alerts":`...), int64(alerts), 10)
-	b = append(b, "}\n"...)
-	w.Header()["Content-Type"] = contentJSON
-	w.WriteHeader(http.StatusAccepted)
-	_, _ = w.Write(b) // a sender that is gone repeats
-}
-
-var contentJSON = []string{"application/json"} // shared: net/http only reads it
-
 func (h *Handler) answer(w http.ResponseWriter, no *refusal) {
 	switch no.code {
 	case http.StatusUnauthorized:
@@ -534,7 +507,7 @@ func (h *Handler) answer(w http.ResponseWriter, no *refusal) {
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {
-	w.Header()["Content-Type"] = contentJSON
+	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(v)
+	_ = json.NewEncoder(w).Encode(v) // a sender that is gone repeats
 }

@@ -118,7 +118,7 @@ func (l *lines) sweep(now time.Time) map[line]int {
 	l.swept = now
 	rest := map[line]int{}
 	for k, b := range l.kinds {
-		if now.Sub(b.logged) < 2*time.Minute { // a kind that goes on reports by itself
+		if now.Sub(b.logged) < 2*time.Minute { // the next line of this kind reports them
 			continue
 		}
 		if b.held > 0 {

@@ -232,13 +232,11 @@ type request struct {
 	editable bool
 	secrets  []string // what the body holds and no error may repeat
 	out      any      // what the JSON of the answer goes to; nil = ignored
-	// stream reads the answer piece by piece instead; it may be maxListing long.
-	stream func(*json.Decoder) error
-	header *http.Header
+	header   *http.Header
 }
 
-// maxAnswer is more than any list of contact points or tree of policies.
-const maxAnswer = 16 << 20
+// maxAnswer bounds one answer, in bytes: 20,000 alerts are 11 to 15 MB.
+const maxAnswer = 32 << 20
 
 func (c *Client) do(ctx context.Context, r request) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
@@ -277,12 +275,11 @@ func (c *Client) do(ctx context.Context, r request) error {
 	if r.header != nil {
 		*r.header = resp.Header
 	}
-	if r.stream != nil && resp.StatusCode == http.StatusOK {
-		if err := streamed(resp.Body, r.stream); err != nil {
-			return fail(resp.StatusCode, "%s", innermost(err))
-		}
-		return nil
-	}
+	return r.read(resp, secrets, fail)
+}
+
+// read judges an answer, and decodes it.
+func (r request) read(resp *http.Response, secrets []string, fail func(status int, format string, args ...any) error) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch status := resp.StatusCode; {
 	case status >= 300 && status < 400:

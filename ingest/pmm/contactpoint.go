@@ -156,7 +156,7 @@ type state struct {
 	points []*point
 	// The answers themselves, to see whether anything has changed since.
 	rawPoints, rawTree []byte
-	tree               *tree
+	root               *route // of the notification policies
 }
 
 // point is one contact point of Grafana: one integration. Several with one name
@@ -189,7 +189,7 @@ func (c *Client) read(ctx context.Context, notes *[]string) (state, error) {
 	if s.points, err = readPoints(rawPoints); err != nil {
 		return s, err
 	}
-	s.tree, err = readTree(rawTree)
+	s.root, err = readTree(rawTree)
 	return s, err
 }
 
@@ -211,7 +211,7 @@ func readPoints(raw []byte) ([]*point, error) {
 			return nil, fmt.Errorf("a contact point cannot be read: %w", err)
 		}
 		if p.filled("settings") {
-			if err := json.Unmarshal(p.raw["settings"], &p.settings); err != nil {
+			if err := json.Unmarshal(p.object["settings"], &p.settings); err != nil {
 				return nil, fmt.Errorf("the settings of contact point %q cannot be read: %w", p.name(), err)
 			}
 		}
@@ -361,7 +361,7 @@ func (s *state) straight() []string {
 // tellsNobody reports whether no integration has the default contact point's name. A
 // fresh Grafana 12.4 has "empty" there: nothing is taken away from it.
 func (s *state) tellsNobody() bool {
-	root := s.tree.root.text("receiver")
+	root := s.root.text("receiver")
 	return !slices.ContainsFunc(s.points, func(p *point) bool { return p.name() == root })
 }
 
@@ -376,16 +376,15 @@ var managed = []string{
 
 // wanted makes the settings of the webhook, on top of those that are not ours to decide.
 func (w Want) wanted(old object) (object, error) {
-	var s object
-	for _, k := range old.keys {
+	s := object{}
+	for _, k := range slices.Sorted(maps.Keys(old)) {
 		if slices.Contains(managed, k) {
 			continue
 		}
-		if bytes.Contains(old.raw[k], []byte(redacted)) {
-			return s, fmt.Errorf("contact point %q has a secret in %s that was not put there by us and would be lost by a change; change the contact point in PMM, or remove that secret first", w.Name, k)
+		if bytes.Contains(old[k], []byte(redacted)) {
+			return nil, fmt.Errorf("contact point %q has a secret in %s that was not put there by us and would be lost by a change; change the contact point in PMM, or remove that secret first", w.Name, k)
 		}
-		s.set(k, "")
-		s.raw[k] = old.raw[k]
+		s[k] = old[k]
 	}
 	s.set("url", w.URL)
 	s.set("httpMethod", http.MethodPost)
@@ -444,7 +443,7 @@ func shown(disableResolve bool, s object) []fact {
 
 // maxAlerts is a number or a text with one; Grafana reads anything else as 0.
 func maxAlerts(s object) int {
-	n, _ := strconv.Atoi(strings.Trim(string(bytes.TrimSpace(s.raw["maxAlerts"])), `"`))
+	n, _ := strconv.Atoi(strings.Trim(string(bytes.TrimSpace(s["maxAlerts"])), `"`))
 	return n
 }
 
@@ -457,7 +456,7 @@ type signing struct {
 // object, or beside it under the name "hmacConfig.secret".
 func readHMAC(s object) signing {
 	var h struct{ Secret, Header, TimestampHeader string }
-	_ = json.Unmarshal(s.raw["hmacConfig"], &h)
+	_ = json.Unmarshal(s["hmacConfig"], &h)
 	return signing{h.Secret != "" || s.text("hmacConfig.secret") != "", cmp.Or(h.Header, "X-Grafana-Alerting-Signature"), h.TimestampHeader}
 }
 
@@ -476,7 +475,7 @@ func (p *Plan) planPoint(w Want) error {
 	step := Step{Object: "contact point", Name: w.Name, Action: Keep}
 	defer func() { p.Steps = append(p.Steps, step) }()
 	if old == nil {
-		settings, _ := w.wanted(object{})
+		settings, _ := w.wanted(nil)
 		step.Action = Create
 		for _, f := range shown(false, settings) {
 			if f.value != none {
@@ -489,7 +488,7 @@ func (p *Plan) planPoint(w Want) error {
 		return nil
 	}
 	held := w.Token != "" || w.Basic != "" || w.HMACSecret != ""
-	bare, _ := w.wanted(object{})
+	bare, _ := w.wanted(nil)
 	now, next := shown(old.flag("disableResolveMessage"), old.settings), shown(false, bare)
 	for i, f := range now {
 		if f.value == next[i].value || f.name == "username" && f.value == redacted && next[i].value != none { // a secret in some versions
@@ -525,14 +524,7 @@ func (p *Plan) planPoint(w Want) error {
 }
 
 func body(uid, name string, settings object) []byte {
-	var o object
-	o.set("uid", uid)
-	o.set("name", name)
-	o.set("type", "webhook")
-	o.set("disableResolveMessage", false)
-	o.set("settings", "")
-	o.raw["settings"] = settings.bytes()
-	return o.bytes()
+	return encode(map[string]any{"uid": uid, "name": name, "type": "webhook", "disableResolveMessage": false, "settings": settings})
 }
 
 // lock says what Grafana's provenance allows. What came from a file comes from it
@@ -550,7 +542,7 @@ func lock(provenance, what string) (locked bool, err error) {
 // ourRoutes takes the routes of the root apart.
 func (s *state) ourRoutes(receiver string) (main *route, at int, defaultRoutes, others []*route, err error) {
 	at = -1
-	for i, r := range s.tree.routes {
+	for i, r := range s.root.children {
 		switch {
 		case r.isDefault():
 			if k := r.foreign(); k != "" || r.text("receiver") != "" {
@@ -574,45 +566,15 @@ func (p *Plan) planRoutes(w Want) error {
 	if err != nil {
 		return err
 	}
-	changed := false
 	step := Step{Object: "route", Name: w.Name, Action: Keep}
-	front := false // the route has to go before all others
+	front := main == nil // the route has to go before all others
 	if main == nil {
-		main, front, changed = newRoute(w.Name, w.Matchers), true, true
+		main = newRoute(w.Name, w.Matchers)
 		step.Action = Create
 		step.Fields = []Edit{{"matches", "", describe(w.Matchers)}, {"continue", "", "true"}, {"group_by", "", "grafana_folder, alertname"}, {"group_wait, group_interval, repeat_interval", "", "10s, 1m, " + repeatInterval}}
 		step.Why = "first among the routes; it continues, so those after it get what they got"
-	} else {
-		if w.Matchers == nil && len(main.matchers) > 0 {
-			w.Matchers = main.matchers
-			p.Notes = append(p.Notes, "the route keeps its conditions, "+describe(main.matchers)+"; --match all sends every alert here")
-		}
-		if main.unread != nil || !sameMatchers(main.matchers, w.Matchers) {
-			from := describe(main.matchers)
-			if main.unread != nil {
-				from = "unreadable"
-			}
-			step.Fields = append(step.Fields, Edit{"matches", from, describe(w.Matchers)})
-			for _, k := range []string{"matchers", "match", "match_re"} {
-				main.drop(k)
-			}
-			main.set("object_matchers", append([]Matcher{}, sorted(w.Matchers)...))
-		}
-		if !main.flag("continue") {
-			step.Fields = append(step.Fields, Edit{"continue", "false", "true"})
-			main.set("continue", true)
-		}
-		for _, r := range p.state.tree.routes[:at] {
-			if !r.flag("continue") {
-				step.Fields = append(step.Fields, Edit{"position", "after the route to " + r.label() + ", which keeps its alerts from us", "first"})
-				front = true
-				break
-			}
-		}
-		if len(step.Fields) > 0 {
-			step.Action, changed = Change, true
-			main.source = nil
-		}
+	} else if step.Fields, front = p.correct(main, w.Matchers, at); len(step.Fields) > 0 {
+		step.Action = Change
 	}
 	p.Steps = append(p.Steps, step)
 	p.timing(main)
@@ -621,19 +583,18 @@ func (p *Plan) planRoutes(w Want) error {
 	if err != nil {
 		return err
 	}
-	changed = changed || !enough
 	p.keepOthers(others)
-	if !changed {
+	if step.Action == Keep && enough {
 		return nil
 	}
-	if p.lockedTree, err = lock(p.state.tree.root.text("provenance"), "tree of notification policies"); err != nil {
+	if p.lockedTree, err = lock(p.state.root.text("provenance"), "tree of notification policies"); err != nil {
 		return err
 	}
 	var routes []*route
 	if front {
 		routes = append(routes, main)
 	}
-	for _, r := range p.state.tree.routes {
+	for _, r := range p.state.root.children {
 		if r == main && !front || slices.Contains(others, r) || enough && slices.Contains(oldDefaults, r) {
 			routes = append(routes, r)
 		}
@@ -643,8 +604,38 @@ func (p *Plan) planRoutes(w Want) error {
 			routes = append(routes, newDefault(t))
 		}
 	}
-	p.write(routes)
+	p.tree = p.state.root.with(routes)
 	return nil
+}
+
+// correct makes our route, which stands at that place, what it should be, and says
+// what that changes. front: it has to go before all others.
+func (p *Plan) correct(main *route, want []Matcher, at int) (fields []Edit, front bool) {
+	if want == nil && len(main.matchers) > 0 {
+		want = main.matchers
+		p.note("the route keeps its conditions, %s; --match all sends every alert here", describe(main.matchers))
+	}
+	if main.unread != nil || !sameMatchers(main.matchers, want) {
+		from := describe(main.matchers)
+		if main.unread != nil {
+			from = "unreadable"
+		}
+		fields = append(fields, Edit{"matches", from, describe(want)})
+		for _, k := range []string{"matchers", "match", "match_re"} {
+			delete(main.object, k)
+		}
+		main.set("object_matchers", append([]Matcher{}, sorted(want)...))
+	}
+	if !main.flag("continue") {
+		fields = append(fields, Edit{"continue", "false", "true"})
+		main.set("continue", true)
+	}
+	before := p.state.root.children[:at]
+	if i := slices.IndexFunc(before, func(r *route) bool { return !r.flag("continue") }); i >= 0 {
+		fields = append(fields, Edit{"position", "after the route to " + before[i].label() + ", which keeps its alerts from us", "first"})
+		front = true
+	}
+	return fields, front
 }
 
 // planDefaults finds the default routes that are needed, and whether those that are
@@ -654,7 +645,7 @@ func (p *Plan) planDefaults(w Want, oldDefaults, others []*route) (terms [][]Mat
 	if err != nil {
 		return nil, false, err
 	}
-	last := Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Keep}
+	last := Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Keep}
 	if last.Name == w.Name || p.state.tellsNobody() {
 		terms = nil // to ourselves, or to nobody, there is nothing to give back
 	}
@@ -696,21 +687,13 @@ func (p *Plan) keepOthers(others []*route) {
 
 // timing notes where the timing of our route, which is its owner's to choose, hurts.
 func (p *Plan) timing(main *route) {
-	t := rootTiming.below(p.state.tree.root).below(main)
+	t := rootTiming.below(p.state.root).below(main)
 	if d, ok := duration(t.interval); ok && d < time.Minute {
 		p.note("the route has a group interval of %s: PMM gives up on our answer after so long (at least 10s), and a late answer makes both sides disagree; 1m is right", t.interval)
 	}
 	if d, ok := duration(t.repeat); ok && d > 30*time.Minute {
 		p.note("the route has a repeat interval of %s: so long PMM says nothing of an alert whose notification was lost; %s is right, and repetitions are not sent on", t.repeat, repeatInterval)
 	}
-}
-
-// write makes the tree with these routes.
-func (p *Plan) write(routes []*route) {
-	t := *p.state.tree
-	t.root = &route{object: object{slices.Clone(t.root.keys), maps.Clone(t.root.raw)}}
-	t.routes = routes
-	p.tree = t.bytes()
 }
 
 // covered reports whether the default routes give the root all that it needs.
@@ -766,7 +749,7 @@ func (c *Client) planRemoval(ctx context.Context, w Want, v Version) (*Plan, err
 	}
 	if len(defaultRoutes) > 0 && slices.ContainsFunc(others, isOurs(p.state.points)) {
 		// Another contact point made here is still in use, and needs them too.
-		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Keep, Why: "another route of ours still needs it"})
+		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Keep, Why: "another route of ours still needs it"})
 		others, defaultRoutes = append(others, defaultRoutes...), nil
 	}
 	if point != nil {
@@ -780,19 +763,19 @@ func (c *Client) planRemoval(ctx context.Context, w Want, v Version) (*Plan, err
 		p.Steps = append(p.Steps, Step{Object: "route", Name: w.Name, Action: Remove})
 	}
 	if len(defaultRoutes) > 0 {
-		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.tree.root.text("receiver"), Action: Remove, Why: "the default contact point gets again what no route takes, without it"})
+		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Remove, Why: "the default contact point gets again what no route takes, without it"})
 	}
 	if main != nil || len(defaultRoutes) > 0 {
-		if p.lockedTree, err = lock(p.state.tree.root.text("provenance"), "tree of notification policies"); err != nil {
+		if p.lockedTree, err = lock(p.state.root.text("provenance"), "tree of notification policies"); err != nil {
 			return nil, err
 		}
 		var left []*route
-		for _, r := range p.state.tree.routes {
+		for _, r := range p.state.root.children {
 			if slices.Contains(others, r) {
 				left = append(left, r)
 			}
 		}
-		p.write(left)
+		p.tree = p.state.root.with(left)
 	}
 	p.keepOthers(slices.DeleteFunc(slices.Clone(others), (*route).isDefault))
 	return p, nil
@@ -808,7 +791,7 @@ func isOurs(points []*point) func(*route) bool {
 
 // inUse refuses to remove what others rely on.
 func (p *Plan) inUse(name string, ours *point, main *route, others []*route) error {
-	if p.state.tree.root.text("receiver") == name {
+	if p.state.root.text("receiver") == name {
 		return fmt.Errorf("%q is the default contact point of PMM; choose another one in the notification policies first", name)
 	}
 	for _, r := range others {

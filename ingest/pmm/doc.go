@@ -25,8 +25,8 @@
 //     at random before and after.
 //   - What others made is never changed. Our contact point is known by its identifier
 //     and its name together, our route by leading there, our default routes by a
-//     matcher that is true of every alert. Members that we do not know are written
-//     back byte for byte.
+//     matcher that is true of every alert. The values of members that we do
+//     not know are written back byte for byte.
 //   - A lock of Grafana's (provenance) stays: what is made here can be edited in its
 //     pages (X-Disable-Provenance), what came through the API stays locked, and what
 //     comes from a file is refused.

@@ -2,6 +2,7 @@ package pmm
 
 import (
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"slices"
 )
@@ -10,16 +11,9 @@ import (
 // labels, exactly as LabelsToSignature of prometheus/common/model has it. Incident
 // keys are made of it, so a change is a migration.
 func Fingerprint(labels map[string]string) string {
-	sum := uint64(14695981039346656037)
-	add := func(s string) {
-		for i := range len(s) {
-			sum = (sum ^ uint64(s[i])) * 1099511628211
-		}
-		sum = (sum ^ 0xff) * 1099511628211 // no UTF-8 text holds this byte
-	}
+	h := fnv.New64a()
 	for _, name := range slices.Sorted(maps.Keys(labels)) {
-		add(name)
-		add(labels[name])
+		_, _ = h.Write([]byte(name + "\xff" + labels[name] + "\xff")) // no UTF-8 text holds that byte
 	}
-	return fmt.Sprintf("%016x", sum)
+	return fmt.Sprintf("%016x", h.Sum64())
 }

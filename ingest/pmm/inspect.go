@@ -11,71 +11,63 @@ import (
 // Webhook is what PMM shows of one contact point that leads to us, or should. It
 // is plain data: whoever asks decides what is wrong with it.
 type Webhook struct {
-	UID  string `json:"uid"`
-	Name string `json:"name"`
+	Name string
 	// Ours reports whether setup made it: identifier and name are ours.
-	Ours bool   `json:"ours"`
-	Type string `json:"type"` // "webhook"; anything else cannot lead here
+	Ours bool
+	Type string // "webhook"; anything else cannot lead here
 	// URL is where PMM posts, without user, password and query, which may hold secrets.
-	URL string `json:"url"`
+	URL string
 	// Loopback: the URL means PMM's own machine or container.
-	Loopback bool   `json:"loopback"`
-	Method   string `json:"method"` // POST or PUT
+	Loopback bool
 	// MaxAlerts cuts off further alerts, which are then lost. 0 = none are cut off.
-	MaxAlerts int `json:"max_alerts"`
+	MaxAlerts int
 	// NoResolved: recoveries are not sent ("Disable resolved message").
-	NoResolved bool `json:"no_resolved"`
+	NoResolved bool
 	// Credentials are the kinds that are set: "bearer" or another scheme in lower
 	// case, "basic", "hmac". PMM never shows their values.
-	Credentials []string `json:"credentials"`
+	Credentials []string
 	// HMACHeader and HMACTimestampHeader are set with "hmac".
-	HMACHeader          string `json:"hmac_header,omitempty"`
-	HMACTimestampHeader string `json:"hmac_timestamp_header,omitempty"`
+	HMACHeader, HMACTimestampHeader string
 	// CustomPayload: a template replaces the body (PMM 3.8 and later), which then
 	// cannot be read by us.
-	CustomPayload bool `json:"custom_payload"`
-	// Provenance is "", or who locked it: "api", "file".
-	Provenance string `json:"provenance"`
+	CustomPayload bool
 	// Routes lead here. None and Default false: no alert comes.
-	Routes []Lead `json:"routes"`
+	Routes []Lead
 	// Default: it is the contact point of what no route takes.
-	Default bool `json:"default"`
+	Default bool
 }
 
 // Lead is a route to a contact point.
 type Lead struct {
 	// Matches are the conditions of the route and of those above it; none = all alerts.
-	Matches []string `json:"matches"`
-	// Continue: routes after it get the alert too.
-	Continue bool `json:"continue"`
+	Matches []string
 	// Behind names the first route before it, on the same level or one above, that
 	// does not continue: what that one takes does not come here. "" = none.
-	Behind string `json:"behind,omitempty"`
+	Behind string
 	// Muted: time intervals silence it at times.
-	Muted bool `json:"muted"`
-	// GroupInterval and RepeatInterval, its own or inherited.
-	GroupInterval  string `json:"group_interval"`
-	RepeatInterval string `json:"repeat_interval"`
+	Muted bool
+	// GroupInterval is its own or inherited.
+	GroupInterval string
 }
 
 // Look is what PMM says about itself and about the way to us.
 type Look struct {
-	Version Version `json:"pmm"`
+	Version Version
 	// Webhooks are the contact point with the name asked for, ours, and every other
 	// webhook with our path in its URL, in the order of their names.
-	Webhooks []Webhook `json:"webhooks"`
+	Webhooks []Webhook
 	// DefaultContactPoint gets what no route takes.
-	DefaultContactPoint string `json:"default_contact_point"`
+	DefaultContactPoint string
 	// Silenced: a route of ours takes what fell to the default contact point, and
-	// no default route gives it back. Setup mends that.
-	Silenced bool `json:"silenced"`
+	// no default route gives it back. Setup repairs that.
+	Silenced bool
 	// Straight are contact points that post to Callgoose without us.
-	Straight []string `json:"straight,omitempty"`
+	Straight []string
 	// Passing are the titles of alert rules that name another contact point themselves,
 	// so that they do not come here.
-	Passing []string `json:"passing,omitempty"`
+	Passing []string
 	// Attempt is how PMM fared with the contact point asked for. nil = unknown.
-	Attempt *ContactState `json:"attempt,omitempty"`
+	Attempt *ContactState
 }
 
 // Inspect reads the versions, the contact points and the policies, and changes
@@ -91,20 +83,20 @@ func (c *Client) Inspect(ctx context.Context, name string) (Look, error) {
 	if err != nil {
 		return look, err
 	}
-	look.DefaultContactPoint = s.tree.root.text("receiver")
+	look.DefaultContactPoint = s.root.text("receiver")
 	for _, p := range s.points {
 		u, _ := url.Parse(p.settings.text("url"))
 		here := u != nil && webhookPath.MatchString(u.Path) && p.text("type") == "webhook"
 		if p.name() != name && p.uid() != UID(name) && !here {
 			continue
 		}
-		look.Webhooks = append(look.Webhooks, p.webhook(s.tree))
+		look.Webhooks = append(look.Webhooks, p.webhook(s.root))
 	}
 	slices.SortStableFunc(look.Webhooks, func(a, b Webhook) int { return strings.Compare(a.Name, b.Name) })
 
 	ours := isOurs(s.points)
 	var others, defaultRoutes []*route
-	for _, r := range s.tree.routes {
+	for _, r := range s.root.children {
 		switch {
 		case r.isDefault():
 			defaultRoutes = append(defaultRoutes, r)
@@ -112,7 +104,7 @@ func (c *Client) Inspect(ctx context.Context, name string) (Look, error) {
 			others = append(others, r)
 		}
 	}
-	if slices.ContainsFunc(s.tree.routes, ours) {
+	if slices.ContainsFunc(s.root.children, ours) {
 		terms, err := defaults(others)
 		look.Silenced = err == nil && !s.tellsNobody() && !covered(terms, defaultRoutes)
 	}
@@ -129,15 +121,14 @@ func (c *Client) Inspect(ctx context.Context, name string) (Look, error) {
 	return look, nil
 }
 
-func (p *point) webhook(t *tree) Webhook {
+func (p *point) webhook(root *route) Webhook {
 	s := p.settings
 	w := Webhook{
-		UID: p.uid(), Name: p.name(), Ours: p.uid() == UID(p.name()), Type: p.text("type"),
-		Loopback: IsLoopback(s.text("url")), Method: strings.ToUpper(cmp.Or(s.text("httpMethod"), "POST")),
+		Name: p.name(), Ours: p.uid() == UID(p.name()), Type: p.text("type"),
+		Loopback:  IsLoopback(s.text("url")),
 		MaxAlerts: maxAlerts(s), NoResolved: p.flag("disableResolveMessage"),
-		CustomPayload: s.filled("payload"), Provenance: p.text("provenance"),
-		Credentials: []string{}, Routes: []Lead{},
-		Default: t.root.text("receiver") == p.name(),
+		CustomPayload: s.filled("payload"),
+		Default:       root.text("receiver") == p.name(),
 	}
 	if u, err := url.Parse(s.text("url")); err == nil {
 		u.User, u.RawQuery, u.Fragment = nil, "", ""
@@ -153,7 +144,7 @@ func (p *point) webhook(t *tree) Webhook {
 		w.Credentials = append(w.Credentials, "hmac")
 		w.HMACHeader, w.HMACTimestampHeader = h.Header, h.TimestampHeader
 	}
-	leads(t.root, p.name(), rootTiming.below(t.root), nil, "", func(l Lead) { w.Routes = append(w.Routes, l) })
+	leads(root, p.name(), rootTiming.below(root), nil, "", func(l Lead) { w.Routes = append(w.Routes, l) })
 	return w
 }
 
@@ -164,10 +155,7 @@ func leads(r *route, receiver string, inherited timing, above []Matcher, behind 
 		own := inherited.below(c)
 		all := slices.Concat(above, c.matchers)
 		if own.receiver == receiver {
-			l := Lead{
-				Matches: []string{}, Continue: c.flag("continue"), Behind: behind,
-				Muted: c.muted(), GroupInterval: own.interval, RepeatInterval: own.repeat,
-			}
+			l := Lead{Behind: behind, Muted: c.muted(), GroupInterval: own.interval}
 			for _, m := range sorted(all) {
 				if m != mark {
 					l.Matches = append(l.Matches, m.String())

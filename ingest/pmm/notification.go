@@ -124,9 +124,6 @@ func Decode(body []byte) (*Notification, error) {
 // Check comes to the verdict of [Decode] without keeping anything. Members counts
 // the unusable ones too; truncated is what PMM cut off.
 func Check(body []byte) (members int, truncated int64, err error) {
-	if members, truncated, ok := glance(body); ok {
-		return members, truncated, nil
-	}
 	h, err := survey(body, nil)
 	if err != nil {
 		return 0, 0, err
@@ -150,42 +147,6 @@ func Check(body []byte) (members int, truncated int64, err error) {
 		return 0, 0, noneUsable(members, first)
 	}
 	return members, h.truncated(), nil
-}
-
-// glance finds a good body good in one pass. What it is not sure of, because it
-// is wrong or only unusual, is read again from the start: the verdict of that
-// reading counts.
-func glance(body []byte) (members int, truncated int64, ok bool) {
-	s := scanner{data: body}
-	if s.peek() != '{' {
-		return 0, 0, false
-	}
-	var h head
-	usable := false
-	for more := s.open('}'); more; more = s.more('}') {
-		switch string(s.word()) {
-		case "alerts":
-			if members > 0 || s.peek() != '[' {
-				return 0, 0, false
-			}
-			for more := s.open(']'); more; more = s.more(']') {
-				m := readMember(&s)
-				if members++; members > maxMembers || s.err != nil {
-					return 0, 0, false
-				}
-				usable = usable || m.fault(head{}) == ""
-			}
-		case "truncatedAlerts":
-			h.truncatedAlerts = s.value()
-		default:
-			s.value()
-		}
-	}
-	s.end()
-	if s.err != nil || !usable {
-		return 0, 0, false
-	}
-	return members, h.truncated(), true
 }
 
 func noneUsable(members int, first string) *Error {
@@ -271,7 +232,7 @@ func readMember(s *scanner) (m member) {
 	}
 	start := s.pos
 	for more := s.open('}'); more; more = s.more('}') {
-		name, value := s.word(), s.value()
+		name, value := unquote(s.name()), s.value()
 		switch string(name) {
 		case "status":
 			m.status = value

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -112,90 +113,35 @@ func describe(ms []Matcher) string {
 var mark = Matcher{"pmm_callgoose_route", "!=", "default"}
 
 // object is a JSON object of which every member that we do not touch stays as it
-// was, byte for byte and in its place: a newer Grafana has members unknown to us.
-type object struct {
-	keys []string
-	raw  map[string]json.RawMessage
-}
-
-func (o *object) UnmarshalJSON(b []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return errors.New("not a JSON object")
-	}
-	o.keys, o.raw = nil, make(map[string]json.RawMessage)
-	for dec.More() {
-		t, err := dec.Token()
-		if err != nil {
-			return err
-		}
-		key, ok := t.(string)
-		if !ok {
-			return errors.New("not a JSON object")
-		}
-		var v json.RawMessage
-		if err := dec.Decode(&v); err != nil {
-			return err
-		}
-		if _, twice := o.raw[key]; twice {
-			return fmt.Errorf("member %q is there twice", key)
-		}
-		o.keys, o.raw[key] = append(o.keys, key), v
-	}
-	_, err := dec.Token()
-	return err
-}
-
-func (o *object) bytes() []byte {
-	b := []byte("{")
-	for i, k := range o.keys {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(append(append(b, encode(k)...), ':'), o.raw[k]...)
-	}
-	return append(b, '}')
-}
+// was, byte for byte: a newer Grafana has members unknown to us.
+type object map[string]json.RawMessage
 
 // encode is JSON without escapes that the text does not need.
 func encode(v any) json.RawMessage {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v) // strings, booleans, lists and maps of them
+	_ = enc.Encode(v) // texts, booleans, raw JSON that was decoded, lists and maps of them
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-func (o *object) set(key string, v any) {
-	if _, ok := o.raw[key]; !ok {
-		o.keys = append(o.keys, key)
-	}
-	if o.raw == nil {
-		o.raw = make(map[string]json.RawMessage)
-	}
-	o.raw[key] = encode(v)
-}
+func (o object) set(key string, v any) { o[key] = encode(v) }
 
-func (o *object) drop(key string) {
-	delete(o.raw, key)
-	o.keys = slices.DeleteFunc(o.keys, func(k string) bool { return k == key })
-}
-
-func (o *object) text(key string) string {
+func (o object) text(key string) string {
 	var s string
-	_ = json.Unmarshal(o.raw[key], &s)
+	_ = json.Unmarshal(o[key], &s)
 	return s
 }
 
-func (o *object) flag(key string) bool {
+func (o object) flag(key string) bool {
 	var b bool
-	_ = json.Unmarshal(o.raw[key], &b)
+	_ = json.Unmarshal(o[key], &b)
 	return b
 }
 
 // filled reports whether there is a member that is not null, "", [] or {}.
-func (o *object) filled(key string) bool {
-	switch s := string(bytes.Join(bytes.Fields(o.raw[key]), nil)); s {
+func (o object) filled(key string) bool {
+	switch s := string(bytes.Join(bytes.Fields(o[key]), nil)); s {
 	case "", "null", `""`, "[]", "{}":
 		return false
 	}
@@ -205,7 +151,6 @@ func (o *object) filled(key string) bool {
 // route is one child of the root, or a deeper one.
 type route struct {
 	object
-	source   []byte // as it was read; nil when we made or changed it
 	matchers []Matcher
 	children []*route
 	// unread says why the matchers are unknown; then nothing can be said about
@@ -217,14 +162,14 @@ func readRoute(raw []byte, depth int) (*route, error) {
 	if depth > 100 {
 		return nil, errors.New("routes are nested more than 100 deep")
 	}
-	r := &route{source: raw}
+	r := &route{}
 	if err := json.Unmarshal(raw, &r.object); err != nil {
 		return nil, fmt.Errorf("a route cannot be read: %w", err)
 	}
 	r.matchers, r.unread = r.readMatchers()
 	var children []json.RawMessage
 	if r.filled("routes") {
-		if err := json.Unmarshal(r.raw["routes"], &children); err != nil {
+		if err := json.Unmarshal(r.object["routes"], &children); err != nil {
 			return nil, errors.New("the routes of a route are not a list")
 		}
 	}
@@ -240,45 +185,33 @@ func readRoute(raw []byte, depth int) (*route, error) {
 
 // readMatchers knows the four ways to write conditions, which add up
 // (grafana/alerting:definition, Route.AllMatchers).
-func (r *route) readMatchers() ([]Matcher, error) {
-	var all []Matcher
-	unread := func(key string) error { return fmt.Errorf("its %s cannot be read", key) }
-	if r.filled("object_matchers") {
-		var triples [][]string
-		if json.Unmarshal(r.raw["object_matchers"], &triples) != nil {
-			return nil, unread("object_matchers")
-		}
-		for _, t := range triples {
-			if len(t) != 3 || !slices.Contains([]string{"=", "!=", "=~", "!~"}, t[1]) {
-				return nil, unread("object_matchers")
-			}
-			all = append(all, Matcher{t[0], t[1], t[2]})
+func (r *route) readMatchers() (all []Matcher, err error) {
+	var triples [][]string
+	var texts []string
+	var equal, like map[string]string
+	for key, into := range map[string]any{"object_matchers": &triples, "matchers": &texts, "match": &equal, "match_re": &like} {
+		if r.filled(key) && json.Unmarshal(r.object[key], into) != nil {
+			return nil, fmt.Errorf("its %s cannot be read", key)
 		}
 	}
-	if r.filled("matchers") {
-		var texts []string
-		if json.Unmarshal(r.raw["matchers"], &texts) != nil {
-			return nil, unread("matchers")
+	for _, t := range triples {
+		if len(t) != 3 || !slices.Contains([]string{"=", "!=", "=~", "!~"}, t[1]) {
+			return nil, errors.New("its object_matchers cannot be read")
 		}
-		for _, t := range texts {
-			m, err := ParseMatcher(t)
-			if err != nil {
-				return nil, unread("matchers")
-			}
-			all = append(all, m)
-		}
+		all = append(all, Matcher{t[0], t[1], t[2]})
 	}
-	for key, op := range map[string]string{"match": "=", "match_re": "=~"} {
-		if !r.filled(key) {
-			continue
+	for _, t := range texts {
+		m, err := ParseMatcher(t)
+		if err != nil {
+			return nil, errors.New("its matchers cannot be read")
 		}
-		var pairs map[string]string
-		if json.Unmarshal(r.raw[key], &pairs) != nil {
-			return nil, unread(key)
-		}
-		for name, value := range pairs {
-			all = append(all, Matcher{name, op, value})
-		}
+		all = append(all, m)
+	}
+	for name, value := range equal {
+		all = append(all, Matcher{name, "=", value})
+	}
+	for name, value := range like {
+		all = append(all, Matcher{name, "=~", value})
 	}
 	return sorted(all), nil
 }
@@ -303,13 +236,8 @@ func (r *route) leadsTo(receiver string) bool {
 	return r.text("receiver") == receiver || slices.ContainsFunc(r.children, func(c *route) bool { return c.leadsTo(receiver) })
 }
 
-// tree is the notification policies.
-type tree struct {
-	root   *route
-	routes []*route // the children of the root
-}
-
-func readTree(raw []byte) (*tree, error) {
+// readTree reads the notification policies, and returns their root.
+func readTree(raw []byte) (*route, error) {
 	root, err := readRoute(raw, 0)
 	if err != nil {
 		return nil, fmt.Errorf("the notification policies cannot be read: %w", err)
@@ -317,26 +245,20 @@ func readTree(raw []byte) (*tree, error) {
 	if root.text("receiver") == "" {
 		return nil, errors.New("the notification policies have no default contact point; is this the answer of PMM?")
 	}
-	return &tree{root, root.children}, nil
+	return root, nil
 }
 
-// bytes is the tree with its routes as they are now.
-func (t *tree) bytes() []byte {
-	var list [][]byte
-	for _, r := range t.routes {
-		if r.source != nil {
-			list = append(list, r.source)
-		} else {
-			list = append(list, r.bytes())
-		}
+// with is the tree of a root with these routes below it.
+func (r *route) with(routes []*route) []byte {
+	list := make([]object, len(routes))
+	for i, child := range routes {
+		list[i] = child.object
 	}
-	if list == nil {
-		t.root.drop("routes")
-	} else {
-		t.root.set("routes", "")
-		t.root.raw["routes"] = slices.Concat([]byte("["), bytes.Join(list, []byte(",")), []byte("]"))
+	root := maps.Clone(r.object)
+	if delete(root, "routes"); len(list) > 0 {
+		root.set("routes", list)
 	}
-	return t.root.bytes()
+	return encode(root)
 }
 
 // maxDefaults is how many default routes we add at most: more would bury the
@@ -382,7 +304,7 @@ func contradicts(ms []Matcher) bool {
 
 // newDefault makes a default route.
 func newDefault(ms []Matcher) *route {
-	r := &route{matchers: sorted(ms)}
+	r := &route{object: object{}, matchers: sorted(ms)}
 	r.set("continue", true)
 	r.set("object_matchers", r.matchers)
 	return r
@@ -398,7 +320,7 @@ const repeatInterval = "15m"
 // PMM does not try a failed webhook again before it (grafana/alerting, RetryStage);
 // not below a minute, as it bounds how long our answer may take too.
 func newRoute(receiver string, ms []Matcher) *route {
-	r := &route{matchers: sorted(ms)}
+	r := &route{object: object{}, matchers: sorted(ms)}
 	r.set("receiver", receiver)
 	r.set("continue", true)
 	r.set("object_matchers", append([]Matcher{}, r.matchers...))
@@ -415,7 +337,7 @@ var ourKeys = []string{"receiver", "continue", "object_matchers", "matchers", "m
 
 // foreign names what somebody added to a route of ours, "" if nothing.
 func (r *route) foreign() string {
-	for _, k := range r.keys {
+	for _, k := range slices.Sorted(maps.Keys(r.object)) {
 		if r.filled(k) && !slices.Contains(ourKeys, k) {
 			return k
 		}
@@ -445,7 +367,7 @@ func (r *route) muted() bool {
 }
 
 // routing says how the policies lead to the receiver.
-func (t *tree) routing(receiver string) Routing {
+func (r *route) routing(receiver string) Routing {
 	var out Routing
 	var walk func(r *route, above timing)
 	walk = func(r *route, above timing) {
@@ -458,7 +380,7 @@ func (t *tree) routing(receiver string) Routing {
 			walk(c, own)
 		}
 	}
-	walk(t.root, rootTiming)
+	walk(r, rootTiming)
 	return out
 }
 

@@ -2,10 +2,8 @@ package pmm
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"math/bits"
 	"unicode/utf8"
 )
 
@@ -26,11 +24,10 @@ const maxDepth = 512
 // As in encoding/json, invalid UTF-8 inside a string is no mistake; whoever
 // keeps a value passes it through clean.
 type scanner struct {
-	data    []byte
-	pos     int
-	depth   int
-	escaped bool // the string read last, or one before it, has escapes
-	err     *Error
+	data  []byte
+	pos   int
+	depth int
+	err   *Error
 }
 
 func (s *scanner) fail(at int) {
@@ -114,7 +111,6 @@ func (s *scanner) name() []byte {
 		return nil
 	}
 	start := s.pos
-	s.escaped = false
 	s.str()
 	name := s.data[start:s.pos]
 	if s.peek() != ':' {
@@ -123,16 +119,6 @@ func (s *scanner) name() []byte {
 	}
 	s.pos++
 	return name
-}
-
-// word reads the name of an object's next member, to be compared with plain
-// names that we know.
-func (s *scanner) word() []byte {
-	token := s.name()
-	if s.escaped || len(token) < 2 {
-		return unquote(token)
-	}
-	return token[1 : len(token)-1]
 }
 
 // value reads any value and returns it as written.
@@ -163,52 +149,26 @@ func (s *scanner) value() []byte {
 	return s.data[start:s.pos]
 }
 
-// str passes over the string at pos, eight plain bytes at a time.
+// str passes over the string at pos.
 func (s *scanner) str() {
-	data, i := s.data, s.pos+1
-	for {
-		if i+8 <= len(data) {
-			marks := special(binary.LittleEndian.Uint64(data[i:]))
-			if marks == 0 {
-				i += 8
-				continue
-			}
-			i += bits.TrailingZeros64(marks) / 8
-		} else {
-			for i < len(data) && data[i] >= ' ' && data[i] != '"' && data[i] != '\\' {
-				i++
-			}
-			if i == len(data) {
-				s.fail(i)
-				return
-			}
-		}
-		switch data[i] {
-		case '"':
+	for i := s.pos + 1; i < len(s.data); i++ {
+		switch c := s.data[i]; {
+		case c == '"':
 			s.pos = i + 1
 			return
-		case '\\':
-			n := escape(data[i:])
+		case c == '\\':
+			n := escape(s.data[i:])
 			if n == 0 {
-				s.fail(min(i+1, len(data)))
+				s.fail(min(i+1, len(s.data)))
 				return
 			}
-			i += n
-			s.escaped = true
-		default: // a bare control character
+			i += n - 1
+		case c < ' ':
 			s.fail(i)
 			return
 		}
 	}
-}
-
-// special marks, in the top bit of each byte, the quotes, backslashes and
-// control characters of eight bytes. The lowest mark is exact; a borrow can make
-// higher ones false. Of the plain characters only the quote, with its second bit
-// turned, joins the control characters below 0x21.
-func special(w uint64) uint64 {
-	const ones, tops = 0x0101010101010101, 0x8080808080808080
-	return ((w ^ ones*2 - ones*0x21) | (w ^ ones*'\\' - ones)) &^ w & tops
+	s.fail(len(s.data))
 }
 
 // escape returns the length of the escape sequence that b begins with, 0 when it
@@ -314,9 +274,5 @@ func clean(b []byte) []byte {
 	if utf8.Valid(b) {
 		return b
 	}
-	fixed := make([]byte, 0, len(b)+len(b)/2)
-	for _, r := range string(b) {
-		fixed = utf8.AppendRune(fixed, r)
-	}
-	return fixed
+	return []byte(string([]rune(string(b))))
 }

@@ -1,10 +1,7 @@
 package pmm
 
 import (
-	"bytes"
-	"encoding/binary"
 	"encoding/json"
-	"math/bits"
 	"strings"
 	"testing"
 )
@@ -70,34 +67,5 @@ func TestNestingUpToTheLimit(t *testing.T) {
 	s.value()
 	if s.end(); s.err != nil {
 		t.Error(s.err)
-	}
-}
-
-// The lowest mark is exact, for every byte at every place.
-func TestSpecialMarksTheFirstSpecialByte(t *testing.T) {
-	for c := range 256 {
-		for place := range 8 {
-			for _, after := range []byte{'x', ' ', '!', '"', '\\', 0, 0x1f, 0x7f, 0x80, 0xff} {
-				text := bytes.Repeat([]byte{'#'}, 8)
-				text[place] = byte(c)
-				if place < 7 {
-					text[place+1] = after
-				}
-				want := -1
-				for i, b := range text {
-					if b < ' ' || b == '"' || b == '\\' {
-						want = i
-						break
-					}
-				}
-				got := -1
-				if marks := special(binary.LittleEndian.Uint64(text)); marks != 0 {
-					got = bits.TrailingZeros64(marks) / 8
-				}
-				if got != want {
-					t.Fatalf("%q: first special byte at %d, want %d", text, got, want)
-				}
-			}
-		}
 	}
 }

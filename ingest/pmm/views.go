@@ -1,7 +1,6 @@
 package pmm
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/hmac"
@@ -9,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"regexp"
 	"strings"
@@ -38,9 +36,6 @@ const (
 	rulesPath     = "/graph/api/prometheus/grafana/api/v1/rules?includeInternalLabels=true"
 	receiversPath = "/graph/api/alertmanager/grafana/config/api/v1/receivers"
 	healthPath    = "/graph/api/health"
-
-	// maxListing bounds one listing, in bytes: 20,000 alerts are 11 to 15 MB.
-	maxListing = 64 << 20
 )
 
 // View is what one pass over PMM saw. It is complete: every answer was whole and of
@@ -172,120 +167,44 @@ func (v *Viewer) Read(ctx context.Context, open func(fingerprint string) bool) (
 	return view, nil
 }
 
-// streamed reads one JSON value with read, to the end of the body.
-func streamed(body io.Reader, read func(*json.Decoder) error) error {
-	limited := &io.LimitedReader{R: body, N: maxListing + 1}
-	head := make([]byte, 64)
-	n, err := io.ReadFull(limited, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("the answer of PMM broke off: %w", err)
-	}
-	if bytes.HasPrefix(bytes.TrimSpace(head[:n]), []byte("<")) {
-		return errors.New("PMM answered with a web page where JSON was expected; is this the address of PMM itself?")
-	}
-	dec := json.NewDecoder(io.MultiReader(bytes.NewReader(head[:n]), limited))
-	err = read(dec)
-	if err == nil {
-		if _, err = dec.Token(); errors.Is(err, io.EOF) {
-			return nil
-		}
-		err = errors.New("something follows it")
-	}
-	if limited.N <= 0 {
-		return fmt.Errorf("the answer of PMM is larger than %d MiB", maxListing>>20)
-	}
-	return fmt.Errorf("the answer of PMM is not complete: %s", innermost(err))
-}
-
-// elements calls each for every element of the array that comes next. null is none.
-func elements(dec *json.Decoder, each func() error) error {
-	switch t, err := dec.Token(); {
-	case err != nil:
-		return err
-	case t == nil:
-		return nil
-	case t != json.Delim('['):
-		return errors.New("not a list")
-	}
-	for dec.More() {
-		if err := each(); err != nil {
-			return err
-		}
-	}
-	_, err := dec.Token()
-	return err
-}
-
-// members calls each with the name of every member of the object that comes next;
-// it returns where the value goes, nil when it has read it itself.
-func members(dec *json.Decoder, each func(name string) (any, error)) error {
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return cmp.Or(err, errors.New("not an object"))
-	}
-	for dec.More() {
-		t, err := dec.Token()
-		if err != nil {
-			return err
-		}
-		name, _ := t.(string)
-		to, err := each(name)
-		if err != nil {
-			return err
-		}
-		if to != nil {
-			if err := dec.Decode(to); err != nil {
-				return err
-			}
-		}
-	}
-	_, err := dec.Token()
-	return err
-}
-
-// ignored takes what is not wanted.
-type ignored struct{}
-
-func (*ignored) UnmarshalJSON([]byte) error { return nil }
-
-type listed struct {
-	Fingerprint string
-	StartsAt    time.Time
-	Status      struct{ State string }
-	Receivers   *[]struct{ Name string }
-	Labels      map[string]string
+// incomplete is the error of an answer that is JSON and says too little.
+func incomplete(doing, format string, args ...any) error {
+	return &APIError{Doing: doing, Status: http.StatusOK, text: "the answer of PMM is not complete: " + oneLine(fmt.Sprintf(format, args...))}
 }
 
 func (v *Viewer) alerts(ctx context.Context, view *View, open func(string) bool, into func(string, ListedAlert)) error {
+	const doing = "read the alerts"
 	var header http.Header
-	err := v.client.do(ctx, request{doing: "read the alerts", path: alertsPath, header: &header, stream: func(dec *json.Decoder) error {
-		return elements(dec, func() error {
-			var raw json.RawMessage
-			var l listed
-			if err := dec.Decode(&raw); err != nil {
-				return err
-			}
-			if err := json.Unmarshal(raw, &l); err != nil {
-				return err
-			}
-			if l.Fingerprint == "" || l.StartsAt.IsZero() || l.Status.State == "" || l.Receivers == nil {
-				return errors.New("an alert without fingerprint, startsAt, status or receivers")
-			}
-			a := ListedAlert{StartsAt: l.StartsAt, Active: l.Status.State == "active", RuleUID: l.Labels[ruleLabel]}
-			for _, r := range *l.Receivers {
-				a.Ours = a.Ours || r.Name == v.name || r.Name == regexp.QuoteMeta(v.name)
-			}
-			if !open(l.Fingerprint) {
-				a.Raw, a.Title = raw, l.Labels["alertname"]
-			}
-			into(l.Fingerprint, a)
-			return nil
-		})
-	}})
-	if err != nil {
+	var list []json.RawMessage
+	if err := v.client.do(ctx, request{doing: doing, path: alertsPath, header: &header, out: &list}); err != nil {
 		return err
 	}
+	for _, raw := range list {
+		var l struct {
+			Fingerprint string
+			StartsAt    time.Time
+			Status      struct{ State string }
+			Receivers   *[]struct{ Name string }
+			Labels      map[string]string
+		}
+		if err := json.Unmarshal(raw, &l); err != nil {
+			return incomplete(doing, "%s", innermost(err))
+		}
+		if l.Fingerprint == "" || l.StartsAt.IsZero() || l.Status.State == "" || l.Receivers == nil {
+			return incomplete(doing, "an alert without fingerprint, startsAt, status or receivers")
+		}
+		a := ListedAlert{StartsAt: l.StartsAt, Active: l.Status.State == "active", RuleUID: l.Labels[ruleLabel]}
+		for _, r := range *l.Receivers {
+			a.Ours = a.Ours || r.Name == v.name || r.Name == regexp.QuoteMeta(v.name)
+		}
+		if !open(l.Fingerprint) {
+			a.Raw, a.Title = raw, l.Labels["alertname"]
+		}
+		into(l.Fingerprint, a)
+	}
+	var err error
 	if view.At, err = http.ParseTime(header.Get("Date")); err != nil {
-		return &APIError{Doing: "read the alerts", Status: http.StatusOK, text: "the answer of PMM has no Date"}
+		return incomplete(doing, "it has no Date")
 	}
 	return nil
 }
@@ -330,106 +249,70 @@ type notificationSettings struct {
 	MuteTimings         []string `json:"mute_timings"`
 }
 
-func (v *Viewer) rules(ctx context.Context, view *View, open func(string) bool) error {
-	groups, next := 0, ""
-	group := func(dec *json.Decoder) error {
-		groups++
-		return members(dec, func(name string) (any, error) {
-			if name != "rules" {
-				return new(ignored), nil
-			}
-			return nil, elements(dec, func() error { return readRule(dec, view, open) })
-		})
-	}
-	return v.client.do(ctx, request{doing: "read the rules", path: rulesPath, stream: func(dec *json.Decoder) error {
-		status := ""
-		err := members(dec, func(name string) (any, error) {
-			switch name {
-			case "status":
-				return &status, nil
-			case "data":
-				return nil, members(dec, func(name string) (any, error) {
-					switch name {
-					case "groups":
-						return nil, elements(dec, func() error { return group(dec) })
-					case "groupNextToken":
-						return &next, nil
-					}
-					return new(ignored), nil
-				})
-			}
-			return new(ignored), nil
-		})
-		switch {
-		case err != nil:
-			return err
-		case status != "success":
-			return fmt.Errorf("its status is %q", oneLine(status))
-		case groups == 0:
-			return errors.New("no rules: there are none, or the token may not see any")
-		case next != "":
-			return errors.New("further pages follow")
-		}
-		return nil
-	}})
+// listedRule is a rule in the list. Its UID is "" in an older Grafana, which tells it
+// with the instances only.
+type listedRule struct {
+	UID, Name, Health    string
+	LastEvaluation       time.Time
+	IsPaused             bool
+	NotificationSettings *notificationSettings
+	Alerts               []instance
 }
 
-// readRule takes one rule, instance by instance: a rule can have thousands.
-func readRule(dec *json.Decoder, view *View, open func(string) bool) error {
-	var r RuleState
-	var uid string
-	var own *notificationSettings
-	var early []instance // of which the rule is not known yet: an older Grafana
-	take := func(i instance, rule string) {
-		uid = rule
-		for n, fingerprint := range i.fingerprints(rule) {
+func (v *Viewer) rules(ctx context.Context, view *View, open func(string) bool) error {
+	const doing = "read the rules"
+	var answer struct {
+		Status string
+		Data   struct {
+			Groups         []struct{ Rules []listedRule }
+			GroupNextToken string
+		}
+	}
+	err := v.client.do(ctx, request{doing: doing, path: rulesPath, out: &answer})
+	switch {
+	case err != nil:
+		return err
+	case answer.Status != "success":
+		return incomplete(doing, "its status is %q", answer.Status)
+	case len(answer.Data.Groups) == 0:
+		return incomplete(doing, "no rules: there are none, or the token may not see any")
+	case answer.Data.GroupNextToken != "":
+		return incomplete(doing, "further pages follow")
+	}
+	for _, g := range answer.Data.Groups {
+		for _, r := range g.Rules {
+			if err := view.take(r, open); err != nil {
+				return incomplete(doing, "%s", err)
+			}
+		}
+	}
+	return nil
+}
+
+// take adds one rule, and what is said of the open episodes among its instances.
+func (view *View) take(r listedRule, open func(string) bool) error {
+	for _, i := range r.Alerts {
+		if i.Labels == nil {
+			return errors.New("an instance without labels")
+		}
+		r.UID = cmp.Or(i.Labels[ruleLabel], r.UID)
+		for n, fingerprint := range i.fingerprints(r.UID) {
 			// A plain Normal says that the alert itself is over, and nothing of the others.
 			if open(fingerprint) && (n == 0 || i.State != "Normal") {
 				view.Instances[fingerprint] = i.State
 			}
 		}
 	}
-	fields := map[string]any{
-		"uid": &uid, "name": &r.Title, "lastEvaluation": &r.LastEvaluation, "health": &r.Health, "isPaused": &r.Paused, "notificationSettings": &own,
-	}
-	err := members(dec, func(name string) (any, error) {
-		if name != "alerts" {
-			if to, ok := fields[name]; ok {
-				return to, nil
-			}
-			return new(ignored), nil
-		}
-		return nil, elements(dec, func() error {
-			var i instance
-			if err := dec.Decode(&i); err != nil {
-				return err
-			}
-			if i.Labels == nil {
-				return errors.New("an instance without labels")
-			}
-			if rule := i.Labels[ruleLabel]; rule != "" {
-				take(i, rule)
-			} else {
-				early = append(early, i)
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		return err
-	}
-	if uid == "" { // older Grafanas tell it with the instances only, and there are none
+	if r.UID == "" {
 		return nil
 	}
-	for _, i := range early {
-		take(i, uid)
+	state := RuleState{Title: r.Name, LastEvaluation: r.LastEvaluation, Health: r.Health, Paused: r.IsPaused}
+	if own := r.NotificationSettings; own != nil {
+		state.Receiver = own.Receiver
+		state.Muted = len(own.MuteTimeIntervals)+len(own.ActiveTimeIntervals)+len(own.MuteTimings) > 0
+		state.Settle = settle(own.GroupWait, own.GroupInterval)
 	}
-	if own != nil {
-		r.Receiver = own.Receiver
-		r.Muted = len(own.MuteTimeIntervals)+len(own.ActiveTimeIntervals)+len(own.MuteTimings) > 0
-		r.Settle = settle(own.GroupWait, own.GroupInterval)
-	}
-	view.Rules[uid] = r
+	view.Rules[r.UID] = state
 	return nil
 }
 

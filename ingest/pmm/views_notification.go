@@ -25,21 +25,14 @@ func FiringNotification(contactPoint string, listed json.RawMessage) ([]byte, er
 	if err := json.Unmarshal(listed, &l); err != nil || l.Fingerprint == "" || l.StartsAt == "" {
 		return nil, cmp.Or(err, errors.New("an alert without fingerprint or startsAt"))
 	}
-	var m object
-	m.set("status", "firing")
-	m.set("labels", public(l.Labels))
-	m.set("annotations", public(l.Annotations))
-	m.set("startsAt", l.StartsAt)
-	m.set("endsAt", "0001-01-01T00:00:00Z")
-	m.set("generatorURL", l.GeneratorURL)
-	m.set("fingerprint", l.Fingerprint)
-	m.set("ruleUID", l.Labels[ruleLabel])
-	m.set("valueString", l.Annotations["__value_string__"])
-	m.set("values", nil)
-	if values := json.RawMessage(l.Annotations["__values__"]); json.Valid(values) {
-		m.raw["values"] = values
+	values := json.RawMessage(l.Annotations["__values__"])
+	if !json.Valid(values) {
+		values = nil
 	}
-	return notification(contactPoint, "firing", &m), nil
+	return notification(contactPoint, "firing", map[string]any{
+		"status": "firing", "labels": public(l.Labels), "annotations": public(l.Annotations), "startsAt": l.StartsAt, "endsAt": "0001-01-01T00:00:00Z",
+		"generatorURL": l.GeneratorURL, "fingerprint": l.Fingerprint, "ruleUID": l.Labels[ruleLabel], "valueString": l.Annotations["__value_string__"], "values": values,
+	}), nil
 }
 
 // RecoveryNotification makes the notification with which an episode ends. firing is
@@ -50,11 +43,12 @@ func RecoveryNotification(contactPoint string, firing json.RawMessage, title, fi
 		if err := json.Unmarshal(firing, &m); err != nil {
 			return nil, fmt.Errorf("the stored alert cannot be read: %w", err)
 		}
-	} else {
-		m.set("labels", map[string]string{"alertname": title})
+	}
+	if m == nil {
+		m = object{"labels": encode(map[string]string{"alertname": title})}
 	}
 	var annotations map[string]string
-	_ = json.Unmarshal(m.raw["annotations"], &annotations)
+	_ = json.Unmarshal(m["annotations"], &annotations)
 	if annotations[stateReason] != "" { // of the firing: it says nothing of this recovery
 		delete(annotations, stateReason)
 		m.set("annotations", annotations)
@@ -63,7 +57,7 @@ func RecoveryNotification(contactPoint string, firing json.RawMessage, title, fi
 	m.set("fingerprint", fingerprint)
 	m.set("startsAt", startsAt.UTC().Format(time.RFC3339Nano))
 	m.set("endsAt", endsAt.UTC().Format(time.RFC3339Nano))
-	return notification(contactPoint, "resolved", &m), nil
+	return notification(contactPoint, "resolved", m), nil
 }
 
 func public(from map[string]string) map[string]string {
@@ -78,14 +72,8 @@ func public(from map[string]string) map[string]string {
 
 // notification is an envelope around one alert. Its group key begins as Grafana's
 // do: one that does not is taken for the Test button's.
-func notification(contactPoint, status string, member *object) []byte {
-	var o object
-	o.set("receiver", contactPoint)
-	o.set("status", status)
-	o.set("alerts", "")
-	o.raw["alerts"] = append(append([]byte("["), member.bytes()...), ']')
-	o.set("version", "1")
-	o.set("groupKey", "{}:{}")
-	o.set("truncatedAlerts", 0)
-	return o.bytes()
+func notification(contactPoint, status string, member any) []byte {
+	return encode(map[string]any{
+		"receiver": contactPoint, "status": status, "alerts": []any{member}, "version": "1", "groupKey": "{}:{}", "truncatedAlerts": 0,
+	})
 }

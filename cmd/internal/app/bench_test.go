@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/bench"
-	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/ingest"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/queue"
@@ -187,66 +186,4 @@ func cpuTime() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// BenchmarkDrain queues events while the sink is shut and opens it: a whole
-// forwarder with a real ledger, a real queue and real connections. Beside it the
-// same bodies, sent by a bare HTTP client with the same concurrency.
-func BenchmarkDrain(b *testing.B) {
-	const alerts, keys = 5, 10_000
-	events := max(b.N/alerts, 1) * alerts
-	sink, err := bench.NewSink(keys)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer sink.Close()
-	sink.Shut()
-	ready := make(chan Addresses, 1)
-	app, err := New(&config.Config{
-		DataDir: b.TempDir(), Listen: "127.0.0.1:0", CallgooseURL: sink.URL, CallgooseToken: config.NewSecret(token),
-		CallgooseAuth: "bearer", CallgooseFrom: "PerconaPMM", MaxStore: 1 << 40, LateAfter: time.Hour,
-		RetryMax: time.Second, MaxBody: 10 << 20,
-	}, Options{Ready: func(a Addresses) { ready <- a }})
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(b.Context())
-	done := make(chan error, 1)
-	go func() { done <- app.Run(ctx) }()
-	defer func() {
-		stop()
-		if err := <-done; err != nil {
-			b.Error(err)
-		}
-	}()
-	load := &bench.Load{
-		Target: bench.Target{URL: (<-ready).Webhooks}, Bodies: bench.NewBodies(alerts, 5500, keys),
-		Connections: 64, Count: events / alerts,
-	}
-	if _, err := load.Run(ctx); err != nil {
-		b.Fatal(err)
-	}
-	for {
-		if s, _ := app.Status(ctx); s.Alerts >= int64(events) {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
-	b.ResetTimer()
-	sink.Open()
-	for sink.Received.Load() < int64(events) {
-		time.Sleep(time.Millisecond)
-	}
-	took := sink.Since()
-	b.StopTimer()
-	drained := float64(events) / took.Seconds()
-	bare, err := sink.Bare(ctx, 16, events)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportMetric(drained, "events/s")
-	b.ReportMetric(100*drained/bare, "%-of-bare")
-	if n := sink.Wrong.Load(); n > 0 {
-		b.Errorf("%d events came twice or out of order", n)
-	}
 }

@@ -124,42 +124,6 @@ func TestLoadCountsAndResolves(t *testing.T) {
 	}
 }
 
-func TestSinkNoticesWhatIsWrong(t *testing.T) {
-	s, err := NewSink(3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	b := NewBodies(1, 400, 3)
-	c, err := NewConn(&Target{URL: s.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	send := func(group int, firing bool, wantCode int, wantWrong int64) {
-		t.Helper()
-		code, err := c.Post(t.Context(), b.append(nil, group, firing, time.Now()))
-		if err != nil || code != wantCode || s.Wrong.Load() != wantWrong {
-			t.Errorf("answered %d %v, wrong %d", code, err, s.Wrong.Load())
-		}
-	}
-	send(0, true, 200, 0)
-	send(1, true, 200, 0)
-	send(0, false, 200, 0)
-	s.Shut()
-	send(1, false, 503, 0)
-	s.Open()
-	send(1, true, 200, 1) // twice
-	send(2, false, 200, 2)
-	send(7, true, 200, 3) // nobody sent that
-	if s.Received.Load() != 6 || s.Calls.Load() != 7 {
-		t.Errorf("received %d of %d calls", s.Received.Load(), s.Calls.Load())
-	}
-	if rate, err := s.Bare(t.Context(), 2, 20); err != nil || rate <= 0 || s.Received.Load() != 6 {
-		t.Errorf("bare %f %v, received %d", rate, err, s.Received.Load())
-	}
-}
-
 func TestConnIsKeptAndMadeAnew(t *testing.T) {
 	var conns, posts atomic.Int64
 	hang := make(chan struct{})

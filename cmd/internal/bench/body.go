@@ -2,7 +2,6 @@ package bench
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -74,39 +73,16 @@ func (b *Bodies) append(dst []byte, group int, firing bool, at time.Time) []byte
 	if !firing {
 		status, ends = "resolved", stamp
 	}
-	dst = append(dst, `{"receiver":"bench","status":"`...)
-	dst = append(dst, status...)
-	dst = append(dst, `","alerts":[`...)
+	dst = fmt.Appendf(dst, `{"receiver":"bench","status":"%s","alerts":[`, status)
 	for i := range b.alerts {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
 		n := group*b.alerts + i
-		dst = append(dst, `{"status":"`...)
-		dst = append(dst, status...)
-		dst = append(dst, `","labels":{"alertname":"pmm-callgoose bench","grafana_folder":"Bench","severity":"info","service_name":"bench-`...)
-		dst = strconv.AppendInt(dst, int64(n), 10)
-		dst = append(dst, `"},"annotations":{"summary":"load made by pmm-callgoose bench","description":"`...)
-		dst = append(dst, b.pad...)
-		dst = append(dst, `"},"startsAt":"`...)
-		dst = append(dst, stamp...)
-		dst = append(dst, `","endsAt":"`...)
-		dst = append(dst, ends...)
-		dst = append(dst, `","fingerprint":"`...)
-		dst = appendFingerprint(dst, n)
-		dst = append(dst, `","values":{"A":1},"orgId":1}`...)
+		dst = fmt.Appendf(dst, `{"status":"%s","labels":{"alertname":"pmm-callgoose bench","grafana_folder":"Bench","severity":"info","service_name":"bench-%d"},`+
+			`"annotations":{"summary":"load made by pmm-callgoose bench","description":"%s"},`+
+			`"startsAt":"%s","endsAt":"%s","fingerprint":"%s%012x","values":{"A":1},"orgId":1}`, status, n, b.pad, stamp, ends, prefix, n)
 	}
-	dst = append(dst, `],"groupLabels":{"alertname":"pmm-callgoose bench"},"externalURL":"","version":"1","groupKey":"{}:{bench=\"`...)
-	dst = strconv.AppendInt(dst, int64(group), 10)
-	return append(dst, `\"}","truncatedAlerts":0,"orgId":1,"state":"alerting"}`...)
-}
-
-const digits = 16 - len(prefix)
-
-func appendFingerprint(dst []byte, n int) []byte {
-	dst = append(dst, prefix...)
-	for shift := 4 * (digits - 1); shift >= 0; shift -= 4 {
-		dst = append(dst, "0123456789abcdef"[n>>shift&15])
-	}
-	return dst
+	return fmt.Appendf(dst, `],"groupLabels":{"alertname":"pmm-callgoose bench"},"externalURL":"","version":"1",`+
+		`"groupKey":"{}:{bench=\"%d\"}","truncatedAlerts":0,"orgId":1,"state":"alerting"}`, group)
 }

@@ -14,7 +14,7 @@ import (
 	"pmm-callgoose/ingest/pmm"
 )
 
-// Conn sends webhooks over one connection, one after the other, and makes it anew
+// Conn sends webhooks over one connection, one after the other, and connects again
 // when the server closed it. An http.Client does the same for twice the processor
 // time, in three goroutines, and on a small machine that time is the server's.
 // One caller at a time.

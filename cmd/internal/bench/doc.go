@@ -5,7 +5,5 @@
 // The alerts of a bench have a source and incident keys of their own, the same
 // in every run, and each that fired is resolved again at the end.
 //
-// Sink is the other end, for the benchmarks of this repository.
-//
 // Every function that starts a goroutine waits for it.
 package bench

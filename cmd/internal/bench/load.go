@@ -34,7 +34,7 @@ type Load struct {
 	Duration time.Duration
 	// Every, when set, is how often one of the connections sends: the load of a rate.
 	Every time.Duration
-	// Progress is called now and then. May be nil.
+	// Progress is called before each webhook, by one connection at a time. May be nil.
 	Progress func(sent int)
 }
 
@@ -81,81 +81,81 @@ func (l *Load) Run(ctx context.Context) (Measured, error) {
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	var (
-		sent    atomic.Int64
-		bad     atomic.Int64 // consecutive refusals
-		first   = l.Bodies.next
-		took    = make([][]time.Duration, l.Connections)
-		mu      sync.Mutex // guards refused
-		refused = map[string]int{}
-		wg      sync.WaitGroup
-	)
-	began := time.Now()
-	over := func() bool { return l.Duration > 0 && time.Since(began) >= l.Duration }
-	for i := range l.Connections {
+	r := &run{Load: l, began: time.Now(), first: l.Bodies.next, refused: map[string]int{}}
+	var wg sync.WaitGroup
+	for range l.Connections {
 		wg.Go(func() {
-			c, err := NewConn(&l.Target)
-			if err != nil {
+			if err := r.send(ctx); err != nil {
 				stop(err)
-				return
-			}
-			defer c.Close()
-			var body []byte
-			for ctx.Err() == nil && !over() {
-				n := int(sent.Add(1)) - 1
-				if l.Count > 0 && n >= l.Count {
-					sent.Add(-1)
-					return
-				}
-				if l.Every > 0 {
-					sleep(ctx, time.Until(began.Add(time.Duration(n)*l.Every)))
-				}
-				body = l.Bodies.Body(body[:0], first+n)
-				start := time.Now()
-				code, err := c.Post(ctx, body)
-				switch {
-				case err != nil && ctx.Err() != nil:
-				case err != nil:
-					stop(err)
-				case code == http.StatusAccepted:
-					bad.Store(0)
-					took[i] = append(took[i], time.Since(start))
-				default:
-					mu.Lock()
-					refused[strconv.Itoa(code)]++
-					mu.Unlock()
-					if bad.Add(1) == maxRefusals {
-						stop(fmt.Errorf("%d consecutive webhooks were answered %d", maxRefusals, code))
-					}
-					sleep(ctx, 20*time.Millisecond)
-				}
 			}
 		})
 	}
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
-	l.follow(done, &sent)
-	m := Measured{Connections: l.Connections, Seconds: time.Since(began).Seconds(), Refused: refused}
-	all := slices.Concat(took...)
-	m.Webhooks, m.Alerts, m.Latency = len(all), len(all)*l.Bodies.alerts, Percentiles(all)
+	wg.Wait()
+	m := Measured{Connections: l.Connections, Seconds: time.Since(r.began).Seconds(), Refused: r.refused}
+	m.Webhooks, m.Alerts, m.Latency = len(r.took), len(r.took)*l.Bodies.alerts, Percentiles(r.took)
 	m.PerSecond = float64(m.Webhooks) / m.Seconds
-	l.Bodies.next += int(sent.Load())
+	l.Bodies.next += int(r.sent.Load())
 	return m, context.Cause(ctx)
 }
 
-func (l *Load) follow(done <-chan struct{}, sent *atomic.Int64) {
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-done:
-			return
-		case <-tick.C:
-			if l.Progress != nil {
-				l.Progress(int(sent.Load()))
+// run is one Run of a load.
+type run struct {
+	*Load
+	began time.Time
+	first int // the number of its first body
+	sent  atomic.Int64
+	bad   atomic.Int64 // consecutive refusals
+
+	mu      sync.Mutex
+	took    []time.Duration // of the accepted webhooks; guarded by mu
+	refused map[string]int  // guarded by mu
+}
+
+// send is one connection: it sends until the load is over, or an error ends it.
+func (r *run) send(ctx context.Context) error {
+	c, err := NewConn(&r.Target)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var took []time.Duration
+	defer func() { r.mu.Lock(); r.took = append(r.took, took...); r.mu.Unlock() }()
+	var body []byte
+	for ctx.Err() == nil && (r.Duration == 0 || time.Since(r.began) < r.Duration) {
+		n := int(r.sent.Add(1)) - 1
+		if r.Count > 0 && n >= r.Count {
+			r.sent.Add(-1)
+			return nil
+		}
+		if r.Every > 0 {
+			sleep(ctx, time.Until(r.began.Add(time.Duration(n)*r.Every)))
+		}
+		if r.Progress != nil {
+			r.mu.Lock()
+			r.Progress(n)
+			r.mu.Unlock()
+		}
+		body = r.Bodies.Body(body[:0], r.first+n)
+		start := time.Now()
+		code, err := c.Post(ctx, body)
+		switch {
+		case err != nil && ctx.Err() != nil:
+		case err != nil:
+			return err
+		case code == http.StatusAccepted:
+			r.bad.Store(0)
+			took = append(took, time.Since(start))
+		default:
+			r.mu.Lock()
+			r.refused[strconv.Itoa(code)]++
+			r.mu.Unlock()
+			if r.bad.Add(1) == maxRefusals {
+				return fmt.Errorf("%d consecutive webhooks were answered %d", maxRefusals, code)
 			}
+			sleep(ctx, 20*time.Millisecond)
 		}
 	}
+	return nil
 }
 
 // Resolve sends the recovery of everything that still fires, over a few

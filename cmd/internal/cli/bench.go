@@ -76,24 +76,6 @@ func numbers(list string) (out []int, err error) {
 	return out, nil
 }
 
-// progress returns what shows how far a step is; on a terminal only.
-func (p *program) progress() (show func(done, of int), end func()) {
-	if !isTerminal(p.err) {
-		return func(int, int) {}, func() {}
-	}
-	last := time.Time{}
-	show = func(done, of int) {
-		if time.Since(last) < 200*time.Millisecond {
-			return
-		}
-		last = time.Now()
-		const width = 30
-		full := min(width*done/max(of, 1), width)
-		fmt.Fprintf(p.err, "\r[%s%s] %d of %d ", strings.Repeat("#", full), strings.Repeat("-", width-full), done, of)
-	}
-	return show, func() { fmt.Fprint(p.err, "\r\x1b[K") }
-}
-
 // serviceReport is the JSON of a bench on a running service.
 type serviceReport struct {
 	URL    string           `json:"webhook_url"`

@@ -40,15 +40,11 @@ func (p *program) importCommand() *cli.Command {
 			if c.NArg() != 1 {
 				return usagef("events import needs one FILE, or - for standard input")
 			}
-			in := os.Stdin
-			if name := c.Args().First(); name != "-" {
-				f, err := os.Open(name)
-				if err != nil {
-					return usageError{err}
-				}
-				defer func() { _ = f.Close() }()
-				in = f
+			in, err := open(c.Args().First())
+			if err != nil {
+				return err
 			}
+			defer func() { _ = in.Close() }()
 			client, err := p.client(c)
 			if err != nil {
 				return err
@@ -57,24 +53,33 @@ func (p *program) importCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if shown, err := p.json(c, done); !shown {
-				fmt.Fprintf(p.out, "%s with %s stored", text.Plural(done.Notifications, "notification", "notifications"), text.Plural(done.Alerts, "alert", "alerts"))
-				if done.Skipped > 0 {
-					fmt.Fprintf(p.out, ", %s of kind event left out", text.Plural(done.Skipped, "line", "lines"))
-				}
-				fmt.Fprintln(p.out)
-			} else if err != nil {
-				return err
+			said := fmt.Sprintf("%s with %s stored", text.Plural(done.Notifications, "notification", "notifications"), text.Plural(done.Alerts, "alert", "alerts"))
+			if done.Skipped > 0 {
+				said += fmt.Sprintf(", %s of kind event left out", text.Plural(done.Skipped, "line", "lines"))
 			}
+			err = p.say(c, done, "%s", said)
 			switch {
+			case err != nil:
 			case done.Error == "" && done.Notifications == 0 && done.Skipped > 0:
-				return errors.New("an export with --kind event is for reading: events export without it makes what can be imported")
-			case done.Error == "":
-				return nil
-			case done.Notifications > 0:
-				return partialError{fmt.Errorf("%s", done.Error)}
+				err = errors.New("an export with --kind event is for reading: events export without it makes what can be imported")
+			case done.Error != "" && done.Notifications > 0:
+				err = partialError{errors.New(done.Error)}
+			case done.Error != "":
+				err = errors.New(done.Error)
 			}
-			return fmt.Errorf("%s", done.Error)
+			return err
 		},
 	}
+}
+
+// open opens a file that is an argument; - is standard input.
+func open(name string) (*os.File, error) {
+	if name == "-" {
+		return os.Stdin, nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return f, nil
 }

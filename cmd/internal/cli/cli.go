@@ -6,6 +6,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -168,12 +169,7 @@ func (p *program) app() *cli.App {
 			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.benchCommand(), p.configCommand(), p.versionCommand(),
 			p.healthCommand(), p.completionCommand(), p.manCommand(),
 		},
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usagef("there is no command %q%s (pmm-callgoose --help)", c.Args().First(), config.Suggest(c.Args().First(), names(c.App.Commands)))
-			}
-			return cli.ShowAppHelp(c)
-		},
+		Action: func(c *cli.Context) error { return noCommand(c, "", c.App.Commands, cli.ShowAppHelp) },
 	}
 	var each func([]*cli.Command)
 	each = func(cs []*cli.Command) {
@@ -181,13 +177,7 @@ func (p *program) app() *cli.App {
 			c.OnUsageError = misused
 			c.HideHelpCommand = true
 			if len(c.Subcommands) > 0 {
-				name := c.Name
-				c.Action = func(c *cli.Context) error {
-					if c.Args().Present() {
-						return usagef("there is no command \"%s %s\"%s (pmm-callgoose %s --help)", name, c.Args().First(), config.Suggest(c.Args().First(), names(c.Command.Subcommands)), name)
-					}
-					return cli.ShowSubcommandHelp(c)
-				}
+				c.Action = func(ctx *cli.Context) error { return noCommand(ctx, c.Name+" ", c.Subcommands, cli.ShowSubcommandHelp) }
 			}
 			each(c.Subcommands)
 		}
@@ -196,11 +186,17 @@ func (p *program) app() *cli.App {
 	return app
 }
 
-func names(commands []*cli.Command) (list []string) {
-	for _, c := range commands {
-		list = append(list, c.Name)
+// noCommand is what happens where one of some commands should stand.
+func noCommand(c *cli.Context, path string, commands []*cli.Command, help func(*cli.Context) error) error {
+	word := c.Args().First()
+	if !c.Args().Present() {
+		return help(c)
 	}
-	return list
+	var names []string
+	for _, c := range commands {
+		names = append(names, c.Name)
+	}
+	return usagef("there is no command %q%s (pmm-callgoose %s--help)", path+word, config.Suggest(word, names), path)
 }
 
 // report prints the error, one line with the way out, and picks the exit code.
@@ -269,7 +265,7 @@ func settingFlags(names ...string) []cli.Flag {
 			continue
 		}
 		if o.Many {
-			flags = append(flags, &cli.GenericFlag{Name: o.Name, Usage: usage, Category: o.Group, Value: &texts{}})
+			flags = append(flags, &cli.StringSliceFlag{Name: o.Name, Usage: usage, Category: o.Group, KeepSpace: true})
 			continue
 		}
 		flags = append(flags, &cli.StringFlag{Name: o.Name, Usage: usage, Category: o.Group, TakesFile: o.Kind == config.KindPath || o.Secret})
@@ -298,7 +294,7 @@ func (p *program) input(c *cli.Context, serve bool, only ...string) config.Input
 		case o.Kind == config.KindBool:
 			in.Flags[o.Name] = fmt.Sprint(c.Bool(o.Name))
 		case o.Many:
-			in.Flags[o.Name] = strings.Join(*c.Generic(o.Name).(*texts), ",")
+			in.Flags[o.Name] = strings.Join(c.StringSlice(o.Name), ",")
 		default:
 			in.Flags[o.Name] = c.String(o.Name)
 		}
@@ -309,13 +305,18 @@ func (p *program) input(c *cli.Context, serve bool, only ...string) config.Input
 // etc is where the package put the configuration. A unit may name another place,
 // and so may a test.
 func (p *program) etc() string {
+	dir, _, _ := strings.Cut(p.env("CONFIGURATION_DIRECTORY"), ":")
+	return cmp.Or(dir, config.Etc)
+}
+
+// env is a variable of the environment, "" when it is not set.
+func (p *program) env(name string) string {
 	for _, kv := range p.environ {
-		if dirs, ok := strings.CutPrefix(kv, "CONFIGURATION_DIRECTORY="); ok && dirs != "" {
-			dir, _, _ := strings.Cut(dirs, ":")
-			return dir
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
 		}
 	}
-	return config.Etc
+	return ""
 }
 
 func (p *program) warn(warnings []config.Warning) {
@@ -346,6 +347,35 @@ func (p *program) client(c *cli.Context) (*admin.Client, error) {
 	return client, err
 }
 
+// asking is the action of a command that asks the running service.
+func (p *program) asking(do func(*cli.Context, *admin.Client) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if err := noArgs(c); err != nil {
+			return err
+		}
+		client, err := p.client(c)
+		if err != nil {
+			return err
+		}
+		return do(c, client)
+	}
+}
+
+// askingOf is asking about the one thing that is the argument; usage is the error
+// without it.
+func (p *program) askingOf(usage string, do func(*cli.Context, *admin.Client, string) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if c.NArg() != 1 {
+			return usagef("%s", usage)
+		}
+		client, err := p.client(c)
+		if err != nil {
+			return err
+		}
+		return do(c, client, c.Args().First())
+	}
+}
+
 // clientOf asks the service that --admin-url names, else the one in the data
 // directory; where says which.
 func (p *program) clientOf(c *cli.Context, cfg *config.Config) (client *admin.Client, where string, err error) {
@@ -365,23 +395,22 @@ func (p *program) clientOf(c *cli.Context, cfg *config.Config) (client *admin.Cl
 // newLogger makes the log of a process, for the journal of systemd or not. No line
 // of it can hold a secret.
 func newLogger(cfg *config.Config, w io.Writer, forJournal bool) *slog.Logger {
-	out := &prioritised{w: w}
-	if forJournal {
-		w = out
-	}
-	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
-	var lines slog.Handler = slog.NewTextHandler(w, opts)
-	if cfg.LogFormat == "json" {
-		opts.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr {
-			if a.Value.Kind() == slog.KindDuration { // as in text: 1.5s, not nanoseconds
-				a.Value = slog.StringValue(a.Value.Duration().String())
-			}
-			return a
+	asJSON := cfg.LogFormat == "json"
+	opts := &slog.HandlerOptions{Level: cfg.LogLevel, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		switch {
+		case forJournal && len(groups) == 0 && a.Key == slog.TimeKey: // the journal has a time of its own
+			return slog.Attr{}
+		case asJSON && a.Value.Kind() == slog.KindDuration: // as in text: 1.5s, not nanoseconds
+			a.Value = slog.StringValue(a.Value.Duration().String())
 		}
-		lines = slog.NewJSONHandler(w, opts)
-	}
+		return a
+	}}
 	if forJournal {
-		lines = journal{lines, out}
+		w = journal{w}
+	}
+	var lines slog.Handler = slog.NewTextHandler(w, opts)
+	if asJSON {
+		lines = slog.NewJSONHandler(w, opts)
 	}
 	return slog.New(cfg.Redactor().Handler(lines))
 }

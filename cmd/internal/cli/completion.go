@@ -117,32 +117,32 @@ func takesValue(f cli.Flag) bool {
 	return ok && doc.TakesValue()
 }
 
+// listed are the values of flags that are no settings.
+var listed = map[string][]string{
+	"output": {"table", "json"},
+	"status": {string(event.Firing), string(event.Resolved)},
+	"kind":   {admin.KindNotification, admin.KindEvent},
+	// Those that PMM offers for an alert rule; others are taken too.
+	"severity": {"emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"},
+}
+
 // values are the values of a flag, as far as they can be listed.
 func values(f cli.Flag) (list []string) {
-	switch name := f.Names()[0]; name {
-	case "output":
-		return []string{"table", "json"}
-	case "status":
-		return []string{string(event.Firing), string(event.Resolved)}
-	case "kind":
-		return []string{admin.KindNotification, admin.KindEvent}
-	case "severity": // those that PMM offers for an alert rule; others are taken too
-		return []string{"emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"}
-	case "outcome":
+	name := f.Names()[0]
+	if name == "outcome" {
 		for _, o := range event.Outcomes {
 			list = append(list, string(o))
 		}
-	default:
-		// A flag of another type only has the same name, as replay's --rate.
-		if _, text := f.(*cli.StringFlag); !text {
-			return nil
-		}
-		all := config.Options()
-		if i := slices.IndexFunc(all, func(o config.Option) bool { return o.Name == name }); i >= 0 {
-			if list = slices.Clone(all[i].Values); len(list) == 0 && all[i].Off != "" {
-				list = []string{all[i].Off}
-			}
-		}
+		return list
+	}
+	// A flag of another type only has the same name, as replay's --rate.
+	all := config.Options()
+	i := slices.IndexFunc(all, func(o config.Option) bool { return o.Name == name })
+	if _, text := f.(*cli.StringFlag); !text || i < 0 {
+		return slices.Clone(listed[name])
+	}
+	if list = slices.Clone(all[i].Values); len(list) == 0 && all[i].Off != "" {
+		list = []string{all[i].Off}
 	}
 	return list
 }

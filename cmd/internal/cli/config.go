@@ -78,12 +78,10 @@ func (p *program) checkConfig(c *cli.Context) error {
 	} else if err != nil {
 		answer.Problems = []config.Problem{{Where: "data-dir", Text: err.Error()}}
 	}
-	if done, jsonErr := p.json(c, answer); done {
-		return cmp.Or(err, jsonErr)
-	}
-	p.warn(warnings)
-	if err == nil {
-		fmt.Fprintln(p.out, "The configuration is good.")
-	}
-	return err
+	return cmp.Or(err, p.show(c, answer, func() {
+		p.warn(warnings)
+		if err == nil {
+			fmt.Fprintln(p.out, "The configuration is good.")
+		}
+	}))
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,101 +111,87 @@ func (p *program) demo(ctx context.Context, c *cli.Context) (err error) {
 	return nil
 }
 
-func (d *demo) step(format string, args ...any) {
-	fmt.Fprintf(d.say, "\n== %s\n", fmt.Sprintf(format, args...))
-}
+func (d *demo) step(title string) { fmt.Fprintf(d.say, "\n== %s\n", title) }
 
 func (d *demo) line(format string, args ...any) {
 	fmt.Fprintf(d.say, "   %s\n", fmt.Sprintf(format, args...))
 }
 
-func (d *demo) tell() (err error) {
+// tell tells the story: each chapter does its acts in turn.
+func (d *demo) tell() error {
 	fmt.Fprintln(d.say, "pmm-callgoose demo: PMM, a firewall, and Callgoose, on this machine alone")
-
-	d.step("A fake Callgoose and the real forwarder start")
-	d.fake = callgoosetest.New(callgoosetest.Config{Tokens: []string{d.token}, Filters: callgoosetest.RecommendedFilters(), KeepBodies: true})
-	if d.server, err = d.fake.Start("127.0.0.1:0"); err != nil {
-		return err
-	}
-	d.line("Callgoose    %s, one incident for each alert (filters as in README.md)", d.server.URL())
-	if err := d.start(); err != nil {
-		return err
-	}
-
-	d.step("PMM sends one notification with five alerts in it")
 	five := file("grafana-firing-group-5.json")
-	if err := d.post("grafana-firing-group-5.json", five); err != nil {
-		return err
+	post := func(name string, body []byte) func() error { return func() error { return d.post(name, body) } }
+	storm := func(name string, change func([]byte) []byte) func() error {
+		return func() error {
+			for n := range 8 {
+				if err := d.post(fmt.Sprintf(name+" %d of 8", n+1), change(others(five, n))); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
 	}
-	if err := d.settled(); err != nil {
-		return err
+	for _, chapter := range []struct {
+		title string
+		acts  []func() error
+	}{
+		{"A fake Callgoose and the real forwarder start", []func() error{d.startFake, d.start}},
+		{"PMM sends one notification with five alerts in it", []func() error{post("grafana-firing-group-5.json", five), d.settled, d.incidents}},
+		{"The firewall closes: nothing gets through to Callgoose any more", []func() error{
+			func() error { return d.server.Close() },
+			post("grafana-nodata.json", file("grafana-nodata.json")),
+			post("alertmanager-mixed.json", file("alertmanager-mixed.json")),
+			post("guide-firing.json", file("guide-firing.json")),
+			post("the first five again, PMM's repeat", five),
+			storm("a storm, notification", slices.Clone), d.outage,
+		}},
+		{"kill -9: the forwarder dies in the middle of it, and starts again", []func() error{
+			d.kill, d.start,
+			post("recoveries of the first five", recoveries(five)),
+			post("guide-resolved.json, trimmed by hand: no fingerprint, no instance", file("guide-resolved.json")), d.outage,
+		}},
+		{"The firewall opens", []func() error{d.reopen, d.show}},
+		{"Everything recovers", []func() error{
+			storm("recoveries of storm", recoveries),
+			post("recoveries of grafana-nodata.json", recoveries(file("grafana-nodata.json"))),
+			post("recoveries of alertmanager-mixed.json", recoveries(file("alertmanager-mixed.json"))), d.settled,
+		}},
+	} {
+		d.step(chapter.title)
+		for _, act := range chapter.acts {
+			if err := act(); err != nil {
+				return err
+			}
+		}
 	}
+	return nil
+}
+
+func (d *demo) startFake() (err error) {
+	d.fake = callgoosetest.New(callgoosetest.Config{Tokens: []string{d.token}, Filters: callgoosetest.RecommendedFilters(), KeepBodies: true})
+	if d.server, err = d.fake.Start("127.0.0.1:0"); err == nil {
+		d.line("Callgoose    %s, one incident for each alert (filters as in README.md)", d.server.URL())
+	}
+	return err
+}
+
+func (d *demo) incidents() error {
 	for _, i := range d.fake.Open() {
 		d.line("incident     %s", text.Line(i.Title))
 	}
+	return nil
+}
 
-	d.step("The firewall closes: nothing gets through to Callgoose any more")
-	if err := d.server.Close(); err != nil {
-		return err
-	}
-	for _, name := range []string{"grafana-nodata.json", "alertmanager-mixed.json", "guide-firing.json"} {
-		if err := d.post(name, file(name)); err != nil {
-			return err
-		}
-	}
-	if err := d.post("the first five again, PMM's repeat", five); err != nil {
-		return err
-	}
-	for n := range 8 {
-		if err := d.post(fmt.Sprintf("a storm, notification %d of 8", n+1), others(five, n)); err != nil {
-			return err
-		}
-	}
-	if err := d.outage(); err != nil {
-		return err
-	}
-
-	d.step("kill -9: the forwarder dies in the middle of it, and starts again")
-	d.kill()
-	d.line("killed       process %d, without a warning", d.serve.Process.Pid)
-	if err := d.start(); err != nil {
-		return err
-	}
-	if err := d.post("recoveries of the first five", recoveries(five)); err != nil {
-		return err
-	}
-	if err := d.post("guide-resolved.json, trimmed by hand: no fingerprint, no instance", file("guide-resolved.json")); err != nil {
-		return err
-	}
-	if err := d.outage(); err != nil {
-		return err
-	}
-
-	d.step("The firewall opens")
+// reopen waits until all that waited went out.
+func (d *demo) reopen() error {
 	if err := d.server.Reopen(); err != nil {
 		return err
 	}
 	opened := time.Now()
-	if err := d.settled(); err != nil {
-		return err
-	}
+	err := d.settled()
 	d.line("drained      %s after it opened", time.Since(opened).Round(10*time.Millisecond))
-	if err := d.show(); err != nil {
-		return err
-	}
-
-	d.step("Everything recovers")
-	for n := range 8 {
-		if err := d.post(fmt.Sprintf("recoveries of storm %d of 8", n+1), recoveries(others(five, n))); err != nil {
-			return err
-		}
-	}
-	for _, name := range []string{"grafana-nodata.json", "alertmanager-mixed.json"} {
-		if err := d.post("recoveries of "+name, recoveries(file(name))); err != nil {
-			return err
-		}
-	}
-	return d.settled()
+	return err
 }
 
 // start runs serve as a process of its own and reads its addresses.
@@ -248,9 +235,11 @@ func (d *demo) start() error {
 	return nil
 }
 
-func (d *demo) kill() {
+func (d *demo) kill() error {
 	_ = d.serve.Process.Kill()
 	_ = d.serve.Wait()
+	d.line("killed       process %d, without a warning", d.serve.Process.Pid)
+	return nil
 }
 
 // stop ends what is still running.
@@ -385,22 +374,15 @@ func others(body []byte, n int) []byte {
 
 // recoveries is the body with every alert resolved now.
 func recoveries(body []byte) []byte {
-	var m map[string]json.RawMessage
-	var alerts []map[string]any
-	if err := errors.Join(json.Unmarshal(body, &m), json.Unmarshal(m["alerts"], &alerts)); err != nil {
-		panic(err)
+	var m map[string]any
+	if err := json.Unmarshal(body, &m); err != nil {
+		panic(err) // it is compiled in
 	}
-	for _, a := range alerts {
-		a["status"], a["endsAt"] = "resolved", time.Now().UTC()
+	m["status"] = "resolved"
+	for _, a := range m["alerts"].([]any) {
+		alert := a.(map[string]any)
+		alert["status"], alert["endsAt"] = "resolved", time.Now().UTC()
 	}
-	var err error
-	m["status"] = json.RawMessage(`"resolved"`)
-	if m["alerts"], err = json.Marshal(alerts); err != nil {
-		panic(err)
-	}
-	out, err := json.Marshal(m)
-	if err != nil {
-		panic(err)
-	}
+	out, _ := json.Marshal(m) // it was just decoded
 	return out
 }

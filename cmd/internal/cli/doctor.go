@@ -68,15 +68,11 @@ func (p *program) doctor(c *cli.Context) error {
 		return err
 	}
 	report := doctor.Run(c.Context, d)
-	if done, err := p.json(c, report); !done {
-		p.showReport(report)
-	} else if err != nil {
-		return err
+	err = p.show(c, report, func() { p.showReport(report) })
+	if err == nil && report.Failed > 0 {
+		err = fmt.Errorf("%d of %d checks failed", report.Failed, len(report.Findings))
 	}
-	if report.Failed > 0 {
-		return fmt.Errorf("%d of %d checks failed", report.Failed, len(report.Findings))
-	}
-	return nil
+	return err
 }
 
 // local tells whether an address is this machine's own.

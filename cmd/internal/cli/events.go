@@ -25,7 +25,7 @@ func filterFlags() []cli.Flag {
 		&cli.StringFlag{Name: "until", Usage: "received before: the same"},
 		&cli.StringFlag{Name: "status", Usage: "firing or resolved"},
 		&cli.StringSliceFlag{Name: "outcome", Usage: "queued, delivered, discarded, dead, suppressed, collapsed; several with commas"},
-		&cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "label=value; may be repeated, all must match"},
+		matchFlag(),
 		&cli.StringFlag{Name: "incident", Usage: "incident key"},
 		severityFlag, textFlag,
 		&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many, newest first"},
@@ -36,6 +36,11 @@ var (
 	severityFlag = &cli.StringFlag{Name: "severity", Usage: "label severity: critical, warning, ..."}
 	textFlag     = &cli.StringFlag{Name: "text", Usage: "stands somewhere in name, labels, ids, error or reason, whatever its case"}
 )
+
+// matchFlag is a new one for each command: it keeps its values.
+func matchFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "label=value; may be repeated, all must match"}
+}
 
 // filters turns the flags into a query, and checks it before anybody is asked.
 func filters(c *cli.Context) (url.Values, error) {
@@ -87,7 +92,7 @@ func (p *program) eventsCommand() *cli.Command {
 			},
 			{
 				Name: "show", Usage: "show one event: every attempt, what was sent, what PMM sent", ArgsUsage: "ID (of an event; of a notification: lists its events)",
-				Flags: clientFlags(), Action: p.eventsShow,
+				Flags: clientFlags(), Action: p.askingOf("events show needs one ID; events list prints them", p.eventsShow),
 			},
 			{
 				Name: "tail", Usage: "print events as they come in, are tried and are settled, until interrupted; with --since or --limit begin with those that are there",
@@ -95,11 +100,11 @@ func (p *program) eventsCommand() *cli.Command {
 			},
 			{
 				Name: "close", Usage: "close an open incident by hand, as a recovery: the incident at Callgoose closes", ArgsUsage: "KEY (incident key)",
-				Flags: clientFlags(yesFlag()), Action: p.eventsClose,
+				Flags: clientFlags(yesFlag()), Action: p.askingOf("events close needs one incident key; incidents list prints them", p.eventsClose),
 			},
 			{
 				Name: "park", Usage: "take a queued event out of the queue and keep it as a dead letter: what is behind it goes on", ArgsUsage: "ID",
-				Flags: clientFlags(yesFlag()), Action: p.eventsPark,
+				Flags: clientFlags(yesFlag()), Action: p.askingOf("events park needs one ID; events list --outcome queued prints them", p.eventsPark),
 			},
 			p.exportCommand(), p.importCommand(),
 		},
@@ -128,19 +133,17 @@ func (p *program) showEvents(c *cli.Context, list []*event.Record) error {
 	for _, r := range list {
 		r.Attempts = nil // events show has them
 	}
-	if done, err := p.json(c, admin.NewRows(list)); done {
-		return err
-	}
-	if len(list) == 0 {
-		fmt.Fprintln(p.out, "no events")
-		return nil
-	}
-	var rows [][]string
-	for _, r := range list {
-		rows = append(rows, eventRow(r))
-	}
-	p.table(eventHeading, rows)
-	return nil
+	return p.show(c, admin.NewRows(list), func() {
+		if len(list) == 0 {
+			fmt.Fprintln(p.out, "no events")
+			return
+		}
+		var rows [][]string
+		for _, r := range list {
+			rows = append(rows, eventRow(r))
+		}
+		p.table(eventHeading, rows)
+	})
 }
 
 var eventHeading = []string{"RECEIVED", "ID", "STATUS", "OUTCOME", "TRIES", "ALERT", "WHERE", "INCIDENT", "SEVERITY", "LAST ERROR OR REASON"}
@@ -166,18 +169,11 @@ func describe(r *event.Record) string {
 	return r.Alertname + " is " + string(r.Status)
 }
 
-func (p *program) eventsShow(c *cli.Context) error {
-	if c.NArg() != 1 {
-		return usagef("events show needs one ID; events list prints them")
-	}
-	client, err := p.client(c)
-	if err != nil {
-		return err
-	}
-	d, err := client.Event(c.Context, c.Args().First())
-	if errors.Is(err, admin.ErrNotFound) && strings.HasPrefix(c.Args().First(), "n") { // a notification
-		list, lerr := client.Events(c.Context, url.Values{"text": {c.Args().First()}, "limit": {strconv.Itoa(admin.MaxLimit)}})
-		list = slices.DeleteFunc(list, func(r *event.Record) bool { return r.Notification != c.Args().First() })
+func (p *program) eventsShow(c *cli.Context, client *admin.Client, id string) error {
+	d, err := client.Event(c.Context, id)
+	if errors.Is(err, admin.ErrNotFound) && strings.HasPrefix(id, "n") { // a notification
+		list, lerr := client.Events(c.Context, url.Values{"text": {id}, "limit": {strconv.Itoa(admin.MaxLimit)}})
+		list = slices.DeleteFunc(list, func(r *event.Record) bool { return r.Notification != id })
 		if lerr == nil && len(list) > 0 {
 			return p.showEvents(c, list)
 		}
@@ -185,9 +181,10 @@ func (p *program) eventsShow(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if done, err := p.json(c, d); done {
-		return err
-	}
+	return p.show(c, d, func() { p.showEvent(d) })
+}
+
+func (p *program) showEvent(d *admin.Detail) {
 	rows := [][]string{
 		{"event", d.ID},
 		{"incident", d.Key},
@@ -195,35 +192,19 @@ func (p *program) eventsShow(c *cli.Context) error {
 		{"received", text.Stamp(d.ReceivedAt) + " from " + d.Source + " in notification " + d.Notification},
 		{"outcome", strings.TrimSuffix(string(d.Outcome)+": "+d.Reason, ": ")},
 	}
-	if meaning := admin.Explain(d.Record); meaning != "" {
-		rows = append(rows, []string{"", meaning})
+	more := func(name, value string) {
+		if value != "" {
+			rows = append(rows, []string{name, value})
+		}
 	}
+	more("", admin.Explain(d.Record))
 	if d.SettledAt != nil {
-		rows = append(rows, []string{"settled", text.Stamp(*d.SettledAt)})
+		more("settled", text.Stamp(*d.SettledAt))
 	}
-	if d.CallgooseID != "" {
-		rows = append(rows, []string{"callgoose id", d.CallgooseID})
-	}
-	if d.DelayedBy != "" {
-		rows = append(rows, []string{"delayed by", d.DelayedBy})
-	}
+	more("callgoose id", d.CallgooseID)
+	more("delayed by", d.DelayedBy)
 	p.table(nil, rows)
-	if len(d.Attempts) > 0 {
-		fmt.Fprintf(p.out, "\nattempts: %d", d.Tries)
-		if d.Tries > len(d.Attempts) {
-			fmt.Fprintf(p.out, ", of which the first and the latest %d are kept", len(d.Attempts)-1)
-		}
-		fmt.Fprintln(p.out)
-		rows = nil
-		for _, a := range d.Attempts {
-			code := "-"
-			if a.Status != 0 {
-				code = strconv.Itoa(a.Status)
-			}
-			rows = append(rows, []string{text.Stamp(a.At), a.Duration.Round(10 * time.Microsecond).String(), code, a.Result, a.Effect + a.Error})
-		}
-		p.table([]string{"  AT", "TOOK", "HTTP", "RESULT", "ANSWER"}, indent(rows))
-	}
+	p.showAttempts(d)
 	sent := "what Callgoose gets"
 	if slices.ContainsFunc(d.Attempts, func(a event.Attempt) bool { return a.Sent }) {
 		sent = "sent to Callgoose"
@@ -239,14 +220,26 @@ func (p *program) eventsShow(c *cli.Context) error {
 	if d.Missing != "" {
 		fmt.Fprintln(p.out, "\n"+d.Missing)
 	}
-	return nil
 }
 
-func indent(rows [][]string) [][]string {
-	for _, r := range rows {
-		r[0] = "  " + r[0]
+func (p *program) showAttempts(d *admin.Detail) {
+	if len(d.Attempts) == 0 {
+		return
 	}
-	return rows
+	fmt.Fprintf(p.out, "\nattempts: %d", d.Tries)
+	if d.Tries > len(d.Attempts) {
+		fmt.Fprintf(p.out, ", of which the first and the latest %d are kept", len(d.Attempts)-1)
+	}
+	fmt.Fprintln(p.out)
+	var rows [][]string
+	for _, a := range d.Attempts {
+		code := "-"
+		if a.Status != 0 {
+			code = strconv.Itoa(a.Status)
+		}
+		rows = append(rows, []string{"  " + text.Stamp(a.At), a.Duration.Round(10 * time.Microsecond).String(), code, a.Result, a.Effect + a.Error})
+	}
+	p.table([]string{"  AT", "TOOK", "HTTP", "RESULT", "ANSWER"}, rows)
 }
 
 func (p *program) eventsTail(c *cli.Context) error {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,14 +45,11 @@ func (p *program) filtersShow(c *cli.Context) error {
 	if c.NArg() != 1 || set == nil {
 		return usagef("filters show needs one of guide and recommended")
 	}
-	if done, err := p.json(c, map[string]any{"filters": set()}); done {
+	out, err := apifilters.Write(set())
+	if err != nil {
 		return err
 	}
-	out, err := apifilters.Write(set())
-	if err == nil {
-		_, err = p.out.Write(out)
-	}
-	return err
+	return p.show(c, map[string]any{"filters": set()}, func() { _, _ = p.out.Write(out) }) // p.out keeps the error
 }
 
 func (p *program) filtersTest(c *cli.Context) error {
@@ -61,12 +57,9 @@ func (p *program) filtersTest(c *cli.Context) error {
 		return usagef("filters test needs one FILE; filters show recommended prints one")
 	}
 	name := c.Args().First()
-	var file io.ReadCloser = os.Stdin
-	if name != "-" {
-		var err error
-		if file, err = os.Open(name); err != nil {
-			return usageError{err}
-		}
+	file, err := open(name)
+	if err != nil {
+		return err
 	}
 	defer func() { _ = file.Close() }()
 	body, err := io.ReadAll(io.LimitReader(file, apifilters.MaxFile+1))
@@ -90,26 +83,21 @@ func (p *program) filtersTest(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if done, err := p.json(c, r); done {
-		return err
-	}
-	p.showForecast(r, max(c.Int("limit"), 0))
-	return nil
+	return p.show(c, r, func() { p.showForecast(r, max(c.Int("limit"), 0)) })
 }
 
 func (p *program) showForecast(r apifilters.Report, limit int) {
-	rows := [][]string{
-		{"events", strconv.Itoa(r.Events)},
-		{"incidents opened", strconv.Itoa(r.Created)},
-		{"closing something", strconv.Itoa(r.Resolved)},
-		{"doing nothing", strconv.Itoa(r.None)},
-		{"discarded", strconv.Itoa(r.Discarded)},
-		{"incidents closed too early", strconv.Itoa(r.ClosedEarly)},
-		{"incidents never closed", strconv.Itoa(r.NeverClosed)},
-		{"incidents still open", strconv.Itoa(r.Open)},
-	}
-	if r.Gone > 0 {
-		rows = append(rows, []string{"no longer stored", strconv.Itoa(r.Gone)})
+	var rows [][]string
+	for _, count := range []struct {
+		name string
+		n    int
+	}{
+		{"events", r.Events}, {"incidents opened", r.Created}, {"closing something", r.Resolved}, {"doing nothing", r.None}, {"discarded", r.Discarded},
+		{"incidents closed too early", r.ClosedEarly}, {"incidents never closed", r.NeverClosed}, {"incidents still open", r.Open}, {"no longer stored", r.Gone},
+	} {
+		if count.n > 0 || count.name != "no longer stored" {
+			rows = append(rows, []string{count.name, strconv.Itoa(count.n)})
+		}
 	}
 	p.table(nil, rows)
 	fmt.Fprintln(p.out)

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -11,8 +10,8 @@ import (
 	"pmm-callgoose/cmd/internal/admin"
 )
 
-// healthPatience is how long the answer may take; Docker's own default is 30 s.
-const healthPatience = 5 * time.Second
+// healthTimeout is how long the answer may take; Docker's own default is 30 s.
+const healthTimeout = 5 * time.Second
 
 func (p *program) healthCommand() *cli.Command {
 	return &cli.Command{
@@ -20,31 +19,18 @@ func (p *program) healthCommand() *cli.Command {
 		Description: "Callgoose being down does not make it unhealthy: that is when webhooks must be\n" +
 			"accepted. status tells of Callgoose.",
 		Flags: clientFlags(&cli.BoolFlag{Name: "alive", Usage: "only ask whether the process answers at all: for whatever restarts it: a restart does not make room in a full store"}),
-		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
-			client, err := p.client(c)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeoutCause(c.Context, healthPatience, errors.New("no answer in time"))
+		Action: p.asking(func(c *cli.Context, client *admin.Client) error {
+			ctx, cancel := context.WithTimeoutCause(c.Context, healthTimeout, errors.New("no answer in time"))
 			defer cancel()
-			err = client.Health(ctx, c.Bool("alive"))
+			err := client.Health(ctx, c.Bool("alive"))
+			if err == nil {
+				return p.say(c, map[string]string{"status": "ok"}, "ok")
+			}
+			_, jsonErr := p.json(c, map[string]string{"status": "failed", "problem": err.Error()})
 			if errors.Is(err, admin.ErrNoService) {
 				err = errors.New(err.Error()) // exit 1, not 3: Docker knows 0 and 1
 			}
-			health := map[string]string{"status": "ok"}
-			if err != nil {
-				health = map[string]string{"status": "failed", "problem": err.Error()}
-			}
-			if done, jsonErr := p.json(c, health); done {
-				return errors.Join(err, jsonErr)
-			}
-			if err == nil {
-				fmt.Fprintln(p.out, "ok")
-			}
-			return err
-		},
+			return errors.Join(err, jsonErr)
+		}),
 	}
 }

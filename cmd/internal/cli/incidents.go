@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"fmt"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -22,36 +21,20 @@ func (p *program) incidentsCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Usage: "list the alerts that are open here, newest first",
-				Flags: clientFlags(severityFlag, textFlag,
-					&cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "label=value; may be repeated, all must match"},
+				Flags: clientFlags(severityFlag, textFlag, matchFlag(),
 					&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many"}),
 				Action: p.incidentsList,
 			},
 			{
 				Name: "show", Usage: "one incident: began, received, repeats, attempts, answers, recovery, and who did what to it", ArgsUsage: "KEY",
-				Flags: clientFlags(), Action: p.incidentsShow,
+				Flags: clientFlags(), Action: p.askingOf("incidents show needs one incident key; incidents list prints those that are open", p.incidentsShow),
 			},
 		},
 	}
 }
 
 func (p *program) incidentsList(c *cli.Context) error {
-	if err := noArgs(c); err != nil {
-		return err
-	}
-	q := url.Values{"limit": {strconv.Itoa(c.Int("limit"))}}
-	for _, name := range []string{"severity", "text"} {
-		if v := c.String(name); v != "" {
-			q.Set(name, v)
-		}
-	}
-	for _, v := range c.StringSlice("match") {
-		q.Add("match", v)
-	}
-	if _, _, err := admin.ParseFilter(q); err != nil {
-		return usagef("--%w", err)
-	}
-	client, err := p.client(c)
+	client, q, err := p.filtered(c)
 	if err != nil {
 		return err
 	}
@@ -59,12 +42,8 @@ func (p *program) incidentsList(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if done, err := p.json(c, list); done {
-		return err
-	}
 	if len(list) == 0 {
-		fmt.Fprintln(p.out, "no alert is open")
-		return nil
+		return p.say(c, list, "no alert is open")
 	}
 	var rows [][]string
 	for _, in := range list {
@@ -77,28 +56,23 @@ func (p *program) incidentsList(c *cli.Context) error {
 			text.Short(40, in.Alertname), text.Short(40, cmp.Or(admin.Where(&event.Record{Labels: in.Labels}), "-")),
 		})
 	}
-	p.table([]string{"BEGAN", "INCIDENT", "SEVERITY", "OUTCOME", "TRIES", "ALERT", "WHERE"}, rows)
-	if len(list) == c.Int("limit") {
-		fmt.Fprintf(p.err, "the newest %d; more with --limit\n", len(list))
-	}
-	return nil
+	return p.show(c, list, func() {
+		p.table([]string{"BEGAN", "INCIDENT", "SEVERITY", "OUTCOME", "TRIES", "ALERT", "WHERE"}, rows)
+		if len(list) == c.Int("limit") {
+			fmt.Fprintf(p.err, "the newest %d; more with --limit\n", len(list))
+		}
+	})
 }
 
-func (p *program) incidentsShow(c *cli.Context) error {
-	if c.NArg() != 1 {
-		return usagef("incidents show needs one incident key; incidents list prints those that are open")
-	}
-	client, err := p.client(c)
+func (p *program) incidentsShow(c *cli.Context, client *admin.Client, key string) error {
+	s, err := client.Incident(c.Context, key)
 	if err != nil {
 		return err
 	}
-	s, err := client.Incident(c.Context, c.Args().First())
-	if err != nil {
-		return err
-	}
-	if done, err := p.json(c, s); done {
-		return err
-	}
+	return p.show(c, s, func() { p.showStory(s) })
+}
+
+func (p *program) showStory(s admin.Story) {
 	state := "not open"
 	if s.Open {
 		state = "open"
@@ -122,5 +96,4 @@ func (p *program) incidentsShow(c *cli.Context) error {
 		rows = append(rows, []string{"  " + text.Stamp(step.At), text.Short(200, said), step.ID})
 	}
 	p.table(nil, rows)
-	return nil
 }

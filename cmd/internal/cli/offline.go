@@ -19,16 +19,6 @@ var offlineSettings = []string{
 	"max-body",
 }
 
-func offlineFlags() []cli.Flag {
-	var flags []cli.Flag
-	for _, f := range settingFlags(offlineSettings...) {
-		if f != cli.Flag(configFlag) {
-			flags = append(flags, f)
-		}
-	}
-	return flags
-}
-
 // replayOffline is replay on a directory that no service holds.
 func (p *program) replayOffline(c *cli.Context) error {
 	q, err := choice(c, "")

@@ -43,6 +43,20 @@ func (p *program) json(c *cli.Context, v any) (done bool, err error) {
 	return true, err
 }
 
+// show prints v as JSON, or what text prints.
+func (p *program) show(c *cli.Context, v any, text func()) error {
+	done, err := p.json(c, v)
+	if !done {
+		text()
+	}
+	return err
+}
+
+// say prints one line in answer to what was asked for, or JSON with it.
+func (p *program) say(c *cli.Context, v any, format string, args ...any) error {
+	return p.show(c, v, func() { fmt.Fprintln(p.out, text.Line(fmt.Sprintf(format, args...))) })
+}
+
 // outlet is standard output that remembers the first error of a write, so that
 // a command whose table did not fit on the disk does not end with 0.
 type outlet struct {

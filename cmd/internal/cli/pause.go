@@ -23,10 +23,7 @@ func (p *program) pauseCommand() *cli.Command {
 			&cli.StringFlag{Name: "reason", Usage: "why, for whoever looks"},
 			&cli.StringFlag{Name: "until", Usage: "when it ends by itself: for how long (30m, 2h), or when (2026-01-31T03:00:00Z)"},
 		),
-		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
+		Action: p.asking(func(c *cli.Context, client *admin.Client) error {
 			q := url.Values{}
 			for _, name := range []string{"reason", "until"} {
 				if v := c.String(name); v != "" {
@@ -37,19 +34,14 @@ func (p *program) pauseCommand() *cli.Command {
 			if err != nil {
 				return usagef("--%w", err)
 			}
-			client, err := p.client(c)
-			if err != nil {
-				return err
-			}
 			if err := client.Pause(c.Context, q); err != nil {
 				return err
 			}
-			said := "delivery is paused until pmm-callgoose resume"
 			if ends.Until != nil {
-				said = "delivery is paused until " + text.Stamp(*ends.Until)
+				return p.done(c, "delivery is paused until "+text.Stamp(*ends.Until))
 			}
-			return p.done(c, said)
-		},
+			return p.done(c, "delivery is paused until pmm-callgoose resume")
+		}),
 	}
 }
 
@@ -57,40 +49,21 @@ func (p *program) resumeCommand() *cli.Command {
 	return &cli.Command{
 		Name: "resume", Usage: "end a pause: what waits goes out, oldest first",
 		Flags: clientFlags(),
-		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
-			client, err := p.client(c)
-			if err != nil {
-				return err
-			}
+		Action: p.asking(func(c *cli.Context, client *admin.Client) error {
 			if err := client.Resume(c.Context); err != nil {
 				return err
 			}
 			return p.done(c, "delivery goes on")
-		},
+		}),
 	}
 }
 
 // done says what was done.
 func (p *program) done(c *cli.Context, said string) error {
-	if done, err := p.json(c, map[string]string{"done": said}); done {
-		return err
-	}
-	fmt.Fprintln(p.out, text.Line(said))
-	return nil
+	return p.say(c, map[string]string{"done": said}, "%s", said)
 }
 
-func (p *program) eventsClose(c *cli.Context) error {
-	if c.NArg() != 1 {
-		return usagef("events close needs one incident key; incidents list prints them")
-	}
-	client, err := p.client(c)
-	if err != nil {
-		return err
-	}
-	key := c.Args().First()
+func (p *program) eventsClose(c *cli.Context, client *admin.Client, key string) error {
 	in, err := client.Incident(c.Context, key)
 	if err != nil {
 		return err
@@ -107,15 +80,7 @@ func (p *program) eventsClose(c *cli.Context) error {
 	return p.done(c, "incident "+key+" is closed: its recovery goes out behind what waits for it")
 }
 
-func (p *program) eventsPark(c *cli.Context) error {
-	if c.NArg() != 1 {
-		return usagef("events park needs one ID; events list --outcome queued prints them")
-	}
-	client, err := p.client(c)
-	if err != nil {
-		return err
-	}
-	id := c.Args().First()
+func (p *program) eventsPark(c *cli.Context, client *admin.Client, id string) error {
 	if err := p.confirm(c, "take event "+id+" out of the queue? Callgoose does not get it unless dead-letters retry sends it."); err != nil {
 		return err
 	}

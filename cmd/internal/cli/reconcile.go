@@ -33,12 +33,13 @@ func (p *program) reconcile(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if done, err := p.json(c, list); err != nil {
-		return err
-	} else if !done {
+	err = p.show(c, list, func() {
 		for i := range list {
 			p.showReconcile(&list[i])
 		}
+	})
+	if err != nil {
+		return err
 	}
 	blind, refused := 0, 0
 	for _, pass := range list {

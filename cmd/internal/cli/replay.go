@@ -23,12 +23,8 @@ import (
 // choiceFlags are the filters without a default limit: what is chosen here is
 // acted on.
 func choiceFlags(more ...cli.Flag) []cli.Flag {
-	var flags []cli.Flag
-	for _, f := range filterFlags() {
-		if f.Names()[0] != "limit" {
-			flags = append(flags, f)
-		}
-	}
+	flags := filterFlags()
+	flags = flags[:len(flags)-1] // its limit is the last
 	return append(append(flags, &cli.IntFlag{Name: "limit", Usage: "the oldest so many", DefaultText: "all"}), more...)
 }
 
@@ -54,7 +50,7 @@ func (p *program) replayCommand() *cli.Command {
 			"sent too, and nothing in the directory changes.\n\n" +
 			"   pmm-callgoose replay --outcome discarded --since 3h --dry-run\n" +
 			"   pmm-callgoose replay --outcome discarded --since 3h --yes",
-		Flags: append(clientFlags(sendAgainFlags()...), offlineFlags()...),
+		Flags: append(clientFlags(sendAgainFlags()...), settingFlags(offlineSettings...)[1:]...),
 		Action: func(c *cli.Context) error {
 			if c.IsSet("callgoose-url") {
 				return p.replayOffline(c)
@@ -190,10 +186,8 @@ func (p *program) sendAgain(c *cli.Context, only event.Outcome) error {
 
 // judge prints what a replay came to, and makes the exit code of it.
 func (p *program) judge(c *cli.Context, job admin.Job) error {
-	if done, err := p.json(c, job); done && err != nil {
+	if err := p.show(c, job, func() { p.showJob(job) }); err != nil {
 		return err
-	} else if !done {
-		p.showJob(job)
 	}
 	bad := job.Total - job.Outcomes[event.Delivered] - job.Outcomes[event.Collapsed]
 	switch {
@@ -248,21 +242,12 @@ func outcomes(counts map[event.Outcome]int) string {
 func (p *program) watch(ctx context.Context, client *admin.Client, id int) (admin.Job, error) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	bar := isTerminal(p.err)
+	progress, end := p.progress()
+	defer end()
 	for {
 		job, err := client.ReplayJob(ctx, id)
-		if err == nil && bar {
-			const width = 30
-			full := width * job.Settled / max(job.Total, 1)
-			fmt.Fprintf(p.err, "\r[%s%s] %d of %d settled ", strings.Repeat("#", full), strings.Repeat("-", width-full), job.Settled, job.Total)
-		}
-		if err != nil || job.Done {
-			if bar {
-				fmt.Fprintln(p.err)
-			}
-			if ctx.Err() == nil {
-				return job, err
-			}
+		if progress(job.Settled, job.Total); ctx.Err() == nil && (err != nil || job.Done) {
+			return job, err
 		}
 		select {
 		case <-ctx.Done():
@@ -316,11 +301,7 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	}
 	what := fmt.Sprintf("%s of %s", text.Plural(plan.Events, "dead letter", "dead letters"), text.Plural(plan.Incidents, "incident", "incidents"))
 	if c.Bool("dry-run") || plan.Events == 0 {
-		if done, err := p.json(c, plan); done {
-			return err
-		}
-		fmt.Fprintf(p.out, "%s: %d firing, %d resolved, %d unusable; nothing was dropped\n", what, plan.Firing, plan.Resolved, plan.NoEvent)
-		return nil
+		return p.say(c, plan, "%s: %d firing, %d resolved, %d unusable; nothing was dropped", what, plan.Firing, plan.Resolved, plan.NoEvent)
 	}
 	if err := p.confirm(c, fmt.Sprintf("forget %s (%d firing, %d resolved, %d unusable) for good? Callgoose will never hear of them.", what, plan.Firing, plan.Resolved, plan.NoEvent)); err != nil {
 		return err
@@ -329,9 +310,5 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if done, err := p.json(c, map[string]int{"dropped": n}); done {
-		return err
-	}
-	fmt.Fprintf(p.out, "%s dropped\n", text.Plural(n, "dead letter", "dead letters"))
-	return nil
+	return p.say(c, map[string]int{"dropped": n}, "%s dropped", text.Plural(n, "dead letter", "dead letters"))
 }

@@ -1,10 +1,11 @@
 package cli
 
 import (
+	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,7 @@ const (
 	plain  = "\x1b[0m"
 )
 
-// screen is the file behind standard output, nil when it is none.
+// screen is the file behind standard output, nil when it is not a file.
 func (p *program) screen() *os.File {
 	w := p.out
 	if o, ok := w.(*outlet); ok {
@@ -30,10 +31,7 @@ func (p *program) screen() *os.File {
 
 // paint colours s on a terminal, unless NO_COLOR is set or the terminal is dumb.
 func (p *program) paint(colour, s string) string {
-	no := slices.ContainsFunc(p.environ, func(kv string) bool {
-		return strings.HasPrefix(kv, "NO_COLOR=") && kv != "NO_COLOR=" || kv == "TERM=dumb"
-	})
-	if f := p.screen(); colour == "" || no || f == nil || !isTerminal(f) {
+	if f := p.screen(); colour == "" || p.env("NO_COLOR") != "" || p.env("TERM") == "dumb" || f == nil || !isTerminal(f) {
 		return s
 	}
 	return colour + s + plain
@@ -45,12 +43,8 @@ func (p *program) width() int {
 	if f == nil || !isTerminal(f) {
 		return 0
 	}
-	for _, kv := range p.environ {
-		if v, ok := strings.CutPrefix(kv, "COLUMNS="); ok {
-			if n, err := strconv.Atoi(v); err == nil && n > 0 {
-				return n
-			}
-		}
+	if n, err := strconv.Atoi(p.env("COLUMNS")); err == nil && n > 0 {
+		return n
 	}
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
@@ -81,4 +75,23 @@ func (p *program) colourCells(line string, cells []string) string {
 		}
 	}
 	return line
+}
+
+// progress returns what shows how far a step is, and what wipes that away; on a
+// terminal only.
+func (p *program) progress() (show func(done, of int), end func()) {
+	if !isTerminal(p.err) {
+		return func(int, int) {}, func() {}
+	}
+	last := time.Time{}
+	show = func(done, of int) {
+		if time.Since(last) < 200*time.Millisecond {
+			return
+		}
+		last = time.Now()
+		const width = 30
+		full := min(width*done/max(of, 1), width)
+		fmt.Fprintf(p.err, "\r[%s%s] %d of %d ", strings.Repeat("#", full), strings.Repeat("-", width-full), done, of)
+	}
+	return show, func() { fmt.Fprint(p.err, "\r\x1b[K") }
 }

@@ -32,23 +32,16 @@ func (p *program) sendTestCommand() *cli.Command {
 			&cli.StringFlag{Name: "source", Value: "pmm", Usage: "the PMM server that it pretends to come from"},
 			&cli.BoolFlag{Name: "fallback", Usage: "send a test message by --fallback-webhook-file and --fallback-command instead; Callgoose gets nothing"},
 		),
-		Action: p.sendTest,
+		Action: p.asking(p.sendTest),
 	}
 }
 
-func (p *program) sendTest(c *cli.Context) error {
-	if err := noArgs(c); err != nil {
-		return err
-	}
+func (p *program) sendTest(c *cli.Context, client *admin.Client) error {
 	if !ingest.ValidSource(c.String("source")) {
 		return usagef("--source: %q is not 1 to 16 of a-z, 0-9 and -", c.String("source"))
 	}
 	if c.Duration("timeout") <= 0 {
 		return usagef("--timeout must be longer than zero")
-	}
-	client, err := p.client(c)
-	if err != nil {
-		return err
 	}
 	if c.Bool("fallback") {
 		return p.testFallback(c, client)
@@ -64,17 +57,10 @@ func (p *program) sendTest(c *cli.Context) error {
 		t.Via, t.Webhook = "webhook", t.intake.url+"/"+t.source
 	}
 	t.run(c.Context)
-	if done, err := p.json(c, t); done {
-		if err == nil && !t.OK {
-			err = errors.New(t.Problem)
-		}
+	if err := p.show(c, t, func() { p.showTest(t) }); err != nil || t.OK {
 		return err
 	}
-	p.showTest(t)
-	if !t.OK {
-		return errors.New(t.Problem)
-	}
-	return nil
+	return errors.New(t.Problem)
 }
 
 // testFallback sends a test message by the other way out.
@@ -93,15 +79,11 @@ func (p *program) testFallback(c *cli.Context, client *admin.Client) error {
 		}
 		rows = append(rows, row)
 	}
-	if done, err := p.json(c, ways); !done {
-		p.table(nil, rows)
-	} else if err != nil {
-		return err
+	err = p.show(c, ways, func() { p.table(nil, rows) })
+	if err == nil && failed > 0 {
+		err = fmt.Errorf("%d of %d ways do not work", failed, len(ways))
 	}
-	if failed > 0 {
-		return fmt.Errorf("%d of %d ways do not work", failed, len(ways))
-	}
-	return nil
+	return err
 }
 
 func (p *program) showTest(t *test) {

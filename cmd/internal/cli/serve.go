@@ -7,8 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -40,14 +38,7 @@ func (p *program) serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	// What is set in the environment is somebody's own decision.
-	decided := func(name string) bool {
-		return slices.ContainsFunc(p.environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
-	}
-	if !decided("GOGC") {
-		paceHeap()
-	}
-	if !decided("GOMAXPROCS") {
+	if p.env("GOMAXPROCS") == "" {
 		// An fsync keeps its place from others until the runtime notices, and there is
 		// always one or two under way.
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)

@@ -17,18 +17,6 @@ import (
 // pmmSettings are the settings of serve that say which PMM is asked, and as whom.
 var pmmSettings = []string{"pmm-url", "pmm-token-file", "pmm-basic-auth-file", "pmm-ca", "pmm-insecure-skip-verify", "contact-point", "allow-http"}
 
-// texts are the values of a flag that is given several times. The library's own
-// kind would cut them at commas, which a regular expression may hold.
-type texts []string
-
-// Set adds one.
-func (t *texts) Set(s string) error {
-	*t = append(*t, s)
-	return nil
-}
-
-func (t *texts) String() string { return strings.Join(*t, " ") }
-
 // pmmClients are the ways to the PMM servers of the settings, by source.
 func pmmClients(cfg *config.Config) (map[string]*pmm.Client, error) {
 	clients := map[string]*pmm.Client{}
@@ -100,7 +88,7 @@ func (p *program) setupCommand() *cli.Command {
 				"away from anybody. The ingest secrets are named as for serve: PMM will send them.",
 			Flags: append(settingFlags(setupSettings...),
 				&cli.StringFlag{Name: "webhook-url", EnvVars: []string{config.EnvName("webhook-url")}, Usage: "where PMM finds this service, http://HOST:4667/v1/webhook, as seen from PMM"},
-				&cli.GenericFlag{Name: "match", Value: &texts{}, Usage: "send only alerts with this label: name=value, or != =~ !~; repeat for more that must hold too; all: every alert (default: as the route is, every alert for a new one)"},
+				&cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "send only alerts with this label: name=value, or != =~ !~; repeat for more that must hold too; all: every alert (default: as the route is, every alert for a new one)"},
 				&cli.BoolFlag{Name: "rotate-credentials", Usage: "write the credentials again; PMM never shows them, so a changed one is not noticed"},
 				&cli.BoolFlag{Name: "remove", Usage: "take back what was made here"},
 				&cli.BoolFlag{Name: "dry-run", Usage: "only show what would change"},
@@ -149,28 +137,30 @@ func (p *program) setupPMM(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	return p.applySetup(c, client, plan)
+}
+
+// applySetup shows the plan, and does it when that is confirmed.
+func (p *program) applySetup(c *cli.Context, client *pmm.Client, plan *pmm.Plan) error {
 	report := struct {
 		*pmm.Plan
 		Changes bool `json:"changes"` // there is something to do
 		Applied bool `json:"applied"` // and it was done
 	}{plan, !plan.Empty(), false}
-	asJSON := c.String("output") == "json"
-	if !asJSON {
+	if c.String("output") != "json" {
 		showSetup(p.out, client.Host(), plan)
 	}
 	if plan.Empty() || c.Bool("dry-run") {
-		if done, err := p.json(c, report); done {
-			return err
-		}
-		if !plan.Empty() {
-			fmt.Fprintln(p.out, "nothing was changed (--dry-run)")
-		}
-		return nil
+		return p.show(c, report, func() {
+			if !plan.Empty() {
+				fmt.Fprintln(p.out, "nothing was changed (--dry-run)")
+			}
+		})
 	}
 	if err := p.confirm(c, "change PMM at "+client.Host()+"?"); err != nil {
 		return err
 	}
-	err = client.Apply(c.Context, plan)
+	err := client.Apply(c.Context, plan)
 	if _, half := errors.AsType[*pmm.HalfDoneError](err); half {
 		err = partialError{err}
 	}
@@ -178,14 +168,12 @@ func (p *program) setupPMM(c *cli.Context) error {
 		return err
 	}
 	report.Applied = true
-	if done, err := p.json(c, report); done {
-		return err
-	}
-	fmt.Fprintln(p.out, "done; Grafana takes it up within a minute")
-	if !c.Bool("remove") {
-		fmt.Fprintln(p.out, "next: press Test at the contact point in PMM, then: pmm-callgoose events list")
-	}
-	return nil
+	return p.show(c, report, func() {
+		fmt.Fprintln(p.out, "done; Grafana takes it up within a minute")
+		if !c.Bool("remove") {
+			fmt.Fprintln(p.out, "next: press Test at the contact point in PMM, then: pmm-callgoose events list")
+		}
+	})
 }
 
 // wanted is what the flags ask for.
@@ -197,7 +185,7 @@ func (p *program) wanted(c *cli.Context, cfg *config.Config, name string) (pmm.W
 	if err := want.Check(); err != nil {
 		return want, usageError{fmt.Errorf("--webhook-url: %w", err)}
 	}
-	for _, text := range *c.Generic("match").(*texts) {
+	for _, text := range c.StringSlice("match") {
 		if text == "all" && len(want.Matchers) == 0 {
 			want.Matchers = []pmm.Matcher{}
 			continue

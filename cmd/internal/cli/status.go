@@ -24,31 +24,19 @@ func (p *program) statusCommand() *cli.Command {
 			&cli.BoolFlag{Name: "check", Usage: "exit 1 where a person should look"},
 			&cli.BoolFlag{Name: "watch", Usage: "show it again every two seconds, until interrupted"},
 		),
-		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
-			client, err := p.client(c)
-			if err != nil {
-				return err
-			}
+		Action: p.asking(func(c *cli.Context, client *admin.Client) error {
 			if c.Bool("watch") {
 				return p.watchStatus(c, client)
 			}
 			s, err := client.Status(c.Context)
-			if err != nil {
-				return err
+			if err == nil {
+				err = p.show(c, s, func() { p.showStatus(s, time.Now()) })
 			}
-			if done, err := p.json(c, s); done && err != nil {
-				return err
-			} else if !done {
-				p.showStatus(s, time.Now())
+			if n := len(s.Attention); err == nil && c.Bool("check") && n > 0 {
+				err = fmt.Errorf("%s to look at: %s", text.Plural(n, "thing", "things"), s.Headline)
 			}
-			if n := len(s.Attention); c.Bool("check") && n > 0 {
-				return fmt.Errorf("%s to look at: %s", text.Plural(n, "thing", "things"), s.Headline)
-			}
-			return nil
-		},
+			return err
+		}),
 	}
 }
 

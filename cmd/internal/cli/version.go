@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -47,9 +46,6 @@ func (p *program) versionCommand() *cli.Command {
 		Name: "version", Usage: "print the build", Flags: []cli.Flag{outputFlag()},
 		Action: func(c *cli.Context) error {
 			b := build()
-			if done, err := p.json(c, b); done {
-				return err
-			}
 			line := "pmm-callgoose " + b.Version
 			if b.Commit != "" {
 				line += " (" + strings.TrimSuffix(text.Short(13, b.Commit), "…")
@@ -58,8 +54,7 @@ func (p *program) versionCommand() *cli.Command {
 				}
 				line += ")"
 			}
-			fmt.Fprintf(p.out, "%s, %s, %s/%s\n", line, b.Go, b.OS, b.Arch)
-			return nil
+			return p.say(c, b, "%s, %s, %s/%s", line, b.Go, b.OS, b.Arch)
 		},
 	}
 }

@@ -3,6 +3,8 @@ package config
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"os"
@@ -32,28 +34,12 @@ func (l *loader) callgooseURL() {
 		l.reject(name, "holds a user name, which Callgoose does not use; the token goes into callgoose-token-file")
 		return
 	}
-	var token, from string
-	var rest []string
-	for part := range strings.SplitSeq(u.RawQuery, "&") {
-		key, value, _ := strings.Cut(part, "=")
-		key, err1 := url.QueryUnescape(key)
-		value, err2 := url.QueryUnescape(value)
-		switch key = strings.ToLower(key); {
-		case err1 != nil, err2 != nil:
-			l.reject(name, "has a query with a bad %% escape")
-			return
-		case key == "token" && token != "", key == "from" && from != "":
-			l.reject(name, "holds %s= twice", key)
-			return
-		case key == "token":
-			token = value
-		case key == "from":
-			from = value
-		case part != "":
-			rest = append(rest, part)
-		}
+	token, from, rest, err := takeOut(u.RawQuery)
+	if err != nil {
+		l.reject(name, "%v", err)
+		return
 	}
-	u.RawQuery, u.ForceQuery = strings.Join(rest, "&"), false
+	u.RawQuery, u.ForceQuery = rest, false
 	c.CallgooseURL = u.String()
 	l.setting(name).Value = c.CallgooseURL
 
@@ -61,9 +47,37 @@ func (l *loader) callgooseURL() {
 		c.CallgooseFrom = from
 		*l.setting("callgoose-from") = Setting{Name: "callgoose-from", Value: from, From: fromURL}
 	}
-	if token == "" {
-		return
+	if token != "" {
+		l.tokenInURL(token)
 	}
+}
+
+// takeOut finds token= and from= in a query; rest is what else it holds.
+func takeOut(query string) (token, from, rest string, err error) {
+	var others []string
+	for part := range strings.SplitSeq(query, "&") {
+		key, value, _ := strings.Cut(part, "=")
+		key, err1 := url.QueryUnescape(key)
+		value, err2 := url.QueryUnescape(value)
+		switch key = strings.ToLower(key); {
+		case err1 != nil, err2 != nil:
+			return "", "", "", errors.New("has a query with a bad % escape")
+		case key == "token" && token != "", key == "from" && from != "":
+			return "", "", "", fmt.Errorf("holds %s= twice", key)
+		case key == "token":
+			token = value
+		case key == "from":
+			from = value
+		case part != "":
+			others = append(others, part)
+		}
+	}
+	return token, from, strings.Join(others, "&"), nil
+}
+
+// tokenInURL takes the token that stood in callgoose-url.
+func (l *loader) tokenInURL(token string) {
+	const name = "callgoose-url"
 	o, _ := find("callgoose-token-file")
 	s := l.setting(o.Name)
 	if err := o.checkSecret(token); err != nil {
@@ -75,13 +89,13 @@ func (l *loader) callgooseURL() {
 		l.problem(l.where(name), "holds token= while there is another token (%s); keep one of them", s.From)
 		return
 	}
-	c.CallgooseToken = NewSecret(token)
+	l.c.CallgooseToken = NewSecret(token)
 	s.Value, s.From = redacted, fromURL
 	if l.setting(name).From == fromFlag {
 		l.warn(l.where(name), "a token on the command line can be seen by everyone on this machine; use callgoose-token-file with callgoose-auth query")
 	}
 	if auth := l.setting("callgoose-auth"); auth.From == fromDefault {
-		c.CallgooseAuth = "query"
+		l.c.CallgooseAuth = "query"
 		auth.Value, auth.From = "query", fromURL
 	}
 }
@@ -93,50 +107,32 @@ const maxBody = 30 << 20
 // check compares the options with each other.
 func (l *loader) check() {
 	c := l.c
-	if BeyondLoopback(c.Listen) && !c.AllowUnauthenticated &&
-		!l.given("ingest-token-file") && !l.given("ingest-basic-auth-file") && !l.given("ingest-hmac-secret-file") {
-		l.wrong("listen", "%s can be reached from other machines and nobody is asked who they are; "+
-			"set ingest-token-file (or ingest-basic-auth-file, ingest-hmac-secret-file), listen on 127.0.0.1, or set allow-unauthenticated", quote(c.Listen))
-	}
-	if BeyondLoopback(c.AdminListen) && !l.given("admin-token-file") {
-		l.wrong("admin-listen", "%s can be reached from other machines; set admin-token-file, listen on 127.0.0.1, or set it off", quote(c.AdminListen))
-	}
-	if c.AdminListen == c.Listen && !strings.HasSuffix(c.Listen, ":0") {
-		l.wrong("admin-listen", "is the address of listen; each needs its own")
-	}
-	if c.TLSCert != "" && c.TLSKey == "" {
-		l.wrong("tls-cert", "needs tls-key")
-	}
-	if c.TLSKey != "" && c.TLSCert == "" {
-		l.wrong("tls-key", "needs tls-cert")
-	}
-	if c.TLSClientCA != "" && (c.TLSCert == "" || c.TLSKey == "") {
-		l.wrong("tls-client-ca", "needs tls-cert and tls-key")
-	}
-	if h := c.IngestHMACTimestampHeader; h != "" && !l.given("ingest-hmac-secret-file") {
-		l.wrong("ingest-hmac-timestamp-header", "needs ingest-hmac-secret-file")
-	} else if !isHeader(h) {
-		l.wrong("ingest-hmac-timestamp-header", "%s is not the name of a header", quote(h))
-	}
-	if c.MaxBody > maxBody {
-		l.wrong("max-body", "is more than 30MiB")
-	}
-	if c.MaxStore/4 < c.MaxBody {
-		l.wrong("max-store", "is less than 4 times max-body: such a body might never find room")
-	}
-	if c.MaxConnections < 1 {
-		l.wrong("max-connections", "%d is less than 1", c.MaxConnections)
-	}
-	if c.RetryMin > c.RetryMax {
-		l.wrong("retry-min", "is longer than retry-max")
-	}
-	if c.Concurrency < 1 || c.Concurrency > 1024 {
-		l.wrong("concurrency", "%d is not between 1 and 1024", c.Concurrency)
-	}
-	for _, name := range []string{"fallback-after", "fallback-match"} {
-		if l.setting(name).From != fromDefault && !l.given("fallback-webhook-file") && !l.given("fallback-command") {
-			l.wrong(name, "needs fallback-webhook-file or fallback-command: the other way")
+	refuse := func(bad bool, name, format string, args ...any) {
+		if bad {
+			l.wrong(name, format, args...)
 		}
+	}
+	anyone := !l.given("ingest-token-file") && !l.given("ingest-basic-auth-file") && !l.given("ingest-hmac-secret-file")
+	refuse(BeyondLoopback(c.Listen) && !c.AllowUnauthenticated && anyone, "listen", "%s can be reached from other machines and nobody is asked who they are; "+
+		"set ingest-token-file (or ingest-basic-auth-file, ingest-hmac-secret-file), listen on 127.0.0.1, or set allow-unauthenticated", quote(c.Listen))
+	refuse(BeyondLoopback(c.AdminListen) && !l.given("admin-token-file"), "admin-listen",
+		"%s can be reached from other machines; set admin-token-file, listen on 127.0.0.1, or set it off", quote(c.AdminListen))
+	refuse(c.AdminListen == c.Listen && !strings.HasSuffix(c.Listen, ":0"), "admin-listen", "is the address of listen; each needs its own")
+	refuse(c.TLSCert != "" && c.TLSKey == "", "tls-cert", "needs tls-key")
+	refuse(c.TLSKey != "" && c.TLSCert == "", "tls-key", "needs tls-cert")
+	refuse(c.TLSClientCA != "" && (c.TLSCert == "" || c.TLSKey == ""), "tls-client-ca", "needs tls-cert and tls-key")
+	h := c.IngestHMACTimestampHeader
+	unsigned := h != "" && !l.given("ingest-hmac-secret-file")
+	refuse(unsigned, "ingest-hmac-timestamp-header", "needs ingest-hmac-secret-file")
+	refuse(!unsigned && !isHeader(h), "ingest-hmac-timestamp-header", "%s is not the name of a header", quote(h))
+	refuse(c.MaxBody > maxBody, "max-body", "is more than 30MiB")
+	refuse(c.MaxStore/4 < c.MaxBody, "max-store", "is less than 4 times max-body: such a body might never find room")
+	refuse(c.MaxConnections < 1, "max-connections", "%d is less than 1", c.MaxConnections)
+	refuse(c.RetryMin > c.RetryMax, "retry-min", "is longer than retry-max")
+	refuse(c.Concurrency < 1 || c.Concurrency > 1024, "concurrency", "%d is not between 1 and 1024", c.Concurrency)
+	for _, name := range []string{"fallback-after", "fallback-match"} {
+		refuse(l.setting(name).From != fromDefault && !l.given("fallback-webhook-file") && !l.given("fallback-command"),
+			name, "needs fallback-webhook-file or fallback-command: the other way")
 	}
 	l.checkURLs()
 	l.checkPMM()
@@ -147,14 +143,9 @@ func (l *loader) check() {
 		return
 	}
 	l.checkFiles()
-	if l.unreadable { // what is missing may stand there
-		return
-	}
-	if !l.given("callgoose-url") {
-		l.wrong("callgoose-url", "is needed: the endpoint of your Callgoose organisation, https://…/v1/process")
-	}
-	if !l.given("callgoose-token-file") {
-		l.wrong("callgoose-token-file", "is needed: a file with the API token of Callgoose")
+	if !l.unreadable { // else what is missing may stand in the file
+		refuse(!l.given("callgoose-url"), "callgoose-url", "is needed: the endpoint of your Callgoose organisation, https://…/v1/process")
+		refuse(!l.given("callgoose-token-file"), "callgoose-token-file", "is needed: a file with the API token of Callgoose")
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"log/slog"
 	"os"
-	"slices"
 	"time"
 )
 
@@ -115,10 +114,23 @@ func (c *Config) Effective() []Setting {
 	return out
 }
 
-// Secrets lists every secret, for a reload of all of them.
-func (c *Config) Secrets() []*Secret {
-	all := []*Secret{c.IngestToken, c.IngestBasicAuth, c.IngestHMACSecret, c.CallgooseToken, c.PMMToken, c.PMMBasicAuth, c.AdminToken, c.NATSURLFile, c.NATSCreds, c.AlarmWebhookFile, c.PingURL, c.FallbackWebhook}
-	return slices.DeleteFunc(all, func(s *Secret) bool { return !s.IsSet() })
+// Secrets lists every secret that is set, for a reload of all of them.
+func (c *Config) Secrets() (list []*Secret) {
+	for _, s := range c.secrets() {
+		if (*s).IsSet() {
+			list = append(list, *s)
+		}
+	}
+	return list
+}
+
+func (c *Config) secrets() (fields []**Secret) {
+	for _, o := range table {
+		if o.Secret {
+			fields = append(fields, o.field(c).(**Secret))
+		}
+	}
+	return fields
 }
 
 // InstanceName is what operators call this instance: by default the name of the machine.

@@ -105,12 +105,21 @@ func parseFile(path string, data []byte) (map[string]entry, Problems) {
 		return nil, problems
 	}
 
-	values := make(map[string]entry)
+	values, wrong := readKeys(path, root)
+	return values, append(problems, wrong...)
+}
+
+// readKeys reads the mapping at the top of the file.
+func readKeys(path string, root *yaml.Node) (values map[string]entry, problems Problems) {
+	values = make(map[string]entry)
 	lines := make(map[string]int) // where each key was seen first
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
 		place := fmt.Sprintf("%s:%d", path, key.Line)
 		where := place + ": " + plain(key.Value)
+		problem := func(where, format string, args ...any) {
+			problems = append(problems, Problem{where, fmt.Sprintf(format, args...)})
+		}
 		o, known := find(key.Value)
 		switch first := lines[key.Value]; {
 		case key.Kind != yaml.ScalarNode:

@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/xrash/smetrics"
 )
 
 // Etc is where a package puts the configuration: Input.Etc of commands.
@@ -74,11 +76,10 @@ func Load(in Input) (*Config, []Warning, error) {
 	l := &loader{
 		in:  in,
 		env: make(map[string]string),
-		c: &Config{
-			IngestToken: &Secret{}, IngestBasicAuth: &Secret{}, IngestHMACSecret: &Secret{},
-			CallgooseToken: &Secret{}, PMMToken: &Secret{}, PMMBasicAuth: &Secret{}, AdminToken: &Secret{}, NATSURLFile: &Secret{}, NATSCreds: &Secret{}, AlarmWebhookFile: &Secret{}, PingURL: &Secret{}, FallbackWebhook: &Secret{},
-			settings: make(map[string]*Setting),
-		},
+		c:   &Config{settings: make(map[string]*Setting)},
+	}
+	for _, s := range l.c.secrets() {
+		*s = &Secret{}
 	}
 	for _, kv := range in.Environ {
 		name, value, _ := strings.Cut(kv, "=")
@@ -142,7 +143,7 @@ func (l *loader) setting(name string) *Setting {
 	return s
 }
 
-// given tells whether an option has a value, be it a bad one.
+// given tells whether an option has a value, good or bad.
 func (l *loader) given(name string) bool { return l.setting(name).Value != "" }
 
 // where names the place that an option's value came from, as its author would.
@@ -324,7 +325,7 @@ func (l *loader) unknownEnv() {
 func Suggest(name string, candidates []string) string {
 	best, least := "", 1+min(3, len(name)/3)
 	for _, c := range candidates {
-		if d := distance(strings.ReplaceAll(strings.ToLower(name), "_", "-"), strings.ReplaceAll(strings.ToLower(c), "_", "-")); d < least {
+		if d := smetrics.WagnerFischer(EnvName(name), EnvName(c), 1, 1, 1); d < least {
 			best, least = c, d
 		}
 	}
@@ -332,25 +333,4 @@ func Suggest(name string, candidates []string) string {
 		return ""
 	}
 	return "; did you mean " + best + "?"
-}
-
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			d := diagonal
-			if a[i] != b[j] {
-				d++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(d, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

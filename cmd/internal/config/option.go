@@ -88,292 +88,152 @@ func (o Option) Setting() string {
 func Options() []Option { return slices.Clone(table) }
 
 var table = group("Intake from PMM",
-	Option{
-		Name: "listen", Kind: KindAddress, Default: "127.0.0.1:4667", field: func(c *Config) any { return &c.Listen },
-		Usage: "address for webhooks; beyond loopback it needs one of the ingest secrets, of at least 8 characters",
-	},
-	Option{
-		Name: "ingest-token-file", Kind: KindSecret, field: func(c *Config) any { return &c.IngestToken },
-		Usage: "file with the bearer token that PMM must send, or with lines NAME TOKEN: then each token is good for the source of its name only",
-	},
-	Option{
-		Name: "ingest-basic-auth-file", Kind: KindSecret, field: func(c *Config) any { return &c.IngestBasicAuth },
-		Usage: "file with the user:password that PMM must send",
-	},
-	Option{
-		Name: "ingest-hmac-secret-file", Kind: KindSecret, field: func(c *Config) any { return &c.IngestHMACSecret },
-		Usage: "file with the secret of Grafana's HMAC signature (PMM 3.2 and later)",
-	},
-	Option{
-		Name: "ingest-hmac-timestamp-header", Kind: KindText, field: func(c *Config) any { return &c.IngestHMACTimestampHeader },
-		Usage: "header with the signed time, as set in the contact point; with it a captured webhook is of no use to anybody",
-	},
-	Option{
-		Name: "allow-unauthenticated", Kind: KindBool, Default: "false", field: func(c *Config) any { return &c.AllowUnauthenticated },
-		Usage: "accept webhooks from anyone who can reach --listen",
-	},
-	Option{
-		Name: "tls-cert", Kind: KindPath, field: func(c *Config) any { return &c.TLSCert },
-		Usage: "certificate chain (PEM) to serve webhooks over HTTPS",
-	},
-	Option{
-		Name: "tls-key", Kind: KindPath, field: func(c *Config) any { return &c.TLSKey },
-		Usage: "private key (PEM) of --tls-cert",
-	},
-	Option{
-		Name: "tls-client-ca", Kind: KindPath, field: func(c *Config) any { return &c.TLSClientCA },
-		Usage: "accept only clients with a certificate from these authorities (PEM)",
-	},
-	Option{
-		Name: "max-body", Kind: KindSize, Default: "10MiB", field: func(c *Config) any { return &c.MaxBody },
-		Usage: "largest webhook body accepted, at most 30MiB",
-	},
-	Option{
-		Name: "max-connections", Kind: KindInt, Default: "1024", field: func(c *Config) any { return &c.MaxConnections },
-		Usage: "largest number of open connections to --listen; never more than half of the files this process may open",
-	},
+	option("listen", KindAddress, "127.0.0.1:4667", func(c *Config) any { return &c.Listen },
+		"address for webhooks; beyond loopback it needs one of the ingest secrets, of at least 8 characters"),
+	option("ingest-token-file", KindSecret, "", func(c *Config) any { return &c.IngestToken },
+		"file with the bearer token that PMM must send, or with lines NAME TOKEN: then each token is good for the source of its name only"),
+	option("ingest-basic-auth-file", KindSecret, "", func(c *Config) any { return &c.IngestBasicAuth },
+		"file with the user:password that PMM must send"),
+	option("ingest-hmac-secret-file", KindSecret, "", func(c *Config) any { return &c.IngestHMACSecret },
+		"file with the secret of Grafana's HMAC signature (PMM 3.2 and later)"),
+	option("ingest-hmac-timestamp-header", KindText, "", func(c *Config) any { return &c.IngestHMACTimestampHeader },
+		"header with the signed time, as set in the contact point; with it a captured webhook is of no use to anybody"),
+	option("allow-unauthenticated", KindBool, "false", func(c *Config) any { return &c.AllowUnauthenticated },
+		"accept webhooks from anyone who can reach --listen"),
+	option("tls-cert", KindPath, "", func(c *Config) any { return &c.TLSCert },
+		"certificate chain (PEM) to serve webhooks over HTTPS"),
+	option("tls-key", KindPath, "", func(c *Config) any { return &c.TLSKey },
+		"private key (PEM) of --tls-cert"),
+	option("tls-client-ca", KindPath, "", func(c *Config) any { return &c.TLSClientCA },
+		"accept only clients with a certificate from these authorities (PEM)"),
+	option("max-body", KindSize, "10MiB", func(c *Config) any { return &c.MaxBody },
+		"largest webhook body accepted, at most 30MiB"),
+	option("max-connections", KindInt, "1024", func(c *Config) any { return &c.MaxConnections },
+		"largest number of open connections to --listen; never more than half of the files this process may open"),
 ).group("Callgoose",
-	Option{
-		Name: "callgoose-url", Kind: KindURL, field: func(c *Config) any { return &c.CallgooseURL },
-		Usage: "endpoint that events are sent to; from= and token= inside it are understood",
-	},
-	Option{
-		Name: "callgoose-token-file", Kind: KindSecret, field: func(c *Config) any { return &c.CallgooseToken },
-		Usage: "file with the API token",
-	},
-	Option{
-		Name: "callgoose-auth", Kind: KindEnum, Values: []string{"bearer", "query"}, Default: "bearer", field: func(c *Config) any { return &c.CallgooseAuth },
-		Usage: "send the token as a header or as token= in the URL; a URL that holds token= means query",
-	},
-	Option{
-		Name: "callgoose-from", Kind: KindText, Default: "PerconaPMM", field: func(c *Config) any { return &c.CallgooseFrom },
-		Usage: "the from= that selects the API filter",
-	},
-	Option{
-		Name: "callgoose-ca", Kind: KindPath, field: func(c *Config) any { return &c.CallgooseCA },
-		Usage: "trust these authorities (PEM) besides the system's",
-	},
-	Option{
-		Name: "callgoose-filters", Kind: KindPath, field: func(c *Config) any { return &c.CallgooseFilters },
-		Usage: "file with the filters of Callgoose, as filters show prints them: answers that they cannot give are warned of",
-	},
-	Option{
-		Name: "allow-http", Kind: KindBool, Default: "false", field: func(c *Config) any { return &c.AllowHTTP },
-		Usage: "allow plain http:// URLs beyond loopback; what is sent, secrets included, can then be read on the way",
-	},
+	option("callgoose-url", KindURL, "", func(c *Config) any { return &c.CallgooseURL },
+		"endpoint that events are sent to; from= and token= inside it are understood"),
+	option("callgoose-token-file", KindSecret, "", func(c *Config) any { return &c.CallgooseToken },
+		"file with the API token"),
+	option("callgoose-auth", KindEnum, "bearer", func(c *Config) any { return &c.CallgooseAuth },
+		"send the token as a header or as token= in the URL; a URL that holds token= means query").oneOf("bearer", "query"),
+	option("callgoose-from", KindText, "PerconaPMM", func(c *Config) any { return &c.CallgooseFrom },
+		"the from= that selects the API filter"),
+	option("callgoose-ca", KindPath, "", func(c *Config) any { return &c.CallgooseCA },
+		"trust these authorities (PEM) besides the system's"),
+	option("callgoose-filters", KindPath, "", func(c *Config) any { return &c.CallgooseFilters },
+		"file with the filters of Callgoose, as filters show prints them: answers that they cannot give are warned of"),
+	option("allow-http", KindBool, "false", func(c *Config) any { return &c.AllowHTTP },
+		"allow plain http:// URLs beyond loopback; what is sent, secrets included, can then be read on the way"),
 ).group("Delivery",
-	Option{
-		Name: "incident-by", Kind: KindEnum, Values: []string{"alert", "alertname"}, Default: "alert", field: func(c *Config) any { return &c.IncidentBy },
-		Usage: "one incident for each alert, or for each alert name",
-	},
-	Option{
-		Name: "resend-after", Kind: KindDuration, Default: "off", Off: "off", field: func(c *Config) any { return &c.ResendAfter },
-		Usage: "send a repeat of a firing alert again after this long",
-	},
-	Option{
-		Name: "on-backlog", Kind: KindEnum, Values: []string{"deliver", "collapse"}, Default: "deliver", field: func(c *Config) any { return &c.OnBacklog },
-		Usage: "after an outage, deliver or collapse what fired and resolved during it",
-	},
-	Option{
-		Name: "late-after", Kind: KindDuration, Default: "5m", field: func(c *Config) any { return &c.LateAfter },
-		Usage: "an event delivered later than this says so",
-	},
-	Option{
-		Name: "retry-min", Kind: KindDuration, Default: "1s", field: func(c *Config) any { return &c.RetryMin },
-		Usage: "shortest wait between attempts",
-	},
-	Option{
-		Name: "retry-max", Kind: KindDuration, Default: "1m", field: func(c *Config) any { return &c.RetryMax },
-		Usage: "longest wait between attempts",
-	},
-	Option{
-		Name: "retry-for", Kind: KindDuration, Default: "720h", field: func(c *Config) any { return &c.RetryFor },
-		Usage: "a firing event that could not be delivered for this long becomes a dead letter",
-	},
-	Option{
-		Name: "concurrency", Kind: KindInt, Default: "16", field: func(c *Config) any { return &c.Concurrency },
-		Usage: "number of requests to Callgoose at the same time, 1 to 1024",
-	},
-	Option{
-		Name: "rate", Kind: KindRate, Default: "unlimited", Off: "unlimited", field: func(c *Config) any { return &c.Rate },
-		Usage: "largest number of events per second sent to Callgoose",
-	},
-	Option{
-		Name: "timeout", Kind: KindDuration, Default: "15s", field: func(c *Config) any { return &c.Timeout },
-		Usage: "longest time for one request to Callgoose",
-	},
+	option("incident-by", KindEnum, "alert", func(c *Config) any { return &c.IncidentBy },
+		"one incident for each alert, or for each alert name").oneOf("alert", "alertname"),
+	option("resend-after", KindDuration, "off", func(c *Config) any { return &c.ResendAfter },
+		"send a repeat of a firing alert again after this long").orOff("off"),
+	option("on-backlog", KindEnum, "deliver", func(c *Config) any { return &c.OnBacklog },
+		"after an outage, deliver or collapse what fired and resolved during it").oneOf("deliver", "collapse"),
+	option("late-after", KindDuration, "5m", func(c *Config) any { return &c.LateAfter },
+		"an event delivered later than this says so"),
+	option("retry-min", KindDuration, "1s", func(c *Config) any { return &c.RetryMin },
+		"shortest wait between attempts"),
+	option("retry-max", KindDuration, "1m", func(c *Config) any { return &c.RetryMax },
+		"longest wait between attempts"),
+	option("retry-for", KindDuration, "720h", func(c *Config) any { return &c.RetryFor },
+		"a firing event that could not be delivered for this long becomes a dead letter"),
+	option("concurrency", KindInt, "16", func(c *Config) any { return &c.Concurrency },
+		"number of requests to Callgoose at the same time, 1 to 1024"),
+	option("rate", KindRate, "unlimited", func(c *Config) any { return &c.Rate },
+		"largest number of events per second sent to Callgoose").orOff("unlimited"),
+	option("timeout", KindDuration, "15s", func(c *Config) any { return &c.Timeout },
+		"longest time for one request to Callgoose"),
 ).group("What PMM says",
-	Option{
-		Name: "pmm-url", Kind: KindPMMs, Many: true, field: func(c *Config) any { return &c.PMMURL },
-		Usage: "address of PMM, to ask what fires there; several: SOURCE=URL, as in the URL of its webhook, separated by commas or repeated",
-	},
-	Option{
-		Name: "pmm-token-file", Kind: KindSecret, field: func(c *Config) any { return &c.PMMToken },
-		Usage: "file with a service account token of PMM, role Viewer; Editor for setup pmm (PMM 2: an API key, role Admin). Lines SOURCE TOKEN: one for each PMM",
-	},
-	Option{
-		Name: "pmm-basic-auth-file", Kind: KindSecret, field: func(c *Config) any { return &c.PMMBasicAuth },
-		Usage: "file with the user:password of a user of PMM, instead of a token",
-	},
-	Option{
-		Name: "pmm-ca", Kind: KindPath, field: func(c *Config) any { return &c.PMMCA },
-		Usage: "trust these authorities (PEM) besides the system's; the certificate of PMM itself is accepted under any name",
-	},
-	Option{
-		Name: "pmm-insecure-skip-verify", Kind: KindBool, Default: "false", field: func(c *Config) any { return &c.PMMInsecureSkipVerify },
-		Usage: "accept any certificate of PMM; whoever stands in between can then read the token",
-	},
-	Option{
-		Name: "contact-point", Kind: KindText, Default: "Callgoose SQIBS", field: func(c *Config) any { return &c.ContactPoint },
-		Usage: "name of the contact point in PMM that leads here",
-	},
-	Option{
-		Name: "reconcile", Kind: KindEnum, Values: []string{"off", "report", "open", "close", "both"}, Default: "report", field: func(c *Config) any { return &c.Reconcile },
-		Usage: "without --pmm-url: off; with it: report what differs between PMM and here, open what is missing, close what is over, or both",
-	},
-	Option{
-		Name: "reconcile-every", Kind: KindDuration, Default: "1m", field: func(c *Config) any { return &c.ReconcileEvery },
-		Usage: "how often PMM is asked",
-	},
-	Option{
-		Name: "reconcile-close-after", Kind: KindDuration, Default: "15m", field: func(c *Config) any { return &c.ReconcileCloseAfter },
-		Usage: "how long an alert must be gone in PMM before its incident is closed",
-	},
-	Option{
-		Name: "reconcile-limit", Kind: KindPercent, Default: "20%", field: func(c *Config) any { return &c.ReconcileLimit },
-		Usage: "largest share of a PMM's open incidents that is closed at once without a person; 3 always are",
-	},
-	Option{
-		Name: "hollow-recovery", Kind: KindEnum, Values: []string{"mark", "hold", "send"}, Default: "mark", field: func(c *Config) any { return &c.HollowRecovery },
-		Usage: "a recovery because the data is gone: say so in words, hold it back, or send it like any other",
-	},
-	Option{
-		Name: "hold-hollow", Kind: KindDuration, Default: "2h", field: func(c *Config) any { return &c.HoldHollow },
-		Usage: "how long --hollow-recovery hold holds it, for alerts of PMM's own templates and of --hollow-match",
-	},
-	Option{
-		Name: "hollow-match", Kind: KindLabels, Many: true, field: func(c *Config) any { return &c.HollowMatch },
-		Usage: "hold the hollow recoveries of alerts with these labels too",
-	},
-	Option{
-		Name: "hold-recovery", Kind: KindDuration, Default: "off", Off: "off", field: func(c *Config) any { return &c.HoldRecovery },
-		Usage: "hold every recovery for this long; an alert that fires again meanwhile keeps its incident",
-	},
+	option("pmm-url", KindPMMs, "", func(c *Config) any { return &c.PMMURL },
+		"address of PMM, to ask what fires there; several: SOURCE=URL, as in the URL of its webhook, separated by commas or repeated").many(),
+	option("pmm-token-file", KindSecret, "", func(c *Config) any { return &c.PMMToken },
+		"file with a service account token of PMM, role Viewer; Editor for setup pmm (PMM 2: an API key, role Admin). Lines SOURCE TOKEN: one for each PMM"),
+	option("pmm-basic-auth-file", KindSecret, "", func(c *Config) any { return &c.PMMBasicAuth },
+		"file with the user:password of a user of PMM, instead of a token"),
+	option("pmm-ca", KindPath, "", func(c *Config) any { return &c.PMMCA },
+		"trust these authorities (PEM) besides the system's; the certificate of PMM itself is accepted under any name"),
+	option("pmm-insecure-skip-verify", KindBool, "false", func(c *Config) any { return &c.PMMInsecureSkipVerify },
+		"accept any certificate of PMM; whoever stands in between can then read the token"),
+	option("contact-point", KindText, "Callgoose SQIBS", func(c *Config) any { return &c.ContactPoint },
+		"name of the contact point in PMM that leads here"),
+	option("reconcile", KindEnum, "report", func(c *Config) any { return &c.Reconcile },
+		"without --pmm-url: off; with it: report what differs between PMM and here, open what is missing, close what is over, or both").oneOf("off", "report", "open", "close", "both"),
+	option("reconcile-every", KindDuration, "1m", func(c *Config) any { return &c.ReconcileEvery },
+		"how often PMM is asked"),
+	option("reconcile-close-after", KindDuration, "15m", func(c *Config) any { return &c.ReconcileCloseAfter },
+		"how long an alert must be gone in PMM before its incident is closed"),
+	option("reconcile-limit", KindPercent, "20%", func(c *Config) any { return &c.ReconcileLimit },
+		"largest share of a PMM's open incidents that is closed at once without a person; 3 always are"),
+	option("hollow-recovery", KindEnum, "mark", func(c *Config) any { return &c.HollowRecovery },
+		"a recovery because the data is gone: say so in words, hold it back, or send it like any other").oneOf("mark", "hold", "send"),
+	option("hold-hollow", KindDuration, "2h", func(c *Config) any { return &c.HoldHollow },
+		"how long --hollow-recovery hold holds it, for alerts of PMM's own templates and of --hollow-match"),
+	option("hollow-match", KindLabels, "", func(c *Config) any { return &c.HollowMatch },
+		"hold the hollow recoveries of alerts with these labels too").many(),
+	option("hold-recovery", KindDuration, "off", func(c *Config) any { return &c.HoldRecovery },
+		"hold every recovery for this long; an alert that fires again meanwhile keeps its incident").orOff("off"),
 ).group("Text",
-	Option{
-		Name: "short-length", Kind: KindInt, Default: "100", field: func(c *Config) any { return &c.ShortLength },
-		Usage: "largest number of characters of the key short, 20 to 255",
-	},
-	Option{
-		Name: "urgency-high", Kind: KindText, Default: "emergency,alert,critical,error", field: func(c *Config) any { return &c.UrgencyHigh },
-		Usage: "severities whose urgency is high; that of others is low",
-	},
+	option("short-length", KindInt, "100", func(c *Config) any { return &c.ShortLength },
+		"largest number of characters of the key short, 20 to 255"),
+	option("urgency-high", KindText, "emergency,alert,critical,error", func(c *Config) any { return &c.UrgencyHigh },
+		"severities whose urgency is high; that of others is low"),
 ).group("Storage",
-	Option{
-		Name: "data-dir", Kind: KindPath, Default: "$STATE_DIRECTORY, else /var/lib/pmm-callgoose for root, else $XDG_STATE_HOME/pmm-callgoose", field: func(c *Config) any { return &c.DataDir },
-		Usage: "directory that holds everything",
-	},
-	Option{
-		Name: "retention", Kind: KindDuration, Default: "720h", field: func(c *Config) any { return &c.Retention },
-		Usage: "how long settled events are kept for replay",
-	},
-	Option{
-		Name: "max-store", Kind: KindSize, Default: "2GiB", field: func(c *Config) any { return &c.MaxStore },
-		Usage: "how much may be stored, at least 4 times --max-body; settled events give way first",
-	},
-	Option{
-		Name: "min-free", Kind: KindSize, Default: "256MiB", Off: "off", field: func(c *Config) any { return &c.MinFree },
-		Usage: "accept nothing new when less disk space than this is free",
-	},
-	Option{
-		Name: "nats-url", Kind: KindURL, field: func(c *Config) any { return &c.NATSURL },
-		Usage: "external NATS JetStream, several separated by commas; embedded when absent",
-	},
-	Option{
-		Name: "nats-url-file", Kind: KindSecret, field: func(c *Config) any { return &c.NATSURLFile },
-		Usage: "file with the value of --nats-url, when that holds a password or a token",
-	},
-	Option{
-		Name: "nats-creds-file", Kind: KindSecret, field: func(c *Config) any { return &c.NATSCreds },
-		Usage: "file with a NATS user's credentials (.creds), or the seed of an nkey; it stays a file, to be read at each connection",
-	},
-	Option{
-		Name: "nats-name", Kind: KindText, field: func(c *Config) any { return &c.NATSName },
-		Usage: "name before those of streams and subjects, for several groups of instances on the same servers: a-z, 0-9, -",
-	},
-	Option{
-		Name: "nats-replicas", Kind: KindInt, Default: "0", field: func(c *Config) any { return &c.NATSReplicas },
-		Usage: "how many servers keep the streams: 1, 3 or 5; 0: 3 in a cluster, else 1; never fewer than they have",
-	},
-	Option{
-		Name: "instance", Kind: KindText, field: func(c *Config) any { return &c.Instance },
-		Usage: "name of this instance among those on the same NATS; the name of the machine when absent",
-	},
-	Option{
-		Name: "takeover-after", Kind: KindDuration, Default: "13s", field: func(c *Config) any { return &c.TakeOverAfter },
-		Usage: "how long the leading instance may say nothing before another one takes over, 6s to 5m; the same on all",
-	},
+	option("data-dir", KindPath, "$STATE_DIRECTORY, else /var/lib/pmm-callgoose for root, else $XDG_STATE_HOME/pmm-callgoose", func(c *Config) any { return &c.DataDir },
+		"directory that holds everything"),
+	option("retention", KindDuration, "720h", func(c *Config) any { return &c.Retention },
+		"how long settled events are kept for replay"),
+	option("max-store", KindSize, "2GiB", func(c *Config) any { return &c.MaxStore },
+		"how much may be stored, at least 4 times --max-body; settled events give way first"),
+	option("min-free", KindSize, "256MiB", func(c *Config) any { return &c.MinFree },
+		"accept nothing new when less disk space than this is free").orOff("off"),
+	option("nats-url", KindURL, "", func(c *Config) any { return &c.NATSURL },
+		"external NATS JetStream, several separated by commas; embedded when absent"),
+	option("nats-url-file", KindSecret, "", func(c *Config) any { return &c.NATSURLFile },
+		"file with the value of --nats-url, when that holds a password or a token"),
+	option("nats-creds-file", KindSecret, "", func(c *Config) any { return &c.NATSCreds },
+		"file with a NATS user's credentials (.creds), or the seed of an nkey; it stays a file, to be read at each connection"),
+	option("nats-name", KindText, "", func(c *Config) any { return &c.NATSName },
+		"name before those of streams and subjects, for several groups of instances on the same servers: a-z, 0-9, -"),
+	option("nats-replicas", KindInt, "0", func(c *Config) any { return &c.NATSReplicas },
+		"how many servers keep the streams: 1, 3 or 5; 0: 3 in a cluster, else 1; never fewer than they have"),
+	option("instance", KindText, "", func(c *Config) any { return &c.Instance },
+		"name of this instance among those on the same NATS; the name of the machine when absent"),
+	option("takeover-after", KindDuration, "13s", func(c *Config) any { return &c.TakeOverAfter },
+		"how long the leading instance may say nothing before another one takes over, 6s to 5m; the same on all"),
 ).group("Operation",
-	Option{
-		Name: "admin-listen", Kind: KindAddress, Default: "127.0.0.1:4668", Off: "off", field: func(c *Config) any { return &c.AdminListen },
-		Usage: "address for operators: the page, JSON API and health checks",
-	},
-	Option{
-		Name: "admin-token-file", Kind: KindSecret, field: func(c *Config) any { return &c.AdminToken },
-		Usage: "file with the operators' token; needed beyond loopback",
-	},
-	Option{
-		Name: "alarm-command", Kind: KindText, field: func(c *Config) any { return &c.AlarmCommand },
-		Usage: "command run, with the facts as JSON on its input, when Callgoose is down or held for --alarm-after with events waiting, when dead letters appear, when the store is full, and when it is over; keep secrets out of it",
-	},
-	Option{
-		Name: "alarm-webhook", Kind: KindURL, field: func(c *Config) any { return &c.AlarmWebhook },
-		Usage: "URL called on the same occasion",
-	},
-	Option{
-		Name: "alarm-webhook-file", Kind: KindSecret, field: func(c *Config) any { return &c.AlarmWebhookFile },
-		Usage: "file with the value of --alarm-webhook, whose path or query is usually secret",
-	},
-	Option{
-		Name: "alarm-after", Kind: KindDuration, Default: "5m", field: func(c *Config) any { return &c.AlarmAfter },
-		Usage: "how long before the alarm is raised",
-	},
-	Option{
-		Name: "expect-every", Kind: KindExpect, Default: "off", Off: "off", field: func(c *Config) any { return &c.ExpectEvery },
-		Usage: "open an incident when a PMM has sent nothing for this long: 30m for each one that ever sent, or pmm=30m,dr=2h; needs a heartbeat rule in PMM",
-	},
-	Option{
-		Name: "ping-url-file", Kind: KindSecret, field: func(c *Config) any { return &c.PingURL },
-		Usage: "file with the URL of a heartbeat service, called only while webhooks would be accepted, Callgoose is not away for longer than --alarm-after, and every expected PMM was heard",
-	},
-	Option{
-		Name: "ping-every", Kind: KindDuration, Default: "1m", field: func(c *Config) any { return &c.PingEvery },
-		Usage: "how often it is called",
-	},
-	Option{
-		Name: "fallback-webhook-file", Kind: KindSecret, field: func(c *Config) any { return &c.FallbackWebhook },
-		Usage: "file with a URL that is told of alerts which wait because Callgoose is away, as JSON with the key text",
-	},
-	Option{
-		Name: "fallback-command", Kind: KindText, field: func(c *Config) any { return &c.FallbackCommand },
-		Usage: "command run on the same occasion, with the same JSON on its input; keep secrets out of it",
-	},
-	Option{
-		Name: "fallback-after", Kind: KindDuration, Default: "10m", field: func(c *Config) any { return &c.FallbackAfter },
-		Usage: "how long Callgoose must be down or held before that",
-	},
-	Option{
-		Name: "fallback-match", Kind: KindLabels, Default: "severity=critical", field: func(c *Config) any { return &c.FallbackMatch },
-		Usage: "labels of the alerts that are told, all of them, separated by commas",
-	},
-	Option{
-		Name: "log-format", Kind: KindEnum, Values: []string{"text", "json"}, Default: "text", field: func(c *Config) any { return &c.LogFormat },
-		Usage: "how log lines are written",
-	},
-	Option{
-		Name: "log-level", Kind: KindEnum, Values: []string{"debug", "info", "warn", "error"}, Default: "info", field: func(c *Config) any { return &c.LogLevel },
-		Usage: "the least severe line that is logged",
-	},
+	option("admin-listen", KindAddress, "127.0.0.1:4668", func(c *Config) any { return &c.AdminListen },
+		"address for operators: the page, JSON API and health checks").orOff("off"),
+	option("admin-token-file", KindSecret, "", func(c *Config) any { return &c.AdminToken },
+		"file with the operators' token; needed beyond loopback"),
+	option("alarm-command", KindText, "", func(c *Config) any { return &c.AlarmCommand },
+		"command run, with the facts as JSON on its input, when Callgoose is down or held for --alarm-after with events waiting, when dead letters appear, when the store is full, and when it is over; keep secrets out of it"),
+	option("alarm-webhook", KindURL, "", func(c *Config) any { return &c.AlarmWebhook },
+		"URL called on the same occasion"),
+	option("alarm-webhook-file", KindSecret, "", func(c *Config) any { return &c.AlarmWebhookFile },
+		"file with the value of --alarm-webhook, whose path or query is usually secret"),
+	option("alarm-after", KindDuration, "5m", func(c *Config) any { return &c.AlarmAfter },
+		"how long before the alarm is raised"),
+	option("expect-every", KindExpect, "off", func(c *Config) any { return &c.ExpectEvery },
+		"open an incident when a PMM has sent nothing for this long: 30m for each one that ever sent, or pmm=30m,dr=2h; needs a heartbeat rule in PMM").orOff("off"),
+	option("ping-url-file", KindSecret, "", func(c *Config) any { return &c.PingURL },
+		"file with the URL of a heartbeat service, called only while webhooks would be accepted, Callgoose is not away for longer than --alarm-after, and every expected PMM was heard"),
+	option("ping-every", KindDuration, "1m", func(c *Config) any { return &c.PingEvery },
+		"how often it is called"),
+	option("fallback-webhook-file", KindSecret, "", func(c *Config) any { return &c.FallbackWebhook },
+		"file with a URL that is told of alerts which wait because Callgoose is away, as JSON with the key text"),
+	option("fallback-command", KindText, "", func(c *Config) any { return &c.FallbackCommand },
+		"command run on the same occasion, with the same JSON on its input; keep secrets out of it"),
+	option("fallback-after", KindDuration, "10m", func(c *Config) any { return &c.FallbackAfter },
+		"how long Callgoose must be down or held before that"),
+	option("fallback-match", KindLabels, "severity=critical", func(c *Config) any { return &c.FallbackMatch },
+		"labels of the alerts that are told, all of them, separated by commas"),
+	option("log-format", KindEnum, "text", func(c *Config) any { return &c.LogFormat },
+		"how log lines are written").oneOf("text", "json"),
+	option("log-level", KindEnum, "info", func(c *Config) any { return &c.LogLevel },
+		"the least severe line that is logged").oneOf("debug", "info", "warn", "error"),
 )
 
 type options []Option
@@ -382,11 +242,19 @@ func group(name string, opts ...Option) options { return options(nil).group(name
 
 func (all options) group(name string, opts ...Option) options {
 	for _, o := range opts {
-		o.Group, o.Env, o.Secret = name, EnvName(o.Name), o.Kind == KindSecret
+		o.Group = name
 		all = append(all, o)
 	}
 	return all
 }
+
+func option(name string, kind Kind, byDefault string, field func(*Config) any, usage string) Option {
+	return Option{Name: name, Kind: kind, Default: byDefault, Usage: usage, Env: EnvName(name), Secret: kind == KindSecret, field: field}
+}
+
+func (o Option) oneOf(values ...string) Option { o.Values = values; return o }
+func (o Option) orOff(word string) Option      { o.Off = word; return o }
+func (o Option) many() Option                  { o.Many = true; return o }
 
 func find(name string) (Option, bool) {
 	i := slices.IndexFunc(table, func(o Option) bool { return o.Name == name })

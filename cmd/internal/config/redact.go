@@ -17,7 +17,7 @@ import (
 
 // Redactor takes the configured secrets out of texts: their values of now and
 // those from before a reload, as they are and in the spellings in which an
-// error may quote them. It is the last net: nothing of ours logs a secret on
+// error may quote them. It is the last line of defence: no code logs a secret on
 // purpose. Safe concurrently.
 type Redactor struct {
 	secrets []*Secret
@@ -61,7 +61,7 @@ func (u URL) parts() (out []string) {
 		if strings.Trim(p.Path, "/") != "" {
 			out = append(out, p.RequestURI(), strings.Trim(p.Path, "/"))
 			for segment := range strings.SplitSeq(p.Path, "/") {
-				if len(segment) >= 3*shortest { // a word such as "services" is none
+				if len(segment) >= 3*shortest { // a word such as "services" is no secret
 					out = append(out, segment)
 				}
 			}
@@ -182,28 +182,27 @@ type redacting struct {
 func (h redacting) Handle(ctx context.Context, rec slog.Record) error {
 	m := h.r.replacer()
 	clean := slog.NewRecord(rec.Time, rec.Level, m.Replace(rec.Message), rec.PC)
-	attrs := make([]slog.Attr, 0, rec.NumAttrs())
-	rec.Attrs(func(a slog.Attr) bool {
-		attrs = append(attrs, m.attr(a))
-		return true
-	})
-	clean.AddAttrs(attrs...)
+	for a := range rec.Attrs {
+		clean.AddAttrs(m.attr(a))
+	}
 	return h.Handler.Handle(ctx, clean)
 }
 
 // WithAttrs implements slog.Handler.
 func (h redacting) WithAttrs(attrs []slog.Attr) slog.Handler {
-	m := h.r.replacer()
-	clean := make([]slog.Attr, len(attrs))
-	for i, a := range attrs {
-		clean[i] = m.attr(a)
-	}
-	return redacting{h.Handler.WithAttrs(clean), h.r}
+	return redacting{h.Handler.WithAttrs(h.r.replacer().attrs(attrs)), h.r}
 }
 
 // WithGroup implements slog.Handler.
 func (h redacting) WithGroup(name string) slog.Handler {
 	return redacting{h.Handler.WithGroup(h.r.String(name)), h.r}
+}
+
+func (m *replacer) attrs(list []slog.Attr) (clean []slog.Attr) {
+	for _, a := range list {
+		clean = append(clean, m.attr(a))
+	}
+	return clean
 }
 
 func (m *replacer) attr(a slog.Attr) slog.Attr {
@@ -215,11 +214,7 @@ func (m *replacer) value(v slog.Value) slog.Value {
 	case slog.KindString:
 		return slog.StringValue(m.Replace(v.String()))
 	case slog.KindGroup:
-		var attrs []slog.Attr
-		for _, a := range v.Group() {
-			attrs = append(attrs, m.attr(a))
-		}
-		return slog.GroupValue(attrs...)
+		return slog.GroupValue(m.attrs(v.Group())...)
 	case slog.KindAny:
 		return m.any(v)
 	}

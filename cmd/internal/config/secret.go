@@ -184,14 +184,8 @@ func (s *Secret) String() string {
 // Format covers every verb of fmt, %#v and %d as well.
 func (s *Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
 
-// GoString is what %#v prints.
-func (s *Secret) GoString() string { return s.String() }
-
 // LogValue is what slog logs.
 func (s *Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// MarshalText is what YAML holds.
+// MarshalText is what JSON and YAML hold.
 func (s *Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// MarshalJSON is what JSON holds.
-func (s *Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + s.String() + `"`), nil }

@@ -12,7 +12,7 @@ import (
 
 const (
 	leastSecret = 8  // characters of a secret that others can try to guess
-	shortSecret = 16 // fewer can be guessed with patience
+	shortSecret = 16 // fewer can be guessed in time
 )
 
 // placeholders stand in our own manifests and pages where a secret belongs.

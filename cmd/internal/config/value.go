@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -18,16 +19,18 @@ import (
 // set parses text into the option's field. Its errors are for a place that
 // already names the option, and quote no value that may hold a secret.
 func (o Option) set(c *Config, text string) (err error) {
-	off := o.Off != "" && strings.EqualFold(text, o.Off)
-	switch p := o.field(c).(type) {
+	field := o.field(c)
+	if o.Off != "" && strings.EqualFold(text, o.Off) {
+		reflect.ValueOf(field).Elem().SetZero()
+		return nil
+	}
+	switch p := field.(type) {
 	case *string:
 		*p = text
-		switch {
-		case o.Kind == KindAddress && off:
-			*p = ""
-		case o.Kind == KindAddress:
+		switch o.Kind {
+		case KindAddress:
 			err = checkAddress(text)
-		case o.Kind == KindEnum:
+		case KindEnum:
 			err = o.checkEnum(text)
 		}
 	case *slog.Level:
@@ -47,32 +50,18 @@ func (o Option) set(c *Config, text string) (err error) {
 	case *[]string:
 		*p = strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
 	case *float64:
-		*p = 0
 		if o.Kind == KindPercent {
 			*p, err = parsePercent(text)
-			break
-		}
-		if !off {
+		} else {
 			*p, err = parseRate(text)
 		}
 	case *time.Duration:
-		*p = 0
-		if off {
-			break
-		}
 		if *p, err = ParseDuration(text); err == nil && *p == 0 && o.Off == "" {
 			err = errors.New("must be longer than zero")
 		}
 	case *Expect:
-		*p = Expect{}
-		if !off {
-			*p, err = ParseExpect(text)
-		}
+		*p, err = ParseExpect(text)
 	case *int64:
-		*p = 0
-		if off {
-			break
-		}
 		if *p, err = ParseSize(text); err == nil && *p == 0 && o.Off == "" {
 			err = errors.New("must be larger than zero")
 		}
@@ -289,9 +278,6 @@ func (u URL) String() string {
 // Format covers every verb of fmt, %#v and %d as well.
 func (u URL) Format(f fmt.State, _ rune) { fmt.Fprint(f, u.String()) }
 
-// GoString is what %#v prints.
-func (u URL) GoString() string { return u.String() }
-
 // LogValue is what slog logs.
 func (u URL) LogValue() slog.Value { return slog.StringValue(u.String()) }
 
@@ -314,17 +300,4 @@ func quote(text string) string {
 		text = string(r[:most]) + "…"
 	}
 	return strconv.Quote(text)
-}
-
-// ShowSize is a number of bytes as a person reads it: 1.5 KiB.
-func ShowSize(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, i := float64(n)/unit, 0
-	for f >= unit && i < 4 {
-		f, i = f/unit, i+1
-	}
-	return fmt.Sprintf("%.1f %ciB", f, "KMGTP"[i])
 }

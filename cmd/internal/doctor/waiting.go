@@ -40,25 +40,24 @@ func (e *examination) waiting() {
 	}
 	e.lastCall()
 	e.turnedAway()
-	clean := true
-	count := func(n int64, what, way string) {
-		if n > 0 {
+	const refilter = "Correct the filter (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded"
+	clean, recent := true, min(s.DiscardedDay, s.Discarded)
+	for _, lost := range []struct {
+		severity  Severity
+		n         int64
+		what, way string
+	}{
+		{Fail, s.Dead, "%d dead letters: given up", "pmm-callgoose dead-letters list says why; then dead-letters retry --all, or drop (what is unusable can only be dropped)."},
+		{Fail, recent, "%d events discarded within a day: no filter of Callgoose matched", refilter},
+		{Warn, s.Discarded - recent, "%d events discarded before: no filter of Callgoose matched", refilter},
+		{Warn, s.Truncated, "%d alerts were cut off by PMM before they were sent", "Set Max alerts to 0 in PMM's contact point."},
+		{Warn, s.Damaged, "%d stored notifications could not be read", "See the log for their numbers, and look at the disk; PMM's own alert list says what fired then."},
+	} {
+		if lost.n > 0 {
 			clean = false
-			e.warn("outcomes", fix(way), what, n)
+			e.add("outcomes", lost.severity, fix(lost.way), lost.what, lost.n)
 		}
 	}
-	lost := func(n int64, what, way string) {
-		if n > 0 {
-			clean = false
-			e.fail("outcomes", fix(way), what, n)
-		}
-	}
-	recent := min(s.DiscardedDay, s.Discarded)
-	lost(s.Dead, "%d dead letters: given up", "pmm-callgoose dead-letters list says why; then dead-letters retry --all, or drop (what is unusable can only be dropped).")
-	lost(recent, "%d events discarded within a day: no filter of Callgoose matched", "Correct the filter (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded")
-	count(s.Discarded-recent, "%d events discarded before: no filter of Callgoose matched", "Correct the filter (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded")
-	count(s.Truncated, "%d alerts were cut off by PMM before they were sent", "Set Max alerts to 0 in PMM's contact point.")
-	count(s.Damaged, "%d stored notifications could not be read", "See the log for their numbers, and look at the disk; PMM's own alert list says what fired then.")
 	if clean {
 		e.ok("outcomes", "no dead letters, nothing discarded, nothing cut off")
 	}

@@ -254,11 +254,15 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 	if at := m.lastSuccess.Load(); at > 0 {
 		put(lastSuccess, seconds(at))
 	}
-	s, ok := m.cfg.Status()
-	if !ok {
+	if s, ok := m.cfg.Status(); ok {
+		collect(s, put)
+	} else {
 		put(accepting, 0)
-		return
 	}
+}
+
+// collect puts what a status says.
+func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) {
 	put(accepting, truth(s.Store.Accepting))
 	put(storeUsed, float64(s.Store.UsedBytes))
 	put(storeMax, float64(s.Store.MaxBytes))

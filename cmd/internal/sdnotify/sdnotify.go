@@ -40,7 +40,7 @@ func New(environ []string) *Notifier {
 	return n
 }
 
-// Watchdog is how long systemd waits for Alive before it kills the service; 0 = for ever.
+// Watchdog is how long systemd waits for Alive before it kills the service; 0 = it never does.
 func (n *Notifier) Watchdog() time.Duration {
 	if n == nil {
 		return 0

@@ -68,7 +68,7 @@ func (s settings) ordinary(ctx context.Context, tracer []string, trace string) (
 	cost.webhooks = int(s.For.Seconds() * float64(s.PerSecond))
 	l := &timed{settings: s, bodies: bench.NewBodies(s.Alerts, s.Size, s.Keys), answered: make([]time.Time, cost.webhooks), took: make([]time.Duration, cost.webhooks)}
 	l.arrived = make([]time.Time, cost.webhooks*s.Alerts)
-	sink, err := bench.NewSink(l.bodies.Keys())
+	sink, err := NewSink(l.bodies.Keys())
 	if err != nil {
 		return cost, err
 	}
@@ -110,7 +110,7 @@ func count(trace string) int {
 
 var result = regexp.MustCompile(`\) += `)
 
-func settled(ctx context.Context, status *admin.Client, sink *bench.Sink, events int64) error {
+func settled(ctx context.Context, status *admin.Client, sink *Sink, events int64) error {
 	end := time.Now().Add(time.Minute)
 	return until(ctx, 5*time.Millisecond, func() (bool, error) {
 		if time.Now().After(end) {

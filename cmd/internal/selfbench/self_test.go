@@ -89,7 +89,7 @@ const concurrency = 16
 // story is one run.
 type story struct {
 	settings
-	sink   *bench.Sink
+	sink   *Sink
 	p      *Process
 	bodies *bench.Bodies
 	sent   int64 // alerts in accepted bodies
@@ -102,7 +102,7 @@ func TestEverything(t *testing.T) {
 	s.bodies = bench.NewBodies(s.Alerts, s.Size, s.Keys)
 	keys := max(s.bodies.Keys(), bench.NewBodies(s.Alerts, s.Size, s.BacklogKeys).Keys(), delayKeys)
 	var err error
-	if s.sink, err = bench.NewSink(keys); err != nil {
+	if s.sink, err = NewSink(keys); err != nil {
 		t.Fatal(err)
 	}
 	defer s.sink.Close()

@@ -6,7 +6,7 @@
 //	Grafana: GET  /graph/api/health
 //	         GET, POST        /graph/api/v1/provisioning/contact-points
 //	         PUT, DELETE      /graph/api/v1/provisioning/contact-points/{uid}
-//	         GET, PUT, DELETE /graph/api/v1/provisioning/policies
+//	         GET, PUT         /graph/api/v1/provisioning/policies
 //	         GET              /graph/api/v1/provisioning/alert-rules
 //	         GET              /graph/api/alertmanager/grafana/api/v2/alerts
 //	         GET              /graph/api/alertmanager/grafana/config/api/v1/receivers
@@ -23,17 +23,16 @@
 //   - Before Grafana 11.6 nobody knows hmacConfig: it is stored in the clear, shown
 //     in the clear, and nothing is signed (GA 2acbeef2).
 //   - A contact point whose name is taken joins the one that has it; only the uid is
-//     checked, from 9.4 on, with 500 and later 409 uidInUse (contactpoints.go).
+//     checked, with 409 uidInUse (contactpoints.go).
 //   - Basic and Authorization together are a validation error, 400
 //     (GA:receivers/webhook/v1/config.go).
-//   - Removing one that a route needs: 500 with a text, from 11 on 409 referenced.
+//   - Removing one that a route needs: 409 referenced.
 //     Removing one that is not there: 202 (contactpoints.go).
 //   - Policies are one tree; PUT replaces it. Empty members are left out, matchers
 //     come back sorted, a route may leave its receiver out and inherit it
 //     (G/provisioning/notification_policies.go, GA:definition).
 //   - Provenance: without X-Disable-Provenance an object becomes "api" and is locked
-//     in the pages. Changing it back is refused, 500 with a text, from 12 on 403
-//     invalidProvenance. Before 12 a PUT of policies is never refused, even when
+//     in the pages. Changing it back is refused, 403 invalidProvenance. Before 12 a PUT of policies is never refused, even when
 //     they come from a file (G/provisioning/validation).
 //   - Grafana 13 adds Warning and X-API-Deprecation-Date to the answers.
 //   - /graph needs no role in PMM, Grafana judges the token itself; the version does

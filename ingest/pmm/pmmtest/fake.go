@@ -1,6 +1,7 @@
 package pmmtest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -61,14 +62,7 @@ type point struct {
 // New makes a fake as a fresh PMM is: one contact point for e-mail that gets
 // everything.
 func New(cfg Config) *Fake {
-	set := func(s *string, v string) {
-		if *s == "" {
-			*s = v
-		}
-	}
-	set(&cfg.PMM, "3.8.0")
-	set(&cfg.Grafana, "12.4.1")
-	set(&cfg.Token, Token)
+	cfg.PMM, cfg.Grafana, cfg.Token = cmp.Or(cfg.PMM, "3.8.0"), cmp.Or(cfg.Grafana, "12.4.1"), cmp.Or(cfg.Token, Token)
 	f := &Fake{cfg: cfg, fails: map[string]int{}}
 	f.World = newWorld(f)
 	f.AddPoint(`{"uid":"","name":"grafana-default-email","type":"email","settings":{"addresses":"<example@email.com>"}}`)
@@ -331,9 +325,6 @@ func (f *Fake) provision(w http.ResponseWriter, r *http.Request, path string) {
 		answer(w, http.StatusOK, f.shownTree())
 	case path == "policies" && r.Method == http.MethodPut:
 		ok = f.putTree(w, body, provenance)
-	case path == "policies" && r.Method == http.MethodDelete:
-		f.tree, f.lock, ok = map[string]any{"receiver": "grafana-default-email"}, "", true
-		answer(w, http.StatusAccepted, f.shownTree())
 	default:
 		refuse(w, http.StatusNotFound, "Not found")
 	}
@@ -355,11 +346,7 @@ func (f *Fake) secretPaths() []string {
 func (f *Fake) takeSecrets(settings map[string]any) map[string]string {
 	out := map[string]string{}
 	for _, path := range f.secretPaths() {
-		in, key := settings, path
-		if group, rest, nested := strings.Cut(path, "."); nested {
-			in, _ = settings[group].(map[string]any)
-			key = rest
-		}
+		in, key := nested(settings, path)
 		if v, ok := in[key].(string); ok {
 			delete(in, key)
 			if v != "" {
@@ -370,6 +357,16 @@ func (f *Fake) takeSecrets(settings map[string]any) map[string]string {
 	return out
 }
 
+// nested finds where a path such as "hmacConfig.secret" leads.
+func nested(settings map[string]any, path string) (in map[string]any, key string) {
+	group, key, ok := strings.Cut(path, ".")
+	if !ok {
+		return settings, path
+	}
+	in, _ = settings[group].(map[string]any)
+	return in, key
+}
+
 func (f *Fake) shownPoints() []map[string]any {
 	list := []map[string]any{}
 	for _, p := range f.points {
@@ -378,11 +375,7 @@ func (f *Fake) shownPoints() []map[string]any {
 		settings := map[string]any{}
 		must(json.Unmarshal(b, &settings))
 		for path := range p.Secrets {
-			in, key := settings, path
-			if group, rest, nested := strings.Cut(path, "."); nested {
-				in, _ = settings[group].(map[string]any)
-				key = rest
-			}
+			in, key := nested(settings, path)
 			in[key] = redacted
 		}
 		m := map[string]any{"uid": p.UID, "name": p.Name, "type": p.Type, "disableResolveMessage": p.NoResolved, "settings": settings}
@@ -407,11 +400,7 @@ func (f *Fake) decode(w http.ResponseWriter, body []byte, old *point) (*point, b
 		return nil, false
 	}
 	invalid := func(text string) (*point, bool) {
-		if f.since(9, 2) {
-			refuse(w, http.StatusBadRequest, "invalid object specification: %s", text)
-		} else {
-			refuse(w, http.StatusInternalServerError, "contact point is not valid: %s", text)
-		}
+		refuse(w, http.StatusBadRequest, "invalid object specification: %s", text)
 		return nil, false
 	}
 	s := in.Settings
@@ -452,17 +441,9 @@ func (f *Fake) post(w http.ResponseWriter, body []byte, provenance string) bool 
 	if !ok {
 		return false
 	}
-	for _, other := range f.points {
-		switch {
-		case p.UID == "" || other.UID != p.UID || !f.since(9, 4):
-		case f.since(11, 0):
-			public(w, http.StatusConflict, "alerting.notifications.contact-points.uidInUse",
-				fmt.Sprintf("Receiver configuration with UID '%s' already exists in contact point '%s'. Please use unique identifiers for receivers across all contact points.", p.UID, other.Name))
-			return false
-		default:
-			refuse(w, http.StatusInternalServerError, "receiver configuration with UID '%s' already exist in contact point '%s'. Please use unique identifiers for receivers across all contact points", p.UID, other.Name)
-			return false
-		}
+	if p.UID != "" && slices.ContainsFunc(f.points, func(other *point) bool { return other.UID == p.UID }) {
+		public(w, http.StatusConflict, "alerting.notifications.contact-points.uidInUse", fmt.Sprintf("Receiver configuration with UID '%s' already exists.", p.UID))
+		return false
 	}
 	if p.UID == "" {
 		f.made++
@@ -486,15 +467,8 @@ func (f *Fake) locked(w http.ResponseWriter, from, to string) bool {
 	if from == to || from == "" {
 		return false
 	}
-	if !f.since(12, 0) {
-		refuse(w, http.StatusInternalServerError, "cannot changed provenance from '%s' to '%s'", from, to)
-		return true
-	}
-	if to == "" {
-		to = "none"
-	}
 	public(w, http.StatusForbidden, "alerting.notifications.invalidProvenance",
-		fmt.Sprintf("Resource with provenance status '%s' cannot be changed to '%s'. You must use appropriate API and permissions to manage this resource", from, to))
+		fmt.Sprintf("Resource with provenance status '%s' cannot be changed to '%s'. You must use appropriate API and permissions to manage this resource", from, cmp.Or(to, "none")))
 	return true
 }
 
@@ -527,11 +501,7 @@ func (f *Fake) remove(w http.ResponseWriter, uid string) bool {
 		}
 		alone := !slices.ContainsFunc(f.points, func(p *point) bool { return p.Name == name && p.UID != uid })
 		if alone && used(f.tree, name) {
-			if f.since(11, 0) {
-				public(w, http.StatusConflict, "alerting.notifications.contact-points.referenced", "Contact point is currently referenced by a notification policy.")
-			} else {
-				refuse(w, http.StatusInternalServerError, "contact point '%s' is currently used by a notification policy", name)
-			}
+			public(w, http.StatusConflict, "alerting.notifications.contact-points.referenced", "Contact point is currently referenced by a notification policy.")
 			return false
 		}
 		f.points = slices.Delete(f.points, at, at+1)

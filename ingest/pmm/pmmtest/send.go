@@ -2,6 +2,7 @@ package pmmtest
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -38,11 +39,7 @@ func (f *Fake) webhook(uid string, body []byte) (*http.Request, error) {
 	}
 	p := f.points[at]
 	text := func(key string) string { v, _ := p.Settings[key].(string); return v }
-	method := text("httpMethod")
-	if method == "" {
-		method = http.MethodPost
-	}
-	req, err := http.NewRequest(method, text("url"), bytes.NewReader(body)) //nolint:noctx // a fake's
+	req, err := http.NewRequest(cmp.Or(text("httpMethod"), http.MethodPost), text("url"), bytes.NewReader(body)) //nolint:noctx // a fake's
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package callgoosetest
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -155,12 +156,7 @@ func New(cfg Config) *Fake {
 	if cfg.Filters == nil {
 		cfg.Filters = RecommendedFilters()
 	}
-	if cfg.DuplicateStatus == 0 {
-		cfg.DuplicateStatus = http.StatusOK
-	}
-	if cfg.UnmatchedStatus == 0 {
-		cfg.UnmatchedStatus = http.StatusOK
-	}
+	cfg.DuplicateStatus, cfg.UnmatchedStatus = cmp.Or(cfg.DuplicateStatus, http.StatusOK), cmp.Or(cfg.UnmatchedStatus, http.StatusOK)
 	f := &Fake{cfg: cfg, seed: maphash.MakeSeed(), tokens: cfg.Tokens, changed: make(chan struct{})}
 	f.SetFilters(cfg.Filters)
 	f.Reset()
@@ -306,12 +302,7 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(resp.Body)
 }
 
-func (r *Response) code() int {
-	if r.Status == 0 {
-		return http.StatusOK
-	}
-	return r.Status
-}
+func (r *Response) code() int { return cmp.Or(r.Status, http.StatusOK) }
 
 // receive records a request; until it is processed it counts as Cut.
 func (f *Fake) receive(r *http.Request, body []byte, doc any, complete bool) (*Request, *history) {
@@ -485,13 +476,9 @@ func (f *Fake) repeated(part, mapped string, body []byte) bool {
 }
 
 func (f *Fake) openIncident(t Trigger, mapped string, rec *Request, body []byte, doc any) {
-	description := t.DescriptionFrom.Value(doc)
-	if description == "" {
-		description = string(body)
-	}
 	f.incidentN++
 	i := &Incident{
-		ID: fmt.Sprintf("incident-%06d", f.incidentN), Mapped: mapped, Keys: []string{rec.IncidentKey}, Title: t.Title(doc, rec.From), Description: description,
+		ID: fmt.Sprintf("incident-%06d", f.incidentN), Mapped: mapped, Keys: []string{rec.IncidentKey}, Title: t.Title(doc, rec.From), Description: cmp.Or(t.DescriptionFrom.Value(doc), string(body)),
 		Urgency: t.Urgency, OpenedAt: time.Now(), OpenedBy: rec.CallID, OpenedEvent: rec.EventID,
 	}
 	f.stats.Open++

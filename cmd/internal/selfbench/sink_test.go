@@ -1,4 +1,4 @@
-package bench
+package selfbench
 
 import (
 	"bytes"
@@ -11,10 +11,13 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
+
+	"pmm-callgoose/cmd/internal/bench"
 )
 
-// Sink stands where Callgoose does, in benchmarks. It does as little as it can, so that what is
+// Sink stands where Callgoose does. It does as little as it can, so that what is
 // measured is the forwarder, and still checks that the events of each key
 // arrive once and in order.
 type Sink struct {
@@ -79,6 +82,12 @@ func (s *Sink) FirstAt() time.Time { return time.Unix(0, s.first.Load()) }
 // Since is how long ago it accepted the first event since Open.
 func (s *Sink) Since() time.Duration { return time.Since(s.FirstAt()) }
 
+// prefix is what the fingerprints of a bench begin with, digits are the rest.
+const (
+	prefix = "be7c"
+	digits = 16 - len(prefix)
+)
+
 var (
 	fieldFinger = []byte(`"fingerprint":"` + prefix)
 	fieldStatus = []byte(`"status":"`)
@@ -96,7 +105,7 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.take(body)
 	}
 	if s.Delay > 0 {
-		sleep(r.Context(), s.Delay)
+		time.Sleep(s.Delay)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(w, `{"id":"1","triggered":{"created":false,"duplicate":false},"resolved":{"resolved":false,"duplicate":false}}`)
@@ -147,7 +156,7 @@ func (s *Sink) Bare(ctx context.Context, concurrency, count int) (perSecond floa
 	}
 	c := &http.Client{
 		Transport: &http.Transport{MaxIdleConns: concurrency, MaxIdleConnsPerHost: concurrency},
-		Timeout:   answerWithin,
+		Timeout:   time.Minute,
 	}
 	defer c.CloseIdleConnections()
 	to := s.URL + "?from=" + bareFrom
@@ -184,4 +193,45 @@ func post(ctx context.Context, c *http.Client, url string, body []byte) (code in
 	}
 	_, err = io.Copy(io.Discard, resp.Body)
 	return resp.StatusCode, errors.Join(err, resp.Body.Close())
+}
+
+func TestSinkNoticesWhatIsWrong(t *testing.T) {
+	s, err := NewSink(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	b := bench.NewBodies(1, 400, 3)
+	c, err := bench.NewConn(&bench.Target{URL: s.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	send := func(group int, firing bool, wantCode int, wantWrong int64) {
+		t.Helper()
+		n := group // three fire, then three recover
+		if !firing {
+			n += 3
+		}
+		code, err := c.Post(t.Context(), b.Body(nil, n))
+		if err != nil || code != wantCode || s.Wrong.Load() != wantWrong {
+			t.Errorf("answered %d %v, wrong %d", code, err, s.Wrong.Load())
+		}
+	}
+	send(0, true, 200, 0)
+	send(1, true, 200, 0)
+	send(0, false, 200, 0)
+	s.Shut()
+	send(1, false, 503, 0)
+	s.Open()
+	send(1, true, 200, 1) // twice
+	send(2, false, 200, 2)
+	b = bench.NewBodies(1, 400, 8)
+	send(7, true, 200, 3) // nobody sent that
+	if s.Received.Load() != 6 || s.Calls.Load() != 7 {
+		t.Errorf("received %d of %d calls", s.Received.Load(), s.Calls.Load())
+	}
+	if rate, err := s.Bare(t.Context(), 2, 20); err != nil || rate <= 0 || s.Received.Load() != 6 {
+		t.Errorf("bare %f %v, received %d", rate, err, s.Received.Load())
+	}
 }
