@@ -8,6 +8,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/queue"
 	"pmm-callgoose/worker"
 	"pmm-callgoose/worker/callgoose"
@@ -59,7 +60,7 @@ func (c *core) follow(failed func(context.Context) error) map[string]func(contex
 	return map[string]func(context.Context) error{
 		"store":    failed,
 		"mark":     func(ctx context.Context) error { return worker.FollowMarks(ctx, c.queue, c.ledger) },
-		"announce": func(ctx context.Context) error { return c.log.Announce(ctx, c.version) },
+		"announce": c.patient(func(ctx context.Context) error { return c.log.Announce(ctx, c.version) }),
 		"cluster":  func(ctx context.Context) error { return c.log.Run(ctx, c.ledger, c.lead) },
 	}
 }
@@ -81,6 +82,46 @@ func (c *core) lead(ctx context.Context, heard time.Time) error {
 	jobs := c.jobs(c.begin(marker, unsure))
 	jobs["snapshots"] = func(ctx context.Context) error { return c.log.KeepSnapshots(ctx, c.ledger) }
 	return together(ctx, jobs)
+}
+
+// An election inside NATS takes up to 9 s, and need not cost a change of leader.
+const (
+	electionWithin = 12 * time.Second
+	electionLook   = 200 * time.Millisecond
+)
+
+// read reads notifications. With servers that cannot answer it waits for an election.
+func (c *core) read(ctx context.Context, seq uint64) (list []event.Notification, err error) {
+	for began := time.Now(); ; {
+		list, err = c.queue.Read(ctx, seq)
+		if c.log == nil || !errors.Is(err, queue.ErrUnavailable) || time.Since(began) > electionWithin || !pause(ctx, electionLook) {
+			return list, err
+		}
+	}
+}
+
+// patient runs a job again that failed because the servers could not answer.
+func (c *core) patient(run func(context.Context) error) func(context.Context) error {
+	if c.log == nil {
+		return run
+	}
+	return func(ctx context.Context) error {
+		for {
+			if err := run(ctx); !errors.Is(err, queue.ErrUnavailable) || !pause(ctx, electionLook) {
+				return err
+			}
+		}
+	}
+}
+
+// pause waits; false when ctx ended it.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // leads reports whether this instance decides and delivers.

@@ -102,7 +102,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	if c.log != nil {
 		c.sender = held{c.sender, c.log}
 	}
-	c.notes = worker.NewNotes(c.queue.Read)
+	c.notes = worker.NewNotes(c.read)
 	c.builder = worker.NewBuilder(c.notes, c.ledger)
 	var marker *worker.Marker
 	if c.log == nil {
@@ -180,7 +180,8 @@ func (c *core) run(ctx context.Context) error {
 func (c *core) jobs(w *work) map[string]func(context.Context) error {
 	c.running.Store(true)
 	return map[string]func(context.Context) error{
-		"split": w.splitter.Run, "deliver": w.deliver.Run, "retention": w.retention.Run, "mark": w.marker.Run, "fallback": c.beside,
+		"split": w.splitter.Run, "deliver": w.deliver.Run, "fallback": c.beside,
+		"retention": c.patient(w.retention.Run), "mark": c.patient(w.marker.Run),
 	}
 }
 
