@@ -34,17 +34,17 @@ func (t *Tx) AddAct(a Act) error {
 	if err != nil {
 		return err
 	}
-	n, err := b.NextSequence()
-	if err != nil {
-		return err
+	n := uint64(1)
+	if newest, _ := b.Cursor().Last(); newest != nil {
+		n += binary.BigEndian.Uint64(newest)
 	}
 	key := binary.BigEndian.AppendUint64(nil, n)
 	if n > keepActs {
-		if err := b.Delete(binary.BigEndian.AppendUint64(nil, n-keepActs)); err != nil {
+		if err := t.delete(bucketActs, binary.BigEndian.AppendUint64(nil, n-keepActs)); err != nil {
 			return err
 		}
 	}
-	return b.Put(key, wire.Seal(key, v))
+	return t.put(bucketActs, key, wire.Seal(key, v))
 }
 
 // Acts lists what operators did to an incident, the oldest first; with an empty

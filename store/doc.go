@@ -30,6 +30,10 @@
 // worker. What is lost with it are attempts, answers, counters, the outcomes of
 // settled events, which dead letters were dropped, and the history by minute.
 //
+// A shared ledger (Config.Shared) is a copy of a log that several instances read, see
+// Log: the one that leads appends each transaction before it commits it, and the others
+// apply it.
+//
 // The data directory has a lock file of its own, which the kernel frees when the
 // process dies, however it dies.
 package store

@@ -3,8 +3,6 @@ package store
 import (
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"pmm-callgoose/store/event"
 )
 
@@ -50,7 +48,7 @@ func (t *Tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
 	}); err != nil || queued || records == len(kept) {
 		return false, err
 	}
-	if err := t.tx.DeleteBucket(recordsBucket(d)); err != nil {
+	if err := t.dropBucket(recordsBucket(d)); err != nil {
 		return false, err
 	}
 	tallied := t.minutes
@@ -84,10 +82,10 @@ func (t *Tx) dropKeys(before time.Time) error {
 		used[ep.Key] = true
 	}
 	unused := func(k, _ []byte) (bool, error) { return !used[string(k)], nil }
-	if err := dropWhere(t.tx.Bucket(bucketLabels), unused); err != nil {
+	if err := t.dropWhere(bucketLabels, unused); err != nil {
 		return err
 	}
-	if err := dropWhere(t.tx.Bucket(bucketEpisodes), func(k, v []byte) (bool, error) {
+	if err := t.dropWhere(bucketEpisodes, func(k, v []byte) (bool, error) {
 		if used[string(k)] {
 			return false, nil
 		}
@@ -101,9 +99,9 @@ func (t *Tx) dropKeys(before time.Time) error {
 }
 
 // dropWhere deletes what is chosen. bbolt allows no deletion while a cursor walks.
-func dropWhere(b *bbolt.Bucket, chosen func(k, v []byte) (bool, error)) error {
+func (t *Tx) dropWhere(bucket []byte, chosen func(k, v []byte) (bool, error)) error {
 	var gone [][]byte
-	c := b.Cursor()
+	c := t.tx.Bucket(bucket).Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		switch yes, err := chosen(k, v); {
 		case err != nil:
@@ -113,7 +111,7 @@ func dropWhere(b *bbolt.Bucket, chosen func(k, v []byte) (bool, error)) error {
 		}
 	}
 	for _, k := range gone {
-		if err := b.Delete(k); err != nil {
+		if err := t.delete(bucket, k); err != nil {
 			return err
 		}
 	}

@@ -64,7 +64,7 @@ func (t *Tx) saveHistory() error {
 		if stored == nil { // a new minute: time to forget old ones
 			c := b.Cursor()
 			for k, _ := c.First(); k != nil && int64(binary.BigEndian.Uint64(k)) < oldest; k, _ = c.First() {
-				if err := c.Delete(); err != nil {
+				if err := t.delete(bucketHistory, k); err != nil {
 					return err
 				}
 			}
@@ -74,7 +74,7 @@ func (t *Tx) saveHistory() error {
 			sum = event.Minute{} // a picture is no reason to stop
 		}
 		sum.Add(m)
-		if err := b.Put(key, wire.Seal(key, encodeMinute(sum))); err != nil {
+		if err := t.put(bucketHistory, key, wire.Seal(key, encodeMinute(sum))); err != nil {
 			return err
 		}
 	}

@@ -69,7 +69,7 @@ func (t *Tx) saveServed() error {
 		if v == nil { // a new day: time to forget old ones
 			oldest, c := servedKey(time.Now().AddDate(0, 0, 1-ServedDays)), b.Cursor()
 			for k, _ := c.Seek(servedPrefix); k != nil && bytes.HasPrefix(k, servedPrefix) && bytes.Compare(k, oldest) < 0; k, _ = c.Seek(servedPrefix) {
-				if err := c.Delete(); err != nil {
+				if err := t.delete(bucketMeta, k); err != nil {
 					return err
 				}
 			}
@@ -79,7 +79,7 @@ func (t *Tx) saveServed() error {
 			sum = Served{} // a number to look at is no reason to stop
 		}
 		v = binary.AppendVarint(binary.AppendVarint(nil, sum.Events+n.Events), sum.InTime+n.InTime)
-		if err := b.Put(key, wire.Seal(key, v)); err != nil {
+		if err := t.put(bucketMeta, key, wire.Seal(key, v)); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,8 @@ var (
 	ErrLocked = errors.New("another pmm-callgoose is using this data directory")
 	// ErrNotFound: there is no such record.
 	ErrNotFound = errors.New("not found")
+	// ErrOther: the ledger is a copy of a log and should not be, or the other way round.
+	ErrOther = errors.New("this data directory was used the other way: with --nats-url, or without it; name another one, or an empty one")
 	// ErrFailed: a commit failed, or the store is closed.
 	ErrFailed = errors.New("the ledger is not available")
 )
@@ -70,6 +73,10 @@ type Store struct {
 	// will say after the next start. Only opening it again tells. Owned by commit.
 	broken bool
 	names  *names // nil = not made yet; owned by commit
+	// Of a shared ledger, owned by commit: where writes are kept, nil while another
+	// instance leads, and the parts that were read of a transaction.
+	log   Log
+	parts [][]byte
 }
 
 // state is what the meta bucket holds under "state": small, and written with
@@ -111,9 +118,10 @@ func (s state) clone() state {
 
 // op is a write that waits for a commit, until due.
 type op struct {
-	fn   func(*Tx) error
-	due  time.Time // zero = at once
-	done chan error
+	fn     func(*Tx) error
+	change func() error // in place of fn: alone, outside of any transaction
+	due    time.Time    // zero = at once
+	done   chan error
 }
 
 // Config says where the ledger lives.
@@ -121,6 +129,8 @@ type Config struct {
 	Dir string // data directory; made when it is not there
 	// NoSync switches fsync off. Only for tests in which nobody pulls the plug.
 	NoSync bool
+	// Shared: the file is a copy of what a log holds; see Lead and Apply.
+	Shared bool
 	// Committed is told how long the disk took for each commit. May be nil.
 	Committed func(time.Duration)
 	// Logger is told when a damaged file is moved aside. nil = nobody.
@@ -177,7 +187,14 @@ func (s *Store) init() (fresh bool, err error) {
 			if n <= 0 || v > format {
 				return fmt.Errorf("format %d: %w", v, event.ErrNewer)
 			}
-			return readState(meta, &first)
+			seq, err := readLogSeq(tx)
+			if err := cmp.Or(err, readState(meta, &first)); err != nil {
+				return err
+			}
+			if s.cfg.Shared != (seq > 0) && !(s.cfg.Shared && first.Progress.IsZero()) {
+				return ErrOther
+			}
+			return nil
 		}
 		for _, name := range buckets {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
@@ -259,7 +276,19 @@ func (s *Store) commit() {
 			return
 		}
 		group = s.fill(group, timer)
-		s.run(group)
+		for len(group) > 0 { // what changes the Store itself goes alone, in its turn
+			n := slices.IndexFunc(group, func(o *op) bool { return o.change != nil })
+			switch n {
+			case 0:
+				group[0].done <- s.notice(group[0].change())
+				group = group[1:]
+				continue
+			case -1:
+				n = len(group)
+			}
+			s.run(group[:n])
+			group = group[n:]
+		}
 	}
 }
 
@@ -299,7 +328,7 @@ func (s *Store) fill(group []*op, timer *time.Timer) []*op {
 // run commits the group, and its functions one by one when one of them fails.
 func (s *Store) run(group []*op) {
 	err := s.transact(group)
-	if err != nil && !errors.Is(err, ErrFailed) && len(group) > 1 {
+	if err != nil && !errors.Is(err, ErrFailed) && !errors.Is(err, ErrFollowing) && len(group) > 1 {
 		for i := range group {
 			s.run(group[i : i+1])
 		}
@@ -315,11 +344,18 @@ func (s *Store) transact(group []*op) error {
 	if s.broken {
 		return ErrFailed
 	}
+	var recorded *ops
+	if s.cfg.Shared {
+		if s.log == nil {
+			return ErrFollowing
+		}
+		recorded = &ops{}
+	}
 	fnFailed := false
 	var next state
 	var began time.Time // of the commit
 	err := s.db.Update(func(btx *bbolt.Tx) error {
-		t := &Tx{tx: btx, write: true, state: s.state.Load().clone(), names: s.names}
+		t := &Tx{tx: btx, write: true, state: s.state.Load().clone(), names: s.names, ops: recorded}
 		for _, o := range group {
 			if err := cmp.Or(o.fn(t), t.bad); err != nil {
 				fnFailed = true
@@ -330,14 +366,10 @@ func (s *Store) transact(group []*op) error {
 			return err
 		}
 		next, began, s.names = t.state, time.Now(), t.names
-		if !t.dirty {
-			return nil
-		}
-		b, err := json.Marshal(next)
-		if err != nil {
+		if err := t.saveState(); err != nil {
 			return err
 		}
-		return btx.Bucket(bucketMeta).Put(keyState, wire.Seal(keyState, b))
+		return s.append(btx, recorded)
 	})
 	if err == nil {
 		s.state.Store(&next)
@@ -348,12 +380,23 @@ func (s *Store) transact(group []*op) error {
 		return nil
 	}
 	s.names = nil // it may hold what did not happen
-	if err = s.notice(err); !fnFailed {
+	if err = s.notice(err); !fnFailed && !errors.Is(err, ErrFollowing) {
 		s.broken = true
 		err = fmt.Errorf("%w: commit: %w", ErrFailed, err)
 		s.fail(err)
 	}
 	return err
+}
+
+func (t *Tx) saveState() error {
+	if !t.dirty {
+		return nil
+	}
+	b, err := json.Marshal(t.state)
+	if err != nil {
+		return err
+	}
+	return t.put(bucketMeta, keyState, wire.Seal(keyState, b))
 }
 
 func (s *Store) fail(err error) {

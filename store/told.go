@@ -55,24 +55,22 @@ func (t *Tx) EachTold(fn func(*Told) bool) error {
 
 // PutTold writes the note, in place of an older one of its incident key.
 func (t *Tx) PutTold(note *Told) error {
-	b, err := t.tx.CreateBucketIfNotExists(bucketTold)
-	if err != nil {
+	if _, err := t.makeBucket(bucketTold); err != nil {
 		return err
 	}
 	v, err := json.Marshal(note)
 	if err != nil {
 		return err
 	}
-	return b.Put([]byte(note.Key), wire.Seal([]byte(note.Key), v))
+	return t.put(bucketTold, []byte(note.Key), wire.Seal([]byte(note.Key), v))
 }
 
 // DropTold forgets the note of an incident key.
 func (t *Tx) DropTold(key string) error {
-	b := t.tx.Bucket(bucketTold)
-	if b == nil {
+	if t.tx.Bucket(bucketTold) == nil {
 		return nil
 	}
-	return b.Delete([]byte(key))
+	return t.delete(bucketTold, []byte(key))
 }
 
 func decodeTold(k, v []byte) (*Told, error) {

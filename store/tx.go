@@ -26,6 +26,7 @@ type Tx struct {
 	minutes map[int64]event.Minute // what happened, by minute since 1970
 	served  map[string]Served      // by key
 	names   *names                 // nil = not made yet
+	ops     *ops                   // what is written, of a shared ledger
 }
 
 // small is the small state, which a reader decodes when it is asked for.
@@ -126,7 +127,7 @@ func (t *Tx) PutEpisode(e *event.Episode) error {
 		t.names.put(e)
 	}
 	key := []byte(e.Key)
-	return t.tx.Bucket(bucketEpisodes).Put(key, wire.Seal(key, appendEpisode(make([]byte, 0, 192), e)))
+	return t.put(bucketEpisodes, key, wire.Seal(key, appendEpisode(make([]byte, 0, 192), e)))
 }
 
 // Labels are those that stand under an incident key: of the first record that
@@ -153,7 +154,7 @@ func (t *Tx) putLabels(key string, labels map[string]string) (bool, error) {
 	if have := b.Get(k); have != nil {
 		return bytes.Equal(have, want), nil
 	}
-	return true, b.Put(k, want)
+	return true, t.put(bucketLabels, k, want)
 }
 
 // share reports whether the labels of r stand under its key, and need not be in
@@ -208,14 +209,13 @@ func decodeWaiting(k, v []byte) (event.Waiting, error) {
 
 // PutWaiting puts an event in line, or changes it there.
 func (t *Tx) PutWaiting(w *event.Waiting) error {
-	b := t.tx.Bucket(bucketQueue)
-	b.FillPercent = 0.9 // they come in the order of their keys
+	t.tx.Bucket(bucketQueue).FillPercent = 0.9 // they come in the order of their keys
 	key := w.At.Bytes()
-	return b.Put(key, wire.Seal(key, appendWaiting(make([]byte, 0, 128), w)))
+	return t.put(bucketQueue, key, wire.Seal(key, appendWaiting(make([]byte, 0, 128), w)))
 }
 
 // DropWaiting takes an event out of line. Its record says what became of it.
-func (t *Tx) DropWaiting(at event.Position) error { return t.tx.Bucket(bucketQueue).Delete(at.Bytes()) }
+func (t *Tx) DropWaiting(at event.Position) error { return t.delete(bucketQueue, at.Bytes()) }
 
 func day(at time.Time) string { return at.UTC().Format(time.DateOnly) }
 
@@ -274,7 +274,8 @@ func decodeRecord(k, v []byte) (*event.Record, error) {
 
 // PutRecord writes r and keeps the counts by outcome.
 func (t *Tx) PutRecord(r *event.Record) error {
-	records, err := t.tx.CreateBucketIfNotExists(recordsBucket(day(r.ReceivedAt)))
+	bucket := recordsBucket(day(r.ReceivedAt))
+	records, err := t.makeBucket(bucket)
 	if err != nil {
 		return err
 	}
@@ -300,15 +301,16 @@ func (t *Tx) PutRecord(r *event.Record) error {
 	if err != nil {
 		return err
 	}
-	return records.Put(key, wire.Seal(key, appendRecord(make([]byte, 0, 256), r, shared)))
+	return t.put(bucket, key, wire.Seal(key, appendRecord(make([]byte, 0, 256), r, shared)))
 }
 
 // DropRecord forgets one record.
 func (t *Tx) DropRecord(r *event.Record) error {
-	records := t.tx.Bucket(recordsBucket(day(r.ReceivedAt)))
+	bucket := recordsBucket(day(r.ReceivedAt))
+	records := t.tx.Bucket(bucket)
 	if records == nil || records.Get(r.Pos.Bytes()) == nil {
 		return nil
 	}
 	t.Count(string(r.Outcome), -1)
-	return records.Delete(r.Pos.Bytes())
+	return t.delete(bucket, r.Pos.Bytes())
 }

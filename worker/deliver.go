@@ -43,6 +43,9 @@ type DeliverConfig struct {
 	// incident key. Set it also as long as events wait that were decided on under
 	// --incident-by alertname: that order includes the other.
 	ByAlertname bool
+	// Unsure is until when requests of the instance that led before may be on their way:
+	// lanes that it had claimed wait. Zero = there are none.
+	Unsure time.Time
 	// Refresh reads the token again and reports whether it changed. May be nil.
 	Refresh  func() bool
 	Logger   *slog.Logger
@@ -153,6 +156,7 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 		results: make(chan result, mostUnrecorded), claims: make(chan claimed, 1),
 		poke: make(chan struct{}, 1), turn: make(chan struct{}),
 	}
+	d.w.unsure = cfg.Unsure
 	d.gate = newGate(newCircuit(d.began, cfg.RetryMin, cfg.RetryMax), cfg.Concurrency, cfg.Rate, d.wake)
 	d.gate.hold(ledger.Summary().Pause)
 	d.unread.Store(true)

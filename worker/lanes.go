@@ -95,6 +95,9 @@ type window struct {
 	// before is the last place decided on when this life began: a claim found at or
 	// before it may be one that something was sent under.
 	before event.Position
+	// unsure is until when what another instance began to send may be on its way; zero =
+	// nothing is.
+	unsure time.Time
 
 	lanes   map[string]*lane
 	ready   laneHeap // may start now
@@ -204,6 +207,8 @@ func (w *window) put(l *lane, e *event.Waiting) {
 	l.items = append(l.items, &item{at: e.At, claim: e.ClaimedAt, ours: e.At.Compare(w.before) > 0, held: e.NotBefore})
 	w.size++
 	switch first := l.head(); {
+	case len(l.items) == 1 && !first.claim.IsZero() && !first.ours && first.held.Before(w.unsure):
+		w.enqueue(l, w.unsure)
 	case len(l.items) == 1:
 		w.enqueue(l, l.held())
 	case !l.busy && !first.held.IsZero() && l.notBefore.Equal(first.held):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"time"
 
@@ -114,6 +115,24 @@ func (m *Marker) Run(ctx context.Context) error {
 	}
 }
 
+// FollowMarks sets the mark from a ledger that follows another instance, until ctx ends:
+// what this instance stores carries it too.
+func FollowMarks(ctx context.Context, queue Queue, ledger *store.Store) error {
+	m := &Marker{queue: queue, ledger: ledger, written: true}
+	tick := time.NewTicker(markEvery)
+	defer tick.Stop()
+	for {
+		if err := m.look(ctx, time.Now(), math.MaxInt64); err != nil {
+			return ignore(ctx, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
 // look sets the mark, and writes it when nothing else did for a while.
 func (m *Marker) look(ctx context.Context, now time.Time, quiet time.Duration) error {
 	if changes := m.ledger.Changes(); changes != m.changes {
@@ -149,8 +168,8 @@ func (m *Marker) look(ctx context.Context, now time.Time, quiet time.Duration) e
 // waiting, and up to the one behind them.
 func (m *Marker) settled() (mark event.Mark, err error) {
 	err = m.ledger.View(func(tx *store.Tx) error {
-		if tx.Rebuild() != nil { // the mark in the stream is the better one
-			mark = m.set
+		if r := tx.Rebuild(); r != nil { // the mark in the stream is the better one
+			mark = r.Mark
 			return nil
 		}
 		if mark.UpTo = tx.Progress(); mark.UpTo.Seq == m.own { // only the mark itself was split

@@ -20,10 +20,22 @@ import (
 // accepted. Waiting does not help, a person does.
 var ErrUnfit = errors.New("the NATS servers cannot be used as they are")
 
-// Permissions is what a server's configuration must grant to the user of the service.
-const Permissions = `permissions: { publish: ["notifications.in", "pmm-callgoose.instances", "_INBOX.>", "$JS.API.INFO", ` +
-	`"$JS.API.STREAM.CREATE.NOTIFICATIONS", "$JS.API.STREAM.UPDATE.NOTIFICATIONS", "$JS.API.STREAM.INFO.NOTIFICATIONS", ` +
-	`"$JS.API.STREAM.PURGE.NOTIFICATIONS", "$JS.API.STREAM.MSG.GET.NOTIFICATIONS"], subscribe: ["_INBOX.>", "pmm-callgoose.instances"] }`
+// Permissions is what a server's configuration must grant to the user of the service;
+// with --nats-name the names have that prefix.
+var Permissions = permissions()
+
+func permissions() string {
+	publish := []string{subject, subject + ".*", logSubject, snapshotSubject + ".*", instances, "_INBOX.>", "$JS.API.INFO"}
+	for _, stream := range []string{streamName, logName, snapshotName} {
+		for _, what := range []string{"STREAM.CREATE", "STREAM.UPDATE", "STREAM.INFO", "STREAM.PURGE", "STREAM.MSG.GET"} {
+			publish = append(publish, "$JS.API."+what+"."+stream)
+		}
+		for _, what := range []string{"CREATE", "DELETE", "INFO", "MSG.NEXT"} {
+			publish = append(publish, "$JS.API.CONSUMER."+what+"."+stream+".>")
+		}
+	}
+	return fmt.Sprintf(`permissions: { publish: ["%s"], subscribe: ["_INBOX.>", "%s"] }`, strings.Join(publish, `", "`), instances)
+}
 
 // The oldest version of an external server: from it on a batch costs one fsync, and
 // a read can be asked of the leader of the stream only.

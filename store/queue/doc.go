@@ -24,9 +24,9 @@
 //
 // # External NATS
 //
-// One process writes to the stream. Each publish names the sequence that it must
-// follow, so that nothing can slip in between, and a second process that opens
-// the same stream is refused. A stream looks shorter for a while when a server of
+// Several instances share the streams. Each publishes to NOTIFICATIONS on a subject of
+// its own, behind its newest message there. Each transaction of the ledger is an entry
+// of LEDGER, behind the newest one: whoever can append leads, see Log. A stream looks shorter for a while when a server of
 // a cluster comes back without its disk, so nothing is ever purged or filled
 // there, and a message is gone only when the description of the stream proves it.
 //

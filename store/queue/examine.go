@@ -168,25 +168,25 @@ func (x *Examined) look(ctx context.Context, nc *nats.Conn, cfg Config) error {
 		return err
 	}
 	x.MaxPayload, x.FreeBytes = nc.MaxPayload(), -1
-	if _, err := nc.SubscribeSync(instances); err != nil {
+	if _, err := nc.SubscribeSync(cfg.subject(instances)); err != nil {
 		return err
 	}
 	if account, err := js.AccountInfo(ctx); err == nil && account.Limits.MaxStore >= 0 {
 		x.FreeBytes = account.Limits.MaxStore - int64(account.Store) //nolint:gosec // bytes of a disk
 	}
-	s, err := js.Stream(ctx, streamName)
+	s, err := js.Stream(ctx, cfg.stream(streamName))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil
 	}
 	if err != nil {
-		return (&Queue{cfg: cfg, nc: nc}).understand(fmt.Errorf("read stream %s: %w", streamName, err))
+		return (&Queue{cfg: cfg, nc: nc}).understand(fmt.Errorf("read stream %s: %w", cfg.stream(streamName), err))
 	}
 	info := s.CachedInfo()
 	found := describe(info)
-	x.Stream, x.Unfit = &found, loses(info.Config, streamConfig())
-	_, err = js.Publish(ctx, subject, nil, jetstream.WithExpectLastSequence(math.MaxInt64), jetstream.WithRetryAttempts(0))
+	x.Stream, x.Unfit = &found, loses(info.Config, (&Queue{cfg: cfg}).notifications())
+	_, err = js.Publish(ctx, cfg.subject(subject), nil, jetstream.WithExpectLastSequence(math.MaxInt64), jetstream.WithRetryAttempts(0))
 	if refused, ok := errors.AsType[*jetstream.APIError](err); !ok {
-		return fmt.Errorf("publish to %s: %w", subject, err)
+		return fmt.Errorf("publish to %s: %w", cfg.subject(subject), err)
 	} else if full(refused) {
 		x.FreeBytes = 0
 	}

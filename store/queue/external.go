@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,8 +32,6 @@ const (
 	goneAfter      = 6               // reads that say "not found"
 	silentAfter    = 3 * time.Second // without an answer webhooks would not be stored
 	redeclareAfter = 5 * time.Minute
-	// answerWithin is how long another process may take to say that it is there.
-	answerWithin = time.Second
 )
 
 func (q *Queue) openExternal(ctx context.Context) error {
@@ -51,13 +48,23 @@ func (q *Queue) openExternal(ctx context.Context) error {
 	if old := oldServer(q.nc.ConnectedServerVersion()); old != "" {
 		return fmt.Errorf("%w: %s: %s", ErrUnfit, q.nc.ConnectedUrlRedacted(), old)
 	}
-	if err := q.claim(ctx); err != nil {
+	if q.stream, err = q.declare(ctx, q.notifications()); err != nil {
 		return err
 	}
-	if q.stream, err = q.declare(ctx, streamConfig()); err != nil {
+	q.own.run = nuid.Next()
+	q.own.subject = q.cfg.subject(subject) + "." + q.own.run
+	if err := q.waitFor(ctx, q.cfg.After); err != nil {
 		return err
 	}
-	return q.waitFor(ctx, q.cfg.After)
+	q.opened.Store(true)
+	return q.readOn(ctx)
+}
+
+// notifications is the stream of what came in, as several instances write to it.
+func (q *Queue) notifications() jetstream.StreamConfig {
+	cfg := streamConfig()
+	cfg.Name, cfg.Subjects = q.cfg.stream(streamName), []string{q.cfg.subject(subject), q.cfg.subject(subject) + ".*"}
+	return cfg
 }
 
 // warn says what is less safe than it could be.
@@ -96,7 +103,7 @@ func (q *Queue) watchServers() {
 		cancel()
 		if time.Since(declared) > redeclareAfter {
 			declared = time.Now()
-			if _, err := q.declareOnce(context.Background(), streamConfig()); err != nil {
+			if _, err := q.declareOnce(context.Background(), q.notifications()); err != nil {
 				q.cfg.Logger.Error("the stream cannot be checked", "component", "queue", "stream", streamName, "err", err)
 			}
 		}
@@ -148,60 +155,6 @@ func sleep(ctx context.Context, stop <-chan struct{}, d time.Duration) bool {
 	case <-stop:
 	}
 	return false
-}
-
-// instances is where processes ask each other who writes to the stream.
-const instances = "pmm-callgoose.instances"
-
-// The states of a claim.
-const (
-	claiming = iota
-	claimed
-	yielded
-)
-
-// claim makes sure that no other process has the stream open. Of those that open
-// it at the same time the one with the lowest name goes on: each pair hears of
-// each other, because both listen before they ask.
-func (q *Queue) claim(ctx context.Context) error {
-	run, state := nuid.Next(), new(atomic.Int32)
-	_, err := q.nc.Subscribe(instances, func(m *nats.Msg) {
-		asking := string(m.Data)
-		if asking < run {
-			state.CompareAndSwap(claiming, yielded)
-		}
-		if asking > run || asking < run && state.Load() == claimed {
-			_ = m.Respond([]byte(run))
-		}
-	})
-	if err != nil {
-		return fmt.Errorf("%w: subscribe to %s: %w", ErrUnavailable, instances, err)
-	}
-	answers, err := q.nc.SubscribeSync(nats.NewInbox())
-	if err == nil {
-		err = q.nc.PublishRequest(instances, answers.Subject, []byte(run))
-	}
-	if err != nil {
-		return fmt.Errorf("%w: ask for other instances: %w", ErrUnavailable, err)
-	}
-	defer func() { _ = answers.Unsubscribe() }()
-	within, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	_, err = answers.NextMsgWithContext(within)
-	if errors.Is(err, nats.ErrNoResponders) { // not even this one: the reason comes at once
-		sleep(ctx, q.stop, tryAfter)
-	}
-	switch missing := q.refusal(); {
-	case missing != nil: // then no other can be heard
-		return missing
-	case err == nil:
-		return ErrSecond
-	case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: ask for other instances: %w", ErrUnavailable, err)
-	case !state.CompareAndSwap(claiming, claimed):
-		return ErrSecond
-	}
-	return nil
 }
 
 // declare creates the stream, or adapts the one that is there. Servers that have
@@ -326,39 +279,8 @@ func safer(have, cfg jetstream.StreamConfig) (want jetstream.StreamConfig, diffe
 	want.Replicas = max(have.Replicas, cfg.Replicas)
 	want.Duplicates = max(have.Duplicates, cfg.Duplicates)
 	want.MaxMsgSize = min(have.MaxMsgSize, 0)
-	want.NoAck, want.DenyDelete = false, true
+	want.NoAck, want.DenyDelete, want.Subjects = false, true, cfg.Subjects
 	return want, !reflect.DeepEqual(want, have)
-}
-
-// storeExternal publishes an envelope behind the newest sequence. It tries again
-// with the same id, which the server stores once.
-func (q *Queue) storeExternal(message []byte) (uint64, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeWithin)
-	defer cancel()
-	last := q.last.Load()
-	m := nats.NewMsg(subject)
-	m.Data = message
-	id := nuid.Next()
-	for {
-		try, done := context.WithTimeout(ctx, tryWithin)
-		ack, err := q.js.PublishMsg(try, m, jetstream.WithMsgID(id), jetstream.WithExpectLastSequence(last), jetstream.WithRetryAttempts(0))
-		done()
-		if err == nil {
-			return ack.Sequence, nil
-		}
-		refused, ok := errors.AsType[*jetstream.APIError](err)
-		switch {
-		case ok && (refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
-			return q.landed(ctx, last+1, id)
-		case ok && full(refused):
-			return 0, fmt.Errorf("%w: the NATS servers have no room: %w", ErrFull, err)
-		case ok && refused.Code != 503 && refused.Code != 409: // 409: that id is under way
-			return 0, err
-		}
-		if !sleep(ctx, q.stop, tryAfter) {
-			return 0, err
-		}
-	}
 }
 
 // full reports whether a server refused a message for want of room.
@@ -370,22 +292,6 @@ func full(refused *jetstream.APIError) bool {
 		return strings.Contains(refused.Description, maxBytesExhausted)
 	}
 	return false
-}
-
-// landed returns seq if the message there is the one published with id: its
-// acknowledgement was lost.
-func (q *Queue) landed(ctx context.Context, seq uint64, id string) (uint64, error) {
-	for {
-		m, err := q.stream.GetMsg(ctx, seq)
-		switch {
-		case err == nil && m.Header.Get(jetstream.MsgIDHeader) == id:
-			return seq, nil
-		case err == nil:
-			return 0, fmt.Errorf("somebody else stored %d", seq)
-		case !sleep(ctx, q.stop, tryAfter):
-			return 0, fmt.Errorf("what was stored at %d cannot be read: %w", seq, err)
-		}
-	}
 }
 
 // getAgain reads a message that was said not to be found. Also the leader of a
@@ -402,8 +308,10 @@ func (q *Queue) getAgain(ctx context.Context, seq uint64) ([]byte, error) {
 			return nil, err
 		}
 		known := state.LastSeq >= max(seq, q.last.Load())
-		if known && (seq < state.FirstSeq || missed >= goneAfter) {
-			return nil, event.ErrGone
+		if known {
+			if err := q.missing(seq, state.FirstSeq, missed); err != nil {
+				return nil, err
+			}
 		}
 		if !sleep(ctx, q.stop, tryAfter/2) {
 			return nil, fmt.Errorf("%w: the servers do not know %d yet", ErrUnavailable, seq)

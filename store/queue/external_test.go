@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -93,7 +94,12 @@ func TestAnExternalServerKeepsTheStream(t *testing.T) {
 	if _, err := q.PublishMark(t.Context()); err != nil {
 		t.Error(err)
 	}
-	last := q.Last()
+	info, err := q.stream.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := info.State.LastSeq
+	eventually(t, "what was stored is not read", func() bool { return q.Last() == last })
 	if err := q.Purge(t.Context(), 1); err != nil {
 		t.Error(err)
 	}
@@ -134,56 +140,81 @@ func TestTheServersLimitIsKept(t *testing.T) {
 	wg.Wait()
 }
 
-func TestASecondInstanceIsRefused(t *testing.T) {
+// Each instance publishes, and all of them read all of it in the same order.
+func TestSeveralInstancesPublish(t *testing.T) {
 	t.Parallel()
 	cfg := Config{URL: natsServer(t, server.Options{StoreDir: t.TempDir()}).ClientURL()}
-	q := start(t, cfg)
-	if _, err := Open(t.Context(), cfg); !errors.Is(err, ErrSecond) {
-		t.Error(err)
-	}
-	publish(t, q, "the first goes on")
-	_ = q.Close()
+	qs := []*Queue{start(t, cfg), start(t, cfg), start(t, cfg)}
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	opened := 0
-	for range 3 {
+	for i := range 90 {
 		wg.Go(func() {
-			if q, err := Open(t.Context(), cfg); err == nil {
-				mu.Lock()
-				opened++
-				mu.Unlock()
-				t.Cleanup(func() { _ = q.Close() })
-			} else if !errors.Is(err, ErrSecond) {
+			if _, err := qs[i%3].Publish(t.Context(), note(fmt.Sprint(i))); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	if opened != 1 {
-		t.Errorf("%d of three that start together are open", opened)
+	info, err := qs[0].stream.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := info.State.LastSeq
+	var first []string
+	for i, q := range qs {
+		eventually(t, "an instance does not hear of the others", func() bool { return q.Last() == last })
+		var bodies []string
+		for seq := uint64(1); seq <= last; seq++ {
+			notes, err := q.Read(t.Context(), seq)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range notes {
+				bodies = append(bodies, string(n.Body))
+			}
+		}
+		if len(bodies) != 90 || i > 0 && !slices.Equal(bodies, first) {
+			t.Errorf("%d: %v", i, bodies)
+		}
+		first = bodies
 	}
 }
 
-// Whoever gets by the refusal must not write in between.
-func TestNothingSlipsInBetween(t *testing.T) {
+// What was given up is stored before the barrier, or never.
+func TestWhatWasGivenUpDoesNotComeLate(t *testing.T) {
 	t.Parallel()
 	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
 	q := start(t, Config{URL: srv.ClientURL()})
 	publish(t, q, "x")
-	js := client(t, srv)
-	// A lost acknowledgement: the message is there already.
-	if _, err := js.Publish(t.Context(), subject, []byte{0}, jetstream.WithMsgID("own")); err != nil {
+	behind := q.own.last
+	late := func() error { // a copy that hung somewhere
+		_, err := client(t, srv).Publish(t.Context(), q.own.subject, []byte{0}, jetstream.WithMsgID("late"), jetstream.WithExpectLastSequencePerSubject(behind))
+		return err
+	}
+	p := &publishing{note: note("z"), done: make(chan published, 1), came: time.Now().Add(-storeWithin)} // its caller lost patience
+	q.publish <- p
+	if r := <-p.done; !errors.Is(r.err, ErrUnavailable) {
+		t.Fatalf("stored after all patience: %v", r.err)
+	}
+	eventually(t, "no barrier", func() bool {
+		info, err := q.stream.Info(t.Context())
+		return err == nil && info.State.LastSeq > behind
+	})
+	if err := late(); err == nil {
+		t.Error("the copy is stored")
+	}
+	// One that came in time is found, and publishing goes on behind it.
+	behind = 0
+	eventually(t, "no sequence", func() bool {
+		m, err := q.stream.GetLastMsgForSubject(t.Context(), q.own.subject)
+		if err == nil {
+			behind = m.Sequence
+		}
+		return err == nil
+	})
+	if err := late(); err != nil {
 		t.Fatal(err)
 	}
-	if seq, err := q.landed(t.Context(), 2, "own"); err != nil || seq != 2 {
-		t.Errorf("found at %d, %v", seq, err)
-	}
-	if _, err := q.Publish(t.Context(), note("y")); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("stored behind somebody else's message: %v", err)
-	}
-	if len(q.Failed()) == 0 {
-		t.Error("the store goes on")
-	}
+	publish(t, q, "y")
 }
 
 // A stream made anew acknowledges with sequences that were read long ago.
@@ -193,15 +224,24 @@ func TestAStreamMadeAnewIsAFailure(t *testing.T) {
 	q := start(t, Config{URL: srv.ClientURL()})
 	publish(t, q, "x")
 	publish(t, q, "y")
+	silent := start(t, Config{URL: srv.ClientURL()}) // never published before
 	js := client(t, srv)
 	if err := js.DeleteStream(t.Context(), streamName); err != nil {
 		t.Fatal(err)
 	}
-	createStream(t, js, streamConfig())
-	if _, err := q.Publish(t.Context(), note("z")); !errors.Is(err, ErrUnavailable) {
-		t.Error(err)
+	made := streamConfig()
+	made.Subjects = append(made.Subjects, subject+".*")
+	createStream(t, js, made)
+	var wg sync.WaitGroup
+	for _, q := range []*Queue{q, silent} {
+		wg.Go(func() {
+			if _, err := q.Publish(t.Context(), note("z")); !errors.Is(err, ErrUnavailable) {
+				t.Error(err)
+			}
+		})
 	}
-	if _, err := q.Read(t.Context(), 2); !errors.Is(err, ErrUnavailable) {
+	wg.Wait()
+	if _, err := silent.Read(t.Context(), 2); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("gone for certain, says a stream that ends before it: %v", err)
 	}
 }

@@ -30,6 +30,7 @@ const (
 type publishing struct {
 	note  event.Notification
 	empty bool           // there is none: only the mark is to be stored
+	came  time.Time      // when, with external servers
 	done  chan published // has room for one: the committer never waits
 }
 
@@ -72,6 +73,9 @@ func (q *Queue) publishing() *publishing {
 
 // wait hands p to the committer and returns its answer.
 func (q *Queue) wait(ctx context.Context, p *publishing) (event.Position, error) {
+	if q.srv == nil {
+		p.came = time.Now()
+	}
 	select {
 	case q.publish <- p:
 	case <-q.stop:
@@ -109,7 +113,7 @@ func (q *Queue) commit() {
 		g.fill()
 		began := time.Now()
 		message := g.encode(*q.mark.Load(), g.batch)
-		seq, err := q.store(message, g.timer)
+		seq, err := q.store(message, &g)
 		g.plan()
 		if err != nil {
 			g.envelope = nil // the client may still hold it
@@ -138,6 +142,10 @@ func (q *Queue) begin(g *gathering) bool {
 		case p := <-q.publish:
 			g.add(p)
 		case q.turn <- struct{}{}:
+		case <-q.own.retry:
+			ctx, cancel := context.WithTimeout(context.Background(), tryWithin)
+			_ = q.barrier(ctx) // it sets when to try again
+			cancel()
 		case <-q.stop:
 			return false
 		}
@@ -146,12 +154,11 @@ func (q *Queue) begin(g *gathering) bool {
 }
 
 // store publishes an envelope and returns its sequence once it is durable.
-func (q *Queue) store(message []byte, timer *time.Timer) (seq uint64, err error) {
+func (q *Queue) store(message []byte, g *gathering) (uint64, error) {
 	if q.srv == nil {
-		seq, err = q.storeExternal(message)
-	} else {
-		seq, err = q.storeEmbedded(message, timer)
+		return q.storeExternal(message, g.batch[0].came)
 	}
+	seq, err := q.storeEmbedded(message, g.timer)
 	if err != nil {
 		return 0, err
 	}
@@ -188,10 +195,12 @@ func (q *Queue) stored(g *gathering, bytes int, seq uint64, began time.Time) {
 		alerts += p.note.Alerts
 	}
 	q.room.wrote(bytes, alerts)
-	q.last.Store(seq)
-	select {
-	case q.wake <- struct{}{}:
-	default:
+	if q.srv != nil {
+		q.last.Store(seq)
+		select {
+		case q.wake <- struct{}{}:
+		default:
+		}
 	}
 	faultpoint.Here("notification-stored")
 	q.answer(g.batch, seq, nil)
@@ -200,7 +209,7 @@ func (q *Queue) stored(g *gathering, bytes int, seq uint64, began time.Time) {
 // answer tells the callers of a commit what became of it. After an error their
 // notifications may or may not be stored: opening again finds out. ErrFull is sure.
 func (q *Queue) answer(batch []*publishing, seq uint64, err error) {
-	if err != nil && !errors.Is(err, ErrFull) {
+	if err != nil && !errors.Is(err, ErrFull) && q.srv != nil { // others publish: nothing is opened again
 		q.fail(err)
 	}
 	note := uint32(0)

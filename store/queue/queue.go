@@ -29,8 +29,6 @@ var (
 	// ErrTooLarge: the notification does not fit into the largest message. Nothing
 	// else is wrong.
 	ErrTooLarge = errors.New("the notification is too large for the store")
-	// ErrSecond: another process writes to the external stream.
-	ErrSecond = errors.New("another pmm-callgoose uses this stream")
 	// ErrShort: the external stream ends before what the ledger knows.
 	ErrShort = errors.New("the stream ends before what the ledger knows")
 )
@@ -45,6 +43,11 @@ type Config struct {
 	// PEM files; any of them demands TLS. All of them only with URL.
 	Creds, User               func() string
 	CAFile, CertFile, KeyFile string
+	// Name stands before the names of streams and subjects, for several groups of
+	// instances on the same servers. Instance is the name of this one, for operators.
+	Name, Instance string
+	// TakeOverAfter is how long nothing may be heard of the leader. 0 = 13s.
+	TakeOverAfter time.Duration
 	// Replicas is how many servers of an external cluster keep the stream, 0 = 3,
 	// or 1 where the server is no cluster. A stream that has more keeps them.
 	Replicas int
@@ -113,6 +116,8 @@ type Queue struct {
 	said   atomic.Pointer[said]   // of what the servers say unasked; external
 	sync   atomic.Pointer[string] // see Servers; external
 	seen   atomic.Int64           // when the servers last answered, Unix nanoseconds; external
+	own    own                    // external only, like the next
+	recent recent                 // what a consumer handed out
 
 	room room
 	disk disk

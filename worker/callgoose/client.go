@@ -38,6 +38,9 @@ type Config struct {
 	Timeout time.Duration
 	// Concurrency is how many connections are kept open. 0 = 16.
 	Concurrency int
+	// MayWrite is asked before anything is written to a connection; nil = always. With
+	// it, what a connection could not deliver within Timeout is thrown away.
+	MayWrite func() bool
 	// Transport replaces the network in tests. nil = HTTP with the proxy of the
 	// environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
 	Transport http.RoundTripper
@@ -71,6 +74,9 @@ func New(cfg Config) (*Client, error) {
 		}
 		t.MaxIdleConnsPerHost = cfg.Concurrency
 		t.MaxIdleConns = cfg.Concurrency
+		if cfg.MayWrite != nil {
+			t.DialContext = guarded(cfg.MayWrite, cfg.Timeout)
+		}
 		cfg.Transport = t
 	}
 	q := u.Query()

@@ -37,7 +37,12 @@ const (
 	IsSilent     = "pmm_silent"
 	IsDead       = "dead_letters"
 	IsDiscarded  = "discarded"
+	NoLeader     = "no_leader"
+	IsBehind     = "behind"
 )
+
+// mostBehind is how many transactions an instance may be behind the one that leads.
+const mostBehind = 1000
 
 // Conclude makes headline, level and attention of what is known. What stands
 // in Attention already stays, behind what is found here.
@@ -49,6 +54,12 @@ func (s *Status) Conclude() {
 	if !s.Store.Accepting {
 		add(NotAccepting, Bad, "Until this is repaired look at the alerts in PMM. Make room in the data directory or raise --max-store; the log says more.",
 			"Webhooks are NOT ACCEPTED (503): %s.", strings.TrimSuffix(s.Store.Problem, "."))
+	}
+	if c := s.Cluster; c != nil && c.Leader == "" {
+		add(NoLeader, Bad, "It goes on by itself once NATS answers; pmm-callgoose doctor and the log say more.", "No instance leads: nothing is delivered.")
+	} else if c != nil && c.Behind != nil && *c.Behind > mostBehind {
+		add(IsBehind, Odd, "It catches up by itself; look at the load of this machine and at its way to NATS.",
+			"This instance is %d transactions behind.", *c.Behind)
 	}
 	s.concludeCallgoose(add)
 	if r := s.Refused; r.LastHour > 0 && r.LastAt != nil {
@@ -143,6 +154,11 @@ func (s *Status) headline() {
 		s.Level, said = Odd, []string{"Callgoose took the last event, but its answer could not be read; " + waits + "."}
 	default:
 		s.Level, said = Good, []string{"Callgoose takes events; " + waits + "."}
+	}
+	if c := s.Cluster; c != nil && c.Role == "leader" {
+		said = append([]string{"Instance " + c.Instance + " leads."}, said...)
+	} else if c != nil && c.Leader != "" {
+		said = append([]string{"Instance " + c.Instance + " follows " + c.Leader + "."}, said...)
 	}
 	s.Headline = strings.Join(said, " ")
 }

@@ -62,10 +62,34 @@ type Status struct {
 	Store      Store  `json:"store"`
 	NATS       *NATS  `json:"nats,omitempty"` // nil when the store is embedded
 	SLO        *SLO   `json:"slo,omitempty"`  // nil while the ledger cannot be read
+	// Cluster is nil when there is only one instance: the store is embedded.
+	Cluster *Cluster `json:"cluster,omitempty"`
 	// Ping, Fallback and Filters are nil when they are not set up.
 	Ping     *Ping     `json:"ping,omitempty"`
 	Fallback *Fallback `json:"fallback,omitempty"`
 	Filters  *Filters  `json:"filters,omitempty"`
+}
+
+// Cluster is this instance among those that share one NATS.
+type Cluster struct {
+	Name     string `json:"name"`
+	Instance string `json:"instance"`
+	Role     string `json:"role"` // leader or follower
+	// Leader is empty while none is known.
+	Leader      string     `json:"leader"`
+	LeaderSince *time.Time `json:"leader_since"`
+	Term        uint64     `json:"term"`
+	// Behind counts transactions that this instance has not read, nil while NATS does not answer.
+	Behind    *uint64    `json:"behind"`
+	Instances []Instance `json:"instances"`
+}
+
+// Instance is one of them as it announced itself.
+type Instance struct {
+	Name    string    `json:"name"`
+	Version string    `json:"version"`
+	Role    string    `json:"role"`
+	SeenAt  time.Time `json:"seen_at"`
 }
 
 // Callgoose is the state of the receiving side.

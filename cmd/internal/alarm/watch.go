@@ -55,7 +55,7 @@ func (w *watch) observe(now time.Time, s admin.Status) (out []Notice) {
 	if w.first.IsZero() {
 		w.first = now
 	}
-	if !closed(s) {
+	if !closed(s) && !follows(s) {
 		out = append(out, w.callgoose(now, s)...)
 		out = append(out, w.paused(now, s)...)
 		out = append(out, w.lost(now, s, DeadLetters, &w.dead, s.Dead, s.Dead)...)
@@ -71,6 +71,10 @@ func closed(s admin.Status) bool {
 	return !s.Store.Accepting && s.Store.MaxBytes == 0 && s.Queued == 0 && s.Dead == 0 &&
 		s.Callgoose.State != event.Down && s.Callgoose.State != event.Held
 }
+
+// follows reports whether another instance leads: all but whether webhooks are accepted is
+// for that one to tell.
+func follows(s admin.Status) bool { return s.Cluster != nil && s.Cluster.Role != "leader" }
 
 // unheard takes in that the last notice of an alarm reached nobody.
 func (w *watch) unheard(now time.Time, name string) {

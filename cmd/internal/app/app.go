@@ -75,6 +75,7 @@ type App struct {
 	// refusedAt is when a webhook last could not be stored.
 	refusedAt atomic.Pointer[time.Time]
 	failing   atomic.Bool               // the last one could not, for want of a disk or of NATS
+	frozen    atomic.Bool               // this process has just stood still, see thaw
 	addrs     atomic.Pointer[Addresses] // nil until bound
 
 	reconcilers []*reconciler // one for each --pmm-url
@@ -125,6 +126,9 @@ func (r refused) Unwrap() error             { return r.error }
 
 // Publish implements ingest.Publisher.
 func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error) {
+	if a.frozen.Load() {
+		return "", refused{errors.New("this process stood still: what waited for it is old"), time.Second}
+	}
 	c := a.core.Load()
 	if c == nil && a.cfg.NATS() != "" {
 		c = a.await(ctx)
@@ -182,7 +186,7 @@ func (a *App) Reload() {
 		}
 	}
 	if c := a.core.Load(); c != nil {
-		c.deliver.Kick()
+		c.deliver().Kick()
 	}
 }
 
@@ -225,10 +229,13 @@ func (a *App) Run(ctx context.Context) (err error) {
 	wg.Go(func() { a.keep(coreCtx, first) })
 	about := alarm.New(alarm.Config{
 		Command: a.cfg.AlarmCommand, Webhook: a.cfg.AlarmURL, After: a.cfg.AlarmAfter,
-		Status: a.Status, Version: a.opts.Version, Logger: a.opts.Logger,
+		Status: a.alarmStatus, Version: a.opts.Version, Logger: a.opts.Logger,
 	})
 	wg.Go(func() { about.Run(coreCtx) })
 	wg.Go(func() { a.watchSilence(coreCtx) })
+	if a.cfg.NATS() != "" {
+		wg.Go(func() { a.thaw(coreCtx) })
+	}
 	if a.ping != nil {
 		wg.Go(func() { a.ping.run(coreCtx) })
 	}

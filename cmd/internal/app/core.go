@@ -22,74 +22,109 @@ import (
 
 // core is everything that lives between two openings of the store.
 type core struct {
-	ledger    *store.Store
-	queue     *queue.Queue
-	builder   *worker.Builder
-	splitter  *worker.Splitter
-	deliver   *worker.Deliverer
-	retention *worker.Retention
-	marker    *worker.Marker
-	byName    bool // --incident-by alertname
+	ledger  *store.Store
+	queue   *queue.Queue
+	log     *queue.Log // nil = embedded: there is no other instance
+	builder *worker.Builder
+	notes   *worker.Notes
+	byName  bool // --incident-by alertname
 	// beside runs with the others, nil = nothing does.
 	beside  func(context.Context) error
 	running atomic.Bool // splitting and delivering
 	seen    outlook
+
+	cfg      *config.Config
+	version  string
+	logger   *slog.Logger
+	observer worker.Observer
+	sender   worker.Sender
+	work     atomic.Pointer[work]
 }
+
+// work is what decides and delivers: as long as this instance leads. Beside another one
+// that leads it stands still.
+type work struct {
+	splitter  *worker.Splitter
+	deliver   *worker.Deliverer
+	retention *worker.Retention
+	marker    *worker.Marker // nil before the first term
+}
+
+func (c *core) deliver() *worker.Deliverer { return c.work.Load().deliver }
+
+func (c *core) splitter() *worker.Splitter { return c.work.Load().splitter }
 
 // openCore opens ledger and queue, and makes the workers. The caller holds the
 // directory's lock. Webhooks can be accepted as soon as it returns; run does the rest.
 func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, err error) {
-	c, log := &core{byName: cfg.IncidentBy == "alertname"}, opts.Logger
+	c := &core{byName: cfg.IncidentBy == "alertname", cfg: cfg, version: opts.Version, logger: opts.Logger}
 	defer func() {
 		if err != nil {
 			c.close()
 		}
 	}()
-	storeConfig := store.Config{Dir: cfg.DataDir, NoSync: opts.NoSync, Logger: log}
+	storeConfig := store.Config{Dir: cfg.DataDir, NoSync: opts.NoSync, Shared: cfg.NATS() != "", Logger: c.logger}
 	var synced func(time.Duration, int)
-	var observer worker.Observer
 	if m := opts.metrics; m != nil {
-		storeConfig.Committed, synced, observer = m.LedgerCommit, m.IntakeCommit, m
+		storeConfig.Committed, synced, c.observer = m.LedgerCommit, m.IntakeCommit, m
 	}
 	if c.ledger, _, err = store.Open(storeConfig); err != nil {
 		return nil, err
 	}
 	faultpoint.Here("start-ledger")
-	c.queue, err = queue.Open(ctx, overNATS(cfg, log, queue.Config{
+	c.queue, err = queue.Open(ctx, overNATS(cfg, c.logger, queue.Config{
 		Dir: cfg.DataDir, MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
-		After: c.ledger.Summary().Progress.Seq, Logger: log, NoSync: opts.NoSync, Synced: synced,
+		Name: cfg.NATSName, Instance: cfg.InstanceName(), TakeOverAfter: cfg.TakeOverAfter,
+		After: c.ledger.Summary().Progress.Seq, Logger: c.logger, NoSync: opts.NoSync, Synced: synced,
 	}))
 	if err != nil {
 		return nil, err
 	}
 	faultpoint.Here("start-queue")
-	if c.marker, err = worker.Begin(ctx, c.queue, c.ledger, log); err != nil {
-		return nil, err
+	if storeConfig.Shared {
+		if err := c.openLog(ctx, storeConfig); err != nil {
+			return nil, err
+		}
 	}
-	sender, err := callgoose.New(callgoose.Config{
+	client := callgoose.Config{
 		URL: cfg.CallgooseURL, From: cfg.CallgooseFrom, Token: cfg.CallgooseToken.Reveal,
 		Query: cfg.CallgooseAuth == "query", CAFile: cfg.CallgooseCA, Timeout: cfg.Timeout,
 		Concurrency: cfg.Concurrency, Transport: opts.Transport,
-	})
+	}
+	if c.log != nil {
+		client.MayWrite = c.log.Holds
+	}
+	sender, err := callgoose.New(client)
 	if err != nil {
 		return nil, err
 	}
-	c.wire(cfg, log, observer, opts.drift.watch(sender))
+	c.sender = opts.drift.watch(sender)
+	if c.log != nil {
+		c.sender = held{c.sender, c.log}
+	}
+	c.notes = worker.NewNotes(c.read)
+	c.builder = worker.NewBuilder(c.notes, c.ledger)
+	var marker *worker.Marker
+	if c.log == nil {
+		if marker, err = worker.Begin(ctx, c.queue, c.ledger, c.logger); err != nil {
+			return nil, err
+		}
+	}
+	c.begin(marker, time.Time{})
 	return c, nil
 }
 
-// wire makes the workers and introduces them to each other.
-func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observer, sender worker.Sender) {
-	notes := worker.NewNotes(c.queue.Read)
-	c.builder = worker.NewBuilder(notes, c.ledger)
-	c.deliver = worker.NewDeliverer(worker.DeliverConfig{
-		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, RetryFor: cfg.RetryFor,
-		Concurrency: cfg.Concurrency, Rate: cfg.Rate, ByAlertname: c.byName || c.waitsByName(), Logger: log, Observer: observer,
+// begin makes the workers of a term and introduces them to each other.
+func (c *core) begin(marker *worker.Marker, unsure time.Time) *work {
+	cfg, w := c.cfg, &work{marker: marker}
+	w.deliver = worker.NewDeliverer(worker.DeliverConfig{
+		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, RetryFor: cfg.RetryFor, Unsure: unsure,
+		Concurrency: cfg.Concurrency, Rate: cfg.Rate, ByAlertname: c.byName || c.waitsByName(), Logger: c.logger, Observer: c.observer,
 		Refresh: func() bool {
 			changed, err := cfg.CallgooseToken.Reload()
 			return err == nil && changed
 		},
-	}, c.ledger, c.builder, sender)
+	}, c.ledger, c.builder, c.sender)
 	hold := worker.Hold{Match: cfg.HollowMatch, Recovery: cfg.HoldRecovery}
 	if cfg.HollowRecovery == "hold" {
 		hold.Hollow = cfg.HoldHollow
@@ -98,16 +133,18 @@ func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observ
 	if len(cfg.PMMURL) > 0 { // whether a webhook named an alert decides there
 		namedEvery = 1
 	}
-	c.splitter = worker.NewSplitter(worker.SplitConfig{
+	w.splitter = worker.NewSplitter(worker.SplitConfig{
 		Form: worker.Form{
 			From: cfg.CallgooseFrom, ByAlertname: c.byName, LateAfter: cfg.LateAfter, Plain: cfg.HollowRecovery == "send",
 			ShortLength: cfg.ShortLength, UrgencyHigh: cfg.UrgencyHigh,
 		},
 		Hold: hold, NamedEvery: namedEvery,
 		ResendAfter: cfg.ResendAfter, Collapse: cfg.OnBacklog == "collapse",
-		Claim: c.deliver.MayClaim, Outage: c.deliver.Outage, Decided: c.deliver.Wake, Logger: log, Observer: observer,
-	}, c.queue, notes, c.ledger)
-	c.retention = worker.NewRetention(worker.RetentionConfig{Keep: cfg.Retention, MinFree: cfg.MinFree, Logger: log}, c.queue, c.ledger)
+		Claim: w.deliver.MayClaim, Outage: w.deliver.Outage, Decided: w.deliver.Wake, Logger: c.logger, Observer: c.observer,
+	}, c.queue, c.notes, c.ledger)
+	w.retention = worker.NewRetention(worker.RetentionConfig{Keep: cfg.Retention, MinFree: cfg.MinFree, Logger: c.logger}, c.queue, c.ledger)
+	c.work.Store(w)
+	return w
 }
 
 // waitsByName reports whether events may be waiting that were decided on under
@@ -117,16 +154,43 @@ func (c *core) waitsByName() bool {
 	return s.Counts[string(event.Queued)] > 0 && slices.ContainsFunc(s.Forms, func(form string) bool { return strings.Contains(form, `"by_alertname":true`) })
 }
 
-// run splits and delivers until ctx ends (nil) or the store fails. It returns when
-// every goroutine of the core has ended.
+// run splits and delivers until ctx ends (nil) or the store fails; with other instances,
+// whenever this one leads. It returns when every goroutine of the core has ended.
 func (c *core) run(ctx context.Context) error {
 	faultpoint.Here("start-done")
+	failed := func(ctx context.Context) error {
+		select {
+		case err := <-c.queue.Failed():
+			return err
+		case err := <-c.ledger.Failed():
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if c.log != nil {
+		return together(ctx, c.follow(failed))
+	}
+	jobs := c.jobs(c.work.Load())
+	jobs["store"] = failed
+	return together(ctx, jobs)
+}
+
+// jobs are what a term consists of. They are running from now on.
+func (c *core) jobs(w *work) map[string]func(context.Context) error {
+	c.running.Store(true)
+	return map[string]func(context.Context) error{
+		"split": w.splitter.Run, "deliver": w.deliver.Run, "fallback": c.beside,
+		"retention": c.patient(w.retention.Run), "mark": c.patient(w.marker.Run),
+	}
+}
+
+// together runs jobs until ctx ends (nil) or one of them fails, and all have ended.
+func together(ctx context.Context, jobs map[string]func(context.Context) error) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var wg sync.WaitGroup
-	for name, run := range map[string]func(context.Context) error{
-		"split": c.splitter.Run, "deliver": c.deliver.Run, "retention": c.retention.Run, "mark": c.marker.Run, "fallback": c.beside,
-	} {
+	for name, run := range jobs {
 		if run == nil {
 			continue
 		}
@@ -136,16 +200,6 @@ func (c *core) run(ctx context.Context) error {
 			}
 		})
 	}
-	c.running.Store(true)
-	wg.Go(func() {
-		select {
-		case err := <-c.queue.Failed():
-			stop(err)
-		case err := <-c.ledger.Failed():
-			stop(err)
-		case <-ctx.Done():
-		}
-	})
 	wg.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, errStopping) {
 		return cause

@@ -135,7 +135,7 @@ func (f *fallback) run(ctx context.Context, c *core) error {
 // outage is since when events wait because Callgoose is down or held; zero when
 // they do not. It outlasts restarts.
 func (c *core) outage() time.Time {
-	if !c.deliver.Outage() {
+	if !c.deliver().Outage() {
 		return time.Time{}
 	}
 	return c.ledger.Summary().Outage
@@ -144,10 +144,10 @@ func (c *core) outage() time.Time {
 // keepOutage writes down when an outage began, and that it is over: with the first
 // answer, or when nothing waits for it any more.
 func (c *core) keepOutage(ctx context.Context, now time.Time) error {
-	s, view, since := c.ledger.Summary(), c.deliver.View(), time.Time{}
+	s, view, since := c.ledger.Summary(), c.deliver().View(), time.Time{}
 	switch {
 	case s.Counts[string(event.Queued)] == 0, view.Circuit.State == event.Up:
-	case !c.deliver.Outage():
+	case !c.deliver().Outage():
 		return nil // nothing is known since the start
 	case s.Outage.IsZero(), view.Last.At.After(s.Outage): // a new one, if there was an answer between two looks
 		since = now.UTC()
@@ -332,7 +332,7 @@ func (m *message) takeBack(tx *store.Tx) error {
 
 // describe gives the alerts the texts that Callgoose will get, and the message its own.
 func (m *message) describe(ctx context.Context, c *core) {
-	view := c.deliver.View()
+	view := c.deliver().View()
 	m.Callgoose.State, m.Callgoose.Since, m.Callgoose.LastError = view.Circuit.State, c.ledger.Summary().Outage, view.Circuit.LastError
 	var lines []string
 	if len(m.Alerts) > 0 {
@@ -433,7 +433,7 @@ func (a *App) TestFallback(ctx context.Context) ([]admin.Way, error) {
 	m.Alerts, m.Recovered, m.Test = []toldAlert{}, []toldAlert{}, true
 	m.Text = "A test of pmm-callgoose on " + m.Host + ": this way out works. Nothing is wrong."
 	if c := a.core.Load(); c != nil {
-		m.Callgoose.State = c.deliver.View().Circuit.State
+		m.Callgoose.State = c.deliver().View().Circuit.State
 	}
 	return f.try(ctx, m), nil
 }

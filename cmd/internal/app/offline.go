@@ -45,7 +45,7 @@ func OpenOffline(ctx context.Context, cfg *config.Config, r admin.ReplayRequest,
 			o.Close()
 		}
 	}()
-	if err := o.core.splitter.CatchUp(ctx); err != nil {
+	if err := o.core.splitter().CatchUp(ctx); err != nil {
 		return nil, err
 	}
 	o.Plan, o.refs, err = plan(ctx, o.core, r, true)
@@ -104,7 +104,7 @@ func (o *Offline) Send(ctx context.Context) (admin.Job, error) {
 		}
 		stop()
 	}()
-	if err := o.core.deliver.Run(run); err != nil {
+	if err := o.core.deliver().Run(run); err != nil {
 		return job, err
 	}
 	err := o.core.ledger.View(func(tx *store.Tx) error {

@@ -25,9 +25,9 @@ func (a *App) Resume(ctx context.Context, by string) error {
 }
 
 func (a *App) setPause(ctx context.Context, p *store.Pause, act store.Act) error {
-	c := a.core.Load()
-	if c == nil {
-		return a.whyClosed()
+	c, err := a.leader()
+	if err != nil {
+		return err
 	}
 	act.At = time.Now().UTC()
 	if err := c.ledger.Do(ctx, func(tx *store.Tx) error {
@@ -39,7 +39,7 @@ func (a *App) setPause(ctx context.Context, p *store.Pause, act store.Act) error
 	}); err != nil {
 		return err
 	}
-	c.deliver.Kick()
+	c.deliver().Kick()
 	return nil
 }
 

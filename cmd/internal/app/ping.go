@@ -112,13 +112,13 @@ func (a *App) unwell() string {
 	if err := a.Ready(); err != nil {
 		return "a webhook would not be accepted: " + err.Error()
 	}
-	c := a.core.Load()
-	if c == nil {
-		return a.whyClosed().Error()
+	c, err := a.leader()
+	if err != nil {
+		return err.Error()
 	}
 	if since := c.outage(); !since.IsZero() {
 		if lasted := time.Since(since); lasted > cmp.Or(a.cfg.AlarmAfter, 5*time.Minute) {
-			return fmt.Sprintf("Callgoose has been %s for %s", awayState(c.deliver.View().Circuit.State), text.Span(lasted))
+			return fmt.Sprintf("Callgoose has been %s for %s", awayState(c.deliver().View().Circuit.State), text.Span(lasted))
 		}
 	}
 	list, err := sources(c, a.cfg.ExpectEvery)

@@ -67,7 +67,9 @@ func (a *App) makeReconcilers() {
 func (r *reconciler) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		next := r.app.cfg.ReconcileEvery
-		if plan, err := r.pass(ctx, worker.ReconcileOrder{}, false); err == nil {
+		if c := r.app.core.Load(); c != nil && !c.leads() {
+			next = r.follow()
+		} else if plan, err := r.pass(ctx, worker.ReconcileOrder{}, false); err == nil {
 			next = plan.Next
 		} else if ctx.Err() == nil {
 			r.app.log.Error("what was decided by comparing with PMM could not be stored", "source", r.at.Source, "err", err)
@@ -79,13 +81,25 @@ func (r *reconciler) run(ctx context.Context) {
 	}
 }
 
+// follow forgets what passes remember, because another instance makes them. It returns
+// when to look again.
+func (r *reconciler) follow() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state = worker.ReconcileState{}
+	return followLook
+}
+
+// followLook is how often a follower looks whether it leads.
+const followLook = 5 * time.Second
+
 // pass reads PMM and then the ledger, decides, and unless dry does it.
 func (r *reconciler) pass(ctx context.Context, order worker.ReconcileOrder, dry bool) (plan worker.ReconcilePlan, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := r.app.core.Load()
-	if c == nil {
-		return plan, r.app.whyClosed()
+	c, err := r.app.leader()
+	if err != nil {
+		return plan, err
 	}
 	began, last := time.Now(), c.queue.Last()
 	in := worker.ReconcileInput{Order: order, Jitter: rand.Float64()} //nolint:gosec // it spreads requests
@@ -154,7 +168,7 @@ func (r *reconciler) read(ctx context.Context, c *core) (*pmm.View, error) {
 func (r *reconciler) open(ctx context.Context, c *core, last uint64, in *worker.ReconcileInput) error {
 	var episodes []*event.Episode
 	if err := c.ledger.View(func(tx *store.Tx) error {
-		in.Behind = tx.Progress().Seq < last || c.splitter.Behind()
+		in.Behind = tx.Progress().Seq < last || c.splitter().Behind()
 		queued := map[string]bool{}
 		for w := range tx.Waiting(event.Position{}) {
 			queued[w.Key] = true

@@ -104,6 +104,9 @@ func (a *App) Replay(ctx context.Context, r admin.ReplayRequest) (admin.Plan, er
 	if err != nil || r.DryRun {
 		return p, err
 	}
+	if c, err = a.leader(); err != nil {
+		return p, err
+	}
 	a.jobs.mu.Lock()
 	defer a.jobs.mu.Unlock()
 	if a.jobs.ctx == nil || a.jobs.ctx.Err() != nil {
@@ -144,11 +147,11 @@ func (a *App) enqueue(ctx context.Context, j *job, refs []worker.Ref, r admin.Re
 			if err := limit.WaitN(ctx, len(some)); err != nil {
 				return err
 			}
-			c := a.core.Load()
-			if c == nil {
-				return a.whyClosed()
+			c, err := a.leader()
+			if err != nil {
+				return err
 			}
-			queued, err := c.splitter.Requeue(ctx, some, r.IncludeClosed)
+			queued, err := c.splitter().Requeue(ctx, some, r.IncludeClosed)
 			if err != nil {
 				return err
 			}
@@ -217,6 +220,11 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 	if c == nil {
 		return p, a.whyClosed()
 	}
+	if !r.DryRun {
+		if c, err = a.leader(); err != nil {
+			return p, err
+		}
+	}
 	f := r.Filter
 	f.Outcomes = []event.Outcome{event.Dead}
 	var ids []string
@@ -265,9 +273,9 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 
 // ParkEvent implements web.Replayer.
 func (a *App) ParkEvent(ctx context.Context, id, by string) error {
-	c := a.core.Load()
-	if c == nil {
-		return a.whyClosed()
+	c, err := a.leader()
+	if err != nil {
+		return err
 	}
 	found, err := c.ledger.Find(id)
 	if errors.Is(err, store.ErrNotFound) {
@@ -291,19 +299,19 @@ func (a *App) ParkEvent(ctx context.Context, id, by string) error {
 	}
 	if err == nil {
 		a.log.Warn("an event was parked by an operator", "event_id", id, "event_key", found.Key)
-		c.deliver.Wake()
+		c.deliver().Wake()
 	}
 	return err
 }
 
 // CloseIncident implements web.Replayer: the recovery goes the way of any other.
 func (a *App) CloseIncident(ctx context.Context, key, by string) error {
-	c := a.core.Load()
-	if c == nil {
-		return a.whyClosed()
+	c, err := a.leader()
+	if err != nil {
+		return err
 	}
 	var n *event.Notification
-	err := c.ledger.View(func(tx *store.Tx) (err error) {
+	err = c.ledger.View(func(tx *store.Tx) (err error) {
 		n, err = worker.CloseBody(tx, key, time.Now().UTC())
 		return err
 	})

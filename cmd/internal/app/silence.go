@@ -47,7 +47,7 @@ func (a *App) watchSilence(ctx context.Context) {
 		}
 		now := time.Now()
 		c := a.core.Load()
-		if c == nil || w.away(now) {
+		if c == nil || w.away(now) || !c.leads() { // also: who leads hears of everybody
 			w.since = now
 			continue
 		}

@@ -73,11 +73,14 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	if c == nil {
 		return s, false
 	}
-	sum, view := c.ledger.Summary(), c.deliver.View()
+	sum, view := c.ledger.Summary(), c.deliver().View()
 	n := sum.Counts
-	waiting := max(c.queue.Accepted()-c.splitter.Split(), 0)
-	if waiting == 0 && c.splitter.Behind() {
+	waiting := max(c.queue.Accepted()-c.splitter().Split(), 0)
+	if waiting == 0 && c.splitter().Behind() {
 		waiting = 1 // at least; they are from before the start
+	}
+	if c.log != nil { // what others took in waits, too: at least one in each message
+		waiting = int64(c.queue.Last() - min(c.queue.Last(), sum.Progress.Seq)) //nolint:gosec // far below 2^63
 	}
 	s.Queued, s.InFlight = n[string(event.Queued)]+waiting, view.InFlight
 	s.Delivered, s.Discarded, s.Dead = n[string(event.Delivered)], n[string(event.Discarded)], n[string(event.Dead)]
@@ -115,6 +118,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	if err := c.queue.Full(); err != nil {
 		s.Store.Accepting, s.Store.Problem = false, err.Error()
 	}
+	s.Cluster = c.cluster()
 	return s, true
 }
 
@@ -231,7 +235,7 @@ func (c *core) nextTry(r *event.Record) *time.Time {
 	if r.Outcome != event.Queued {
 		return nil
 	}
-	for _, n := range c.deliver.View().Next {
+	for _, n := range c.deliver().View().Next {
 		if n.Place == r.At {
 			return timeOrNil(n.At)
 		}

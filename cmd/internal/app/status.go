@@ -17,7 +17,8 @@ import (
 // kept, so that a page or an alarm that asks every second costs next to nothing.
 type outlook struct {
 	mu        sync.Mutex // guards the rest, held while it is looked up
-	searched  bool       // the last delivered event of an earlier life was looked for
+	searched  bool       // the last delivered event of an earlier life, or of another instance, was looked for
+	found     uint64     // changes at that time
 	last      *admin.LastDelivered
 	lastTaken worker.Taken // that last is about; zero = of an earlier life
 
@@ -77,7 +78,7 @@ func (a *App) refusals() admin.Refusals {
 // delivered finds the event that Callgoose took last: of this life, else the one of
 // the ledger that was settled last among the newest.
 func (o *outlook) delivered(c *core) error {
-	taken := c.deliver.View().Last
+	taken := c.deliver().View().Last
 	if !taken.At.IsZero() {
 		if taken == o.lastTaken {
 			return nil
@@ -92,7 +93,7 @@ func (o *outlook) delivered(c *core) error {
 		o.last, o.lastTaken = lastDelivered(r, taken.At, taken.Effect), taken
 		return nil
 	}
-	if o.searched {
+	if o.searched && (c.log == nil || o.found == o.changes) {
 		return nil
 	}
 	const newest = 200
@@ -108,7 +109,7 @@ func (o *outlook) delivered(c *core) error {
 	if err != nil {
 		return err
 	}
-	if o.searched = true; last != nil {
+	if o.searched, o.found = true, o.changes; last != nil {
 		effect := ""
 		for _, at := range last.Attempts {
 			effect = cmp.Or(at.Effect, effect)

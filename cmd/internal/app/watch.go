@@ -97,13 +97,13 @@ func (a *App) progress(ctx context.Context) error {
 		from  bool // it should turn by now
 	}{
 		{"intake", c.queue.Alive, true},
-		{"splitter", c.splitter.Alive, true}, // recovers, then splits
-		{"delivery", c.deliver.Alive, running},
+		{"splitter", c.splitter().Alive, running || c.log == nil}, // recovers, then splits
+		{"delivery", c.deliver().Alive, running},
 	} {
 		if !loop.from {
 			continue
 		}
-		if err := loop.alive(ctx); err != nil && a.core.Load() == c {
+		if err := loop.alive(ctx); err != nil && a.core.Load() == c && c.running.Load() == running {
 			errs = append(errs, fmt.Errorf("%s: %w", loop.name, err))
 		}
 	}

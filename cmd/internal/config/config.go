@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"log/slog"
+	"os"
 	"time"
 )
 
@@ -72,6 +73,10 @@ type Config struct {
 	NATSKey      string
 	NATSMonitor  URL // several separated by commas
 	NATSReplicas int
+	// Of several instances on one NATS.
+	NATSName      string
+	Instance      string        // see InstanceName
+	TakeOverAfter time.Duration // 0 = 13s
 
 	AdminListen      string // empty = none
 	AdminToken       *Secret
@@ -131,6 +136,12 @@ func (c *Config) secrets() (fields []**Secret) {
 		}
 	}
 	return fields
+}
+
+// InstanceName is what operators call this instance: by default the name of the machine.
+func (c *Config) InstanceName() string {
+	name, _ := os.Hostname()
+	return cmp.Or(c.Instance, name, "unnamed")
 }
 
 // NATS is the address of the external JetStream, with what it holds of secrets;

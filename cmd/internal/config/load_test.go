@@ -226,6 +226,11 @@ func TestOptionsThatContradictEachOther(t *testing.T) {
 		{"no label to match", map[string]string{"fallback-command": "true", "fallback-match": "critical"}, `fallback-match: "critical" is not of the form label=value`},
 		{"NATS in a file", map[string]string{"nats-url-file": write(t, "n", "tls://u:hunter2@a:4222,tls://b\n")}, ""},
 		{"not NATS in a file", map[string]string{"nats-url-file": write(t, "n", "https://u:hunter2@a\n")}, "nats-url-file: is not a URL"},
+		{"several instances", map[string]string{"nats-url": "nats://a", "nats-name": "eu-1", "nats-replicas": "3", "instance": "a", "takeover-after": "6s"}, ""},
+		{"several instances without NATS", map[string]string{"instance": "a"}, "instance: needs nats-url"},
+		{"a name that no stream has", map[string]string{"nats-url": "nats://a", "nats-name": "EU.1"}, "nats-name: "},
+		{"two replicas", map[string]string{"nats-url": "nats://a", "nats-replicas": "2"}, "nats-replicas: 2 is not"},
+		{"a take-over within an election", map[string]string{"nats-url": "nats://a", "takeover-after": "2s"}, "takeover-after: is not between"},
 		{"empty where a value is needed", map[string]string{"log-format": ""}, "log-format: has no value"},
 		{"empty where none is", map[string]string{"nats-url": "", "tls-cert": ""}, ""},
 	}

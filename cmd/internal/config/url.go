@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Cleartext tells whether what is sent to a URL can be read on the way to another
@@ -41,6 +42,7 @@ func (l *loader) checkURLs() {
 		}
 	}
 	l.checkNATS()
+	l.checkCluster()
 }
 
 // checkNATS checks the options about external servers with each other.
@@ -156,4 +158,20 @@ func checkProxy(value string) error {
 		return errors.New(`is not the address of a proxy: something follows the host; in user and password # / and ? are written as %23 %2F and %3F`)
 	}
 	return nil
+}
+
+// checkCluster checks what is said of several instances on one NATS.
+func (l *loader) checkCluster() {
+	c := l.c
+	for _, name := range []string{"nats-name", "nats-replicas", "instance", "takeover-after"} {
+		if l.setting(name).From != fromDefault && c.NATS() == "" {
+			l.wrong(name, "needs nats-url")
+		}
+	}
+	if len(c.NATSName) > 32 || strings.Trim(c.NATSName, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		l.wrong("nats-name", "%s is not at most 32 of a-z, 0-9 and -", quote(c.NATSName))
+	}
+	if c.TakeOverAfter < 6*time.Second || c.TakeOverAfter > 5*time.Minute {
+		l.wrong("takeover-after", "is not between 6s and 5m")
+	}
 }

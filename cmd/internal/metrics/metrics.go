@@ -227,7 +227,7 @@ var (
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStale, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
 		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, damaged,
-		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, natsConnected, streamCurrent, slo, reloadOK, reloadAt, build,
+		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, natsConnected, streamCurrent, clusterLeader, clusterTerm, clusterBehind, slo, reloadOK, reloadAt, build,
 	}
 )
 
@@ -264,6 +264,21 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 // collect puts what a status says.
 func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) {
 	put(accepting, truth(s.Store.Accepting))
+	put(storeUsed, float64(s.Store.UsedBytes))
+	put(storeMax, float64(s.Store.MaxBytes))
+	if s.Store.FreeBytes >= 0 {
+		put(diskFree, float64(s.Store.FreeBytes))
+	}
+	if cl := s.Cluster; cl != nil {
+		put(clusterLeader, truth(cl.Role == "leader"))
+		put(clusterTerm, float64(cl.Term))
+		if cl.Behind != nil {
+			put(clusterBehind, float64(*cl.Behind))
+		}
+		if cl.Role != "leader" { // the leader's are the same: a sum must not count them twice
+			return
+		}
+	}
 	put(notifications, float64(s.Notifications))
 	for _, status := range []string{string(event.Firing), string(event.Resolved), "unusable"} {
 		put(alerts, float64(s.AlertsByStatus[status]), status)
@@ -300,16 +315,11 @@ func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) 
 	for _, name := range states {
 		put(callgooseState, truth(name == state), name)
 	}
-	put(storeUsed, float64(s.Store.UsedBytes))
-	put(storeMax, float64(s.Store.MaxBytes))
 	if s.NATS != nil {
 		put(natsConnected, truth(s.NATS.Connected))
 		for _, stream := range s.NATS.Streams {
 			put(streamCurrent, float64(stream.Current), stream.Name)
 		}
-	}
-	if s.Store.FreeBytes >= 0 {
-		put(diskFree, float64(s.Store.FreeBytes))
 	}
 }
 

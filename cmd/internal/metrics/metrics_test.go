@@ -36,6 +36,7 @@ func busy() *Metrics {
 		s := admin.Status{
 			Queued: 7, InFlight: 2, Delivered: 100, Discarded: 3, Dead: 4, Suppressed: 50, Collapsed: 6,
 			Notifications: 80, Alerts: 170, Damaged: 1, OldestQueuedAt: &oldest, SLO: &admin.SLO{Share: &share},
+			Cluster:          &admin.Cluster{Role: "leader", Term: 962, Behind: new(uint64(3))},
 			AlertsByStatus:   map[string]int64{"firing": 99, "resolved": 70, "unusable": 1},
 			SuppressedReason: map[string]int64{"repeat": 40, "late": 1, "already_resolved": 8, "still_firing": 1},
 		}
@@ -157,6 +158,14 @@ func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
 	for _, row := range []Metric{notifications, alerts, suppressed, queued, oldestAge, events, callgooseState, storeUsed, storeMax, diskFree, lastSuccess} {
 		if _, ok := seen[row.Name]; ok {
 			t.Errorf("%s is there", row.Name)
+		}
+	}
+	follows := New(Config{Status: func() (admin.Status, bool) {
+		return admin.Status{Notifications: 80, Cluster: &admin.Cluster{Role: "follower"}}, true
+	}})
+	for _, f := range ours(t, follows) {
+		if name := f.GetName(); name == notifications.Name || name == clusterLeader.Name && f.Metric[0].GetGauge().GetValue() != 0 {
+			t.Errorf("a follower shows %v", f)
 		}
 	}
 	external := New(Config{Status: func() (admin.Status, bool) { return admin.Status{Store: admin.Store{FreeBytes: -1}}, true }})

@@ -1,0 +1,200 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue"
+	"pmm-callgoose/worker"
+	"pmm-callgoose/worker/callgoose"
+)
+
+// Several instances on one NATS: each takes webhooks and has a copy of the ledger; the one
+// that leads splits, decides and delivers. See package queue.
+
+// held sends only while this instance leads. What is under way when that ends is
+// interrupted.
+type held struct {
+	worker.Sender
+	log *queue.Log
+}
+
+// Send implements worker.Sender.
+func (h held) Send(ctx context.Context, body []byte) (callgoose.Reply, error) {
+	ctx, done := h.log.Hold(ctx, callgoose.ErrInterrupted)
+	defer done()
+	return h.Sender.Send(ctx, body)
+}
+
+// openLog opens the log that the ledger is a copy of. A copy that it goes on too far
+// behind is made anew from the newest snapshot.
+func (c *core) openLog(ctx context.Context, cfg store.Config) (err error) {
+	if c.log, err = c.queue.OpenLog(ctx); err != nil {
+		return err
+	}
+	at, err := c.ledger.LogSeq()
+	if err != nil {
+		return err
+	}
+	short, err := c.log.Short(ctx, at)
+	if err != nil || !short {
+		return err
+	}
+	if err := c.ledger.Close(); err != nil {
+		return err
+	}
+	if err := c.log.Restore(ctx, cfg.Dir); err != nil {
+		return err
+	}
+	c.ledger, _, err = store.Open(cfg)
+	return err
+}
+
+// follow is what an instance does as one of several.
+func (c *core) follow(failed func(context.Context) error) map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"store":    failed,
+		"mark":     func(ctx context.Context) error { return worker.FollowMarks(ctx, c.queue, c.ledger) },
+		"announce": c.patient(func(ctx context.Context) error { return c.log.Announce(ctx, c.version) }),
+		"cluster":  func(ctx context.Context) error { return c.log.Run(ctx, c.ledger, c.lead) },
+	}
+}
+
+// lead is a term: until ctx ends, or something fails.
+func (c *core) lead(ctx context.Context, heard time.Time) error {
+	marker, err := worker.Begin(ctx, c.queue, c.ledger, c.logger)
+	if err != nil {
+		return err
+	}
+	unsure := time.Time{}
+	if !heard.IsZero() {
+		unsure = heard.Add(c.cfg.Timeout + time.Second)
+	}
+	defer func() {
+		c.running.Store(false)
+		c.begin(nil, time.Time{}) // which stand still
+	}()
+	jobs := c.jobs(c.begin(marker, unsure))
+	jobs["snapshots"] = func(ctx context.Context) error { return c.log.KeepSnapshots(ctx, c.ledger) }
+	return together(ctx, jobs)
+}
+
+// An election inside NATS takes up to 9 s, and need not cost a change of leader.
+const (
+	electionWithin = 12 * time.Second
+	electionLook   = 200 * time.Millisecond
+)
+
+// read reads notifications. With servers that cannot answer it waits for an election.
+func (c *core) read(ctx context.Context, seq uint64) (list []event.Notification, err error) {
+	for began := time.Now(); ; {
+		list, err = c.queue.Read(ctx, seq)
+		if c.log == nil || !errors.Is(err, queue.ErrUnavailable) || time.Since(began) > electionWithin || !pause(ctx, electionLook) {
+			return list, err
+		}
+	}
+}
+
+// patient runs a job again that failed because the servers could not answer.
+func (c *core) patient(run func(context.Context) error) func(context.Context) error {
+	if c.log == nil {
+		return run
+	}
+	return func(ctx context.Context) error {
+		for {
+			if err := run(ctx); !errors.Is(err, queue.ErrUnavailable) || !pause(ctx, electionLook) {
+				return err
+			}
+		}
+	}
+}
+
+// pause waits; false when ctx ended it.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// leads reports whether this instance decides and delivers.
+func (c *core) leads() bool { return c.log == nil || c.log.Holds() }
+
+// leader is the core, when the store is open and this instance leads.
+func (a *App) leader() (*core, error) {
+	c := a.core.Load()
+	switch {
+	case c == nil:
+		return nil, a.whyClosed()
+	case c.leads():
+		return c, nil
+	}
+	if m, known := c.log.Leader(); known {
+		return nil, fmt.Errorf("this instance follows: ask instance %s, which leads", m.Name)
+	}
+	return nil, errors.New("this instance follows, and no instance leads at the moment: try again in some seconds")
+}
+
+// alarmStatus is the status for the alarm: also a follower complains when nobody leads.
+func (a *App) alarmStatus(ctx context.Context) (admin.Status, error) {
+	s, err := a.Status(ctx)
+	if s.Cluster != nil && s.Cluster.Leader == "" && s.Store.Accepting {
+		s.Store.Accepting, s.Store.Problem = false, "no instance leads, so nothing is delivered"
+	}
+	return s, err
+}
+
+// thaw notices that this process stood still. For a while nothing is accepted then: what
+// its sockets hold is old, and the sender has brought it to another instance meanwhile.
+func (a *App) thaw(ctx context.Context) {
+	const every, late, refuse = 200 * time.Millisecond, 3 * time.Second, 2 * time.Second
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	var until time.Time
+	for last := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		if now.Sub(last) > every+late {
+			a.log.Warn("this process stood still; webhooks are refused for a moment", "stood_still_for", now.Sub(last).Round(time.Millisecond))
+			until = now.Add(refuse)
+		}
+		last = now
+		a.frozen.Store(now.Before(until))
+	}
+}
+
+// cluster is what operators see of the instances, nil when there is only one.
+func (c *core) cluster() *admin.Cluster {
+	if c.log == nil {
+		return nil
+	}
+	out := &admin.Cluster{Name: c.cfg.NATSName, Instance: c.cfg.InstanceName(), Role: "follower", Instances: []admin.Instance{}}
+	if c.leads() {
+		out.Role = "leader"
+	}
+	if m, known := c.log.Leader(); known {
+		out.Leader, out.LeaderSince, out.Term = m.Name, timeOrNil(m.Since), m.Term
+	}
+	if behind, known := c.log.Behind(); known {
+		out.Behind = &behind
+	}
+	for _, m := range c.log.Members() {
+		role := "follower"
+		if m.Term > 0 {
+			role = "leader"
+		}
+		out.Instances = append(out.Instances, admin.Instance{Name: m.Name, Version: m.Version, Role: role, SeenAt: m.SeenAt.UTC()})
+	}
+	return out
+}

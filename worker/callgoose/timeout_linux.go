@@ -1,0 +1,17 @@
+package callgoose
+
+import (
+	"errors"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// setTimeout makes the kernel give a connection up that could not deliver for so long.
+func setTimeout(c syscall.RawConn, within time.Duration) (err error) {
+	failed := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(within.Milliseconds()))
+	})
+	return errors.Join(failed, err)
+}
