@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nkeys"
 )
 
-// ErrUnfit: the external servers, or the stream there, would not keep what is
+// ErrUnfit means that the external servers, or the stream there, would not keep what is
 // accepted. Waiting does not help, a person does.
 var ErrUnfit = errors.New("the NATS servers cannot be used as they are")
 

@@ -83,8 +83,8 @@ func TestWaysToLogIn(t *testing.T) {
 // decentralised makes a user by JWT, and the options of a server that trusts it.
 func decentralised(t *testing.T) (creds string, opts server.Options) {
 	t.Helper()
-	pair := func(make func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
-		p, err := make()
+	pair := func(create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
+		p, err := create()
 		if err != nil {
 			t.Fatal(err)
 		}

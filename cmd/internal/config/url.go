@@ -54,7 +54,7 @@ func (l *loader) checkNATS() {
 		}
 	}
 	if c.NATSReplicas != 1 && c.NATSReplicas != 3 && c.NATSReplicas != 5 {
-		l.wrong("nats-replicas", "%d is none of 1, 3 and 5", c.NATSReplicas)
+		l.wrong("nats-replicas", "%d is not 1, 3 or 5", c.NATSReplicas)
 	}
 	if (c.NATSCert == "") != (c.NATSKey == "") {
 		l.wrong("nats-cert", "and nats-key need each other")

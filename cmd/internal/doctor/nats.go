@@ -53,8 +53,10 @@ func (e *examination) natsServer(at queue.Address, reached int) {
 		set  bool
 		name string
 	}{
-		{e.Settings.NATSCreds.IsSet(), "logged in with credentials"}, {e.Settings.NATSUser.IsSet(), "logged in with user or token"},
-		{e.Settings.NATSCert != "", "client certificate"}, {strings.Contains(config.URL(e.Settings.NATS()).String(), "@"), "logged in with what the URL holds"},
+		{e.Settings.NATSCreds.IsSet(), "logged in with credentials"},
+		{e.Settings.NATSUser.IsSet(), "logged in with user or token"},
+		{e.Settings.NATSCert != "", "client certificate"},
+		{strings.Contains(config.URL(e.Settings.NATS()).String(), "@"), "logged in with what the URL holds"},
 	} {
 		if way.set {
 			how = append(how, way.name)
