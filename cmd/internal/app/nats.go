@@ -48,8 +48,11 @@ func (a *App) openFirst(ctx context.Context) (*core, error) {
 		a.core.Store(c)
 		return c, nil
 	}
-	if a.cfg.NATS() == "" || !errors.Is(err, queue.ErrUnavailable) || ctx.Err() != nil {
+	if a.cfg.NATS() == "" || !errors.Is(err, queue.ErrUnavailable) {
 		return nil, err
+	}
+	if ctx.Err() != nil { // stopped meanwhile
+		return nil, ctx.Err()
 	}
 	a.log.Error("the NATS servers cannot be used yet; webhooks are refused with 503 until they can", "err", err)
 	a.problem.Store(&err)
