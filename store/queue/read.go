@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/faultpoint"
 )
 
 // Read returns the notifications of the envelope at seq, none when it holds only
@@ -66,7 +67,7 @@ func (q *Queue) get(ctx context.Context, seq uint64) ([]byte, error) {
 	if seq < q.first.Load() || q.srv != nil && seq > q.last.Load() {
 		return nil, event.ErrGone
 	}
-	if q.srv == nil {
+	if q.srv == nil && !faultpoint.StaleReads() {
 		if data := q.recent.get(seq); data != nil {
 			return data, nil
 		}
