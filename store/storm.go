@@ -18,6 +18,9 @@ type Storm struct {
 	Since  time.Time // when the storm began; zero = there is none
 	Total  int64     // new episodes in it, with those that began it
 	Key    string    // of the incident that says so, the latest
+	// Waiting counts the events that were put in line to wait for its end, and have not
+	// been taken out by its end or by a recovery.
+	Waiting int64
 	// Times are when the newest episodes were received, Errors those of alerts that
 	// say that their data source failed.
 	Times, Errors []time.Time
@@ -80,6 +83,7 @@ func (t *Tx) PutStorm(s *Storm) error {
 	}
 	v := wire.AppendTime([]byte{layout}, s.Since)
 	v = wire.AppendString(binary.AppendVarint(v, s.Total), s.Key)
+	v = binary.AppendVarint(v, s.Waiting)
 	v = wire.AppendPosition(wire.AppendTimes(wire.AppendTimes(v, s.Times), s.Errors), s.Release)
 	key := []byte(s.Source)
 	return b.Put(key, wire.Seal(key, v))
@@ -94,7 +98,10 @@ func decodeStorm(k, v []byte) (*Storm, error) {
 	if r.Byte() != layout {
 		return nil, fmt.Errorf("decode the storm of %s: %w", k, event.ErrDamaged)
 	}
-	s := &Storm{Source: string(k), Since: r.Time(), Total: r.Varint(), Key: r.String(), Times: r.Times(), Errors: r.Times(), Release: r.Position()}
+	s := &Storm{
+		Source: string(k), Since: r.Time(), Total: r.Varint(), Key: r.String(), Waiting: r.Varint(),
+		Times: r.Times(), Errors: r.Times(), Release: r.Position(),
+	}
 	return s, r.End("storm")
 }
 

@@ -109,15 +109,17 @@ func (b *batch) brake(c *candidate, r *event.Record, next *event.Episode) (d del
 			b.log.Warn("a storm of alerts: what is not the first of its name waits", "source", s.Source, "storm", b.cfg.Storm, "alertname", r.Alertname)
 		})
 	}
-	if err := b.tx.PutStorm(s); err != nil {
-		return d, err
-	}
+	out := false
 	if s.On() {
-		if out, err := b.wentOut(s, next); err != nil || out {
-			return delay{reason: event.ReasonStorm, cause: event.Storm}, err
+		if out, err = b.wentOut(s, next); err != nil {
+			return d, err
 		}
 	}
-	return d, b.tx.PutFirst(r.Source, r.Alertname, &store.First{Pos: r.Pos, ReceivedAt: r.ReceivedAt})
+	if out {
+		s.Waiting++
+		return delay{reason: event.ReasonStorm, cause: event.Storm}, b.tx.PutStorm(s)
+	}
+	return d, cmp.Or(b.tx.PutStorm(s), b.tx.PutFirst(r.Source, r.Alertname, &store.First{Pos: r.Pos, ReceivedAt: r.ReceivedAt}))
 }
 
 func (b *batch) storm(source string) (*store.Storm, error) {
@@ -173,7 +175,7 @@ func (b *batch) neverSent(c *candidate, r *event.Record, ep, next *event.Episode
 	if _, waits, err := b.inStorm(fired); err != nil || !waits {
 		return false, err
 	}
-	if err := b.release(fired, event.ReasonStorm); err != nil || ep.Shared || b.cfg.Form.ByAlertname {
+	if err := cmp.Or(b.release(fired, event.ReasonStorm), b.leaves(fired)); err != nil || ep.Shared || b.cfg.Form.ByAlertname {
 		return false, err
 	}
 	if closed, err := b.closed(ep); err != nil || !closed {
@@ -199,13 +201,23 @@ func (b *batch) fromStorm(r *event.Record, at event.Position) (bool, error) {
 		return false, err
 	}
 	ep, err := b.tx.Episode(r.Key)
-	if err != nil {
+	if err = cmp.Or(err, b.leaves(r)); err != nil {
 		return false, err
 	}
 	if ep == nil || !ep.Open || ep.Firing != r.Pos {
 		return true, b.release(r, event.ReasonStorm)
 	}
 	return true, cmp.Or(b.tx.DropWaiting(r.At), b.queueUp(r, w.Alertname, at, event.First, delay{}))
+}
+
+// leaves counts an event that does not wait any more.
+func (b *batch) leaves(r *event.Record) error {
+	s, err := b.storm(r.Source)
+	if err != nil {
+		return err
+	}
+	s.Waiting = max(s.Waiting-1, 0)
+	return b.tx.PutStorm(s)
 }
 
 // stormTold takes in the firing of a storm's own incident.
@@ -225,7 +237,7 @@ func (b *batch) stormOver(c *candidate) error {
 		return err
 	}
 	b.tell(func() { b.log.Info("the storm of alerts is over", "source", s.Source, "alerts", s.Total) })
-	over := &store.Storm{Source: s.Source, Key: s.Key, Release: c.pos}
+	over := &store.Storm{Source: s.Source, Key: s.Key, Waiting: s.Waiting, Release: c.pos}
 	return cmp.Or(b.tx.PutStorm(over), b.tx.DropFirsts(s.Source))
 }
 
@@ -412,7 +424,9 @@ func (k *Brake) released(ctx context.Context, s *store.Storm, now time.Time) (*t
 		if err != nil || have == nil || have.Release != s.Release {
 			return err
 		}
-		have.Release = event.Position{}
+		if have.Release = (event.Position{}); !have.On() {
+			have.Waiting = 0
+		}
 		return tx.PutStorm(have)
 	})
 }

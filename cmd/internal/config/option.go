@@ -33,6 +33,7 @@ const (
 	KindSecret   Kind = "file" // names the file that holds a secret
 	KindPMMs     Kind = "[source=]url"
 	KindPercent  Kind = "percent"
+	KindStorm    Kind = "number/duration"
 )
 
 // Option is one row of the table.
@@ -197,6 +198,10 @@ var table = group("Intake from PMM",
 	Option{
 		Name: "rate", Kind: KindRate, Default: "unlimited", Off: "unlimited", field: func(c *Config) any { return &c.Rate },
 		Usage: "largest number of events per second sent to Callgoose",
+	},
+	Option{
+		Name: "storm", Kind: KindStorm, Default: "off", Off: "off", field: func(c *Config) any { return &c.Storm },
+		Usage: "when more alerts of one PMM than this begin within the time (30/1m), open one incident that says so, send the first of each alert name, and the others when it is calm",
 	},
 	Option{
 		Name: "timeout", Kind: KindDuration, Default: "15s", field: func(c *Config) any { return &c.Timeout },
