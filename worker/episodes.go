@@ -161,7 +161,7 @@ func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision
 			return err
 		}
 		var err error
-		if hold, err = b.brake(c, r, next); err != nil {
+		if hold, err = b.brake(c, r, ep, next); err != nil {
 			return err
 		}
 	} else if over, err := b.unsent(c, r, ep, next, what); err != nil || over {

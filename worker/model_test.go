@@ -153,7 +153,7 @@ func modelRun(t *testing.T, seed uint64, storms bool, did *tally) {
 		}
 		s.far, s.oracle.byName, s.oracle.pair = s.fake.RoundTripper(), m.ByName, m.PMM.Pair
 		s.vague = m.Operators || m.Discards || m.Refused || m.Outages
-		unsent := m.ShortRetry || m.Operators || m.Losses || m.Collapse || m.Settings
+		unsent := m.ShortRetry || m.Operators || m.Losses || m.Collapse || m.Settings || storms
 		s.oracle.ordered = !m.Replays || !unsent
 		s.oracle.orderedNames = !m.Replays && !unsent
 		r := &run{sandbox: s, rng: rng, mask: m, pmm: newFakePMM(rng, m.PMM), claims: map[event.Position]time.Time{}}
@@ -543,8 +543,13 @@ func (r *run) end() {
 		}
 	}
 	r.check(fires)
+	told := true // Callgoose took all that was said of storms
+	_ = r.p.ledger.Each(event.Filter{}, func(rec *event.Record) bool {
+		told = told && (!strings.HasPrefix(rec.Alertname, "Storm: ") || rec.Outcome == event.Delivered)
+		return true
+	})
 	for key, open := range r.fake.OpenByKey() {
-		if strings.HasPrefix(open[0].Title, "Storm: ") || strings.Contains(open[0].Title, " - Storm: ") {
+		if told && strings.Contains(open[0].Title, " - Storm: ") {
 			r.t.Errorf("the incident of a storm is left open: %s %s", key, open[0].Title)
 		}
 	}

@@ -91,8 +91,14 @@ func ofStorm(c *candidate) bool {
 	return c.note.Origin == event.FromService && c.alert.Labels[OurLabel] == stormLabel
 }
 
-// brake counts a new episode, next, and says whether its event, r, waits for the end of a storm.
-func (b *batch) brake(c *candidate, r *event.Record, next *event.Episode) (d delay, err error) {
+// brake counts a new episode, next, and says whether its event, r, waits for the end of a
+// storm. One of the episode before, ep, that waits is over: nothing of it was sent.
+func (b *batch) brake(c *candidate, r *event.Record, ep, next *event.Episode) (d delay, err error) {
+	if ended, err := b.endWait(ep); err != nil {
+		return d, err
+	} else if ended && !b.cfg.Form.ByAlertname {
+		next.Shared = ep.Shared
+	}
 	if ofStorm(c) {
 		return d, b.stormTold(r)
 	}
@@ -165,6 +171,17 @@ func (b *batch) neverSent(c *candidate, r *event.Record, ep, next *event.Episode
 	if ofStorm(c) {
 		return false, b.stormOver(c)
 	}
+	if ended, err := b.endWait(ep); err != nil || !ended || ep.Shared || b.cfg.Form.ByAlertname {
+		return false, err
+	}
+	if closed, err := b.closed(ep); err != nil || !closed {
+		return false, err
+	}
+	return true, cmp.Or(b.settled(r, event.Collapsed, event.ReasonStorm), b.tx.PutEpisode(next))
+}
+
+// endWait ends the firing of the open episode ep, if it waits for the end of a storm.
+func (b *batch) endWait(ep *event.Episode) (bool, error) {
 	if !b.stormy || ep == nil || !ep.Open {
 		return false, nil
 	}
@@ -175,13 +192,7 @@ func (b *batch) neverSent(c *candidate, r *event.Record, ep, next *event.Episode
 	if _, waits, err := b.inStorm(fired); err != nil || !waits {
 		return false, err
 	}
-	if err := cmp.Or(b.release(fired, event.ReasonStorm), b.leaves(fired)); err != nil || ep.Shared || b.cfg.Form.ByAlertname {
-		return false, err
-	}
-	if closed, err := b.closed(ep); err != nil || !closed {
-		return false, err
-	}
-	return true, cmp.Or(b.settled(r, event.Collapsed, event.ReasonStorm), b.tx.PutEpisode(next))
+	return true, cmp.Or(b.release(fired, event.ReasonStorm), b.leaves(fired))
 }
 
 // inStorm reports whether the event of r waits for the end of a storm.

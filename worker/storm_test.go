@@ -159,7 +159,7 @@ func TestAStormIsOneIncidentAndReleasesWhatStillFires(t *testing.T) {
 	r.post(r.now.Add(10*time.Minute), 0, named(firing("a6", r.now.Add(10*time.Minute)))) // a new start, without a recovery
 	r.decide()
 	r.looks(30 * time.Second)
-	r.want(r.waits(), "pmm-a3", "pmm-a5", "pmm-a6", "pmm-a6")
+	r.want(r.waits(), "pmm-a3", "pmm-a5", "pmm-a6")
 	r.looks(2 * time.Minute)
 	r.want(r.waits())
 	r.want(r.keys(), "firing a0", "firing a1", "firing a2", "firing storm", "resolved a0", "resolved storm", "firing a3", "firing a5", "firing a6")
