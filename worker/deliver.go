@@ -550,7 +550,7 @@ func (d *Deliverer) expire(ctx context.Context, now time.Time) error {
 			break
 		}
 		d.expired = w.At
-		if !d.w.underway(w) {
+		if !d.w.underway(w) && w.Cause != event.Storm {
 			old = append(old, *w)
 		}
 	}

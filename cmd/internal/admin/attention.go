@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -37,6 +38,7 @@ const (
 	IsSilent     = "pmm_silent"
 	IsDead       = "dead_letters"
 	IsDiscarded  = "discarded"
+	IsStorm      = "storm"
 )
 
 // Conclude makes headline, level and attention of what is known. What stands
@@ -64,6 +66,13 @@ func (s *Status) Conclude() {
 		if p.SilentSince != nil {
 			add(IsSilent, Bad, "Look at that PMM, at its heartbeat rule, and at the way from it to here.",
 				"PMM %s is silent since %s.", text.Short(40, p.Name), text.Stamp(*p.SilentSince))
+		}
+	}
+	for _, storm := range s.Storms {
+		if storm.Since != nil {
+			add(IsStorm, Odd, "They go out when it is calm, or once pmm-callgoose events close "+cmp.Or(storm.Key, "KEY")+" ends the storm; pmm-callgoose events list --outcome queued names them.",
+				"Storm: %s from %s since %s, %s.", text.Plural(storm.Alerts, "alert", "alerts"), text.Short(40, storm.Source), text.Stamp(*storm.Since),
+				text.Plural(storm.Waiting, "event waits", "events wait"))
 		}
 	}
 	if s.Dead > 0 {

@@ -33,6 +33,10 @@ func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 		{"webhooks refused", func(s *Status) { s.Refused = refused }, Bad, []string{IsRefused}, "14 webhooks were refused in the last hour, the last from 172.17.0.2 with 401"},
 		{"refused and accepted since", func(s *Status) { s.Refused = refused; s.Sources[0].LastHeardAt = ago(time.Second) }, Odd, []string{IsRefused}, "14 webhooks"},
 		{"a silent pmm", func(s *Status) { s.Sources[0].SilentSince = ago(time.Hour) }, Bad, []string{IsSilent}, "PMM pmm is silent"},
+		{"a storm", func(s *Status) {
+			s.Storms = []Storm{{Source: "pmm", Since: ago(time.Minute), Alerts: 501, Waiting: 470, Key: "pmm-1"}}
+		}, Odd, []string{IsStorm}, "Storm: 501 alerts from pmm since"},
+		{"a storm that is over", func(s *Status) { s.Storms = []Storm{{Source: "pmm", Waiting: 470}} }, Good, nil, "takes events"},
 		{"dead letters", func(s *Status) { s.Dead = 1 }, Bad, []string{IsDead}, "1 event was given up"},
 		{"discards of today", func(s *Status) { s.Discarded, s.DiscardedDay = 3, 3 }, Bad, []string{IsDiscarded}, "no filter matched 3 events"},
 		{"discards of last week", func(s *Status) { s.Discarded = 3 }, Good, nil, "takes events"},

@@ -28,6 +28,7 @@ type core struct {
 	splitter  *worker.Splitter
 	deliver   *worker.Deliverer
 	retention *worker.Retention
+	brake     *worker.Brake
 	marker    *worker.Marker
 	byName    bool // --incident-by alertname
 	// beside runs with the others, nil = nothing does.
@@ -103,10 +104,11 @@ func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observ
 			From: cfg.CallgooseFrom, ByAlertname: c.byName, LateAfter: cfg.LateAfter, Plain: cfg.HollowRecovery == "send",
 			ShortLength: cfg.ShortLength, UrgencyHigh: cfg.UrgencyHigh,
 		},
-		Hold: hold, NamedEvery: namedEvery,
+		Hold: hold, NamedEvery: namedEvery, Storm: worker.StormRule(cfg.Storm),
 		ResendAfter: cfg.ResendAfter, Collapse: cfg.OnBacklog == "collapse",
 		Claim: c.deliver.MayClaim, Outage: c.deliver.Outage, Decided: c.deliver.Wake, Logger: log, Observer: observer,
 	}, c.queue, notes, c.ledger)
+	c.brake = worker.NewBrake(worker.StormRule(cfg.Storm), c.queue, c.ledger, log)
 	c.retention = worker.NewRetention(worker.RetentionConfig{Keep: cfg.Retention, MinFree: cfg.MinFree, Logger: log}, c.queue, c.ledger)
 }
 
@@ -125,7 +127,7 @@ func (c *core) run(ctx context.Context) error {
 	defer stop(nil)
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
-		"split": c.splitter.Run, "deliver": c.deliver.Run, "retention": c.retention.Run, "mark": c.marker.Run, "fallback": c.beside,
+		"split": c.splitter.Run, "deliver": c.deliver.Run, "retention": c.retention.Run, "storm": c.brake.Run, "mark": c.marker.Run, "fallback": c.beside,
 	} {
 		if run == nil {
 			continue
