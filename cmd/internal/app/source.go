@@ -95,8 +95,11 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	s.Effects = admin.Effects{
 		Opened: n["effect:created"], Closed: n["effect:resolved"], Nothing: n["effect:duplicate"] + n["effect:none"], Unknown: n["effect:unknown"],
 	}
-	if served, err := c.ledger.Served(); err == nil {
-		s.SLO = &admin.SLO{WithinSeconds: store.ServedWithin.Seconds(), Days: store.ServedDays, Events: served.Events, InTime: served.InTime}
+	if served, recent, err := c.ledger.Served(); err == nil {
+		s.SLO = &admin.SLO{
+			WithinSeconds: store.ServedWithin.Seconds(), Days: store.ServedDays, Events: served.Events, InTime: served.InTime,
+			Objective: admin.SLOObjective, Late: recent.Events - recent.InTime,
+		}
 		if served.Events > 0 {
 			share := float64(served.InTime) / float64(served.Events)
 			s.SLO.Share = &share

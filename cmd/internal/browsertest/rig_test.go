@@ -384,3 +384,38 @@ func (b *browser) picture(name string) {
 		b.t.Fatal(err)
 	}
 }
+
+// violations are what axe-core finds on the page, none without it: PMM_CALLGOOSE_AXE names
+// its axe.min.js (npm pack axe-core).
+func (b *browser) violations() []string {
+	b.t.Helper()
+	file := os.Getenv("PMM_CALLGOOSE_AXE")
+	if file == "" {
+		return nil
+	}
+	code, err := os.ReadFile(file)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.do(chromedp.Evaluate(string(code)+";0", nil))
+	return eval[[]string](b, `axe.run(document, {resultTypes: ['violations']}).then((r) => r.violations.map((v) => v.id + ' ' + v.impact + ': ' + v.nodes.map((n) => n.target).join(' | ')))`)
+}
+
+// legible demands of the page shown that all of it can be read, in every look.
+func (b *browser) legible(name string) {
+	b.t.Helper()
+	for suffix, l := range map[string]look{"light": {}, "dark": {dark: true}, "phone": {width: 360, height: 780}, "wide": {width: 2200, height: 1000}} {
+		b.look(l)
+		b.picture(name + "-" + suffix)
+		if w := eval[int64](b, "document.documentElement.scrollWidth"); l.width != 0 && w > l.width {
+			b.t.Errorf("%s is %d pixels wide on a screen of %d", name, w, l.width)
+		}
+		if bad := eval[[]string](b, contrast); len(bad) > 0 {
+			b.t.Errorf("%s (%s): too little contrast: %q", name, suffix, bad)
+		}
+		if bad := b.violations(); len(bad) > 0 {
+			b.t.Errorf("%s (%s): axe finds %q", name, suffix, bad)
+		}
+	}
+	b.look(look{})
+}
