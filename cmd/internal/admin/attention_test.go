@@ -76,6 +76,9 @@ func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 			s.SLO = &SLO{WithinSeconds: 60, Days: 30, Events: 100, InTime: 97, Late: 1, Objective: .99}
 		}, Odd, []string{ServedLate}, "3 of 100 firing events of the last 30 days were not taken within 60 s"},
 		{"more late than may be, but none lately", func(s *Status) { s.SLO = &SLO{Events: 100, InTime: 97, Objective: .99} }, Good, nil, "takes events"},
+		{"the first event was discarded", func(s *Status) {
+			s.Discarded, s.DiscardedDay, s.SLO = 1, 1, &SLO{Events: 1, Late: 1, Objective: .99}
+		}, Bad, []string{IsDiscarded}, "no filter matched"},
 		{"the first event waits", func(s *Status) { s.Queued, s.SLO = 1, &SLO{Events: 1, Late: 1, Objective: .99} }, Good, nil, "1 event waits"},
 		{"what others found", func(s *Status) {
 			s.Dead, s.Attention = 1, []Attention{{Code: "drift", Level: Odd, Text: "Two alerts differ.", Fix: "reconcile"}}

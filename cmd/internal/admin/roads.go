@@ -54,10 +54,11 @@ type SLO struct {
 const SLOObjective = 0.99
 
 // gone reports whether more of them came late than the objective allows, and some of
-// those lately. What still waits is told of elsewhere.
-func (o *SLO) gone(queued int64) bool {
-	late := max(o.Events-o.InTime-queued, 0)
-	return float64(late) > (1-o.Objective)*float64(o.Events) && o.Late > queued
+// those lately. elsewhere are those that are told of anyway: what waits, what was
+// discarded or given up.
+func (o *SLO) gone(elsewhere int64) bool {
+	late := max(o.Events-o.InTime-elsewhere, 0)
+	return float64(late) > (1-o.Objective)*float64(o.Events) && o.Late > elsewhere
 }
 
 // Line says how it goes.
