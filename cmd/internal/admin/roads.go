@@ -106,7 +106,11 @@ func (o *SLO) Line() string {
 // set up is left out.
 func (s Status) Beside(now time.Time) (lines [][2]string) {
 	if s.SLO != nil {
-		lines = append(lines, [2]string{"taken in time", s.SLO.Line()})
+		line := s.SLO.Line()
+		if s.SLO.Share != nil && s.Queued > 0 {
+			line += "; what waits counts as late until it is taken"
+		}
+		lines = append(lines, [2]string{"taken in time", line})
 	}
 	if s.Ping != nil {
 		lines = append(lines, [2]string{"heartbeat", s.Ping.Line(now)})
