@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path"
 	"strconv"
+	"strings"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -36,15 +37,15 @@ type Replayer interface {
 // page. The name is the last word of the path.
 func (s *site) actions() map[string]func(r *http.Request) error {
 	return map[string]func(r *http.Request) error{
-		"/events/{id}/park": func(r *http.Request) error {
+		"POST /api/v1/events/{id}/park": func(r *http.Request) error {
 			return s.Replayer.ParkEvent(r.Context(), r.PathValue("id"), s.by(r))
 		},
-		"/incidents/{key}/close": func(r *http.Request) error {
+		"POST /api/v1/incidents/{key}/close": func(r *http.Request) error {
 			return s.Replayer.CloseIncident(r.Context(), r.PathValue("key"), s.by(r))
 		},
-		"/pause":  s.pause,
-		"/resume": func(r *http.Request) error { return s.Replayer.Resume(r.Context(), s.by(r)) },
-		"/probe":  func(*http.Request) error { s.Replayer.Probe(); return nil },
+		"POST /api/v1/pause":  s.pause,
+		"POST /api/v1/resume": func(r *http.Request) error { return s.Replayer.Resume(r.Context(), s.by(r)) },
+		"POST /api/v1/probe":  func(*http.Request) error { s.Replayer.Probe(); return nil },
 	}
 }
 
@@ -68,7 +69,7 @@ func (s *site) pause(r *http.Request) error {
 func (s *site) act(mux *http.ServeMux) {
 	for pattern, do := range s.actions() {
 		name := path.Base(pattern)
-		mux.Handle("POST /api/v1"+pattern, call(func(r *http.Request) (any, error) {
+		mux.Handle(pattern, call(func(r *http.Request) (any, error) {
 			r.Form = r.URL.Query() // a body means nothing here
 			err := do(r)
 			if err == nil {
@@ -76,7 +77,7 @@ func (s *site) act(mux *http.ServeMux) {
 			}
 			return map[string]string{"status": "done"}, err
 		}))
-		mux.HandleFunc("POST "+pattern, s.form(func(w http.ResponseWriter, r *http.Request) {
+		mux.HandleFunc(strings.Replace(pattern, "/api/v1", "", 1), s.form(func(w http.ResponseWriter, r *http.Request) {
 			if err := do(r); err != nil {
 				s.refuse(w, r, err)
 				return
