@@ -95,16 +95,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	s.Effects = admin.Effects{
 		Opened: n["effect:created"], Closed: n["effect:resolved"], Nothing: n["effect:duplicate"] + n["effect:none"], Unknown: n["effect:unknown"],
 	}
-	if served, recent, err := c.ledger.Served(); err == nil {
-		s.SLO = &admin.SLO{
-			WithinSeconds: store.ServedWithin.Seconds(), Days: store.ServedDays, Events: served.Events, InTime: served.InTime,
-			Objective: admin.SLOObjective, Late: recent.Events - recent.InTime,
-		}
-		if served.Events > 0 {
-			share := float64(served.InTime) / float64(served.Events)
-			s.SLO.Share = &share
-		}
-	}
+	s.SLO = slo(c)
 	s.OldestQueuedAt = timeOrNil(view.Oldest)
 	s.Callgoose = admin.Callgoose{
 		State: view.Circuit.State, Since: timeOrNil(view.Circuit.Since), LastError: view.Circuit.LastError,
