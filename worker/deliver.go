@@ -518,7 +518,7 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 	case r.err != nil:
 		return r.err
 	case v.outcome != "" || r.gone:
-		if w := &r.w; r.attempt.Effect != "" {
+		if w := &r.w; v.outcome == event.Delivered {
 			d.last = Taken{At: r.attempt.At, Effect: r.attempt.Effect, Pos: w.Pos, ReceivedAt: w.ReceivedAt, Key: w.Key, Alertname: w.Alertname, Status: w.Status}
 		}
 		d.w.done(r.lane)

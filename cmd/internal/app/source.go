@@ -95,13 +95,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	s.Effects = admin.Effects{
 		Opened: n["effect:created"], Closed: n["effect:resolved"], Nothing: n["effect:duplicate"] + n["effect:none"], Unknown: n["effect:unknown"],
 	}
-	if served, err := c.ledger.Served(); err == nil {
-		s.SLO = &admin.SLO{WithinSeconds: store.ServedWithin.Seconds(), Days: store.ServedDays, Events: served.Events, InTime: served.InTime}
-		if served.Events > 0 {
-			share := float64(served.InTime) / float64(served.Events)
-			s.SLO.Share = &share
-		}
-	}
+	s.SLO = slo(c)
 	s.OldestQueuedAt = timeOrNil(view.Oldest)
 	s.StormsTotal, s.Storms = n["storms"], c.storms()
 	s.Callgoose = admin.Callgoose{
