@@ -6,6 +6,7 @@
 //	labels         incident key             -> the labels of its records, alert name included
 //	queue          event.Position (At)      -> event.Waiting; only what is waiting: appended at the end, deleted at the front
 //	records-DAY    event.Position           -> event.Record
+//	storms, firsts source, and alert name   -> what --storm knows of new episodes
 //	history        minute since 1970        -> four counts: in, out, dead, suppressed
 //
 // DAY is the day (UTC) the alert came in: old history goes by whole buckets,

@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -316,3 +320,29 @@ func TestADirectoryIsNotUsedTheOtherWay(t *testing.T) {
 		}
 	}
 }
+
+// What is written beside the recorder is missing in every copy.
+func TestEveryWriteIsRecorded(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") || name == "oplog.go" {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n, line := range strings.Split(string(text), "\n") {
+			made := strings.Contains(line, "tx.CreateBucketIfNotExists(name)") || strings.Contains(line, ".Put(keyFormat,") // of every file, by init
+			if beside.MatchString(line) && !made {
+				t.Errorf("%s:%d writes beside the recorder: %s", name, n+1, strings.TrimSpace(line))
+			}
+		}
+	}
+}
+
+var beside = regexp.MustCompile(`\.(Put|Delete|DeleteBucket|CreateBucket|CreateBucketIfNotExists|NextSequence|SetSequence)\(`)

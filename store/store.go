@@ -53,7 +53,7 @@ var (
 )
 
 // buckets are those that always exist.
-var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory, bucketActs, bucketTold}
+var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory, bucketActs, bucketTold, bucketStorms, bucketFirsts}
 
 // Store is an open ledger. All methods are safe concurrently.
 type Store struct {

@@ -57,7 +57,7 @@ func (b book) claim(ctx context.Context, places []event.Position) (claims []time
 func (b book) oldest() (at time.Time) {
 	_ = b.ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
 		for w := range tx.Waiting(event.Position{}) {
-			if !w.NotBefore.After(time.Now()) {
+			if !w.NotBefore.After(time.Now()) && w.Cause != event.Storm {
 				at = w.QueuedAt
 				break
 			}

@@ -522,7 +522,7 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 	case r.err != nil:
 		return r.err
 	case v.outcome != "" || r.gone:
-		if w := &r.w; r.attempt.Effect != "" {
+		if w := &r.w; v.outcome == event.Delivered {
 			d.last = Taken{At: r.attempt.At, Effect: r.attempt.Effect, Pos: w.Pos, ReceivedAt: w.ReceivedAt, Key: w.Key, Alertname: w.Alertname, Status: w.Status}
 		}
 		d.w.done(r.lane)
@@ -554,7 +554,7 @@ func (d *Deliverer) expire(ctx context.Context, now time.Time) error {
 			break
 		}
 		d.expired = w.At
-		if !d.w.underway(w) {
+		if !d.w.underway(w) && w.Cause != event.Storm {
 			old = append(old, *w)
 		}
 	}

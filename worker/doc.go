@@ -80,6 +80,6 @@
 //
 // # Goroutines
 //
-// Splitter.Run, Deliverer.Run, Retention.Run and Marker.Run own theirs and return
+// Splitter.Run, Deliverer.Run, Retention.Run, Marker.Run and Brake.Run own theirs and return
 // when all have ended.
 package worker

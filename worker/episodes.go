@@ -160,15 +160,13 @@ func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision
 		if over, err := b.flap(r, ep, next); err != nil || over {
 			return err
 		}
-	} else if held, err := b.kept(c, next); err != nil || held {
-		return cmp.Or(err, b.withhold(r, next))
-	} else if what == end {
-		if over, err := b.collapse(c, ep, next); err != nil || over {
-			if err == nil {
-				err = b.settled(r, event.Collapsed, reasonCollapsed)
-			}
-			return cmp.Or(err, b.tx.PutEpisode(next))
+		var err error
+		if hold, err = b.brake(c, r, ep, next); err != nil {
+			return err
 		}
+	} else if over, err := b.unsent(c, r, ep, next, what); err != nil || over {
+		return err
+	} else if what == end {
 		if hold = b.cfg.Hold.of(c, labels, time.Now()); !hold.until.IsZero() {
 			r.Facts.Since = hold.until
 		}
@@ -182,7 +180,25 @@ func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision
 	b.tell(func() {
 		b.log.Debug("event", "event_id", r.ID, "event_key", r.Key, "alertname", r.Alertname, "status", r.Status, "notification_id", r.Notification)
 	})
-	return b.queueUp(r, next.Alertname, c.pos, event.First, hold)
+	return b.queueUp(r, next.Alertname, c.pos, hold.cause, hold)
+}
+
+// unsent settles a recovery that is not sent. It reports whether it did.
+func (b *batch) unsent(c *candidate, r *event.Record, ep, next *event.Episode, what decision) (bool, error) {
+	if over, err := b.neverSent(c, r, ep, next); err != nil || over {
+		return over, err
+	}
+	if held, err := b.kept(c, next); err != nil || held {
+		return held, cmp.Or(err, b.withhold(r, next))
+	}
+	if what != end {
+		return false, nil
+	}
+	over, err := b.collapse(c, ep, next)
+	if err != nil || !over {
+		return false, err
+	}
+	return true, cmp.Or(b.settled(r, event.Collapsed, reasonCollapsed), b.tx.PutEpisode(next))
 }
 
 // queueUp puts the event of r in line, at the place of the alert that asks for it,
@@ -200,7 +216,7 @@ func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, ca
 	}
 	// Born claimed: it can be sent as soon as this transaction is durable. No more
 	// of them than may be sent at once.
-	if w.ClaimedAt.IsZero() && hold.until.IsZero() && b.tx.Counted(string(event.Queued)) < bornClaimed && b.cfg.Claim() {
+	if w.ClaimedAt.IsZero() && hold == (delay{}) && b.tx.Counted(string(event.Queued)) < bornClaimed && b.cfg.Claim() {
 		w.ClaimedAt = now
 	}
 	if err := b.tx.PutRecord(r); err != nil {
@@ -234,6 +250,9 @@ func (b *batch) again(c *candidate, last *event.Record) (bool, error) {
 	r, err := b.tx.Record(last.ReceivedAt, last.Pos)
 	if err != nil || r == nil || strings.HasPrefix(r.Reason, reasonLost) || !b.stored(r.Pos) {
 		return false, err
+	}
+	if waited, err := b.fromStorm(r, c.pos); err != nil || waited {
+		return waited, err
 	}
 	if b.rebuild != nil && !b.wasWaiting(c.pos) {
 		return false, nil // whether it was let through is not known: the next one is

@@ -30,10 +30,12 @@ type Hold struct {
 	Recovery time.Duration
 }
 
-// delay is until when a recovery is held, and why; zero = it is not.
+// delay is until when an event is held, and why; zero = it is not. One that waits for the
+// end of a storm has a cause instead of a time.
 type delay struct {
 	until  time.Time
 	reason string
+	cause  event.Cause
 }
 
 // of says how long a recovery with these labels is held. What the service itself says
@@ -43,10 +45,10 @@ func (h Hold) of(c *candidate, labels map[string]string, now time.Time) (d delay
 		return d
 	}
 	if h.Recovery > 0 {
-		d = delay{c.note.ReceivedAt.Add(h.Recovery), event.ReasonSettling}
+		d = delay{until: c.note.ReceivedAt.Add(h.Recovery), reason: event.ReasonSettling}
 	}
 	if hollow(c) && (template(labels) || h.matches(labels)) && h.Hollow > h.Recovery {
-		d = delay{c.note.ReceivedAt.Add(h.Hollow), event.ReasonHollow}
+		d = delay{until: c.note.ReceivedAt.Add(h.Hollow), reason: event.ReasonHollow}
 	}
 	if !d.until.After(now) {
 		return delay{}

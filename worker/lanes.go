@@ -136,7 +136,9 @@ func (w *window) full() bool { return w.size >= w.most }
 func (w *window) add(list []event.Waiting) {
 	for i := range list {
 		e := &list[i]
-		w.cursor = e.At
+		if w.cursor = e.At; e.Cause == event.Storm {
+			continue
+		}
 		key := w.laneOf(e)
 		l := w.lanes[key]
 		if l == nil {
@@ -184,7 +186,7 @@ func (w *window) addAgain(list []event.Waiting, end bool) {
 		w.place = e.At
 		l := w.lanes[w.laneOf(e)]
 		switch {
-		case l == nil || !w.again[l] || e.At.Compare(l.last) <= 0:
+		case l == nil || !w.again[l] || e.At.Compare(l.last) <= 0 || e.Cause == event.Storm:
 		case len(l.items) >= laneItems:
 			delete(w.again, l) // it is behind as before
 		default:

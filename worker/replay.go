@@ -142,16 +142,7 @@ const requeueMost = 2000
 // carried out at the next start; before, the caller was told nothing and asks again.
 func (s *Splitter) Requeue(ctx context.Context, refs []Ref, includeClosed bool) (queued []Ref, err error) {
 	for some := range slices.Chunk(refs, requeueMost) {
-		body := []byte{0}
-		if includeClosed {
-			body[0] = 1
-		}
-		body = binary.AppendUvarint(body, uint64(len(some)))
-		for _, ref := range some {
-			body = wire.AppendTime(wire.AppendPosition(body, ref.Pos), ref.ReceivedAt)
-		}
-		now := time.Now().UTC()
-		pos, err := s.queue.Publish(ctx, event.Notification{Origin: event.Requeue, BeganAt: now, ReceivedAt: now, Body: body})
+		pos, err := s.queue.Publish(ctx, requeueOf(some, includeClosed))
 		if err != nil {
 			return queued, fmt.Errorf("put events in line again: %w", err)
 		}
@@ -175,6 +166,20 @@ func (s *Splitter) Requeue(ctx context.Context, refs []Ref, includeClosed bool) 
 		}
 	}
 	return queued, nil
+}
+
+// requeueOf is a notification that asks to put events in line again.
+func requeueOf(refs []Ref, includeClosed bool) event.Notification {
+	body := []byte{0}
+	if includeClosed {
+		body[0] = 1
+	}
+	body = binary.AppendUvarint(body, uint64(len(refs)))
+	for _, ref := range refs {
+		body = wire.AppendTime(wire.AppendPosition(body, ref.Pos), ref.ReceivedAt)
+	}
+	now := time.Now().UTC()
+	return event.Notification{Origin: event.Requeue, BeganAt: now, ReceivedAt: now, Body: body}
 }
 
 // reach waits until the notification at pos is decided on. Without a service it decides.
@@ -233,6 +238,11 @@ func (b *batch) requeue(n *note) (done bool, err error) {
 // said more since it was chosen.
 func (b *batch) requeueOne(ref Ref, at event.Position, asked time.Time, includeClosed bool) error {
 	rec, err := b.tx.Record(ref.ReceivedAt, ref.Pos)
+	if err == nil && rec != nil {
+		if waited, err := b.fromStorm(rec, at); err != nil || waited {
+			return err
+		}
+	}
 	if err != nil || rec == nil || !rec.IsEvent() || rec.Outcome == event.Queued || !b.stored(rec.Pos) || b.settledBefore(at) {
 		return err
 	}

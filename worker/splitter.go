@@ -42,6 +42,7 @@ type SplitConfig struct {
 	ResendAfter time.Duration // 0 = off
 	Collapse    bool          // --on-backlog collapse
 	Hold        Hold          // of recoveries that may be none
+	Storm       StormRule     // of firings, when too many come at once
 	// NamedEvery is how exactly it is kept when PMM last named an open alert. 0 = 1h.
 	NamedEvery time.Duration
 	// Claim reports whether an event may be claimed as it is put in line, because
@@ -68,6 +69,7 @@ type Splitter struct {
 	turn   chan struct{} // as in Deliverer
 	ended  chan struct{} // closed when Run has returned
 	alone  bool          // CatchUp decides, not Run
+	stormy bool          // events may wait for the end of a storm
 
 	// Owned by Run.
 	at     event.Position    // decided on, durably
@@ -95,6 +97,11 @@ func NewSplitter(cfg SplitConfig, queue Queue, notes *Notes, ledger *store.Store
 		turn: make(chan struct{}), ended: make(chan struct{}), began: queue.Last(), at: ledger.Summary().Progress, warned: map[string]bool{}, opened: map[string]*index{},
 	}
 	s.behind.Store(next(s.at) <= s.began)
+	_ = ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
+		list, err := tx.Storms()
+		s.stormy = cfg.Storm.Most > 0 || err != nil || len(list) > 0
+		return nil
+	})
 	return s
 }
 

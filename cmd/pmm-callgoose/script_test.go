@@ -47,6 +47,7 @@ func TestMain(m *testing.M) {
 //	pmm writes N                  so many requests have changed something
 //	pmm routes RECEIVERS [L=V...]  who gets an alert with these labels, separated by commas
 //	pmm send CODE UID FILE        as the contact point does, with what is stored in it
+//	page PATH                     what a browser gets there, on standard output
 //	exit CODE COMMAND...          it must end with that code
 //	until REGEXP COMMAND...       again and again until its output matches
 //	json PATH VALUE | PATH has KEY...    on the latest standard output
@@ -63,7 +64,7 @@ func TestScript(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fake": fakeCmd, "serve": serveCmd, "post": postCmd, "flow": flowCmd, "exit": exitCmd,
-			"pmm": pmmCmd, "until": untilCmd, "json": jsonCmd, "holds-no": holdsNoCmd,
+			"pmm": pmmCmd, "page": pageCmd, "until": untilCmd, "json": jsonCmd, "holds-no": holdsNoCmd,
 			"newer": newerCmd,
 		},
 	})
@@ -289,6 +290,18 @@ func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 	default:
 		ts.Fatalf("serve %s: no such thing", args[0])
 	}
+}
+
+func pageCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: page PATH")
+	}
+	resp, err := http.Get(ts.Getenv("ADMIN") + args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	fmt.Fprintf(ts.Stdout(), "%s", b)
 }
 
 func postCmd(ts *testscript.TestScript, neg bool, args []string) {

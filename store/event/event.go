@@ -55,6 +55,10 @@ const (
 	ReasonSuperseded = "superseded" // a recovery that counts more came meanwhile
 )
 
+// ReasonStorm is the reason of a firing event that waits for the end of a storm of
+// alerts, and of what recovered while it did.
+const ReasonStorm = "storm"
+
 // Position says where an alert stands in the stream of accepted notifications:
 // the stream's sequence, the notification within the stored envelope, and the
 // alert within the notification. Positions are unique, never reused, and sort
@@ -230,6 +234,7 @@ const (
 	First  Cause = iota // the alert changed state
 	Repeat              // PMM said it again, and it is let through
 	Replay              // an operator wants it sent again
+	Storm               // the alert changed state, and its event waits for the end of a storm
 )
 
 // Waiting is one event in line. At is its place: the line is in the order in

@@ -165,13 +165,13 @@ const (
 	RecoveryByEdit    = "by_edit"   // somebody changed, paused or deleted the rule
 )
 
-// stateReason is the annotation in which Grafana says why an alert changed without
+// StateReason is the annotation in which Grafana says why an alert changed without
 // its condition having changed.
-const stateReason = "grafana_state_reason"
+const StateReason = "grafana_state_reason"
 
 // RecoveryKind is what a recovery with these annotations rests on.
 func RecoveryKind(annotations map[string]string) string {
-	switch annotations[stateReason] {
+	switch annotations[StateReason] {
 	case "MissingSeries", "NoData", "Error":
 		return RecoveryHollow
 	case "Updated", "Paused", "RuleDeleted":

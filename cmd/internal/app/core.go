@@ -47,6 +47,7 @@ type work struct {
 	splitter  *worker.Splitter
 	deliver   *worker.Deliverer
 	retention *worker.Retention
+	brake     *worker.Brake
 	marker    *worker.Marker // nil before the first term
 }
 
@@ -138,10 +139,11 @@ func (c *core) begin(marker *worker.Marker, unsure time.Time) *work {
 			From: cfg.CallgooseFrom, ByAlertname: c.byName, LateAfter: cfg.LateAfter, Plain: cfg.HollowRecovery == "send",
 			ShortLength: cfg.ShortLength, UrgencyHigh: cfg.UrgencyHigh,
 		},
-		Hold: hold, NamedEvery: namedEvery,
+		Hold: hold, NamedEvery: namedEvery, Storm: worker.StormRule(cfg.Storm),
 		ResendAfter: cfg.ResendAfter, Collapse: cfg.OnBacklog == "collapse",
 		Claim: w.deliver.MayClaim, Outage: w.deliver.Outage, Decided: w.deliver.Wake, Logger: c.logger, Observer: c.observer,
 	}, c.queue, c.notes, c.ledger)
+	w.brake = worker.NewBrake(worker.StormRule(cfg.Storm), c.queue, c.ledger, c.logger)
 	w.retention = worker.NewRetention(worker.RetentionConfig{Keep: cfg.Retention, MinFree: cfg.MinFree, Logger: c.logger}, c.queue, c.ledger)
 	c.work.Store(w)
 	return w
@@ -180,7 +182,7 @@ func (c *core) run(ctx context.Context) error {
 func (c *core) jobs(w *work) map[string]func(context.Context) error {
 	c.running.Store(true)
 	return map[string]func(context.Context) error{
-		"split": w.splitter.Run, "deliver": w.deliver.Run, "fallback": c.beside,
+		"split": w.splitter.Run, "deliver": w.deliver.Run, "fallback": c.beside, "storm": c.patient(w.brake.Run),
 		"retention": c.patient(w.retention.Run), "mark": c.patient(w.marker.Run),
 	}
 }

@@ -1,10 +1,12 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/text"
@@ -12,33 +14,55 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// Incidents implements web.Source.
+// Incidents implements web.Source. What it holds in memory is bounded by limit, and only
+// what it returns is read in full.
 func (a *App) Incidents(_ context.Context, f event.Filter, limit int) ([]admin.Incident, error) {
 	c := a.core.Load()
 	if c == nil {
 		return nil, a.whyClosed()
 	}
 	list := []admin.Incident{}
-	err := c.ledger.View(func(tx *store.Tx) error {
+	err := c.ledger.View(func(tx *store.Tx) (err error) {
+		var newest []*event.Episode
 		for ep := range tx.OpenEpisodes("", "") {
+			as := &event.Record{Key: ep.Key, Alertname: ep.Alertname, Pos: ep.Firing}
+			if len(f.Labels) > 0 || f.Text != "" {
+				if as.Labels, err = tx.Labels(ep.Key); err != nil {
+					return err
+				}
+			}
+			if !f.Match(as) {
+				continue
+			}
+			if newest = append(newest, ep); len(newest) >= 2*limit+1000 {
+				newest = newestFirst(newest, limit)
+			}
+		}
+		for _, ep := range newestFirst(newest, limit) {
 			in, err := incident(tx, ep)
 			if err != nil {
 				return err
 			}
-			as := &event.Record{Key: in.Key, Alertname: in.Alertname, Labels: in.Labels, Pos: ep.Firing}
-			if f.Match(as) {
-				list = append(list, in)
-			}
+			list = append(list, in)
 		}
 		return nil
 	})
-	slices.SortStableFunc(list, func(a, b admin.Incident) int {
-		if a.StartsAt == nil || b.StartsAt == nil {
-			return strings.Compare(a.Key, b.Key)
+	return list, err
+}
+
+// newestFirst sorts episodes by their begin, else by the receipt of their firing event,
+// and keeps limit of them.
+func newestFirst(list []*event.Episode, limit int) []*event.Episode {
+	began := func(ep *event.Episode) time.Time {
+		if ep.StartsAt.IsZero() {
+			return ep.FiringAt
 		}
-		return b.StartsAt.Compare(*a.StartsAt)
+		return ep.StartsAt
+	}
+	slices.SortFunc(list, func(a, b *event.Episode) int {
+		return cmp.Or(began(b).Compare(began(a)), strings.Compare(a.Key, b.Key))
 	})
-	return list[:min(len(list), limit)], err
+	return list[:min(len(list), limit)]
 }
 
 func incident(tx *store.Tx, ep *event.Episode) (in admin.Incident, err error) {

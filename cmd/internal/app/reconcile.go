@@ -339,7 +339,7 @@ func alarms(list []worker.ReconcileAlarm) []admin.ReconcileAlarm {
 // errNotAsked says that there is no PMM to compare with.
 var errNotAsked = errors.New("no PMM is asked: serve needs --pmm-url and --pmm-token-file")
 
-// Reconcile implements web.Reconciler: one pass over each PMM, or over those of the keys.
+// Reconcile implements web.Source: one pass over each PMM, or over those of the keys.
 func (a *App) Reconcile(ctx context.Context, req admin.ReconcileRequest) ([]admin.ReconcilePass, error) {
 	orders, err := a.orders(req)
 	if err != nil {

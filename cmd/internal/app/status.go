@@ -67,6 +67,22 @@ func (a *App) outlook(c *core, s *admin.Status, now time.Time) (err error) {
 	return nil
 }
 
+// slo is how many firing events were taken in time, nil when that cannot be read.
+func slo(c *core) *admin.SLO {
+	served, recent, err := c.ledger.Served()
+	if err != nil {
+		return nil
+	}
+	o := &admin.SLO{
+		WithinSeconds: store.ServedWithin.Seconds(), Days: store.ServedDays, Events: served.Events, InTime: served.InTime,
+		Objective: admin.SLOObjective, Late: recent.Events - recent.InTime,
+	}
+	if served.Events > 0 {
+		o.Share = new(float64(served.InTime) / float64(served.Events))
+	}
+	return o
+}
+
 // refusals are the webhooks that were not accepted.
 func (a *App) refusals() admin.Refusals {
 	r := a.handler.Refused()

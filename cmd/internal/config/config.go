@@ -58,6 +58,7 @@ type Config struct {
 	RetryFor    time.Duration
 	Concurrency int
 	Rate        float64 // events a second, 0 = unlimited
+	Storm       Storm
 	Timeout     time.Duration
 
 	DataDir     string

@@ -226,7 +226,7 @@ var (
 	states  = []string{event.Up, event.Down, event.Held, event.Paused, event.StateUnknown}
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStale, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
-		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, damaged,
+		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, storms, inStorm, damaged,
 		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, clusterLeader, clusterTerm, clusterBehind, slo, reloadOK, reloadAt, build,
 	}
 )
@@ -308,6 +308,12 @@ func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) 
 		put(slo, *s.SLO.Share)
 	}
 	put(damaged, float64(s.Damaged))
+	put(storms, float64(s.StormsTotal))
+	waiting := int64(0)
+	for _, storm := range s.Storms {
+		waiting += storm.Waiting
+	}
+	put(inStorm, float64(waiting))
 	state := s.Callgoose.State
 	if !slices.Contains(states, state) {
 		state = event.StateUnknown

@@ -51,6 +51,8 @@ var (
 	oldestAge = gauge("oldest_queued_age_seconds", "How long the oldest event has been queued; 0 when nothing waits.")
 	events    = gauge("events", "Events kept at this moment, by outcome; retention and dead-letters drop take away, a retry moves (ledger).", "outcome")
 	settled   = counter("events_settled_total", "Events settled, by outcome; one that is sent again counts again.", "outcome")
+	storms    = counter("storms_total", "Storms of alerts that began (ledger).")
+	inStorm   = gauge("storm_waiting", "Events that wait for the end of a storm of alerts (ledger).")
 	damaged   = counter("damaged_messages_total", "Stored messages that could not be read; see the log (ledger).")
 
 	attempts         = counter("delivery_attempts_total", "Requests to Callgoose, by result (delivered, discarded, dead, retry, held, interrupted) and cause (ok, dns, connect, tls, proxy, timeout, reset, interrupted, http_CODE).", "result", "cause")

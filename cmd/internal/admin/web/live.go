@@ -31,6 +31,12 @@ func mark(st admin.Status, p Pages) string {
 		}
 		return t.UnixNano()
 	}
+	if st.Ping != nil {
+		fmt.Fprintln(h, unix(st.Ping.LastAt))
+	}
+	if st.Fallback != nil {
+		fmt.Fprintln(h, unix(st.Fallback.LastAt))
+	}
 	fmt.Fprintln(h, n, st.StartedAt.UnixNano(), st.Queued, st.InFlight > 0, st.Callgoose.State, unix(st.Callgoose.Since),
 		unix(st.Callgoose.NextProbe), st.Store.Accepting, st.Store.Problem, st.Headline, st.Refused.LastHour, st.WaitingBySeverity)
 	return fmt.Sprintf("%x", h.Sum64())
