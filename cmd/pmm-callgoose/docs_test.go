@@ -408,7 +408,7 @@ func sources(t *testing.T, dir string) (all []string) {
 }
 
 // common are the flags that nearly every command has.
-var common = []string{"help", "config", "output", "data-dir", "admin-url", "admin-token-file"}
+var common = []string{"help", "config", "output", "data-dir", "admin-url", "admin-ca", "admin-token-file"}
 
 // generated makes the sections of the reference that the program itself knows.
 func generated(commands map[string]command) map[string]string {

@@ -3,14 +3,19 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -50,6 +55,7 @@ func TestMain(m *testing.M) {
 //	exit CODE COMMAND...          it must end with that code
 //	until REGEXP COMMAND...       again and again until its output matches
 //	json PATH VALUE | PATH has KEY...    on the latest standard output
+//	certificate CERT KEY          a new pair for 127.0.0.1, good for an hour, in these files
 //	holds-no TEXT DIR...          no file below holds it
 //	newer ledger|notification|event DIR   a version to come has written there
 //
@@ -63,7 +69,7 @@ func TestScript(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fake": fakeCmd, "serve": serveCmd, "post": postCmd, "flow": flowCmd, "exit": exitCmd,
-			"pmm": pmmCmd, "until": untilCmd, "json": jsonCmd, "holds-no": holdsNoCmd,
+			"pmm": pmmCmd, "until": untilCmd, "json": jsonCmd, "holds-no": holdsNoCmd, "certificate": certificateCmd,
 			"newer": newerCmd,
 		},
 	})
@@ -178,6 +184,22 @@ func fakeCmd(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	default:
 		ts.Fatalf("fake %s: no such thing", verb)
+	}
+}
+
+func certificateCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: certificate CERT KEY")
+	}
+	public, private, err := ed25519.GenerateKey(nil)
+	ts.Check(err)
+	c := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{{127, 0, 0, 1}}}
+	der, err := x509.CreateCertificate(nil, c, c, public, private)
+	ts.Check(err)
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	ts.Check(err)
+	for file, block := range map[string]*pem.Block{args[0]: {Type: "CERTIFICATE", Bytes: der}, args[1]: {Type: "PRIVATE KEY", Bytes: key}} {
+		ts.Check(os.WriteFile(ts.MkAbs(file), pem.EncodeToMemory(block), 0o600))
 	}
 }
 

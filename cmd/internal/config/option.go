@@ -307,6 +307,14 @@ var table = group("Intake from PMM",
 		Usage: "file with the operators' token; needed beyond loopback",
 	},
 	Option{
+		Name: "admin-tls-cert", Kind: KindPath, field: func(c *Config) any { return &c.AdminTLSCert },
+		Usage: "certificate chain (PEM) to serve operators over HTTPS",
+	},
+	Option{
+		Name: "admin-tls-key", Kind: KindPath, field: func(c *Config) any { return &c.AdminTLSKey },
+		Usage: "private key (PEM) of --admin-tls-cert",
+	},
+	Option{
 		Name: "alarm-command", Kind: KindText, field: func(c *Config) any { return &c.AlarmCommand },
 		Usage: "command run, with the facts as JSON on its input, when Callgoose is down or held for --alarm-after with events waiting, when dead letters appear, when the store is full, and when it is over; keep secrets out of it",
 	},

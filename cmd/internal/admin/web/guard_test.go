@@ -232,6 +232,10 @@ func TestTheCookieIsOfThisServiceAlone(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	plain := sessionCookie(r)
 	r.Header.Set("X-Forwarded-Proto", "https")
+	own := httptest.NewRequest(http.MethodGet, "https://forwarder.example/", nil) // which has TLS
+	if c := sessionCookie(own); !strings.HasPrefix(c.Name, "__Host-") || !c.Secure {
+		t.Errorf("%v with TLS of its own", c)
+	}
 	if c := sessionCookie(r); !strings.HasPrefix(c.Name, "__Host-") || !c.Secure || c.Path != "/" || c.Domain != "" || plain.Secure || strings.HasPrefix(plain.Name, "__") {
 		t.Errorf("%v behind TLS, %v without", c, plain)
 	}
