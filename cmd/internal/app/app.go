@@ -327,7 +327,7 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cfg := web.Config{MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}
+	cfg := web.Config{MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger, TokenRefused: a.opts.metrics.TokenRefused}
 	local := &http.Server{Handler: web.New(cfg), ReadHeaderTimeout: 5 * time.Second}
 	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
 

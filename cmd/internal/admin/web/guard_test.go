@@ -95,7 +95,11 @@ func TestGuessesOfTheTokenAreFewAndLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		m := some(1)
-		h := New(Config{Source: m, Pages: m, Token: func() string { return opsToken }, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		told := map[string]int{}
+		h := New(Config{
+			Source: m, Pages: m, Token: func() string { return opsToken }, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			TokenRefused: func(reason string) { told[reason]++ },
+		})
 		ask := func(token, from, forwarded string) int {
 			r := httptest.NewRequest(http.MethodGet, "/api/v1/status", nil)
 			r.Header.Set("Authorization", "Bearer "+token)
@@ -108,11 +112,11 @@ func TestGuessesOfTheTokenAreFewAndLogged(t *testing.T) {
 			return w.Code
 		}
 		codes := map[int]int{}
-		for n := range 100 {
+		for n := range 4000 {
 			codes[ask(fmt.Sprint("guess", n), "192.0.2.1:1", "")]++
 		}
-		if codes[401] != guessAtOnce || codes[429] != 100-guessAtOnce {
-			t.Errorf("100 guesses are answered %v", codes)
+		if codes[401] != guessAtOnce || codes[429] != 4000-guessAtOnce || told["wrong"] != guessAtOnce || told["limited"] != 4000-guessAtOnce {
+			t.Errorf("4000 guesses are answered %v, counted %v", codes, told)
 		}
 		for what, c := range map[string]struct {
 			from, forwarded string
