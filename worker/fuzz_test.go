@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"runtime"
 	"strconv"
 	"testing"
 	"time"
@@ -177,51 +176,4 @@ func FuzzReplayedHistory(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
-}
-
-// FuzzCost: what it costs to decide on a body is linear in its size, whatever members it
-// has and whatever is open already: memory allocated is counted, which no busy machine changes.
-func FuzzCost(f *testing.F) {
-	f.Add([]byte{0}, []byte{1}, false)          // open ones, then unknown recoveries with a fingerprint
-	f.Add([]byte{0}, []byte{3}, true)           // without one, by name
-	f.Add([]byte{0, 1}, []byte{1, 3, 0}, false) // mixed in one body
-	f.Add([]byte{2}, []byte{3}, true)
-	f.Fuzz(func(t *testing.T, open, kinds []byte, byName bool) {
-		if len(open) == 0 || len(kinds) == 0 || len(kinds) > 8 || len(open) > 8 {
-			t.Skip("nothing to repeat")
-		}
-		few, many := costOf(t, 200, open, kinds, byName), costOf(t, 1600, open, kinds, byName)
-		// Eight times the size: a quadratic way takes 64 times as much.
-		if many > 20*few+16<<20 {
-			t.Errorf("%d bytes for 200 members, %d for 1600", few, many)
-		}
-	})
-}
-
-// costOf allocates what it takes to decide on n members of these kinds after n others.
-func costOf(t *testing.T, n int, open, kinds []byte, byName bool) uint64 {
-	r := newStage(t, SplitConfig{Form: Form{ByAlertname: byName}})
-	members := func(kinds []byte, at time.Time, prefix string) (list []member) {
-		for i := range n {
-			name := fmt.Sprintf("%s%d", prefix, i)
-			a := firing(name, t0)
-			kind := kinds[i%len(kinds)]
-			if kind&1 != 0 {
-				a = resolved(name, t0, at)
-			}
-			if kind&2 != 0 {
-				a.Fingerprint = ""
-			}
-			list = append(list, a)
-		}
-		return list
-	}
-	r.post(minutes(1), 0, members(open, minutes(1), "a")...)
-	r.decide()
-	r.post(minutes(2), 0, members(kinds, minutes(2), "b")...)
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	r.decide()
-	runtime.ReadMemStats(&after)
-	return after.TotalAlloc - before.TotalAlloc
 }
