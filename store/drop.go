@@ -40,7 +40,7 @@ func (t *Tx) DropDays(before time.Time) (dropped []string, err error) {
 func (t *Tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
 	var kept []*event.Record
 	queued, records := false, 0
-	if _, err := t.eachOfDay(d, &event.Filter{OldestFirst: true}, func(r *event.Record) bool {
+	if _, err := t.inOrder([]string{d}, &event.Filter{}, func(r *event.Record) bool {
 		records++
 		if keep[r.Pos] {
 			kept = append(kept, r)

@@ -55,7 +55,7 @@ type DeliverConfig struct {
 type Deliverer struct {
 	cfg    DeliverConfig
 	book   book
-	bodies Bodies
+	bodies *bodies
 	sender Sender
 	log    *slog.Logger
 	gate   *gate
@@ -148,7 +148,7 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 	cfg.Concurrency = cmp.Or(cfg.Concurrency, 16)
 	cfg.Observer = cmp.Or[Observer](cfg.Observer, silent{})
 	d := &Deliverer{
-		cfg: cfg, book: book{ledger}, bodies: bodies, sender: sender, began: time.Now(),
+		cfg: cfg, book: book{ledger}, bodies: newBodies(bodies), sender: sender, began: time.Now(),
 		log: cfg.Logger.With("component", "delivery"), w: newWindow(cfg.ByAlertname, ledger.Summary().Progress),
 		results: make(chan result, mostUnrecorded), claims: make(chan claimed, 1),
 		poke: make(chan struct{}, 1), turn: make(chan struct{}),
@@ -407,7 +407,8 @@ func (d *Deliverer) attempt(ctx context.Context, place *pass, it *item, alone bo
 	if !r.ClaimedAt.IsZero() {
 		e.claim = r.ClaimedAt
 	}
-	body, err := d.bodies.Body(ctx, r, e.claim)
+	body, done, err := d.bodies.take(ctx, r, e.claim)
+	defer done()
 	if err != nil {
 		place.unused()
 		return d.unsent(ctx, res, e, err)

@@ -1,10 +1,12 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"time"
 
@@ -42,6 +44,7 @@ type Rules struct {
 	Queued        bool   // take what is in line: nobody else sends it
 	Limit         int    // the oldest so many, 0 = all
 	First         uint64 // oldest sequence that is stored
+	Count         bool   // no Refs
 }
 
 // chosen is one record that may be sent again.
@@ -49,12 +52,15 @@ type chosen struct {
 	ref         Ref
 	key, source string
 	status      event.Status
-	outcome     event.Outcome
 }
 
 // Choose says which of the records chosen can be sent again. found is told of each.
+// Of all that is read it keeps the Refs alone.
 func Choose(tx *store.Tx, f event.Filter, r Rules, found func(*event.Record)) (c Choice, err error) {
-	var list []chosen
+	c.Outcomes = map[event.Outcome]int{}
+	incidents, seed := map[uint64]bool{}, maphash.MakeSeed() // by a hash: the keys of all would be much
+	f.OldestFirst = true
+	var problem error
 	err = tx.Each(f, func(rec *event.Record) bool {
 		found(rec)
 		switch {
@@ -64,48 +70,44 @@ func Choose(tx *store.Tx, f event.Filter, r Rules, found func(*event.Record)) (c
 			c.NoEvent++
 		case rec.Pos.Seq < r.First:
 			c.Gone++
+		case r.Limit > 0 && c.Firing+c.Resolved == r.Limit:
 		default:
-			list = append(list, chosen{
-				ref: Ref{rec.ReceivedAt, rec.Pos}, key: rec.Key, source: rec.Source, status: rec.Status, outcome: rec.Outcome,
-			})
-		}
-		return true
-	})
-	if err != nil {
-		return c, err
-	}
-	// The ledger lists by day, and what was imported may be of an earlier one.
-	slices.SortFunc(list, func(a, b chosen) int { return a.ref.Pos.Compare(b.ref.Pos) })
-	incidents := map[string]bool{}
-	c.Outcomes = map[event.Outcome]int{}
-	for i := range list {
-		e := &list[i]
-		if r.Limit > 0 && len(c.Refs) == r.Limit {
-			break
-		}
-		if !r.IncludeClosed && e.outcome != event.Queued {
-			wrong, err := e.wrong(tx, r.ByAlertname)
-			switch {
-			case err != nil:
-				return c, err
-			case wrong && e.status == event.Firing:
-				c.Closed++
-				continue
-			case wrong:
-				c.Superseded++
-				continue
+			var taken bool
+			if taken, problem = c.take(tx, rec, r); taken {
+				incidents[maphash.String(seed, rec.Key)] = true
 			}
 		}
-		if c.Outcomes[e.outcome]++; e.status == event.Firing {
-			c.Firing++
-		} else {
-			c.Resolved++
-		}
-		incidents[e.key] = true
-		c.Refs = append(c.Refs, e.ref)
-	}
+		return problem == nil
+	})
 	c.Incidents = len(incidents)
-	return c, nil
+	return c, cmp.Or(err, problem)
+}
+
+// take counts a record, and takes it unless that would make an incident wrong.
+func (c *Choice) take(tx *store.Tx, rec *event.Record, r Rules) (bool, error) {
+	if !r.IncludeClosed && rec.Outcome != event.Queued {
+		e := chosen{ref: Ref{rec.ReceivedAt, rec.Pos}, key: rec.Key, source: rec.Source, status: rec.Status}
+		wrong, err := e.wrong(tx, r.ByAlertname)
+		switch {
+		case err != nil:
+			return false, err
+		case wrong && rec.Status == event.Firing:
+			c.Closed++
+			return false, nil
+		case wrong:
+			c.Superseded++
+			return false, nil
+		}
+	}
+	if c.Outcomes[rec.Outcome]++; rec.Status == event.Firing {
+		c.Firing++
+	} else {
+		c.Resolved++
+	}
+	if !r.Count {
+		c.Refs = append(c.Refs, Ref{rec.ReceivedAt, rec.Pos})
+	}
+	return true, nil
 }
 
 // wrong reports whether sending the event again would open an incident of what is

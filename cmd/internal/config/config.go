@@ -70,6 +70,8 @@ type Config struct {
 
 	AdminListen      string // empty = none
 	AdminToken       *Secret
+	AdminTLSCert     string
+	AdminTLSKey      string
 	AlarmCommand     string
 	AlarmWebhook     URL     // see AlarmURL
 	AlarmWebhookFile *Secret // the same, read from a file
