@@ -45,11 +45,11 @@ func (t *Tx) eachOfDay(d string, f *event.Filter, fn func(*event.Record) bool) (
 		first, next = c.First, c.Next
 	}
 	if f.OldestFirst && f.After != (event.Position{}) {
-		first = func() ([]byte, []byte) { return c.Seek(f.After.Bytes()) }
+		first = func() ([]byte, []byte) { return c.Seek(placeKey(f.After)) }
 	}
 	if before, _ := f.DayBefore(d); !f.OldestFirst && before != (event.Position{}) {
 		first = func() ([]byte, []byte) {
-			if k, _ := c.Seek(before.Bytes()); k == nil {
+			if k, _ := c.Seek(placeKey(before)); k == nil {
 				return c.Last()
 			}
 			return c.Prev()

@@ -41,7 +41,7 @@ func (a *App) Incidents(_ context.Context, f event.Filter, limit int) ([]admin.I
 	return list[:min(len(list), limit)], err
 }
 
-func incident(tx *store.Tx, ep *event.Episode) (in admin.Incident, err error) {
+func incident(tx *store.Tx, ep *store.Episode) (in admin.Incident, err error) {
 	in = admin.Incident{
 		Key: ep.Key, Source: ep.Source, Alertname: ep.Alertname, Open: ep.Open,
 		StartsAt: timeOrNil(ep.StartsAt), NamedAt: timeOrNil(ep.NamedAt), Labels: map[string]string{},
