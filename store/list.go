@@ -48,7 +48,7 @@ func (t *Tx) inOrder(days []string, f *event.Filter, fn func(*event.Record) bool
 	var places []place
 	for _, d := range days {
 		c := t.tx.Bucket(recordsBucket(d)).Cursor()
-		if k, v := c.Seek(f.After.Bytes()); k != nil {
+		if k, v := c.Seek(placeKey(f.After)); k != nil {
 			places = append(places, place{c, k, v})
 		}
 	}
@@ -87,7 +87,7 @@ func (l *lister) backwards(d string) (more bool, err error) {
 	c := l.tx.Bucket(recordsBucket(d)).Cursor()
 	k, v := []byte(nil), []byte(nil)
 	if before, _ := l.f.DayBefore(d); before != (event.Position{}) {
-		k, _ = c.Seek(before.Bytes())
+		k, _ = c.Seek(placeKey(before))
 	}
 	if k == nil {
 		k, v = c.Last()

@@ -39,7 +39,6 @@ type Choice struct {
 
 // Rules of a choice.
 type Rules struct {
-	ByAlertname   bool
 	IncludeClosed bool   // take what would make an incident wrong, too
 	Queued        bool   // take what is in line: nobody else sends it
 	Limit         int    // the oldest so many, 0 = all
@@ -87,7 +86,7 @@ func Choose(tx *store.Tx, f event.Filter, r Rules, found func(*event.Record)) (c
 func (c *Choice) take(tx *store.Tx, rec *event.Record, r Rules) (bool, error) {
 	if !r.IncludeClosed && rec.Outcome != event.Queued {
 		e := chosen{ref: Ref{rec.ReceivedAt, rec.Pos}, key: rec.Key, source: rec.Source, status: rec.Status}
-		wrong, err := e.wrong(tx, r.ByAlertname)
+		wrong, err := e.wrong(tx)
 		switch {
 		case err != nil:
 			return false, err
@@ -112,7 +111,7 @@ func (c *Choice) take(tx *store.Tx, rec *event.Record, r Rules) (bool, error) {
 
 // wrong reports whether sending the event again would open an incident of what is
 // over, or close that of what fires.
-func (e *chosen) wrong(tx *store.Tx, byAlertname bool) (bool, error) {
+func (e *chosen) wrong(tx *store.Tx) (bool, error) {
 	ep, err := tx.Episode(e.key)
 	if err != nil || ep == nil {
 		return e.status == event.Firing, err
@@ -120,11 +119,11 @@ func (e *chosen) wrong(tx *store.Tx, byAlertname bool) (bool, error) {
 	if e.status == event.Firing {
 		return !ep.Open || ep.Firing != e.ref.Pos, nil
 	}
-	if ep.Open || !byAlertname {
+	if ep.Open || !ep.ByName {
 		return ep.Open, nil
 	}
 	for other := range tx.OpenEpisodes(e.source, ep.Alertname) {
-		if other.Key != e.key {
+		if other.ByName && other.Key != e.key {
 			return true, nil
 		}
 	}
@@ -249,29 +248,36 @@ func (b *batch) requeueOne(ref Ref, at event.Position, asked time.Time, includeC
 		return err
 	}
 	if e := (chosen{ref: ref, key: rec.Key, source: rec.Source, status: rec.Status}); !includeClosed {
-		if wrong, err := e.wrong(b.tx, b.cfg.Form.ByAlertname); err != nil || wrong {
+		if wrong, err := e.wrong(b.tx); err != nil || wrong {
 			return err
 		}
 	}
 	if rec.ClaimedAt.IsZero() {
 		rec.Facts.Since = asked
 	}
-	return b.queueUp(rec, rec.Alertname, at, event.Replay, delay{})
+	return b.queueUp(rec, rec.Alertname, at, delay{})
 }
 
-// Forget drops a dead letter, and the episode that it began when Callgoose never
-// had anything of it: while the alert fires PMM says so again, and that goes out;
-// and Callgoose is not told of a recovery from what it does not know.
+// Forget drops a dead letter of which Callgoose never had anything. What PMM says again
+// then goes out, as an event of its own: an id stands for one body, and Callgoose may
+// know that of the dropped one. Callgoose is not told of a recovery from what it does
+// not know.
 func Forget(tx *store.Tx, r *event.Record) error {
 	if err := tx.DropRecord(r); err != nil {
 		return err
 	}
 	ep, err := tx.Episode(r.Key)
-	if err != nil || ep == nil || !ep.Open || ep.Firing != r.Pos ||
-		slices.ContainsFunc(r.Attempts, func(a event.Attempt) bool { return a.Result == string(event.Delivered) }) {
+	if err != nil || ep == nil || slices.ContainsFunc(r.Attempts, func(a event.Attempt) bool { return a.Result == string(event.Delivered) }) {
 		return err
 	}
-	ep.Open = false // its number is not used again: the next one has other bytes
+	switch {
+	case ep.Open && ep.Firing == r.Pos:
+		ep.Open, ep.NamedAt, ep.Past = false, ep.RecoveredAt, past(ep, time.Time{})
+	case !ep.Open && ep.Recovery == r.Pos:
+		ep.Recovery = event.Position{} // see Dropped
+	default:
+		return nil
+	}
 	return tx.PutEpisode(ep)
 }
 

@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
-	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/queue"
 	"pmm-callgoose/worker"
@@ -85,7 +82,7 @@ func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observ
 	c.builder = worker.NewBuilder(notes, c.ledger)
 	c.deliver = worker.NewDeliverer(worker.DeliverConfig{
 		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, RetryFor: cfg.RetryFor,
-		Concurrency: cfg.Concurrency, Rate: cfg.Rate, ByAlertname: c.byName || c.waitsByName(), Logger: log, Observer: observer,
+		Concurrency: cfg.Concurrency, Rate: cfg.Rate, ByAlertname: c.byName, Logger: log, Observer: observer,
 		Refresh: func() bool {
 			changed, err := cfg.CallgooseToken.Reload()
 			return err == nil && changed
@@ -110,13 +107,6 @@ func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observ
 	}, c.queue, notes, c.ledger)
 	c.brake = worker.NewBrake(worker.StormRule(cfg.Storm), c.queue, c.ledger, log)
 	c.retention = worker.NewRetention(worker.RetentionConfig{Keep: cfg.Retention, MinFree: cfg.MinFree, Logger: log}, c.queue, c.ledger)
-}
-
-// waitsByName reports whether events may be waiting that were decided on under
-// --incident-by alertname: until they are gone theirs is the stricter order.
-func (c *core) waitsByName() bool {
-	s := c.ledger.Summary()
-	return s.Counts[string(event.Queued)] > 0 && slices.ContainsFunc(s.Forms, func(form string) bool { return strings.Contains(form, `"by_alertname":true`) })
 }
 
 // run splits and delivers until ctx ends (nil) or the store fails. It returns when

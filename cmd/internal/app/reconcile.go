@@ -152,7 +152,7 @@ func (r *reconciler) read(ctx context.Context, c *core) (*pmm.View, error) {
 // open reads the open episodes of the source into in, and whether what was stored up
 // to last is decided on.
 func (r *reconciler) open(ctx context.Context, c *core, last uint64, in *worker.ReconcileInput) error {
-	var episodes []*event.Episode
+	var episodes []*store.Episode
 	if err := c.ledger.View(func(tx *store.Tx) error {
 		in.Behind = tx.Progress().Seq < last || c.splitter.Behind()
 		queued := map[string]bool{}

@@ -71,7 +71,7 @@ func plan(ctx context.Context, c *core, r admin.ReplayRequest, queued bool) (p a
 	var chosen worker.Choice
 	err = c.ledger.View(func(tx *store.Tx) (err error) {
 		chosen, err = worker.Choose(tx, r.Filter, worker.Rules{
-			ByAlertname: c.byName, IncludeClosed: r.IncludeClosed, Queued: queued, Limit: r.Limit, First: first, Count: r.DryRun,
+			IncludeClosed: r.IncludeClosed, Queued: queued, Limit: r.Limit, First: first, Count: r.DryRun,
 		}, asked.found)
 		return err
 	})
