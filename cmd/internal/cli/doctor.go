@@ -50,7 +50,7 @@ func (p *program) doctor(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.PMM.Clients, err = pmmClients(d.Settings); err != nil {
+	if d.PMM.Clients, err = pmmClients(d.Settings, nil); err != nil {
 		return err
 	}
 	d.PMM.Name = d.Settings.ContactPoint
