@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 // testscript offers, they are written with
 //
 //	fake accept | refuse | fail MODE [RETRY-AFTER] | discard | no-resolve | token T | count N | open N | in-order N
-//	serve start [FLAG...] | stop | kill     a real process; $URL and $ADMIN are where it listens
+//	serve start [FLAG...] | stop | hup | kill     a real process; $URL and $ADMIN are where it listens
 //	post [-sign SECRET] [-user U:P] CODE FILE [HEADER...]
 //	flow REGEXP FILE              post a state of the alert Flow every 50 ms until the file matches
 //	pmm start [VERSION GRAFANA]   a fake PMM at $PMM; its token stands in the file pmm-token
@@ -252,7 +252,7 @@ var ready = regexp.MustCompile(`^pmm-callgoose is ready: webhooks (\S+), operato
 func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: serve start|stop|kill")
+		ts.Fatalf("usage: serve start|stop|hup|kill")
 	}
 	switch args[0] {
 	case "start":
@@ -284,6 +284,8 @@ func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 		if err != nil {
 			ts.Fatalf("serve ended with %v, log:\n%s", err, ts.ReadFile("serve.log"))
 		}
+	case "hup":
+		ts.Check(s.serve.Process.Signal(syscall.SIGHUP))
 	case "kill":
 		s.kill()
 	default:

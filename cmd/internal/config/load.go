@@ -12,8 +12,12 @@ import (
 	"strings"
 )
 
-// Etc is where a package puts the configuration: Input.Etc of commands.
-const Etc = "/etc/pmm-callgoose"
+// Etc is where a package puts the configuration: Input.Etc of commands. Var is the
+// data directory of its service, and the default of root.
+const (
+	Etc = "/etc/pmm-callgoose"
+	Var = "/var/lib/pmm-callgoose"
+)
 
 // Input is everything that configuration is made from.
 type Input struct {
@@ -219,7 +223,7 @@ func dataDir(env map[string]string, uid int) string {
 		return first
 	}
 	if uid == 0 {
-		return "/var/lib/" + name
+		return Var
 	}
 	if dir := env["XDG_STATE_HOME"]; filepath.IsAbs(dir) { // as its specification demands
 		return filepath.Join(dir, name)
