@@ -274,9 +274,14 @@ func (l *loader) secret(o Option) {
 	*field, s.Value = sec, redacted
 }
 
-// credential returns the path of a systemd credential, or "" if there is none.
+// credential returns the path of a systemd credential, or "" if there is none, or if it
+// is what the unit gives where there is no file: SetCredential=NAME:none.
 func (l *loader) credential(name string) string {
-	return existing(l.env["CREDENTIALS_DIRECTORY"], name)
+	path := existing(l.env["CREDENTIALS_DIRECTORY"], name)
+	if b, err := os.ReadFile(path); err == nil && string(b) == "none" {
+		return ""
+	}
+	return path
 }
 
 // etcCredential is the file from which the unit takes that credential: root, who
