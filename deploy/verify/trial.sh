@@ -51,7 +51,7 @@ proved "a wrong configuration is a failed unit (exit code 2), not a loop of rest
 echo 'callgoose-url: http://127.0.0.1:4670/v1/process' >>/etc/pmm-callgoose/config.yaml
 fake 1
 systemctl enable -q --now pmm-callgoose
-[[ $(property ActiveState) == active && $(property StatusText) == 'callgoose unknown,'* ]]
+[[ $(property ActiveState) == active && $(property StatusText) == 'Nothing was sent to Callgoose yet'* ]]
 [[ $(stat -c '%a %U' /var/lib/pmm-callgoose) == '700 pmm-callgoose' ]]
 pmm-callgoose health
 proved "Type=notify: active once ready, status: $(property StatusText)"
