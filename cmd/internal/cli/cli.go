@@ -372,17 +372,20 @@ func (p *program) clientOf(c *cli.Context, cfg *config.Config) (client *admin.Cl
 func (p *program) here(c *cli.Context, cfg *config.Config) (client *admin.Client, where string) {
 	own := filepath.Join(cfg.DataDir, admin.SocketName)
 	client = admin.NewSocketClient(cfg.DataDir)
-	if _, err := os.Stat(own); err == nil || cfg.Named("data-dir") {
+	if cfg.Named("data-dir") {
+		return client, own
+	}
+	if unitInstalled(config.Var) {
+		p.start = startUnit + "; systemctl status pmm-callgoose says why it does not run"
+	}
+	if _, err := os.Stat(own); err == nil { // one that was left behind too
 		return client, own
 	}
 	packaged := filepath.Join(config.Var, admin.SocketName)
-	switch _, err := os.Stat(packaged); {
-	case err == nil:
+	if _, err := os.Stat(packaged); err == nil {
 		return admin.NewSocketClient(config.Var), packaged
-	case errors.Is(err, fs.ErrPermission):
+	} else if errors.Is(err, fs.ErrPermission) {
 		p.start = config.Var + " is closed to this user: sudo pmm-callgoose status asks the service there"
-	case unitInstalled(config.Var):
-		p.start = startUnit + "; systemctl status pmm-callgoose says why it does not run"
 	}
 	there, _, err := config.Load(p.input(c, false, "admin-listen"))
 	if err != nil || config.BeyondLoopback(there.AdminListen) {
