@@ -51,7 +51,8 @@ func (g *gate) ask(now time.Time) (p permit, since uint64, again time.Time) {
 	p, again = g.circuit.allow(now)
 	if p == everything && g.limit.Limit() != rate.Inf {
 		if missing := 1 - g.limit.TokensAt(now); missing > 0 { // a probe does not wait for --rate
-			return nothing, 0, now.Add(time.Duration(missing / float64(g.limit.Limit()) * float64(time.Second)))
+			wait := time.Duration(missing / float64(g.limit.Limit()) * float64(time.Second))
+			return nothing, 0, now.Add(wait + 1) // cut off to zero it would be asked again at the same moment, for ever
 		}
 	}
 	return p, g.circuit.since, again

@@ -116,21 +116,19 @@ func (m *Marker) Run(ctx context.Context) error {
 
 // look sets the mark, and writes it when nothing else did for a while.
 func (m *Marker) look(ctx context.Context, now time.Time, quiet time.Duration) error {
-	changes := m.ledger.Changes()
-	if changes == m.changes && m.written { // nothing moved
-		return nil
-	}
-	m.changes = changes
-	mark, err := m.settled()
-	if err != nil {
-		return err
-	}
-	if mark.UpTo != m.set.UpTo || !slices.Equal(mark.Waiting, m.set.Waiting) {
-		if m.written {
-			m.setAt = now
+	if changes := m.ledger.Changes(); changes != m.changes {
+		m.changes = changes
+		mark, err := m.settled()
+		if err != nil {
+			return err
 		}
-		m.set, m.last, m.written = mark, m.queue.Last(), false
-		m.queue.SetMark(mark)
+		if mark.UpTo != m.set.UpTo || !slices.Equal(mark.Waiting, m.set.Waiting) {
+			if m.written {
+				m.setAt = now
+			}
+			m.set, m.last, m.written = mark, m.queue.Last(), false
+			m.queue.SetMark(mark)
+		}
 	}
 	switch {
 	case m.written:
@@ -142,7 +140,8 @@ func (m *Marker) look(ctx context.Context, now time.Time, quiet time.Duration) e
 		return nil
 	}
 	m.written = true
-	m.own, err = m.queue.PublishMark(ctx)
+	own, err := m.queue.PublishMark(ctx)
+	m.own = own
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -164,7 +165,7 @@ func damaged(t *testing.T, h hurt) {
 		if dead > h.lost || dead == 0 && len(report.Missing) > 0 || s.Queued != 0 {
 			t.Errorf("%d dead letters, %d missing, %+v", dead, len(report.Missing), s)
 		}
-		if log := r.logs.String()[before:]; !bytes.Contains([]byte(log), []byte(h.says)) {
+		if log := r.logs.String()[before:]; !strings.Contains(log, h.says) {
 			t.Errorf("the log does not say %q", h.says)
 		}
 		// What came of it is whole again.

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,7 +83,7 @@ func (r *rig) callgooseIsBack() { r.fake.Fail(callgoosetest.Failure{}) }
 func (r *rig) noSecret(secret string) {
 	r.t.Helper()
 	s, _ := json.Marshal(r.status())
-	if strings.Contains(string(s), secret) || bytes.Contains(r.logs.Bytes(), []byte(secret)) {
+	if strings.Contains(string(s), secret) || strings.Contains(r.logs.String(), secret) {
 		r.t.Errorf("the secret stands in the log or in the status: %s", s)
 	}
 }
@@ -284,7 +283,7 @@ func TestTheHeartbeatStopsWhenSomebodyShouldLook(t *testing.T) {
 		during("it is heard again", 10*time.Minute, 8, 11)
 		r.outside.answer(-1)
 		during("the heartbeat service is away", 10*time.Minute, 9, 11)
-		if n := bytes.Count(r.logs.Bytes(), []byte("the heartbeat was not taken")); n < 8 || n > 11 {
+		if n := strings.Count(r.logs.String(), "the heartbeat was not taken"); n < 8 || n > 11 {
 			t.Errorf("logged %d times in ten minutes", n)
 		}
 		r.noSecret(secret)

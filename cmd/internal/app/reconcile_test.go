@@ -33,12 +33,23 @@ type grafana struct {
 	deaf  bool // webhooks get lost though they were answered
 	bare  bool // they have no fingerprint
 	// spoil changes an answer.
-	spoil func(path string, body []byte) []byte
+	spoil   func(path string, body []byte) []byte
+	revoked bool // the token
+}
+
+// change changes the world between two requests.
+func (g *grafana) change(fn func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	fn()
 }
 
 func (g *grafana) RoundTrip(r *http.Request) (*http.Response, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.revoked {
+		r.Header.Set("Authorization", "Bearer glsa_revoked")
+	}
 	resp, err := g.fake.RoundTrip(r)
 	if err == nil && g.spoil != nil {
 		body, err := io.ReadAll(resp.Body)
@@ -86,11 +97,11 @@ func (g *grafana) run(d time.Duration) {
 	g.t.Helper()
 	for end := g.world.Now.Add(d); g.world.Now.Before(end); {
 		time.Sleep(time.Until(g.world.Now.Add(pmmtest.Tick)))
-		g.mu.Lock()
-		g.world.Step()
-		told := g.told
-		g.told = nil
-		g.mu.Unlock()
+		var told []pmmtest.Notice
+		g.change(func() {
+			g.world.Step()
+			told, g.told = g.told, nil
+		})
 		for _, n := range told {
 			if g.bare {
 				n.Fingerprint = ""
@@ -131,10 +142,12 @@ func (g *grafana) rule(i int) *pmmtest.Rule { return g.world.Rules()[i] }
 
 // recover lets the series of a rule return to normal, under a silence: PMM says nothing.
 func (g *grafana) recover(rules ...int) {
-	g.world.Silence("db", g.world.Now.Add(24*time.Hour))
-	for _, i := range rules {
-		g.rule(i).Series["db"] = false
-	}
+	g.change(func() {
+		g.world.Silence("db", g.world.Now.Add(24*time.Hour))
+		for _, i := range rules {
+			g.rule(i).Series["db"] = false
+		}
+	})
 }
 
 func (g *grafana) key(i int) string { return event.Key("pmm", g.rule(i).Fingerprint("db")) }
@@ -184,11 +197,10 @@ func TestARecoveryUnderASilenceClosesItsIncident(t *testing.T) {
 			t.Errorf("the status says %+v, %+v", p, p.Reconcile)
 		}
 		// PMM told of no recovery, so it tells of no new firing either; of the next recovery it does.
-		g.rule(0).Series["db"] = true
-		g.world.Silence("db", g.world.Now)
+		g.change(func() { g.rule(0).Series["db"] = true; g.world.Silence("db", g.world.Now) })
 		g.run(10 * time.Minute)
 		g.want("it fires again", 3, map[string]int{"closed": 1, "opened": 1})
-		g.rule(0).Series["db"] = false
+		g.change(func() { g.rule(0).Series["db"] = false })
 		g.run(5 * time.Minute)
 		g.want("it recovers", 2, map[string]int{"closed": 1, "opened": 1})
 	})
@@ -228,7 +240,7 @@ func TestALostDirectoryIsFilledFromWhatFires(t *testing.T) {
 		if got := g.status().SuppressedReason[event.ReasonRepeat]; got != 20 {
 			t.Errorf("%d repeats came in", got)
 		}
-		g.rule(7).Series["db"] = false
+		g.change(func() { g.rule(7).Series["db"] = false })
 		g.run(5 * time.Minute)
 		g.want("one recovers", 19, map[string]int{"opened": 20})
 	})
@@ -238,16 +250,18 @@ func TestALostDirectoryIsFilledFromWhatFires(t *testing.T) {
 func TestAHeartbeatIsNotMissing(t *testing.T) {
 	t.Parallel()
 	beside(t, "both", 1, func(g *grafana) {
-		g.spoil = func(_ string, body []byte) []byte {
-			return bytes.ReplaceAll(body, []byte(`"alertname":"Rule 01"`), []byte(`"alertname":"Rule 01","pmm_callgoose":"heartbeat"`))
-		}
 		g.deaf = true
-		g.world.AddRule(pmmtest.Rule{UID: "rule01", Title: "Rule 01", Folder: "folder0", Interval: time.Minute, Series: map[string]bool{"db": true}})
+		g.change(func() {
+			g.spoil = func(_ string, body []byte) []byte {
+				return bytes.ReplaceAll(body, []byte(`"alertname":"Rule 01"`), []byte(`"alertname":"Rule 01","pmm_callgoose":"heartbeat"`))
+			}
+			g.world.AddRule(pmmtest.Rule{UID: "rule01", Title: "Rule 01", Folder: "folder0", Interval: time.Minute, Series: map[string]bool{"db": true}})
+		})
 		g.run(30 * time.Minute)
 		if g.want("beside a heartbeat", 1, nil); *g.status().Sources[0].Drift != 0 {
 			t.Errorf("the status says %+v", g.status().Sources[0])
 		}
-		g.spoil = nil // without the label it is an alert that is missing
+		g.change(func() { g.spoil = nil }) // without the label it is an alert that is missing
 		g.run(10 * time.Minute)
 		g.want("beside a lost webhook", 2, map[string]int{"opened": 1})
 	})
@@ -302,24 +316,26 @@ func TestARefusedWebhookOfOnePMMSkipsNoOther(t *testing.T) {
 func TestWhatCannotBeSeenIsNotClosed(t *testing.T) {
 	t.Parallel()
 	for name, trouble := range map[string]func(g *grafana){
-		"the token loses a folder": func(g *grafana) { g.recover(0); g.world.Hide("folder0", true) },
+		"the token loses a folder": func(g *grafana) { g.recover(0); g.change(func() { g.world.Hide("folder0", true) }) },
 		"a proxy answers with pages": func(g *grafana) {
 			g.recover(0)
-			g.spoil = func(string, []byte) []byte { return []byte("<html>Sign in</html>") }
+			g.change(func() { g.spoil = func(string, []byte) []byte { return []byte("<html>Sign in</html>") } })
 		},
 		"the list is halved": func(g *grafana) {
-			g.spoil = func(path string, body []byte) []byte {
-				var list []json.RawMessage
-				if !strings.HasSuffix(path, "/api/v2/alerts") || json.Unmarshal(body, &list) != nil {
-					return body
+			g.change(func() {
+				g.spoil = func(path string, body []byte) []byte {
+					var list []json.RawMessage
+					if !strings.HasSuffix(path, "/api/v2/alerts") || json.Unmarshal(body, &list) != nil {
+						return body
+					}
+					half, _ := json.Marshal(list[:len(list)/2])
+					return half
 				}
-				half, _ := json.Marshal(list[:len(list)/2])
-				return half
-			}
+			})
 		},
-		"the token is revoked":      func(g *grafana) { g.recover(0); g.cfg.PMMToken = config.NewSecret("glsa_revoked") },
-		"Grafana restarts for long": func(g *grafana) { g.world.Restart(0, 25*time.Minute) },
-		"the data source is down":   func(g *grafana) { g.recover(0); g.rule(0).Failing = true },
+		"the token is revoked":      func(g *grafana) { g.recover(0); g.change(func() { g.revoked = true }) },
+		"Grafana restarts for long": func(g *grafana) { g.change(func() { g.world.Restart(0, 25*time.Minute) }) },
+		"the data source is down":   func(g *grafana) { g.recover(0); g.change(func() { g.rule(0).Failing = true }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -356,7 +372,7 @@ func TestAPersonClosesOneIncident(t *testing.T) {
 	beside(t, "report", 3, func(g *grafana) {
 		gone, fires := g.key(0), g.key(1)
 		g.recover(0)
-		g.world.DeleteRule("rule00")
+		g.change(func() { g.world.DeleteRule("rule00") })
 		g.run(5 * time.Minute)
 		if p := g.status().Sources[0]; *p.Drift != 1 || p.Reconcile.Differences[0].Kind != "rule_gone" {
 			t.Errorf("the status says %+v", p)
@@ -377,8 +393,8 @@ func TestAPersonClosesOneIncident(t *testing.T) {
 func TestPMMsErrorAboutUsIsShown(t *testing.T) {
 	t.Parallel()
 	beside(t, "report", 1, func(g *grafana) {
-		g.world.Tell = func(pmmtest.Notice) bool { return false }
-		g.rule(0).Series["db"] = false
+		g.change(func() { g.world.Tell = func(pmmtest.Notice) bool { return false } })
+		g.change(func() { g.rule(0).Series["db"] = false })
 		g.run(5 * time.Minute)
 		r := g.status().Sources[0].Reconcile
 		if !slices.ContainsFunc(g.status().Attention, func(a admin.Attention) bool { return a.Code == "pmm_contact_point_failing" }) {

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -40,7 +43,7 @@ type rig struct {
 	cfg  *config.Config
 	fake *callgoosetest.Fake
 	net  *network
-	logs *bytes.Buffer
+	logs *logBuffer
 	log  *slog.Logger // nil = text at info, into logs
 	// outside is the network towards the heartbeat service and the other way out.
 	outside *outside
@@ -50,6 +53,24 @@ type rig struct {
 	ready chan Addresses
 	stop  context.CancelFunc
 	done  chan error
+}
+
+// logBuffer is written by the forwarder while the test reads it.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
 
 // network counts the requests that were tried.
@@ -74,7 +95,7 @@ func bubbleWith(t *testing.T, fake callgoosetest.Config, change func(*config.Con
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{t: t, outside: &outside{}, fake: callgoosetest.New(fake), logs: &bytes.Buffer{}, cfg: &config.Config{
+		r := &rig{t: t, outside: &outside{}, fake: callgoosetest.New(fake), logs: &logBuffer{}, cfg: &config.Config{
 			DataDir: dir, CallgooseURL: "https://callgoose.test/v1/process", CallgooseToken: config.NewSecret(token),
 			CallgooseAuth: "bearer", CallgooseFrom: "PerconaPMM", IncidentBy: "alert", OnBacklog: "deliver",
 			RetryMin: time.Second, RetryMax: time.Minute, RetryFor: 72 * time.Hour, Timeout: 15 * time.Second,
@@ -90,7 +111,7 @@ func bubbleWith(t *testing.T, fake callgoosetest.Config, change func(*config.Con
 			if t.Failed() {
 				t.Logf("log:\n%s", r.logs)
 			}
-			if bytes.Contains(r.logs.Bytes(), []byte(token)) {
+			if strings.Contains(r.logs.String(), token) {
 				t.Error("the token stands in the log")
 			}
 		}()
@@ -249,4 +270,27 @@ func group(alerts ...alert) []byte {
 		panic(err)
 	}
 	return b
+}
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("..", "..", "..", "testdata", "golden", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs (a changed payload changes what Callgoose sees):\n got %s\nwant %s", name, got, want)
+	}
 }

@@ -106,7 +106,7 @@ func TestADayOfOutage(t *testing.T) {
 // PMM_CALLGOOSE_DAYS makes more of them.
 func TestDaysOfRandomFaults(t *testing.T) {
 	t.Parallel()
-	days := 2
+	days := 1
 	if n, err := strconv.Atoi(os.Getenv("PMM_CALLGOOSE_DAYS")); err == nil {
 		days = n
 	}

@@ -6,6 +6,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,4 +159,69 @@ func TestOfManyStartsOneGetsTheDirectory(t *testing.T) {
 			t.Errorf("round %d: %d more were ready", round, len(ready))
 		}
 	}
+}
+
+// What a ledger's file holds is a view: without it nothing that waits is lost
+// and no open episode is forgotten.
+func TestTheLedgerIsRebuilt(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		start := time.Now()
+		r.accept(group(mysqlDown(1, "firing", start), mysqlDown(2, "firing", start)))
+		r.settle()
+		r.net.Refuse(true)
+		r.accept(group(mysqlDown(1, "resolved", start), mysqlDown(3, "firing", start)))
+		time.Sleep(time.Minute)
+		r.halt()
+		if err := os.Remove(filepath.Join(r.cfg.DataDir, store.FileName)); err != nil {
+			t.Fatal(err)
+		}
+		r.start()
+		time.Sleep(time.Second)
+		if s := r.status(); s.Queued != 2 || s.Notifications != 2 || s.Alerts != 4 {
+			t.Errorf("after the rebuild: %+v", s)
+		}
+		r.net.Refuse(false)
+		r.settle()
+		for range 2 { // whether Callgoose has 2 is not known: its first repeat goes out
+			r.accept(group(mysqlDown(2, "firing", start), mysqlDown(3, "firing", start)))
+			r.settle()
+		}
+		if s := r.status(); s.SuppressedReason["repeat"] != 3 || s.Unknown != 1 {
+			t.Errorf("open episodes were forgotten: %+v", s)
+		}
+		for key, got := range r.statuses() {
+			if len(got) > 2 || got[0] != "firing" {
+				t.Errorf("%s got %v", key, got)
+			}
+		}
+		if !strings.Contains(r.logs.String(), "the ledger is new") {
+			t.Error("nobody was told what is gone")
+		}
+	})
+}
+
+func TestOneDirectoryHasOneOwner(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		second, err := New(r.cfg, Options{NoListen: true, Transport: r.net})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := second.Run(context.Background()); !errors.Is(err, store.ErrLocked) {
+			t.Errorf("the second says %v", err)
+		}
+	})
+}
+
+// A service that never got a webhook has nothing to remove, and looks for it all the same.
+func TestNothingHappensToAnIdleService(t *testing.T) {
+	bubble(t, func(c *config.Config) { c.Retention = time.Hour }, func(r *rig) {
+		time.Sleep(3 * time.Hour)
+		if log := r.logs.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
+			t.Error("an idle service complains")
+		}
+		r.acceptFile("grafana-firing-1.json")
+		if s := r.settle(); s.Delivered != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
 }
