@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 // testscript offers, they are written with
 //
 //	fake accept | refuse | fail MODE [RETRY-AFTER] | discard | no-resolve | token T | count N | open N | in-order N
-//	serve start [FLAG...] | stop | kill     a real process; $URL and $ADMIN are where it listens
+//	serve start [FLAG...] | stop | hup | kill     a real process; $URL and $ADMIN are where it listens
 //	serve start -nofile N [FLAG...]         one that may open N descriptors
 //	idle N URL                    keep N connections open that say nothing; 0 closes them all
 //	post [-sign SECRET] [-user U:P] CODE FILE [HEADER...]
@@ -302,7 +302,7 @@ var ready = regexp.MustCompile(`^pmm-callgoose is ready: webhooks (\S+), operato
 func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: serve start|stop|kill")
+		ts.Fatalf("usage: serve start|stop|hup|kill")
 	}
 	switch args[0] {
 	case "start":
@@ -339,6 +339,8 @@ func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 		if err != nil {
 			ts.Fatalf("serve ended with %v, log:\n%s", err, ts.ReadFile("serve.log"))
 		}
+	case "hup":
+		ts.Check(s.serve.Process.Signal(syscall.SIGHUP))
 	case "kill":
 		s.kill()
 	default:

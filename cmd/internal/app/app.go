@@ -72,10 +72,9 @@ type App struct {
 	jobs     jobs
 	ping     *pinger // nil = none
 	fallback *fallback
-	// refusedAt is when a webhook last could not be stored.
-	refusedAt atomic.Pointer[time.Time]
-	failing   atomic.Bool               // the last one could not, for want of a disk or of NATS
-	addrs     atomic.Pointer[Addresses] // nil until bound
+	refused  refusedAt
+	failing  atomic.Bool               // the last webhook could not be stored, for want of a disk or of NATS
+	addrs    atomic.Pointer[Addresses] // nil until bound
 
 	reconcilers []*reconciler // one for each --pmm-url
 }
@@ -135,7 +134,7 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		}
 	}
 	if c == nil {
-		a.refusedAt.Store(new(time.Now()))
+		a.refused.note(n.Source)
 		return "", refused{a.whyClosed(), 5 * time.Second}
 	}
 	origin := event.FromPMM
@@ -146,13 +145,47 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		Source: n.Source, Origin: origin, BeganAt: n.BeganAt, ReceivedAt: n.ReceivedAt, Body: n.Body, Alerts: n.Alerts,
 	})
 	if err != nil {
-		a.refusedAt.Store(new(time.Now()))
+		a.refused.note(n.Source)
 	}
 	a.failing.Store(errors.Is(err, queue.ErrUnavailable) && !errors.Is(ctx.Err(), context.Canceled)) // a sender that left says nothing
 	if errors.Is(err, queue.ErrFull) {
 		err = refused{err, time.Minute}
 	}
 	return pos.NotificationID(), err
+}
+
+// refusedAt is when a webhook of each source last could not be stored. Safe concurrently.
+type refusedAt struct {
+	mu sync.Mutex
+	at map[string]time.Time // guarded by mu; the intake bounds the sources
+}
+
+func (r *refusedAt) note(source string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.at == nil {
+		r.at = map[string]time.Time{}
+	}
+	r.at[source] = time.Now()
+}
+
+// last is the zero time where nothing of the source was refused since the start.
+func (r *refusedAt) last(source string) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.at[source]
+}
+
+// latest is that of any source.
+func (r *refusedAt) latest() (latest time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, at := range r.at {
+		if at.After(latest) {
+			latest = at
+		}
+	}
+	return latest
 }
 
 func (a *App) whyClosed() error {
