@@ -77,9 +77,9 @@ func change(r *rand.Rand, tx *Tx, now time.Time) error {
 	}
 	switch r.IntN(9) {
 	case 0:
-		return tx.PutEpisode(&event.Episode{Key: key, ID: "x", Source: "pmm", Alertname: "down", Open: r.IntN(2) == 0, StartsAt: now, FiringAt: received, Firing: at})
+		return tx.PutEpisode(&Episode{Key: key, ID: "x", Source: "pmm", Alertname: "down", Open: r.IntN(2) == 0, StartsAt: now, FiringAt: received, Firing: at})
 	case 1:
-		return tx.PutWaiting(&event.Waiting{At: at, Pos: at, Key: key, Source: "pmm", Status: event.Firing, ReceivedAt: received, QueuedAt: now})
+		return tx.PutWaiting(&Waiting{At: at, Pos: at, Key: key, Source: "pmm", Status: event.Firing, ReceivedAt: received, QueuedAt: now})
 	case 2:
 		return tx.DropWaiting(at)
 	case 3:
@@ -93,8 +93,7 @@ func change(r *rand.Rand, tx *Tx, now time.Time) error {
 		tx.SetHeard("pmm", now)
 		return nil
 	case 7:
-		_, err := tx.DropDays(now.AddDate(0, 0, -r.IntN(4)))
-		return err
+		return tx.DropDays(now.AddDate(0, 0, -r.IntN(4)))
 	}
 	if r.IntN(5) == 0 {
 		old, err := tx.Record(rec.ReceivedAt, rec.Pos)

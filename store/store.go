@@ -194,9 +194,8 @@ func (s *Store) init() (fresh bool, err error) {
 			if s.cfg.Shared != (seq > 0) && !(s.cfg.Shared && first.Progress.IsZero()) {
 				return ErrOther
 			}
-			return nil
 		}
-		for _, name := range buckets {
+		for _, name := range buckets { // one that is older may lack some
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}

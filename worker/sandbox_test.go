@@ -356,7 +356,7 @@ func (s *sandbox) deliver(req *request202) (ok bool) {
 func jsonInt(n int) string { b, _ := json.Marshal(n); return string(b) }
 
 // queued is what waits.
-func (s *sandbox) queued() (list []event.Waiting) {
+func (s *sandbox) queued() (list []store.Waiting) {
 	s.t.Helper()
 	if err := s.p.ledger.View(func(tx *store.Tx) error { list = waiting(tx); return nil }); err != nil {
 		s.t.Fatal(err)

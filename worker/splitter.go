@@ -83,15 +83,6 @@ func NewSplitter(cfg SplitConfig, queue Queue, notes *Notes, ledger *store.Store
 	cfg.Observer = cmp.Or[Observer](cfg.Observer, silent{})
 	cfg.Form.Layout = formLayout
 	cfg.NamedEvery = cmp.Or(cfg.NamedEvery, time.Hour)
-	if cfg.Claim == nil {
-		cfg.Claim = func() bool { return false }
-	}
-	if cfg.Outage == nil {
-		cfg.Outage = func() bool { return false }
-	}
-	if cfg.Decided == nil {
-		cfg.Decided = func() {}
-	}
 	s := &Splitter{
 		cfg: cfg, queue: queue, notes: notes, ledger: ledger, log: cfg.Logger.With("component", "splitter"),
 		turn: make(chan struct{}), ended: make(chan struct{}), began: queue.Last(), at: ledger.Summary().Progress, warned: map[string]bool{}, opened: map[string]*index{},
@@ -211,7 +202,9 @@ func (s *Splitter) step(ctx context.Context) (more bool, err error) {
 	for _, tell := range b.after {
 		tell()
 	}
-	s.cfg.Decided()
+	if s.cfg.Decided != nil {
+		s.cfg.Decided()
+	}
 	return true, nil
 }
 
@@ -259,11 +252,9 @@ type batch struct {
 	alerts  int
 	young   int64    // of them, accepted since the start
 	after   []func() // to be told once it is durable
-	form    uint32
 }
 
 func (b *batch) run(loaded []stretch) error {
-	b.form = b.tx.FormOf(b.cfg.Form.String())
 	for i := range loaded {
 		st := &loaded[i]
 		if st.err != nil {

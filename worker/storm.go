@@ -93,7 +93,7 @@ func ofStorm(c *candidate) bool {
 
 // brake counts a new episode, next, and says whether its event, r, waits for the end of a
 // storm. One of the episode before, ep, that waits is over: nothing of it was sent.
-func (b *batch) brake(c *candidate, r *event.Record, ep, next *event.Episode) (d delay, err error) {
+func (b *batch) brake(c *candidate, r *event.Record, ep, next *store.Episode) (d delay, err error) {
 	if ended, err := b.endWait(ep); err != nil {
 		return d, err
 	} else if ended && !b.cfg.Form.ByAlertname {
@@ -123,7 +123,7 @@ func (b *batch) brake(c *candidate, r *event.Record, ep, next *event.Episode) (d
 	}
 	if out {
 		s.Waiting++
-		return delay{reason: event.ReasonStorm, cause: event.Storm}, b.tx.PutStorm(s)
+		return delay{reason: event.ReasonStorm, storm: true}, b.tx.PutStorm(s)
 	}
 	return d, cmp.Or(b.tx.PutStorm(s), b.tx.PutFirst(r.Source, r.Alertname, &store.First{Pos: r.Pos, ReceivedAt: r.ReceivedAt}))
 }
@@ -139,7 +139,7 @@ func (b *batch) storm(source string) (*store.Storm, error) {
 // wentOut reports whether an event with the alert name of next went out, or is about to,
 // in this storm. With --incident-by alertname the incident that it opened must be open
 // still, too: another alert of the name fires.
-func (b *batch) wentOut(s *store.Storm, next *event.Episode) (bool, error) {
+func (b *batch) wentOut(s *store.Storm, next *store.Episode) (bool, error) {
 	first, err := b.tx.First(next.Source, next.Alertname)
 	if err != nil || first == nil || !first.ReceivedAt.After(s.Since.Add(-b.cfg.Storm.Within)) {
 		return false, err
@@ -167,7 +167,7 @@ func reaches(tx *store.Tx, first *store.First) (bool, error) {
 
 // neverSent ends a firing that waits for the end of a storm, and the recovery r of it.
 // The recovery goes out where the incident may be open because of another firing.
-func (b *batch) neverSent(c *candidate, r *event.Record, ep, next *event.Episode) (bool, error) {
+func (b *batch) neverSent(c *candidate, r *event.Record, ep, next *store.Episode) (bool, error) {
 	if ofStorm(c) {
 		return false, b.stormOver(c)
 	}
@@ -181,7 +181,7 @@ func (b *batch) neverSent(c *candidate, r *event.Record, ep, next *event.Episode
 }
 
 // endWait ends the firing of the open episode ep, if it waits for the end of a storm.
-func (b *batch) endWait(ep *event.Episode) (bool, error) {
+func (b *batch) endWait(ep *store.Episode) (bool, error) {
 	if !b.stormy || ep == nil || !ep.Open {
 		return false, nil
 	}
@@ -196,12 +196,12 @@ func (b *batch) endWait(ep *event.Episode) (bool, error) {
 }
 
 // inStorm reports whether the event of r waits for the end of a storm.
-func (b *batch) inStorm(r *event.Record) (w event.Waiting, waits bool, err error) {
+func (b *batch) inStorm(r *event.Record) (w store.Waiting, waits bool, err error) {
 	if r.Outcome != event.Queued {
 		return w, false, nil
 	}
 	w, queued, err := b.tx.WaitingAt(r.At)
-	return w, queued && w.Cause == event.Storm, err
+	return w, queued && w.Storm, err
 }
 
 // fromStorm puts the event of r, if it waits for the end of a storm, in line at a place,
@@ -218,7 +218,7 @@ func (b *batch) fromStorm(r *event.Record, at event.Position) (bool, error) {
 	if ep == nil || !ep.Open || ep.Firing != r.Pos {
 		return true, b.release(r, event.ReasonStorm)
 	}
-	return true, cmp.Or(b.tx.DropWaiting(r.At), b.queueUp(r, w.Alertname, at, event.First, delay{}))
+	return true, cmp.Or(b.tx.DropWaiting(r.At), b.queueUp(r, w.Alertname, at, delay{}))
 }
 
 // leaves counts an event that does not wait any more.
@@ -388,7 +388,7 @@ func (k *Brake) opens(s *store.Storm, now time.Time) (*telling, error) {
 	})
 }
 
-func (k *Brake) closes(tx *store.Tx, ep *event.Episode, now time.Time) (*telling, error) {
+func (k *Brake) closes(tx *store.Tx, ep *store.Episode, now time.Time) (*telling, error) {
 	labels, err := tx.Labels(ep.Key)
 	if err != nil {
 		return nil, err
@@ -415,7 +415,7 @@ func (k *Brake) released(ctx context.Context, s *store.Storm, now time.Time) (*t
 				if n++; n > requeueMost || w.At.Compare(s.Release) > 0 || len(refs) == requeueMost {
 					break
 				}
-				if at = w.At; w.Cause == event.Storm && w.Source == s.Source {
+				if at = w.At; w.Storm && w.Source == s.Source {
 					refs = append(refs, Ref{w.ReceivedAt, w.Pos})
 				}
 			}

@@ -138,8 +138,8 @@ func TestInAStormTheFirstOfEachNameGoesOutAndTheRestWaits(t *testing.T) {
 	r.want(r.waits(), "pmm-b2")
 	if err := r.ledger.View(func(tx *store.Tx) error {
 		for _, w := range waiting(tx) {
-			if (w.Cause == event.Storm) != (w.Key == "pmm-b2") || w.Cause == event.Storm && !w.ClaimedAt.IsZero() {
-				t.Errorf("%s waits as %d, claimed at %s", w.Key, w.Cause, w.ClaimedAt)
+			if w.Storm != (w.Key == "pmm-b2") || w.Storm && !w.ClaimedAt.IsZero() {
+				t.Errorf("%s waits for the storm: %t, claimed at %s", w.Key, w.Storm, w.ClaimedAt)
 			}
 		}
 		return nil
@@ -244,7 +244,7 @@ func (r *stormStage) settleSent() {
 	if err := r.ledger.Do(r.t.Context(), func(tx *store.Tx) error {
 		for _, w := range waiting(tx) {
 			rec, err := tx.Record(w.ReceivedAt, w.Pos)
-			if err == nil && w.Cause != event.Storm {
+			if err == nil && !w.Storm {
 				rec.Outcome, rec.SettledAt, rec.ClaimedAt = event.Delivered, t0, t0
 				err = cmpErr(tx.PutRecord(rec), tx.DropWaiting(w.At))
 			}

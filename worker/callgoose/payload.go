@@ -207,23 +207,5 @@ func Late(body []byte, by time.Duration) ([]byte, error) {
 	return append(appendText(out, "delayed_by", text), '}'), nil
 }
 
-// Recovery is the alert in raw as it would look resolved at that time. It is
-// made only for Grafana's Test button, whose alert PMM never resolves.
-func Recovery(raw []byte, at time.Time) ([]byte, error) {
-	members, err := split(raw)
-	if err != nil {
-		return nil, err
-	}
-	for i, m := range members {
-		switch m.Name {
-		case "status":
-			members[i].Value = quote("resolved")
-		case "endsAt":
-			members[i].Value = quote(at.UTC().Format(time.RFC3339Nano))
-		}
-	}
-	return join(members), nil
-}
-
 // Delay is a delay as it is told: whole seconds.
 func Delay(by time.Duration) string { return by.Round(time.Second).String() }

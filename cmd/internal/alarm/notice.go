@@ -87,7 +87,7 @@ func newNotice(now, ended time.Time, name string, o *occasion, s admin.Status, w
 var hints = map[string]string{
 	Unreachable: "nothing accepted is lost: it goes out by itself, oldest first, once Callgoose answers. Until then look at the alerts in PMM. " +
 		"`pmm-callgoose doctor` checks the way to Callgoose: name, proxy, firewall, certificate.",
-	Held: "token or address is wrong: put a valid API token into the token file (it is read again by itself), or correct callgoose-url and restart; " +
+	Held: "token or address is wrong: put a valid API token into the token file (the service takes it by itself), or correct callgoose-url and restart; " +
 		"`pmm-callgoose doctor` says which. Nothing accepted is lost; until then look at the alerts in PMM.",
 	DeadLetters: "`pmm-callgoose dead-letters list` says why; then `dead-letters retry` or `dead-letters drop`. " +
 		"Look into PMM for what they said: Callgoose does not have them.",

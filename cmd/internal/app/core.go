@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
-	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/queue"
 	"pmm-callgoose/worker"
@@ -120,7 +117,7 @@ func (c *core) begin(marker *worker.Marker, unsure time.Time) *work {
 	cfg, w := c.cfg, &work{marker: marker}
 	w.deliver = worker.NewDeliverer(worker.DeliverConfig{
 		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, RetryFor: cfg.RetryFor, Unsure: unsure,
-		Concurrency: cfg.Concurrency, Rate: cfg.Rate, ByAlertname: c.byName || c.waitsByName(), Logger: c.logger, Observer: c.observer,
+		Concurrency: cfg.Concurrency, Rate: cfg.Rate, ByAlertname: c.byName, Logger: c.logger, Observer: c.observer,
 		Refresh: func() bool {
 			changed, err := cfg.CallgooseToken.Reload()
 			return err == nil && changed
@@ -147,13 +144,6 @@ func (c *core) begin(marker *worker.Marker, unsure time.Time) *work {
 	w.retention = worker.NewRetention(worker.RetentionConfig{Keep: cfg.Retention, MinFree: cfg.MinFree, Logger: c.logger}, c.queue, c.ledger)
 	c.work.Store(w)
 	return w
-}
-
-// waitsByName reports whether events may be waiting that were decided on under
-// --incident-by alertname: until they are gone theirs is the stricter order.
-func (c *core) waitsByName() bool {
-	s := c.ledger.Summary()
-	return s.Counts[string(event.Queued)] > 0 && slices.ContainsFunc(s.Forms, func(form string) bool { return strings.Contains(form, `"by_alertname":true`) })
 }
 
 // run splits and delivers until ctx ends (nil) or the store fails; with other instances,

@@ -181,7 +181,7 @@ func (f *fallback) lasts(c *core, now time.Time) bool {
 // and what was told of and recovered.
 func (f *fallback) choose(tx *store.Tx, m *message, lasts bool) (err error) {
 	if bad := tx.EachTold(func(note *store.Told) bool {
-		var ep *event.Episode
+		var ep *store.Episode
 		if ep, err = tx.Episode(note.Key); err != nil {
 			return false
 		}
@@ -216,7 +216,7 @@ func (f *fallback) choose(tx *store.Tx, m *message, lasts bool) (err error) {
 }
 
 // untold is the alert of a waiting event, nil when people need not be told of it.
-func (f *fallback) untold(tx *store.Tx, w event.Waiting) (*toldAlert, error) {
+func (f *fallback) untold(tx *store.Tx, w store.Waiting) (*toldAlert, error) {
 	ep, err := tx.Episode(w.Key)
 	if err != nil || ep == nil || !ep.Open || ep.Firing != w.Pos {
 		return nil, err

@@ -23,7 +23,7 @@ func (a *App) Incidents(_ context.Context, f event.Filter, limit int) ([]admin.I
 	}
 	list := []admin.Incident{}
 	err := c.ledger.View(func(tx *store.Tx) (err error) {
-		var newest []*event.Episode
+		var newest []*store.Episode
 		for ep := range tx.OpenEpisodes("", "") {
 			as := &event.Record{Key: ep.Key, Alertname: ep.Alertname, Pos: ep.Firing}
 			if len(f.Labels) > 0 || f.Text != "" {
@@ -52,20 +52,20 @@ func (a *App) Incidents(_ context.Context, f event.Filter, limit int) ([]admin.I
 
 // newestFirst sorts episodes by their begin, else by the receipt of their firing event,
 // and keeps limit of them.
-func newestFirst(list []*event.Episode, limit int) []*event.Episode {
-	began := func(ep *event.Episode) time.Time {
+func newestFirst(list []*store.Episode, limit int) []*store.Episode {
+	began := func(ep *store.Episode) time.Time {
 		if ep.StartsAt.IsZero() {
 			return ep.FiringAt
 		}
 		return ep.StartsAt
 	}
-	slices.SortFunc(list, func(a, b *event.Episode) int {
+	slices.SortFunc(list, func(a, b *store.Episode) int {
 		return cmp.Or(began(b).Compare(began(a)), strings.Compare(a.Key, b.Key))
 	})
 	return list[:min(len(list), limit)]
 }
 
-func incident(tx *store.Tx, ep *event.Episode) (in admin.Incident, err error) {
+func incident(tx *store.Tx, ep *store.Episode) (in admin.Incident, err error) {
 	in = admin.Incident{
 		Key: ep.Key, Source: ep.Source, Alertname: ep.Alertname, Open: ep.Open,
 		StartsAt: timeOrNil(ep.StartsAt), NamedAt: timeOrNil(ep.NamedAt), Labels: map[string]string{},

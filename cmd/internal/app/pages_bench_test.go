@@ -49,7 +49,7 @@ func stored(b *testing.B, events, incidents int) *App {
 				if n >= incidents {
 					continue
 				}
-				if err := tx.PutEpisode(&event.Episode{
+				if err := tx.PutEpisode(&store.Episode{
 					Key: r.Key, Source: r.Source, Alertname: r.Alertname, Open: n%20 == 0, ID: r.ID, StartsAt: r.StartsAt, NamedAt: r.StartsAt, Firing: r.Pos, FiringAt: r.ReceivedAt,
 				}); err != nil {
 					return err

@@ -27,7 +27,7 @@ func (e *examination) waiting() {
 	case "down":
 		e.fail("delivery", fix("See the first callgoose step above that fails. Events are safe, and go out by themselves."), "Callgoose is down%s with %d events waiting: %s", since, s.Queued, side.LastError)
 	case "held":
-		e.fail("delivery", fix("Token or address is wrong for every event: see the callgoose steps above. A new token in its file is found by itself; for another URL restart."), "held%s with %d events waiting: %s", since, s.Queued, side.LastError)
+		e.fail("delivery", fix("Token or address is wrong for every event: see the callgoose steps above. Another URL takes a restart."), "held%s with %d events waiting: %s", since, s.Queued, side.LastError)
 	case "paused":
 		e.warn("delivery", fix("pmm-callgoose resume"), "%s", s.Headline)
 	case "unknown":

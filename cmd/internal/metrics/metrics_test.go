@@ -46,6 +46,7 @@ func busy() *Metrics {
 	}})
 	m.Webhook(202, 3*time.Millisecond)
 	m.Webhook(503, 8*time.Second)
+	m.TokenRefused("wrong")
 	m.Stored("pmm")
 	m.Stored("pmm-eu")
 	m.Truncated("pmm", 5)

@@ -84,6 +84,7 @@ var (
 	reconcileDrift   = gauge("reconcile_drift", "Differences that the last comparison found, by PMM server and kind (deploy/docs/reconcile.md).", "source", "kind")
 	contactFailing   = gauge("pmm_contact_point_failing", "1 when PMM's own last attempt to reach this service failed, by PMM server.", "source")
 
+	tokens   = counter("operator_tokens_refused_total", "Requests to the operators' port with a wrong token, by reason: wrong, or limited (too many from that address: not even looked at).", "reason")
 	reloadOK = gauge("secrets_last_reload_successful", "1 when the last SIGHUP could read every secret, and before the first.")
 	reloadAt = gauge("secrets_last_reload_success_timestamp_seconds", "When all secrets were last read with success.")
 	build    = gauge("build_info", "Always 1; the version of the program.", "version")

@@ -50,6 +50,8 @@ type Config struct {
 	Metrics http.Handler
 	// Token is asked for when it returns something. nil = never (Unix socket).
 	Token func() string
+	// TokenRefused is told of each wrong token, with a reason: wrong or limited. nil = nobody is.
+	TokenRefused func(reason string)
 	// Hosts are the names under which the TCP address may be called; empty = any.
 	Hosts []string
 	// MaxBody bounds one notification of an import, in bytes. 0 = 10 MiB.
@@ -65,6 +67,9 @@ func newHandler(cfg Config) handler {
 	}
 	if cfg.MaxBody == 0 {
 		cfg.MaxBody = 10 << 20
+	}
+	if cfg.TokenRefused == nil {
+		cfg.TokenRefused = func(string) {}
 	}
 	return handler{Config: cfg, site: newSite(cfg), streams: make(chan struct{}, maxStreams), newest: &newest{}}
 }

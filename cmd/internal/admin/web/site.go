@@ -59,7 +59,7 @@ type site struct {
 func newSite(cfg Config) *site {
 	s := &site{
 		Config: cfg, pages: map[string]*template.Template{},
-		session: newSessions(), guesses: newGuesses(cfg.Logger), streams: make(chan struct{}, maxLive),
+		session: newSessions(), guesses: newGuesses(cfg), streams: make(chan struct{}, maxLive),
 	}
 	base := template.Must(template.New("layout.html").Funcs(templateFuncs).ParseFS(siteFiles, "site/layout.html", "site/parts.html"))
 	for _, name := range []string{"overview", "events", "event", "incidents", "incident", "deadletters", "replay", "job", "drop", "login", "problem"} {
