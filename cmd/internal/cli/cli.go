@@ -427,7 +427,7 @@ func (p *program) here(c *cli.Context, cfg *config.Config) (client *admin.Client
 		return client, own
 	}
 	where = "http://" + there.AdminListen
-	other, err := admin.NewURLClient(where, "")
+	other, err := admin.NewURLClient(where, "", "")
 	if err != nil {
 		return client, own
 	}
