@@ -23,7 +23,7 @@ import (
 //	between the entry and our commit   the log has it, and we read it at the next start
 //	after our commit                   it has happened, here and there
 
-// ErrFollowing: this instance does not lead, and changes nothing in the ledger.
+// ErrFollowing says that this instance does not lead, and changes nothing in the ledger.
 var ErrFollowing = errors.New("this instance does not lead")
 
 // Log keeps transactions before they are committed. Append stores entries behind the last

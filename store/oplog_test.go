@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,9 +77,9 @@ func change(r *rand.Rand, tx *Tx, now time.Time) error {
 	}
 	switch r.IntN(9) {
 	case 0:
-		return tx.PutEpisode(&event.Episode{Key: key, ID: "x", Source: "pmm", Alertname: "down", Open: r.IntN(2) == 0, StartsAt: now, FiringAt: received, Firing: at})
+		return tx.PutEpisode(&Episode{Key: key, ID: "x", Source: "pmm", Alertname: "down", Open: r.IntN(2) == 0, StartsAt: now, FiringAt: received, Firing: at})
 	case 1:
-		return tx.PutWaiting(&event.Waiting{At: at, Pos: at, Key: key, Source: "pmm", Status: event.Firing, ReceivedAt: received, QueuedAt: now})
+		return tx.PutWaiting(&Waiting{At: at, Pos: at, Key: key, Source: "pmm", Status: event.Firing, ReceivedAt: received, QueuedAt: now})
 	case 2:
 		return tx.DropWaiting(at)
 	case 3:
@@ -89,8 +93,7 @@ func change(r *rand.Rand, tx *Tx, now time.Time) error {
 		tx.SetHeard("pmm", now)
 		return nil
 	case 7:
-		_, err := tx.DropDays(now.AddDate(0, 0, -r.IntN(4)))
-		return err
+		return tx.DropDays(now.AddDate(0, 0, -r.IntN(4)))
 	}
 	if r.IntN(5) == 0 {
 		old, err := tx.Record(rec.ReceivedAt, rec.Pos)
@@ -316,3 +319,29 @@ func TestADirectoryIsNotUsedTheOtherWay(t *testing.T) {
 		}
 	}
 }
+
+// What is written beside the recorder is missing in every copy.
+func TestEveryWriteIsRecorded(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") || name == "oplog.go" {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n, line := range strings.Split(string(text), "\n") {
+			made := strings.Contains(line, "tx.CreateBucketIfNotExists(name)") || strings.Contains(line, ".Put(keyFormat,") // of every file, by init
+			if beside.MatchString(line) && !made {
+				t.Errorf("%s:%d writes beside the recorder: %s", name, n+1, strings.TrimSpace(line))
+			}
+		}
+	}
+}
+
+var beside = regexp.MustCompile(`\.(Put|Delete|DeleteBucket|CreateBucket|CreateBucketIfNotExists|NextSequence|SetSequence)\(`)

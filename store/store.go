@@ -53,7 +53,7 @@ var (
 )
 
 // buckets are those that always exist.
-var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory, bucketActs, bucketTold}
+var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory, bucketActs, bucketTold, bucketStorms, bucketFirsts}
 
 // Store is an open ledger. All methods are safe concurrently.
 type Store struct {
@@ -194,9 +194,8 @@ func (s *Store) init() (fresh bool, err error) {
 			if s.cfg.Shared != (seq > 0) && !(s.cfg.Shared && first.Progress.IsZero()) {
 				return ErrOther
 			}
-			return nil
 		}
-		for _, name := range buckets {
+		for _, name := range buckets { // one that is older may lack some
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 )
 
@@ -14,7 +15,7 @@ func TestWhatAnotherInstanceMayBeSendingWaits(t *testing.T) {
 	now := time.Unix(1000, 0)
 	w := newWindow(false, event.Position{Seq: 10})
 	w.unsure = now.Add(3 * time.Second)
-	w.add([]event.Waiting{
+	w.add([]store.Waiting{
 		{At: event.Position{Seq: 1}, Key: "claimed", ClaimedAt: now.Add(-time.Minute)},
 		{At: event.Position{Seq: 2}, Key: "not claimed"},
 		{At: event.Position{Seq: 3}, Key: "claimed", ClaimedAt: now.Add(-time.Minute)},

@@ -97,6 +97,9 @@ type ReconcileEpisode struct {
 	// Template: it carries percona_alerting="1". Such a rule compares with bool, so
 	// that a series that is gone is lost data and no recovery.
 	Template bool
+	// Labels of an alert whose webhooks have no fingerprint (a custom payload, the
+	// guide's bodies): Fingerprint is then not PMM's. nil where it is.
+	Labels map[string]string
 }
 
 // ReconcileOrder is what a person asked for. It works in every mode.
@@ -369,20 +372,30 @@ func (r *reconciling) recent(times []time.Time) []time.Time {
 	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return r.in.View.At.Sub(t) >= time.Minute })
 }
 
-// closings looks at every open episode, and returns their fingerprints.
-func (r *reconciling) closings() map[string]bool {
-	s, v := &r.plan.State, r.in.View
-	open := make(map[string]bool, len(r.in.Open))
-	gone := map[string]reconcileGone{}
-	var ripe []ReconcileClosing
+// ordered are the keys that a person named.
+func (r *reconciling) ordered() map[string]bool {
 	ordered := map[string]bool{}
 	for _, key := range r.in.Order.Keys {
 		ordered[key] = true
 		r.plan.Refused[key] = "no episode of this key is open"
 	}
+	return ordered
+}
+
+// closings looks at every open episode, and returns the fingerprints in PMM's list
+// that they are.
+func (r *reconciling) closings() map[string]bool {
+	s, v := &r.plan.State, r.in.View
+	open := make(map[string]bool, len(r.in.Open))
+	gone := map[string]reconcileGone{}
+	var ripe []ReconcileClosing
+	ordered, listings := r.ordered(), r.listings()
 	for i := range r.in.Open {
 		e := &r.in.Open[i]
-		open[e.Fingerprint] = true
+		listed := listings(e)
+		for _, fingerprint := range append(listed, e.Fingerprint) {
+			open[fingerprint] = true
+		}
 		closing := ReconcileClosing{Key: e.Key, Fingerprint: e.Fingerprint, Title: e.Title, StartsAt: e.StartsAt, EndsAt: v.At, contact: r.cfg.Contact}
 		report := func(kind, why string) {
 			r.drift(ReconcileDrift{kind, e.Key, e.Fingerprint, e.Title, e.StartsAt, why})
@@ -390,11 +403,11 @@ func (r *reconciling) closings() map[string]bool {
 				r.plan.Refused[e.Key] = why
 			}
 		}
-		if listed, ok := v.Alerts[e.Fingerprint]; ok {
+		if len(listed) > 0 {
 			if ordered[e.Key] {
 				r.plan.Refused[e.Key] = "PMM lists it as firing"
 			}
-			if !listed.Ours {
+			if !slices.ContainsFunc(listed, func(fp string) bool { return v.Alerts[fp].Ours }) {
 				report("not_routed", "it fires, and PMM does not route it to us any more")
 			}
 			continue
@@ -430,6 +443,33 @@ func (r *reconciling) closings() map[string]bool {
 	return open
 }
 
+// listings returns what finds an open episode in PMM's list: by its fingerprint, or
+// where its webhooks have none by its labels. It stands for every alert that has all
+// of these, as its webhooks do, so that none of them is opened a second time.
+func (r *reconciling) listings() func(*ReconcileEpisode) []string {
+	alerts := r.in.View.Alerts
+	var named map[string]map[string]map[string]string // labels, by alertname and fingerprint
+	return func(e *ReconcileEpisode) (found []string) {
+		if _, ok := alerts[e.Fingerprint]; ok {
+			return []string{e.Fingerprint}
+		} else if e.Labels["alertname"] == "" {
+			return nil
+		}
+		if named == nil {
+			named = map[string]map[string]map[string]string{}
+			for fingerprint, a := range alerts {
+				named[a.Title] = put(named[a.Title], fingerprint, labelsOf(a.Raw))
+			}
+		}
+		for fingerprint, labels := range named[e.Labels["alertname"]] {
+			if includes(labels, e.Labels) {
+				found = append(found, fingerprint)
+			}
+		}
+		return found
+	}
+}
+
 func put[V any](m map[string]V, key string, value V) map[string]V {
 	if m == nil {
 		m = map[string]V{}
@@ -448,6 +488,8 @@ func (e *ReconcileEpisode) verdict(v *pmm.View) (kind, why string) {
 		return "firing_unlisted", fmt.Sprintf("its rule says %q", state)
 	case e.RuleUID == "":
 		return "rule_unknown", "the rule that made it is not known"
+	case e.Labels != nil && state == "":
+		return "rule_unknown", "its webhooks have no fingerprint, so what its rule says of it cannot be found"
 	case !visible:
 		return "rule_gone", "its rule was deleted, or the token may not see its folder"
 	case rule.Paused:
@@ -518,7 +560,7 @@ func (r *reconciling) openings(open map[string]bool) {
 	var ripe []ReconcileOpening
 	for _, fingerprint := range slices.Sorted(maps.Keys(v.Alerts)) {
 		a := v.Alerts[fingerprint]
-		if open[fingerprint] || !a.Active || !a.Ours || a.Raw == nil || noEvent(a.Raw) {
+		if open[fingerprint] || !a.Active || !a.Ours || a.Raw == nil || labelsOf(a.Raw)[OurLabel] != "" { // a heartbeat is no event
 			continue
 		}
 		opening := ReconcileOpening{Fingerprint: fingerprint, Title: a.Title, StartsAt: a.StartsAt}
@@ -562,10 +604,11 @@ func (r *reconciling) openings(open map[string]bool) {
 	}
 }
 
-// noEvent reports whether a listed alert never becomes an event: a heartbeat.
-func noEvent(listed json.RawMessage) bool {
+// labelsOf are the labels of a listed alert, nil where it was not kept.
+func labelsOf(listed json.RawMessage) map[string]string {
 	var l struct{ Labels map[string]string }
-	return json.Unmarshal(listed, &l) == nil && l.Labels[OurLabel] != ""
+	_ = json.Unmarshal(listed, &l) // it was just decoded
+	return l.Labels
 }
 
 // way is how long the alert's notification may take, and whether the way to us is

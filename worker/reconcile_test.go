@@ -198,6 +198,58 @@ func TestWhatReconcilingDoesWhen(t *testing.T) {
 	}
 }
 
+// Grafana's fingerprint covers labels that its webhooks do not have, so it is known
+// only where the webhook holds it.
+func TestAnAlertWithoutAFingerprintIsFoundByItsLabels(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		labels map[string]string
+		found  bool
+	}{
+		{"all of its labels", map[string]string{"alertname": "MySQL down", "grafana_folder": "f1", "service_name": "db0"}, true},
+		{"some of them, as in the guide's bodies", map[string]string{"alertname": "MySQL down", "service_name": "db0"}, true},
+		{"those of another alert", map[string]string{"alertname": "MySQL down", "service_name": "db7"}, false},
+		{"no name", map[string]string{"service_name": "db0"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, rule := firing(t, 2)
+			listed := rule.Fingerprint("db0")
+			e := s.open[listed]
+			delete(s.open, listed)
+			e.Fingerprint, e.Labels = pmm.Fingerprint(tt.labels), tt.labels
+			e.Key = "pmm-" + e.Fingerprint
+			s.open[e.Fingerprint] = e
+			s.world.Tell = nil
+			s.run(10 * time.Minute)
+			if opened := s.open[listed] != nil; opened == tt.found {
+				t.Errorf("opened a second time: %t", opened)
+			}
+			if p := s.pass(worker.ReconcileOrder{Keys: []string{e.Key}}); (p.Refused[e.Key] == "PMM lists it as firing") != tt.found {
+				t.Errorf("a person is told %q", p.Refused[e.Key])
+			}
+		})
+	}
+}
+
+// Its rule may say that it fires: nobody can tell.
+func TestAnAlertWithoutAFingerprintIsClosedByAPersonAlone(t *testing.T) {
+	s, rule := firing(t, 2)
+	e := s.open[rule.Fingerprint("db0")]
+	delete(s.open, e.Fingerprint)
+	e.Labels = map[string]string{"alertname": "MySQL down", "service_name": "db0"}
+	e.Fingerprint = pmm.Fingerprint(e.Labels)
+	e.Key = "pmm-" + e.Fingerprint
+	s.open[e.Fingerprint] = e
+	unheard(s, rule, "db0")
+	s.run(40 * time.Minute)
+	if s.open[e.Fingerprint] == nil || s.drift(e.Fingerprint) != "rule_unknown" {
+		t.Errorf("it is open: %t; the drift is %q", s.open[e.Fingerprint] != nil, s.drift(e.Fingerprint))
+	}
+	if p := s.pass(worker.ReconcileOrder{Keys: []string{e.Key}}); len(p.Close) != 1 {
+		t.Errorf("a person could not close it: %v", p.Refused)
+	}
+}
+
 func TestAtMostFiveAreClosedAMinute(t *testing.T) {
 	s, rule := firing(t, 60)
 	for i := range 12 { // a fifth, which the mass guard lets through

@@ -26,12 +26,12 @@ cat >"$copy/etc/systemd/system/trial.service" <<-EOF
 	StandardOutput=append:/trial/log
 	StandardError=append:/trial/log
 	ExecStopPost=/bin/systemctl --no-block poweroff
-	TimeoutStartSec=240
+	TimeoutStartSec=420
 	[Install]
 	WantedBy=multi-user.target
 EOF
 ln -s ../trial.service "$copy/etc/systemd/system/multi-user.target.wants/trial.service"
-timeout 270 systemd-nspawn -q -b --register=no --keep-unit --private-network -D "$copy" </dev/null >"$copy/trial/boot" 2>&1 || true
+timeout 450 systemd-nspawn -q -b --register=no --keep-unit --private-network -D "$copy" </dev/null >"$copy/trial/boot" 2>&1 || true
 if [[ ! -s $copy/trial/log ]]; then
 	tail -20 "$copy/trial/boot"
 	echo "the container did not boot"

@@ -51,7 +51,7 @@ proved "a wrong configuration is a failed unit (exit code 2), not a loop of rest
 echo 'callgoose-url: http://127.0.0.1:4670/v1/process' >>/etc/pmm-callgoose/config.yaml
 fake 1
 systemctl enable -q --now pmm-callgoose
-[[ $(property ActiveState) == active && $(property StatusText) == 'callgoose unknown,'* ]]
+[[ $(property ActiveState) == active && $(property StatusText) == 'Nothing was sent to Callgoose yet'* ]]
 [[ $(stat -c '%a %U' /var/lib/pmm-callgoose) == '700 pmm-callgoose' ]]
 pmm-callgoose health
 proved "Type=notify: active once ready, status: $(property StatusText)"
@@ -119,12 +119,39 @@ restarted() { [[ $(property MainPID) != "$pid" && $(property ActiveState) == act
 until_true restarted
 proved "a changed secret restarts the service by itself"
 
+pid=$(property MainPID)
+install -m 600 /dev/stdin /etc/pmm-callgoose/credentials/admin-token <<<'an-operators-token'
+until_true restarted
+operators() { curl -s -o /dev/null -w '%{http_code}' "$@" http://127.0.0.1:4668/api/v1/status; }
+[[ $(operators) == 401 && $(operators -H 'Authorization: Bearer an-operators-token') == 200 ]]
+rm /etc/pmm-callgoose/credentials/admin-token
+pid=$(property MainPID)
+until_true restarted
+[[ $(operators) == 200 ]]
+proved "an optional secret counts as soon as its file is there, and no longer when it is gone"
+
+useradd oncall
+[[ $(su oncall -c 'pmm-callgoose status' 2>&1) == *'asking the one at http://127.0.0.1:4668'*delivered* ]]
+sed -i 's/^callgoose-url/rate: 50\n&/' /etc/pmm-callgoose/config.yaml
 systemctl reload pmm-callgoose
+logged() { journalctl --no-pager -u pmm-callgoose | grep -q 'a setting was changed.*setting=rate'; }
+until_true logged
+proved "a user without sudo finds the service; a reload says that the changed rate takes a restart"
+systemctl stop pmm-callgoose
+[[ $(pmm-callgoose status 2>&1) == *'hint: sudo systemctl start pmm-callgoose'* ]]
+code=0
+pmm-callgoose serve >refused 2>&1 || code=$?
+[[ $code == 2 && $(<refused) == *'belongs to pmm-callgoose'*'sudo systemctl start pmm-callgoose'* ]]
+[[ ! $(find /var/lib/pmm-callgoose -user root) ]]
+systemctl start pmm-callgoose
+[[ $(property ActiveState) == active ]]
+proved "serve by hand as root is refused and leaves nothing behind; the hints name systemctl"
+
 systemctl stop pmm-callgoose
 unwatched() { [[ $(property_of ActiveState pmm-callgoose-credentials.path) == inactive ]]; }
 until_true unwatched
 [[ $(property Result) == success ]]
-proved "reload and stop in order"
+proved "it stops in order"
 
 systemctl start pmm-callgoose
 dpkg -r pmm-callgoose

@@ -43,6 +43,9 @@ type ClientConfig struct {
 	InsecureSkipVerify bool
 	// Timeout bounds one request. 0 = 15s.
 	Timeout time.Duration
+	// Waiting is told once that Plan waits, for a minute at most, until Grafana has made
+	// the alerting configuration of a new organisation. nil = it does not wait.
+	Waiting func(why error)
 	// Transport replaces the network in tests. nil = HTTP with the proxy of the
 	// environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
 	Transport http.RoundTripper
@@ -148,6 +151,8 @@ type APIError struct {
 	Doing  string // what was tried: "read the contact points"
 	Status int    // of the answer, 0 when there was none
 	text   string
+	// unconfigured: Grafana has no alerting configuration of the organisation yet.
+	unconfigured bool
 }
 
 func (e *APIError) Error() string { return e.Doing + ": " + e.text }
@@ -242,7 +247,7 @@ func (c *Client) do(ctx context.Context, r request) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	secrets := append(append([]string(nil), c.secrets...), r.secrets...)
-	fail := func(status int, format string, args ...any) error {
+	fail := func(status int, format string, args ...any) *APIError {
 		return &APIError{Doing: r.doing, Status: status, text: oneLine(hide(fmt.Sprintf(format, args...), secrets))}
 	}
 	if r.method == "" {
@@ -279,13 +284,15 @@ func (c *Client) do(ctx context.Context, r request) error {
 }
 
 // read judges an answer, and decodes it.
-func (r request) read(resp *http.Response, secrets []string, fail func(status int, format string, args ...any) error) error {
+func (r request) read(resp *http.Response, secrets []string, fail func(status int, format string, args ...any) *APIError) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch status := resp.StatusCode; {
 	case status >= 300 && status < 400:
 		return fail(status, "PMM answered with a redirect to %s; is this the address of PMM itself, with https?", target(resp.Header.Get("Location")))
 	case status < 200 || status > 299:
-		return fail(status, "PMM answered %d %s%s", status, http.StatusText(status), advice(status, body, said(body, secrets)))
+		e := fail(status, "PMM answered %d %s%s", status, http.StatusText(status), advice(status, body, said(body, secrets)))
+		e.unconfigured = bytes.Contains(body, []byte(`"`+configMissing+`"`))
+		return e
 	case err != nil:
 		return fail(status, "the answer of PMM broke off: %s", innermost(err))
 	case len(body) > maxAnswer:

@@ -254,7 +254,27 @@ func (c *Client) Plan(ctx context.Context, w Want) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.plan(ctx, w, v)
+	return c.configured(ctx, func() (*Plan, error) { return c.plan(ctx, w, v) })
+}
+
+// configured makes the plan again until Grafana has a configuration to plan for, for a
+// minute at most, where somebody is told that it waits.
+func (c *Client) configured(ctx context.Context, plan func() (*Plan, error)) (*Plan, error) {
+	const patience, pause = time.Minute, 2 * time.Second
+	for waited := time.Duration(0); ; waited += pause {
+		p, err := plan()
+		if e, ok := errors.AsType[*APIError](err); !ok || !e.unconfigured || c.cfg.Waiting == nil || waited >= patience {
+			return p, err
+		}
+		if waited == 0 {
+			c.cfg.Waiting(err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
 }
 
 func (c *Client) plan(ctx context.Context, w Want, v Version) (*Plan, error) {

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pmm-callgoose/ingest/pmm/pmmtest"
@@ -871,5 +872,23 @@ func TestWhoMayDoWhat(t *testing.T) {
 	f.Unconfigured(1)
 	if _, err := as(f, cfg.Editor).Plan(t.Context(), want()); err == nil || !strings.Contains(err.Error(), "new organisation within a minute; try again") {
 		t.Errorf("a new organisation says %v", err)
+	}
+}
+
+// Grafana makes the configuration of a new organisation in its own time.
+func TestSetupWaitsAMinuteForANewOrganisation(t *testing.T) {
+	for requests, planned := range map[int]bool{0: true, 20: true, 1000: false} {
+		synctest.Test(t, func(t *testing.T) {
+			f, told, began := pmmtest.New(pmmtest.Config{}), 0, time.Now()
+			f.Unconfigured(requests)
+			c, err := NewClient(ClientConfig{URL: "http://pmm.example.net", Token: pmmtest.Token, Transport: f, Waiting: func(error) { told++ }})
+			must(t, err)
+			if _, err := c.Plan(t.Context(), want()); (err == nil) != planned {
+				t.Errorf("after %d refusals: %v", requests, err)
+			}
+			if waited := time.Since(began); waited > time.Minute || (requests == 0) != (waited == 0) || (told == 1) != (requests > 0) {
+				t.Errorf("after %d refusals it waited %s and told it %d times", requests, waited, told)
+			}
+		})
 	}
 }

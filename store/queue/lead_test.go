@@ -14,7 +14,6 @@ type member struct {
 	applied int     // entries that it read
 	last    int     // the newest that it knows to be stored, as a leader
 	frozen  int     // until when it does not run, ms
-	dead    bool
 }
 
 // world is what the members share: a log that lets one through, on servers that are slow,

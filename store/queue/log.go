@@ -17,7 +17,7 @@ import (
 	"pmm-callgoose/store/faultpoint"
 )
 
-// ErrDeposed: another instance leads, or nothing could be appended as long as the hold lasted.
+// ErrDeposed says that another instance leads, or that nothing could be appended as long as the hold lasted.
 var ErrDeposed = errors.New("this instance does not lead any more")
 
 // The streams of several instances, and their subjects.
@@ -168,7 +168,7 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 		case errors.Is(err, event.ErrNewer):
 			l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads", "err", err)
 			<-ctx.Done()
-			return nil
+			return nil //nolint:nilerr // it was logged
 		case errors.Is(err, ErrDeposed), errors.Is(err, store.ErrFollowing):
 			l.log.Warn("this instance does not lead any more", "err", err)
 		case errors.Is(err, ErrUnavailable): // webhooks go on meanwhile, as far as they can
@@ -367,7 +367,7 @@ func (l *Log) lead(ctx context.Context, ledger Copy, run func(context.Context) e
 	}
 	l.log.Info("this instance leads", "term", t.Number)
 	work, stop := context.WithCancelCause(ctx)
-	defer context.AfterFunc(t.ctx, func() { stop(context.Cause(t.ctx)) })()
+	defer context.AfterFunc(t.ctx, func() { stop(context.Cause(t.ctx)) })() //nolint:contextcheck // a term outlives ctx by its last entry
 	done := make(chan error, 1)
 	go func() { done <- run(work) }()
 	tick := time.NewTicker(l.rules.beat / 20)
@@ -376,10 +376,10 @@ func (l *Log) lead(ctx context.Context, ledger Copy, run func(context.Context) e
 		select {
 		case err := <-done:
 			stop(nil)
-			if lost := context.Cause(t.ctx); lost != nil {
+			if lost := context.Cause(t.ctx); lost != nil { //nolint:contextcheck // the same
 				err = lost
 			} else {
-				_, rerr := l.Append(store.EncodeEntry(store.EntryRelease, nil))
+				_, rerr := l.Append(store.EncodeEntry(store.EntryRelease, nil)) //nolint:contextcheck // the same
 				l.lose(ErrDeposed)
 				err = errors.Join(err, rerr)
 			}
@@ -388,7 +388,7 @@ func (l *Log) lead(ctx context.Context, ledger Copy, run func(context.Context) e
 			switch l.happens(occurrence{}) {
 			case doBeat:
 				if l.appending.TryLock() { // else something is being appended
-					err := l.append(store.EncodeEntry(store.EntryBeat, nil))
+					err := l.append(store.EncodeEntry(store.EntryBeat, nil)) //nolint:contextcheck // the same
 					l.appending.Unlock()
 					if err != nil {
 						l.lose(err)

@@ -111,11 +111,15 @@ func TestADeposedLeaderCannotAppend(t *testing.T) {
 	<-a.leads
 	eventually(t, "the first does not lead", func() bool { return a.set(t, 1) == nil })
 	js := client(t, srv)
-	if _, err := js.Publish(t.Context(), logSubject, store.EncodeEntry(store.EntryTakeOver, nil)); err != nil {
+	other, err := js.Publish(t.Context(), logSubject, store.EncodeEntry(store.EntryTakeOver, nil))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := a.set(t, 2); !errors.Is(err, store.ErrFollowing) {
 		t.Errorf("the old leader wrote: %v", err)
+	}
+	if info, err := a.log.stream.Info(t.Context()); err != nil || info.State.LastSeq != other.Sequence {
+		t.Errorf("the log ends at %d, the other one took over at %d, %v", info.State.LastSeq, other.Sequence, err)
 	}
 	if a.log.Holds() || a.ledger.Summary().Progress.Seq != 1 {
 		t.Errorf("it holds, or has %v", a.ledger.Summary().Progress)

@@ -72,11 +72,10 @@ type App struct {
 	jobs     jobs
 	ping     *pinger // nil = none
 	fallback *fallback
-	// refusedAt is when a webhook last could not be stored.
-	refusedAt atomic.Pointer[time.Time]
-	failing   atomic.Bool               // the last one could not, for want of a disk or of NATS
-	frozen    atomic.Bool               // this process has just stood still, see thaw
-	addrs     atomic.Pointer[Addresses] // nil until bound
+	refused  refusedAt
+	failing  atomic.Bool               // the last webhook could not be stored, for want of a disk or of NATS
+	frozen   atomic.Bool               // this process has just stood still, see thaw
+	addrs    atomic.Pointer[Addresses] // nil until bound
 
 	reconcilers []*reconciler // one for each --pmm-url
 }
@@ -141,7 +140,7 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		}
 	}
 	if c == nil {
-		a.refusedAt.Store(new(time.Now()))
+		a.refused.note(n.Source)
 		return "", refused{a.whyClosed(), 5 * time.Second}
 	}
 	origin := event.FromPMM
@@ -152,13 +151,47 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		Source: n.Source, Origin: origin, BeganAt: n.BeganAt, ReceivedAt: n.ReceivedAt, Body: n.Body, Alerts: n.Alerts,
 	})
 	if err != nil {
-		a.refusedAt.Store(new(time.Now()))
+		a.refused.note(n.Source)
 	}
 	a.failing.Store(errors.Is(err, queue.ErrUnavailable) && !errors.Is(ctx.Err(), context.Canceled)) // a sender that left says nothing
 	if errors.Is(err, queue.ErrFull) {
 		err = refused{err, time.Minute}
 	}
 	return pos.NotificationID(), err
+}
+
+// refusedAt is when a webhook of each source last could not be stored. Safe concurrently.
+type refusedAt struct {
+	mu sync.Mutex
+	at map[string]time.Time // guarded by mu; the intake bounds the sources
+}
+
+func (r *refusedAt) note(source string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.at == nil {
+		r.at = map[string]time.Time{}
+	}
+	r.at[source] = time.Now()
+}
+
+// last is the zero time where nothing of the source was refused since the start.
+func (r *refusedAt) last(source string) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.at[source]
+}
+
+// latest is that of any source.
+func (r *refusedAt) latest() (latest time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, at := range r.at {
+		if at.After(latest) {
+			latest = at
+		}
+	}
+	return latest
 }
 
 func (a *App) whyClosed() error {
@@ -329,15 +362,7 @@ func (a *App) listen(later func(func())) (string, error) {
 		return "", fmt.Errorf("--listen: %w", err)
 	}
 	l = ingest.LimitListener(l, ingest.Connections(cmp.Or(a.cfg.MaxConnections, 1024), 2))
-	scheme := "http://"
-	srv := ingest.Server(a.handler, tlsConfig)
-	if tlsConfig != nil {
-		scheme = "https://"
-		a.serve(later, srv, nil, func() error { return srv.ServeTLS(l, "", "") })
-	} else {
-		a.serve(later, srv, nil, func() error { return srv.Serve(l) })
-	}
-	return scheme + l.Addr().String() + "/v1/webhook", nil
+	return a.serveOn(later, ingest.Server(a.handler, tlsConfig), nil, l) + l.Addr().String() + "/v1/webhook", nil
 }
 
 // listenAdmin binds what operators ask and serves on it. It returns the URL of
@@ -347,12 +372,16 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cfg := web.Config{MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}
+	cfg := web.Config{MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger, TokenRefused: a.opts.metrics.TokenRefused}
 	local := &http.Server{Handler: web.New(cfg), ReadHeaderTimeout: 5 * time.Second}
 	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
 
 	if a.cfg.AdminListen == "" {
 		return "", nil
+	}
+	tlsConfig, err := ingest.TLSConfig(a.cfg.AdminTLSCert, a.cfg.AdminTLSKey, "")
+	if err != nil {
+		return "", config.Problems{{Where: "--admin-tls-cert", Text: err.Error()}}
 	}
 	al, err := net.Listen("tcp", a.cfg.AdminListen) //nolint:noctx // binds at once
 	if err != nil {
@@ -368,13 +397,25 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 		}
 	}
 	ops := &http.Server{
-		Handler: web.New(cfg), MaxHeaderBytes: 32 << 10,
+		Handler: web.New(cfg), MaxHeaderBytes: 32 << 10, TLSConfig: tlsConfig, ErrorLog: ingest.ErrorLog(a.opts.Logger.With("component", "admin")),
 		// What takes longer by its nature (tail, live, export, import) says so itself.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute,
 	}
+	ops.Protocols = new(http.Protocols)
+	ops.Protocols.SetHTTP1(true) // so that a bound on connections bounds requests too
 	limited := ingest.LimitListener(al, ingest.Connections(128, 8))
-	a.serve(later, ops, endStreams(ops), func() error { return ops.Serve(limited) })
-	return "http://" + al.Addr().String(), nil
+	return a.serveOn(later, ops, endStreams(ops), limited) + al.Addr().String(), nil
+}
+
+// serveOn serves on l, with TLS where the server has settings for it, and returns
+// the beginning of its URL.
+func (a *App) serveOn(later func(func()), srv *http.Server, cancel context.CancelFunc, l net.Listener) string {
+	if srv.TLSConfig == nil {
+		a.serve(later, srv, cancel, func() error { return srv.Serve(l) })
+		return "http://"
+	}
+	a.serve(later, srv, cancel, func() error { return srv.ServeTLS(l, "", "") })
+	return "https://"
 }
 
 // endStreams gives the server's requests a context that can be ended: an open

@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
-	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/queue"
 	"pmm-callgoose/worker"
@@ -47,6 +44,7 @@ type work struct {
 	splitter  *worker.Splitter
 	deliver   *worker.Deliverer
 	retention *worker.Retention
+	brake     *worker.Brake
 	marker    *worker.Marker // nil before the first term
 }
 
@@ -119,7 +117,7 @@ func (c *core) begin(marker *worker.Marker, unsure time.Time) *work {
 	cfg, w := c.cfg, &work{marker: marker}
 	w.deliver = worker.NewDeliverer(worker.DeliverConfig{
 		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, RetryFor: cfg.RetryFor, Unsure: unsure,
-		Concurrency: cfg.Concurrency, Rate: cfg.Rate, ByAlertname: c.byName || c.waitsByName(), Logger: c.logger, Observer: c.observer,
+		Concurrency: cfg.Concurrency, Rate: cfg.Rate, ByAlertname: c.byName, Logger: c.logger, Observer: c.observer,
 		Refresh: func() bool {
 			changed, err := cfg.CallgooseToken.Reload()
 			return err == nil && changed
@@ -138,20 +136,14 @@ func (c *core) begin(marker *worker.Marker, unsure time.Time) *work {
 			From: cfg.CallgooseFrom, ByAlertname: c.byName, LateAfter: cfg.LateAfter, Plain: cfg.HollowRecovery == "send",
 			ShortLength: cfg.ShortLength, UrgencyHigh: cfg.UrgencyHigh,
 		},
-		Hold: hold, NamedEvery: namedEvery,
+		Hold: hold, NamedEvery: namedEvery, Storm: worker.StormRule(cfg.Storm),
 		ResendAfter: cfg.ResendAfter, Collapse: cfg.OnBacklog == "collapse",
 		Claim: w.deliver.MayClaim, Outage: w.deliver.Outage, Decided: w.deliver.Wake, Logger: c.logger, Observer: c.observer,
 	}, c.queue, c.notes, c.ledger)
+	w.brake = worker.NewBrake(worker.StormRule(cfg.Storm), c.queue, c.ledger, c.logger)
 	w.retention = worker.NewRetention(worker.RetentionConfig{Keep: cfg.Retention, MinFree: cfg.MinFree, Logger: c.logger}, c.queue, c.ledger)
 	c.work.Store(w)
 	return w
-}
-
-// waitsByName reports whether events may be waiting that were decided on under
-// --incident-by alertname: until they are gone theirs is the stricter order.
-func (c *core) waitsByName() bool {
-	s := c.ledger.Summary()
-	return s.Counts[string(event.Queued)] > 0 && slices.ContainsFunc(s.Forms, func(form string) bool { return strings.Contains(form, `"by_alertname":true`) })
 }
 
 // run splits and delivers until ctx ends (nil) or the store fails; with other instances,
@@ -180,7 +172,7 @@ func (c *core) run(ctx context.Context) error {
 func (c *core) jobs(w *work) map[string]func(context.Context) error {
 	c.running.Store(true)
 	return map[string]func(context.Context) error{
-		"split": w.splitter.Run, "deliver": w.deliver.Run, "fallback": c.beside,
+		"split": w.splitter.Run, "deliver": w.deliver.Run, "fallback": c.beside, "storm": c.patient(w.brake.Run),
 		"retention": c.patient(w.retention.Run), "mark": c.patient(w.marker.Run),
 	}
 }

@@ -109,10 +109,7 @@ func (r *reconciler) pass(ctx context.Context, order worker.ReconcileOrder, dry 
 	if err := r.open(ctx, c, last, &in); err != nil {
 		return plan, err
 	}
-	if at := r.app.refusedAt.Load(); at != nil {
-		in.RefusedAt = *at
-	}
-	in.Now = time.Now()
+	in.RefusedAt, in.Now = r.app.refused.last(r.at.Source), time.Now()
 	cfg := r.app.cfg
 	plan = worker.PlanReconcile(worker.ReconcileConfig{
 		Mode: worker.ReconcileMode(cfg.Reconcile), Contact: cfg.ContactPoint,
@@ -166,7 +163,7 @@ func (r *reconciler) read(ctx context.Context, c *core) (*pmm.View, error) {
 // open reads the open episodes of the source into in, and whether what was stored up
 // to last is decided on.
 func (r *reconciler) open(ctx context.Context, c *core, last uint64, in *worker.ReconcileInput) error {
-	var episodes []*event.Episode
+	var episodes []*store.Episode
 	if err := c.ledger.View(func(tx *store.Tx) error {
 		in.Behind = tx.Progress().Seq < last || c.splitter().Behind()
 		queued := map[string]bool{}
@@ -178,11 +175,14 @@ func (r *reconciler) open(ctx context.Context, c *core, last uint64, in *worker.
 			if err != nil {
 				return err
 			}
-			episodes = append(episodes, ep)
-			in.Open = append(in.Open, worker.ReconcileEpisode{
+			e := worker.ReconcileEpisode{
 				Key: ep.Key, Fingerprint: event.Fingerprint(ep.Key), Title: ep.Alertname, StartsAt: ep.StartsAt, HeardAt: ep.NamedAt,
 				Queued: queued[ep.Key], Made: labels[worker.OurLabel] != "", Template: labels["percona_alerting"] == "1",
-			})
+			}
+			if e.Fingerprint == pmm.Fingerprint(labels) { // PMM's covers labels that its webhooks do not have
+				e.Labels = labels
+			}
+			episodes, in.Open = append(episodes, ep), append(in.Open, e)
 		}
 		return nil
 	}); err != nil {
@@ -339,7 +339,7 @@ func alarms(list []worker.ReconcileAlarm) []admin.ReconcileAlarm {
 // errNotAsked says that there is no PMM to compare with.
 var errNotAsked = errors.New("no PMM is asked: serve needs --pmm-url and --pmm-token-file")
 
-// Reconcile implements web.Reconciler: one pass over each PMM, or over those of the keys.
+// Reconcile implements web.Source: one pass over each PMM, or over those of the keys.
 func (a *App) Reconcile(ctx context.Context, req admin.ReconcileRequest) ([]admin.ReconcilePass, error) {
 	orders, err := a.orders(req)
 	if err != nil {

@@ -31,6 +31,7 @@ type grafana struct {
 	mu    sync.Mutex // a step and a request exclude each other
 	told  []pmmtest.Notice
 	deaf  bool // webhooks get lost though they were answered
+	bare  bool // they have no fingerprint
 	// spoil changes an answer.
 	spoil   func(path string, body []byte) []byte
 	revoked bool // the token
@@ -102,6 +103,9 @@ func (g *grafana) run(d time.Duration) {
 			told, g.told = g.told, nil
 		})
 		for _, n := range told {
+			if g.bare {
+				n.Fingerprint = ""
+			}
 			if !g.deaf {
 				g.accept(notice(n))
 			}
@@ -260,6 +264,52 @@ func TestAHeartbeatIsNotMissing(t *testing.T) {
 		g.change(func() { g.spoil = nil }) // without the label it is an alert that is missing
 		g.run(10 * time.Minute)
 		g.want("beside a lost webhook", 2, map[string]int{"opened": 1})
+	})
+}
+
+// Whoever made PMM's payload left the fingerprint out.
+func TestAnAlertWithoutAFingerprintIsOpenedOnce(t *testing.T) {
+	t.Parallel()
+	beside(t, "both", 1, func(g *grafana) {
+		g.bare = true
+		g.world.AddRule(pmmtest.Rule{UID: "rule01", Title: "Rule 01", Folder: "folder0", Interval: time.Minute, Series: map[string]bool{"db": true, "db2": true}})
+		g.run(30 * time.Minute)
+		if g.want("beside PMM's own list", 3, nil); *g.status().Sources[0].Drift != 0 {
+			t.Errorf("the status says %+v", g.status().Sources[0].Reconcile.Differences)
+		}
+		g.rule(1).Series["db"] = false
+		g.run(5 * time.Minute)
+		g.want("one recovers", 2, nil)
+	})
+}
+
+// A close by hand is for an alert that is over. While it fires PMM has the last word:
+// its next webhook would open the incident again, and so does comparing.
+func TestWhatAPersonClosedAndStillFiresIsOpenedAgain(t *testing.T) {
+	t.Parallel()
+	beside(t, "open", 2, func(g *grafana) {
+		if err := g.app.CloseIncident(g.t.Context(), g.key(0), "a test"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		g.want("closed by hand", 1, nil)
+		g.run(15 * time.Minute)
+		g.want("and it still fires", 2, map[string]int{"opened": 1})
+	})
+}
+
+// The other PMM's webhook was refused; this one has nothing to send again.
+func TestARefusedWebhookOfOnePMMSkipsNoOther(t *testing.T) {
+	t.Parallel()
+	beside(t, "report", 1, func(g *grafana) {
+		g.app.refused.note("dr")
+		if p := g.reconcile(admin.ReconcileRequest{DryRun: true}); p.Skipped != "" {
+			t.Errorf("of another PMM: %q", p.Skipped)
+		}
+		g.app.refused.note("pmm")
+		if p := g.reconcile(admin.ReconcileRequest{DryRun: true}); p.Skipped == "" {
+			t.Error("of this PMM: the pass was made")
+		}
 	})
 }
 

@@ -51,8 +51,8 @@ func (a *App) watchSilence(ctx context.Context) {
 			w.since = now
 			continue
 		}
-		if at := a.refusedAt.Load(); at != nil && at.After(w.since) {
-			w.since = *at
+		if at := a.refused.latest(); at.After(w.since) {
+			w.since = at
 		}
 		heard, open, caughtUp, err := w.look(c)
 		if err != nil || !caughtUp { // what came in is not known yet

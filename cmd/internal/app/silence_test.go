@@ -156,14 +156,14 @@ func TestRefusedWebhooksAreNoSilence(t *testing.T) {
 			}
 			refused = time.Now()
 		}
-		if at := r.app.refusedAt.Load(); at == nil || !at.Equal(refused) {
-			t.Fatalf("the last refusal was noted at %v, not %s", at, refused)
+		if at := r.app.refused.latest(); !at.Equal(refused) {
+			t.Fatalf("the last refusal was noted at %s, not %s", at, refused)
 		}
 		// There is room again. A refusal some time after the start counts as well.
 		r.cfg.MinFree = 0
 		r.restart()
-		r.app.refusedAt.Store(new(time.Now().Add(20 * time.Minute)))
 		time.Sleep(20 * time.Minute)
+		r.app.refused.note("dr")
 		time.Sleep(29 * time.Minute)
 		r.wantSilent("one period after the last refusal")
 		time.Sleep(2 * time.Minute)

@@ -13,12 +13,14 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -49,6 +51,7 @@ type program struct {
 	environ []string
 	out     io.Writer
 	err     io.Writer
+	start   string // how the service that was looked for is started, if not with serve
 }
 
 // Main runs the command line in args and returns the exit code. SIGINT and
@@ -220,7 +223,7 @@ func (p *program) report(err error) int {
 	case errors.Is(err, queue.ErrShort), errors.Is(err, store.ErrOther), errors.Is(err, queue.ErrUnfit):
 		code = exitUsage
 	case errors.Is(err, admin.ErrNoService):
-		code, hint = exitNoSuch, "start it with pmm-callgoose serve, or name it with --data-dir or --admin-url"
+		code, hint = exitNoSuch, cmp.Or(p.start, "start it with pmm-callgoose serve, or name it with --data-dir or --admin-url")
 	case errors.Is(err, event.ErrNewer):
 		code, hint = exitUsage, "nothing was changed; install that version again"
 	case errors.As(err, &partial):
@@ -284,7 +287,7 @@ func (p *program) load(c *cli.Context, serve bool, only ...string) (*config.Conf
 func (p *program) input(c *cli.Context, serve bool, only ...string) config.Input {
 	in := config.Input{
 		Flags: map[string]string{}, Environ: p.environ, ConfigPath: c.String("config"), Etc: p.etc(), Serve: serve, Only: only,
-		KnownEnv: []string{config.EnvName("webhook-url"), config.EnvName("admin-url"), config.EnvName("output")},
+		KnownEnv: []string{config.EnvName("webhook-url"), config.EnvName("admin-url"), config.EnvName("admin-ca"), config.EnvName("output")},
 	}
 	for _, o := range config.Options() {
 		if !c.IsSet(o.Name) {
@@ -327,10 +330,16 @@ func (p *program) warn(warnings []config.Warning) {
 
 // clientFlags are the flags of the commands that ask a running service.
 func clientFlags(more ...cli.Flag) []cli.Flag {
-	flags := append(settingFlags("data-dir", "admin-token-file"),
+	return append(append(settingFlags("data-dir", "admin-token-file"), atFlags()...), more...)
+}
+
+// atFlags say where the service is asked, and how the answer is shown.
+func atFlags() []cli.Flag {
+	return []cli.Flag{
 		&cli.StringFlag{Name: "admin-url", Usage: "ask the service at this address instead of through the data directory", EnvVars: []string{config.EnvName("admin-url")}},
-		outputFlag())
-	return append(flags, more...)
+		&cli.StringFlag{Name: "admin-ca", Usage: "trust these authorities (PEM) for --admin-url", EnvVars: []string{config.EnvName("admin-ca")}, TakesFile: true},
+		outputFlag(),
+	}
 }
 
 // client finds the running service.
@@ -381,15 +390,54 @@ func (p *program) askingOf(usage string, do func(*cli.Context, *admin.Client, st
 func (p *program) clientOf(c *cli.Context, cfg *config.Config) (client *admin.Client, where string, err error) {
 	at := c.String("admin-url")
 	if at == "" {
-		return admin.NewSocketClient(cfg.DataDir), filepath.Join(cfg.DataDir, admin.SocketName), nil
+		client, where = p.here(c, cfg)
+		return client, where, nil
 	}
-	if client, err = admin.NewURLClient(at, cfg.AdminToken.Reveal()); err != nil {
+	if client, err = admin.NewURLClient(at, cfg.AdminToken.Reveal(), c.String("admin-ca")); err != nil {
 		return nil, "", usageError{err}
 	}
 	if cfg.AdminToken.IsSet() {
 		err = p.refuseCleartext(c, "admin-url")
 	}
 	return client, "--admin-url", err
+}
+
+// here finds the service that runs on this machine: in the data directory, and where
+// nobody named one also in that of the package, and at the operators' address.
+func (p *program) here(c *cli.Context, cfg *config.Config) (client *admin.Client, where string) {
+	own := filepath.Join(cfg.DataDir, admin.SocketName)
+	client = admin.NewSocketClient(cfg.DataDir)
+	if cfg.Named("data-dir") {
+		return client, own
+	}
+	if unitInstalled(config.Var) {
+		p.start = startUnit + "; systemctl status pmm-callgoose says why it does not run"
+	}
+	if _, err := os.Stat(own); err == nil { // one that was left behind too
+		return client, own
+	}
+	packaged := filepath.Join(config.Var, admin.SocketName)
+	if _, err := os.Stat(packaged); err == nil {
+		return admin.NewSocketClient(config.Var), packaged
+	} else if errors.Is(err, fs.ErrPermission) {
+		p.start = config.Var + " is closed to this user: sudo pmm-callgoose status asks the service there"
+	}
+	there, _, err := config.Load(p.input(c, false, "admin-listen"))
+	if err != nil || config.BeyondLoopback(there.AdminListen) {
+		return client, own
+	}
+	where = "http://" + there.AdminListen
+	other, err := admin.NewURLClient(where, "", "")
+	if err != nil {
+		return client, own
+	}
+	ctx, cancel := context.WithTimeout(c.Context, 2*time.Second)
+	defer cancel()
+	if s, err := other.Status(ctx); err != nil || s.Version == "" {
+		return client, own
+	}
+	fmt.Fprintf(p.err, "no service in %s: asking the one at %s\n", cfg.DataDir, where)
+	return other, where
 }
 
 // newLogger makes the log of a process, for the journal of systemd or not. No line

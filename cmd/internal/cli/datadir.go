@@ -5,10 +5,46 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
+
+	"pmm-callgoose/cmd/internal/config"
 )
+
+// refuseRoot keeps root's files out of a service's own directory: the service could
+// not read them, and would not start again.
+func refuseRoot(dir string, uid int, unit bool) error {
+	info, err := os.Stat(dir)
+	if err != nil || uid != 0 {
+		return nil // the directory will be made, or is refused later
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Uid == 0 {
+		return nil
+	}
+	owner := "user " + strconv.Itoa(int(st.Uid))
+	instead := fmt.Sprintf("sudo -u '#%d' pmm-callgoose serve", st.Uid)
+	if u, err := user.LookupId(strconv.Itoa(int(st.Uid))); err == nil {
+		owner, instead = u.Username, fmt.Sprintf("runuser -u %s -- pmm-callgoose serve", u.Username)
+	}
+	if unit {
+		instead = startUnit
+	}
+	return usagef("--data-dir: %s belongs to %s, who could not read what root writes there; instead: %s", dir, owner, instead)
+}
+
+const startUnit = "sudo systemctl start pmm-callgoose"
+
+// unitInstalled tells whether systemd runs the service of a data directory.
+func unitInstalled(dir string) bool {
+	return dir == config.Var && slices.ContainsFunc([]string{"/etc", "/usr/lib", "/lib"}, func(at string) bool {
+		_, err := os.Stat(filepath.Join(at, "systemd/system/pmm-callgoose.service"))
+		return err == nil
+	})
+}
 
 // guardDataDir makes sure that nobody else can put files of theirs in the place
 // of ours. A directory of our own that others may write is closed to them; one of

@@ -51,6 +51,34 @@ func TestADataDirectoryOfSomebodyElse(t *testing.T) {
 	}
 }
 
+func TestRootDoesNotServeOnTheDirectoryOfAnother(t *testing.T) {
+	dir := t.TempDir()
+	const serve, systemctl = "pmm-callgoose serve", "sudo systemctl start pmm-callgoose"
+	for _, tt := range []struct {
+		name       string
+		owner, uid int
+		unit       bool
+		want       string // "" = it may
+	}{
+		{"root's own", 0, 0, true, ""},
+		{"the service's, and it is the service", 54321, 54321, true, ""},
+		{"the service's, and a unit runs it", 54321, 0, true, systemctl},
+		{"the service's, and no unit runs it", 54321, 0, false, "sudo -u '#54321' " + serve},
+		{"of somebody with a name", 65534, 0, false, "runuser -u nobody -- " + serve},
+	} {
+		if err := os.Chown(dir, tt.owner, -1); err != nil {
+			t.Skip("only root can give a directory away")
+		}
+		err := refuseRoot(dir, tt.uid, tt.unit)
+		if _, usage := errors.AsType[usageError](err); usage != (tt.want != "") || usage && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+	if err := refuseRoot(filepath.Join(dir, "not-yet"), 0, false); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestASymbolicLinkIsNotTakenForTheLedger(t *testing.T) {
 	dir, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "file")
 	if err := errors.Join(os.WriteFile(elsewhere, nil, 0o600), os.Symlink(elsewhere, filepath.Join(dir, "ledger.db"))); err != nil {

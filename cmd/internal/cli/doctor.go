@@ -21,11 +21,9 @@ import (
 
 func (p *program) doctorCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "doctor",
-		Usage: "check configuration, disk, intake, the way to Callgoose, what waits, and PMM; each finding with its fix; with or without a running service",
-		Flags: append(settingFlags(),
-			&cli.StringFlag{Name: "admin-url", Usage: "ask the service at this address instead of through the data directory", EnvVars: []string{config.EnvName("admin-url")}},
-			outputFlag()),
+		Name:   "doctor",
+		Usage:  "check configuration, disk, intake, the way to Callgoose, what waits, and PMM; each finding with its fix; with or without a running service",
+		Flags:  append(settingFlags(), atFlags()...),
 		Action: p.doctor,
 	}
 }
@@ -51,7 +49,7 @@ func (p *program) doctor(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.PMM.Clients, err = pmmClients(d.Settings); err != nil {
+	if d.PMM.Clients, err = pmmClients(d.Settings, nil); err != nil {
 		return err
 	}
 	d.PMM.Name = d.Settings.ContactPoint
@@ -99,6 +97,7 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 	}
 	d.PMM.Asks = asks(settings)
 	here := d.Settings
+	d.Stale = stale(settings, here.Effective())
 	theirs, _, err := config.Load(config.Input{Flags: asFlags(settings)})
 	d.Problems = nil
 	if err != nil && !errors.As(err, &d.Problems) {
@@ -114,6 +113,32 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 	}
 	d.Consistent = func(ctx context.Context) ([]string, string, error) { return looked(client.Check(ctx)) }
 	return nil
+}
+
+// stale compares what the service runs with and what the same file says now. What flags
+// or the environment say, here or there, is not the file's.
+func stale(running, now []config.Setting) (list []string) {
+	file := func(s config.Setting) string {
+		path, _, _ := strings.Cut(s.From, ":")
+		if !filepath.IsAbs(path) {
+			return ""
+		}
+		return path
+	}
+	there := map[string]config.Setting{}
+	known := map[string]bool{}
+	for _, s := range running {
+		there[s.Name], known[file(s)] = s, true
+	}
+	for _, s := range now {
+		was := there[s.Name]
+		fromFile := func(s config.Setting) bool { return file(s) != "" && known[file(s)] }
+		if was.Value == s.Value || !fromFile(s) && !fromFile(was) || s.From != "default" && !fromFile(s) || was.From != "default" && !fromFile(was) {
+			continue
+		}
+		list = append(list, fmt.Sprintf("%s is %q in the file, and the service runs with %q", s.Name, s.Value, was.Value))
+	}
+	return list
 }
 
 // asks are the credentials that the intake asks for.
@@ -162,6 +187,10 @@ func asFlags(settings []config.Setting) map[string]string {
 	}
 	if flags["admin-token-file"] == "" {
 		delete(flags, "admin-listen")
+	}
+	if flags["admin-tls-cert"] == "" || flags["admin-tls-key"] == "" {
+		delete(flags, "admin-tls-cert")
+		delete(flags, "admin-tls-key")
 	}
 	return flags
 }

@@ -99,7 +99,7 @@ func (p *program) eventsCommand() *cli.Command {
 				Flags: clientFlags(filterFlags()...), Action: p.eventsTail,
 			},
 			{
-				Name: "close", Usage: "close an open incident by hand, as a recovery: the incident at Callgoose closes", ArgsUsage: "KEY (incident key)",
+				Name: "close", Usage: "close an open incident by hand, as a recovery: the incident at Callgoose closes; while its alert fires, PMM opens it again", ArgsUsage: "KEY (incident key)",
 				Flags: clientFlags(yesFlag()), Action: p.askingOf("events close needs one incident key; incidents list prints them", p.eventsClose),
 			},
 			{

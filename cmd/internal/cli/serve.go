@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -48,6 +49,10 @@ func (p *program) serve(c *cli.Context) error {
 	// inherit.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	syscall.Umask(0o077)
+	harden(cfg.AlarmCommand != "" || cfg.FallbackCommand != "")
+	if err := refuseRoot(cfg.DataDir, os.Geteuid(), unitInstalled(cfg.DataDir)); err != nil {
+		return err
+	}
 	if err := guardDataDir(cfg.DataDir, true); err != nil {
 		return err
 	}
@@ -77,8 +82,28 @@ func (p *program) serve(c *cli.Context) error {
 				return
 			case <-hup:
 				a.Reload()
+				p.reread(c, cfg, log)
 			}
 		}
 	}()
 	return a.Run(ctx)
+}
+
+// reread says which settings differ from those of the running service: they take a
+// restart. What the next start would refuse is said now and not then.
+func (p *program) reread(c *cli.Context, running *config.Config, log *slog.Logger) {
+	next, _, err := config.Load(p.input(c, true))
+	if problems, ok := errors.AsType[config.Problems](err); ok {
+		for _, problem := range problems {
+			log.Error("the configuration is broken: the service goes on as it is, and would not start again", "where", problem.Where, "problem", problem.Text)
+		}
+		return
+	}
+	changes := running.Changes(next)
+	for _, change := range changes {
+		log.Warn("a setting was changed: it takes effect at the next start", "setting", change.Name, "was", change.Was, "now", change.Now, "from", change.From)
+	}
+	if len(changes) == 0 {
+		log.Info("the settings are the same")
+	}
 }

@@ -17,8 +17,9 @@ import (
 // pmmSettings are the settings of serve that say which PMM is asked, and as whom.
 var pmmSettings = []string{"pmm-url", "pmm-token-file", "pmm-basic-auth-file", "pmm-ca", "pmm-insecure-skip-verify", "contact-point", "allow-http"}
 
-// pmmClients are the ways to the PMM servers of the settings, by source.
-func pmmClients(cfg *config.Config) (map[string]*pmm.Client, error) {
+// pmmClients are the ways to the PMM servers of the settings, by source. waiting is as
+// in pmm.ClientConfig.
+func pmmClients(cfg *config.Config, waiting func(error)) (map[string]*pmm.Client, error) {
 	clients := map[string]*pmm.Client{}
 	for _, at := range cfg.PMMURL {
 		token := tokenOf(cfg.PMMToken.Reveal(), at.Source)
@@ -30,6 +31,7 @@ func pmmClients(cfg *config.Config) (map[string]*pmm.Client, error) {
 		}
 		client, err := pmm.NewClient(pmm.ClientConfig{
 			URL: at.URL, Token: token, Basic: cfg.PMMBasicAuth.Reveal(), CAFile: cfg.PMMCA, InsecureSkipVerify: cfg.PMMInsecureSkipVerify,
+			Waiting: waiting,
 		})
 		if err != nil {
 			return nil, usageError{err}
@@ -41,8 +43,10 @@ func pmmClients(cfg *config.Config) (map[string]*pmm.Client, error) {
 
 // pmmClient is the way to the one PMM that setup is about: the only one, or that
 // which the webhook's URL names.
-func pmmClient(cfg *config.Config, webhooks string) (*pmm.Client, error) {
-	clients, err := pmmClients(cfg)
+func (p *program) pmmClient(cfg *config.Config, webhooks string) (*pmm.Client, error) {
+	clients, err := pmmClients(cfg, func(why error) {
+		fmt.Fprintln(p.err, "waiting up to a minute:", text.Line(why.Error()))
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -110,27 +114,17 @@ func (p *program) setupPMM(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	name := strings.TrimSpace(cfg.ContactPoint)
-	if name == "" {
-		return usagef("--contact-point has no value")
-	}
-	var want pmm.Want
-	if c.Bool("remove") {
-		for _, f := range []string{"match", "rotate-credentials"} {
-			if c.IsSet(f) {
-				return usagef("--%s makes no sense with --remove", f)
-			}
-		}
-	} else if want, err = p.wanted(c, cfg, name); err != nil {
+	want, err := p.wanted(c, cfg)
+	if err != nil {
 		return err
 	}
-	client, err := pmmClient(cfg, want.URL)
+	client, err := p.pmmClient(cfg, want.URL)
 	if err != nil {
 		return err
 	}
 	var plan *pmm.Plan
 	if c.Bool("remove") {
-		plan, err = client.PlanRemoval(c.Context, name)
+		plan, err = client.PlanRemoval(c.Context, want.Name)
 	} else {
 		plan, err = client.Plan(c.Context, want)
 	}
@@ -176,9 +170,18 @@ func (p *program) applySetup(c *cli.Context, client *pmm.Client, plan *pmm.Plan)
 	})
 }
 
-// wanted is what the flags ask for.
-func (p *program) wanted(c *cli.Context, cfg *config.Config, name string) (pmm.Want, error) {
-	want := pmm.Want{Name: name, URL: c.String("webhook-url"), Rotate: c.Bool("rotate-credentials")}
+// wanted is what the flags ask for; to remove it, its name alone.
+func (p *program) wanted(c *cli.Context, cfg *config.Config) (pmm.Want, error) {
+	want := pmm.Want{Name: strings.TrimSpace(cfg.ContactPoint)}
+	switch {
+	case want.Name == "":
+		return want, usagef("--contact-point has no value")
+	case c.Bool("remove") && (c.IsSet("match") || c.IsSet("rotate-credentials")):
+		return want, usagef("--match and --rotate-credentials make no sense with --remove")
+	case c.Bool("remove"):
+		return want, nil
+	}
+	want.URL, want.Rotate = c.String("webhook-url"), c.Bool("rotate-credentials")
 	if want.URL == "" {
 		return want, usagef("--webhook-url is needed: where PMM finds this service, http://HOST:4667/v1/webhook")
 	}

@@ -58,6 +58,7 @@ type Config struct {
 	RetryFor    time.Duration
 	Concurrency int
 	Rate        float64 // events a second, 0 = unlimited
+	Storm       Storm
 	Timeout     time.Duration
 
 	DataDir      string
@@ -80,6 +81,8 @@ type Config struct {
 
 	AdminListen      string // empty = none
 	AdminToken       *Secret
+	AdminTLSCert     string
+	AdminTLSKey      string
 	AlarmCommand     string
 	AlarmWebhook     URL     // see AlarmURL
 	AlarmWebhookFile *Secret // the same, read from a file
@@ -117,6 +120,41 @@ func (c *Config) Effective() []Setting {
 		}
 	}
 	return out
+}
+
+// Named tells whether somebody named the value of an option, be it only in the file.
+func (c *Config) Named(option string) bool {
+	s := c.settings[option]
+	return s != nil && s.From != fromDefault
+}
+
+// Change is a setting with another value than a running service has.
+type Change struct {
+	Name     string
+	Was, Now string // as in Setting.Value; the same where only what is hidden differs
+	From     string // where the new value stands
+}
+
+// Changes lists the settings that differ in next, in table order. What a secret file
+// holds is not compared: Secret.Reload does that.
+func (c *Config) Changes(next *Config) (list []Change) {
+	for _, o := range table {
+		was, now := c.settings[o.Name], next.settings[o.Name]
+		if was == nil || now == nil {
+			continue
+		}
+		hidden := false
+		switch a := o.field(c).(type) {
+		case *URL:
+			hidden = a.Reveal() != o.field(next).(*URL).Reveal()
+		case **Secret: // one that stands in callgoose-url
+			hidden = was.From == fromURL && now.From == fromURL && (*a).Reveal() != (*o.field(next).(**Secret)).Reveal()
+		}
+		if was.Value != now.Value || was.File != now.File || hidden {
+			list = append(list, Change{o.Setting(), was.Value, now.Value, now.From})
+		}
+	}
+	return list
 }
 
 // Secrets lists every secret that is set, for a reload of all of them.

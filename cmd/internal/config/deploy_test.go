@@ -53,7 +53,7 @@ func TestPackagedConfiguration(t *testing.T) {
 	if n := strings.Count(text, "\n") - strings.Count(text, "\n#"); n < 9 || os.WriteFile(on, []byte(text), 0o600) != nil {
 		t.Fatal("nothing to switch on")
 	}
-	cfg, _, err := Load(Input{ConfigPath: on, Environ: []string{"HOME=/", "PMM_CALLGOOSE_CALLGOOSE_TOKEN=t"}, Serve: true})
+	cfg, _, err := Load(Input{ConfigPath: on, Environ: []string{"HOME=/", "PMM_CALLGOOSE_CALLGOOSE_TOKEN=t", "PMM_CALLGOOSE_PMM_TOKEN=glsa_of-a-viewer"}, Serve: true})
 	if err != nil {
 		t.Error(err)
 	}
@@ -62,5 +62,34 @@ func TestPackagedConfiguration(t *testing.T) {
 		if strings.HasPrefix(s.From, on) && o.Default != "" && s.Value != o.Default {
 			t.Errorf("%s: the file says %s, the default is %s", s.Name, s.Value, o.Default)
 		}
+	}
+}
+
+// The unit's own word for a secret that is not there means just that.
+func TestTheUnitsSecretsThatAreNotThereAreNotSet(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(deployDir, "systemd", "pmm-callgoose.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, in := t.TempDir(), Input{Environ: []string{"HOME=/", "PMM_CALLGOOSE_ADMIN_TOKEN=from-the-environment"}}
+	in.Environ = append(in.Environ, "CREDENTIALS_DIRECTORY="+dir)
+	optional := regexp.MustCompile(`(?m)^SetCredential=([a-z-]+):(.*)$`).FindAllStringSubmatch(string(b), -1)
+	for _, m := range optional {
+		if !strings.Contains(string(b), "\nLoadCredential="+m[1]+":/etc/pmm-callgoose/credentials/"+m[1]+"\n") {
+			t.Errorf("%s is never loaded", m[1])
+		}
+		if !slices.ContainsFunc(Options(), func(o Option) bool { return o.Secret && o.Credential() == m[1] }) {
+			t.Errorf("%s is no secret of ours", m[1])
+		}
+		if err := os.WriteFile(filepath.Join(dir, m[1]), []byte(m[2]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, _, err := Load(in)
+	if err != nil || len(optional) < 5 {
+		t.Fatalf("%d optional secrets, %v", len(optional), err)
+	}
+	if secrets := cfg.Secrets(); len(secrets) != 1 || cfg.AdminToken.Reveal() != "from-the-environment" {
+		t.Errorf("%d secrets are set", len(secrets))
 	}
 }

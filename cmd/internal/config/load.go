@@ -14,8 +14,12 @@ import (
 	"github.com/xrash/smetrics"
 )
 
-// Etc is where a package puts the configuration: Input.Etc of commands.
-const Etc = "/etc/pmm-callgoose"
+// Etc is where a package puts the configuration: Input.Etc of commands. Var is the
+// data directory of its service, and the default of root.
+const (
+	Etc = "/etc/pmm-callgoose"
+	Var = "/var/lib/pmm-callgoose"
+)
 
 // Input is everything that configuration is made from.
 type Input struct {
@@ -220,7 +224,7 @@ func dataDir(env map[string]string, uid int) string {
 		return first
 	}
 	if uid == 0 {
-		return "/var/lib/" + name
+		return Var
 	}
 	if dir := env["XDG_STATE_HOME"]; filepath.IsAbs(dir) { // as its specification demands
 		return filepath.Join(dir, name)
@@ -272,9 +276,14 @@ func (l *loader) secret(o Option) {
 	*field, s.Value = sec, redacted
 }
 
-// credential returns the path of a systemd credential, or "" if there is none.
+// credential returns the path of a systemd credential, or "" if there is none, or if it
+// is what the unit gives where there is no file: SetCredential=NAME:none.
 func (l *loader) credential(name string) string {
-	return existing(l.env["CREDENTIALS_DIRECTORY"], name)
+	path := existing(l.env["CREDENTIALS_DIRECTORY"], name)
+	if b, err := os.ReadFile(path); err == nil && string(b) == "none" {
+		return ""
+	}
+	return path
 }
 
 // etcCredential is the file from which the unit takes that credential: root, who

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/worker/callgoose"
 )
@@ -247,6 +248,19 @@ func (e *examination) client(net *recorder) (*callgoose.Client, error) {
 	})
 }
 
+// tokenFile says where a new token goes, and how it comes to the service. systemd hands
+// over a copy made at the start, and restarts the service when the original changes.
+func (e *examination) tokenFile() string {
+	file := e.Settings.CallgooseToken.File()
+	switch {
+	case file == "":
+		return "the file of --callgoose-token-file, and restart."
+	case strings.HasPrefix(file, "/run/credentials/"), strings.HasPrefix(file, config.Etc+"/credentials/"):
+		return config.Etc + "/credentials/callgoose-token: the service restarts with it by itself (else: sudo systemctl restart pmm-callgoose)."
+	}
+	return file + ": the service reads it again by itself."
+}
+
 // refused says what an answer that is no success means.
 func (e *examination) refused(err *callgoose.Error) {
 	const whole = "Copy the whole URL, with its path, from API Token in Callgoose into --callgoose-url."
@@ -254,7 +268,7 @@ func (e *examination) refused(err *callgoose.Error) {
 	case status == 0:
 		e.fail("callgoose http", fix("Connections work up to here, the request does not: try again, then look at proxies and firewalls on the way."), "%s", err)
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		e.fail("callgoose token", fix("Is the token revoked, or of another organisation? Put a valid one (a Service token) into the file of --callgoose-token-file: the service reads it again by itself.",
+		e.fail("callgoose token", fix("Is the token revoked, or of another organisation? Put a valid one (a Service token) into "+e.tokenFile(),
 			"If Callgoose wants it in the URL: --callgoose-auth query."), "refused: %s", err)
 	case status == http.StatusProxyAuthRequired:
 		e.fail("callgoose http", fix("Put user and password into HTTPS_PROXY."), "%s", err)

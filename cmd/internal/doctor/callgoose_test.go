@@ -159,7 +159,7 @@ func TestTheStepThatFailsIsNamed(t *testing.T) {
 		{"an authority nobody knows", secure.URL, nil, "callgoose tls", []string{"authority", "--callgoose-ca"}},
 		{"another name", "https://localhost:" + port, map[string]string{"callgoose-ca": ca}, "callgoose tls", []string{"not for localhost", "example.com"}},
 		{"no TLS there", strings.Replace(plain.URL, "http:", "https:", 1), nil, "callgoose tls", []string{"does not speak TLS"}},
-		{"wrong token", plain.URL, map[string]string{"callgoose-token-file": secretFile(t, t.TempDir(), "t", "another")}, "callgoose token", []string{"401", "--callgoose-token-file"}},
+		{"wrong token", plain.URL, map[string]string{"callgoose-token-file": secretFile(t, t.TempDir(), "t", "another")}, "callgoose token", []string{"401", "/t: the service reads it again by itself"}},
 		{"wrong path", answering(404), nil, "callgoose http", []string{"404", "whole URL"}},
 		{"a redirect", answering(302, "Location", "https://elsewhere.invalid"), nil, "callgoose http", []string{"302", "whole URL"}},
 		{"Callgoose is broken", answering(503), nil, "callgoose http", []string{"503", "events wait on disk"}},
@@ -299,5 +299,28 @@ func TestClock(t *testing.T) {
 			}
 			demand(t, examine(t, Config{Settings: settings(t, flags)}), "clock", tt.want)
 		})
+	}
+}
+
+// systemd hands over a copy, so the place for a new token is not where it was read.
+func TestANewTokenGoesWhereTheServiceTakesItFrom(t *testing.T) {
+	dir := t.TempDir()
+	for credentials, want := range map[string]string{dir: dir + "/callgoose-token: the service reads it again", "": "/t: the service reads it again"} {
+		in := config.Input{Flags: map[string]string{}, Environ: []string{"CREDENTIALS_DIRECTORY=" + credentials}}
+		if credentials == "" {
+			in.Flags["callgoose-token-file"] = secretFile(t, t.TempDir(), "t", "t0ken-of-the-test")
+		} else {
+			secretFile(t, dir, "callgoose-token", "t0ken-of-the-test")
+		}
+		cfg, _, err := config.Load(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := (&examination{Config: Config{Settings: cfg}}).tokenFile(); !strings.Contains(got, want) {
+			t.Errorf("with %q: %s", credentials, got)
+		}
+	}
+	if got := (&examination{Config: Config{Settings: &config.Config{CallgooseToken: config.NewSecret("x")}}}).tokenFile(); !strings.Contains(got, "restart") {
+		t.Error(got)
 	}
 }

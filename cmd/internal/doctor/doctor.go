@@ -19,6 +19,9 @@ type Config struct {
 	// Problems and Warnings are what config.Load said of them.
 	Problems config.Problems
 	Warnings []config.Warning
+	// Stale says, of each setting in the file that changed since the service started,
+	// what the file says and what the service runs with.
+	Stale []string
 
 	// Service is what a running service says of itself; nil when there is none,
 	// and NoService says why it could not be asked.
@@ -76,6 +79,7 @@ func Run(ctx context.Context, cfg Config) Report {
 		e.disk()
 		e.fsync()
 		e.intake(ctx)
+		e.operators()
 		e.callgoose(ctx)
 	}
 	e.nats(ctx)

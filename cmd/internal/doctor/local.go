@@ -32,7 +32,10 @@ func (e *examination) configuration() {
 	for _, w := range e.Config.Warnings {
 		e.warn("configuration", fix("Correct or remove it; pmm-callgoose config show prints what is in effect."), "%s", string(w))
 	}
-	if len(e.Problems)+len(e.Config.Warnings) > 0 {
+	for _, s := range e.Stale {
+		e.warn("configuration", fix("sudo pmm-callgoose config check, then restart the service: that takes effect at the next start."), "%s", s)
+	}
+	if len(e.Problems)+len(e.Config.Warnings)+len(e.Stale) > 0 {
 		return
 	}
 	own := 0
@@ -56,8 +59,10 @@ func (e *examination) secrets() {
 			files[s.Name] = s.File
 		}
 	}
-	if key := e.Settings.TLSKey; key != "" {
-		files["tls-key"] = key
+	for name, key := range map[string]string{"tls-key": e.Settings.TLSKey, "admin-tls-key": e.Settings.AdminTLSKey} {
+		if key != "" {
+			files[name] = key
+		}
 	}
 	service := uint32(os.Geteuid())
 	groups, _ := os.Getgroups()

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -26,7 +27,7 @@ func (e *examination) waiting() {
 	case "down":
 		e.fail("delivery", fix("See the first callgoose step above that fails. Events are safe, and go out by themselves."), "Callgoose is down%s with %d events waiting: %s", since, s.Queued, side.LastError)
 	case "held":
-		e.fail("delivery", fix("Token or address is wrong for every event: see the callgoose steps above. A new token in its file is found by itself; for another URL restart."), "held%s with %d events waiting: %s", since, s.Queued, side.LastError)
+		e.fail("delivery", fix("Token or address is wrong for every event: see the callgoose steps above. Another URL takes a restart."), "held%s with %d events waiting: %s", since, s.Queued, side.LastError)
 	case "paused":
 		e.warn("delivery", fix("pmm-callgoose resume"), "%s", s.Headline)
 	case "unknown":
@@ -37,6 +38,10 @@ func (e *examination) waiting() {
 			break
 		}
 		e.ok("delivery", "Callgoose is up%s, %d events wait", since, s.Queued)
+	}
+	for _, storm := range s.Storms {
+		e.warn("storm", fix("They go out when it is calm; pmm-callgoose events close "+cmp.Or(storm.Key, "KEY")+" ends it."),
+			"%d alerts of %s began at once, %d events wait for the end", storm.Alerts, storm.Source, storm.Waiting)
 	}
 	e.lastCall()
 	e.turnedAway()

@@ -14,7 +14,12 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"github.com/zclconf/go-cty/cty"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -253,4 +258,96 @@ func TestRenderedChart(t *testing.T) {
 		}
 	}
 	t.Error("no StatefulSet")
+}
+
+// The resources of Terraform's provider grafana that main.tf uses, with every
+// attribute and block that its documents know and we could set. What is not here is
+// an error.
+type terraform struct {
+	Terraform []struct {
+		Required struct {
+			Grafana map[string]string `hcl:"grafana"`
+		} `hcl:"required_providers,block"`
+	} `hcl:"terraform,block"`
+	Variables []struct {
+		Name        string         `hcl:"name,label"`
+		Description string         `hcl:"description"`
+		Type        hcl.Expression `hcl:"type"`
+		Default     string         `hcl:"default,optional"`
+		Sensitive   bool           `hcl:"sensitive,optional"`
+	} `hcl:"variable,block"`
+	Resources []struct {
+		Type string   `hcl:"type,label"`
+		Name string   `hcl:"name,label"`
+		Body hcl.Body `hcl:",remain"`
+	} `hcl:"resource,block"`
+}
+
+type contactPoint struct {
+	Name              string `hcl:"name"`
+	OrgID             string `hcl:"org_id,optional"`
+	DisableProvenance bool   `hcl:"disable_provenance,optional"`
+	Webhooks          []struct {
+		URL         string `hcl:"url"`
+		Method      string `hcl:"http_method,optional"`
+		MaxAlerts   int    `hcl:"max_alerts,optional"`
+		Scheme      string `hcl:"authorization_scheme,optional"`
+		Credentials string `hcl:"authorization_credentials,optional"`
+		User        string `hcl:"basic_auth_user,optional"`
+		Password    string `hcl:"basic_auth_password,optional"`
+		NoResolved  bool   `hcl:"disable_resolve_message,optional"`
+	} `hcl:"webhook,block"`
+}
+
+type policy struct {
+	Contact        string   `hcl:"contact_point"`
+	GroupBy        []string `hcl:"group_by,optional"`
+	GroupWait      string   `hcl:"group_wait,optional"`
+	GroupInterval  string   `hcl:"group_interval,optional"`
+	RepeatInterval string   `hcl:"repeat_interval,optional"`
+	Continue       bool     `hcl:"continue,optional"`
+	Policies       []policy `hcl:"policy,block"`
+}
+
+func TestTerraform(t *testing.T) {
+	file, diags := hclparse.NewParser().ParseHCLFile("../../pmm/terraform/main.tf")
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	if b, err := os.ReadFile("../../pmm/terraform/main.tf"); err != nil || !bytes.Equal(hclwrite.Format(b), b) {
+		t.Errorf("not as terraform fmt has it: %v", err)
+	}
+	var all terraform
+	if diags := gohcl.DecodeBody(file.Body, nil, &all); diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	vars := map[string]cty.Value{}
+	for _, v := range all.Variables {
+		vars[v.Name] = cty.StringVal(v.Default)
+		if secret := strings.Contains(v.Name, "token"); secret != v.Sensitive || secret && v.Default != "" {
+			t.Errorf("variable %s: sensitive %t, default %q", v.Name, v.Sensitive, v.Default)
+		}
+	}
+	ctx := &hcl.EvalContext{Variables: map[string]cty.Value{"var": cty.ObjectVal(vars), "grafana_contact_point": cty.EmptyObjectVal}}
+	var point contactPoint
+	var tree policy
+	for _, r := range all.Resources {
+		into := map[string]any{"grafana_contact_point": &point, "grafana_notification_policy": &tree}[r.Type]
+		if into == nil {
+			t.Fatalf("resource %s", r.Type)
+		}
+		if diags := gohcl.DecodeBody(r.Body, ctx, into); diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		if r.Type == "grafana_contact_point" {
+			made := cty.ObjectVal(map[string]cty.Value{"name": cty.StringVal(point.Name)})
+			ctx.Variables[r.Type] = cty.ObjectVal(map[string]cty.Value{r.Name: made})
+		}
+	}
+	if len(point.Webhooks) != 1 || point.Webhooks[0].MaxAlerts != 0 || point.Webhooks[0].NoResolved {
+		t.Errorf("the contact point loses alerts or recoveries: %+v", point)
+	}
+	if len(tree.Policies) != 2 || tree.Policies[0].Contact != point.Name || !tree.Policies[0].Continue || tree.Policies[1].Contact != tree.Contact {
+		t.Errorf("not every alert comes to us and to whom it came before: %+v", tree)
+	}
 }
