@@ -250,6 +250,14 @@ func TestSourcesAreBounded(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", tt.path, w.Code, w.Body, tt.code)
 		}
 	}
+	s := &shelf{}
+	h, codes := newHandler(t, s, Config{}), map[int]int{}
+	for i := range 20_000 {
+		codes[do(h, post(fmt.Sprintf("/v1/webhook/s%d", i), body)).Code]++
+	}
+	if codes[202] != 256 || codes[403] != 20_000-256 || len(s.stored) != 256 || len(h.sources.names) != 256 {
+		t.Errorf("20,000 sources are answered %v, %d stored, %d remembered", codes, len(s.stored), len(h.sources.names))
+	}
 }
 
 func TestNoBrowserSendsForAnotherSite(t *testing.T) {
@@ -468,6 +476,40 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if len(l.(*limited).slots) != 0 {
 		t.Error("places stay taken")
 	}
+}
+
+// Heads that never end hold their connections for ReadHeaderTimeout, and those alone.
+func TestHalfSentHeadsGiveUpTheirPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const places = 8
+		srv, l := Server(newHandler(t, &shelf{}, Config{}), nil), &pipes{conns: make(chan net.Conn, 10*places)}
+		var wg sync.WaitGroup
+		limited := LimitListener(l, places)
+		wg.Go(func() { _ = srv.Serve(limited) })
+		dial := func(send string) net.Conn {
+			client, server := net.Pipe()
+			l.conns <- server
+			wg.Go(func() { _, _ = io.WriteString(client, send) })
+			return client
+		}
+		for range 4 * places {
+			defer dial(head + "X: ").Close()
+		}
+		synctest.Wait()
+		if n := len(l.conns); n < 3*places-1 {
+			t.Errorf("%d connections wait beside %d places, of %d", n, places, 4*places)
+		}
+		began := time.Now()
+		last := dial(fmt.Sprintf("%sConnection: close\r\nContent-Length: %d\r\n\r\n%s", head, len(body), body))
+		answer, err := io.ReadAll(last)
+		if !strings.HasPrefix(string(answer), "HTTP/1.1 202 ") || time.Since(began) > 4*srv.ReadHeaderTimeout {
+			t.Errorf("after %s: %q, %v", time.Since(began), answer, err)
+		}
+		_ = last.Close()
+		_ = srv.Close()
+		wg.Wait()
+		time.Sleep(time.Second)
+	})
 }
 
 func TestConnectionsLeaveDescriptorsFree(t *testing.T) {

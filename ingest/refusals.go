@@ -179,15 +179,22 @@ func (h *Handler) logRest(now time.Time) {
 }
 
 // errorLog is for net/http, which writes a line for each connection that breaks.
-func (h *Handler) errorLog() *log.Logger { return log.New(quiet{h}, "", 0) }
+func (h *Handler) errorLog() *log.Logger { return log.New(quiet{&h.lines, h.config.Logger}, "", 0) }
 
-type quiet struct{ h *Handler }
+// ErrorLog returns a log for an http.Server, which writes a line for each connection
+// that breaks: of each kind of line one goes to l in a minute.
+func ErrorLog(l *slog.Logger) *log.Logger { return log.New(quiet{&lines{}, l}, "", 0) }
+
+type quiet struct {
+	lines *lines
+	log   *slog.Logger
+}
 
 // Write implements io.Writer.
 func (q quiet) Write(p []byte) (int, error) {
 	text := string(bytes.TrimSpace(p))
-	if count, ok := q.h.lines.take(line{reason: kindOf(text)}, time.Now()); ok {
-		q.h.config.Logger.LogAttrs(context.Background(), slog.LevelWarn, "http server", slog.String("detail", text), slog.Int("count", count))
+	if count, ok := q.lines.take(line{reason: kindOf(text)}, time.Now()); ok {
+		q.log.LogAttrs(context.Background(), slog.LevelWarn, "http server", slog.String("detail", text), slog.Int("count", count))
 	}
 	return len(p), nil
 }

@@ -32,7 +32,7 @@ func sample(t *testing.T) (file []byte, says, said string) {
 		if err := s.Do(context.Background(), func(tx *Tx) error {
 			tx.SetProgress(event.Position{Seq: uint64(n)})
 			if n%3 == 0 {
-				if err := tx.PutWaiting(&event.Waiting{At: event.Position{Seq: uint64(n + 1)}}); err != nil {
+				if err := tx.PutWaiting(&Waiting{At: event.Position{Seq: uint64(n + 1)}}); err != nil {
 					return err
 				}
 			}
@@ -40,7 +40,7 @@ func sample(t *testing.T) (file []byte, says, said string) {
 			if n == 100 {
 				r.Labels["long"] = strings.Repeat("long ", 3000) // pages of its own
 			}
-			if err := tx.PutEpisode(&event.Episode{Key: r.Key, Source: "pmm", Alertname: "A", Open: n%2 == 0}); err != nil {
+			if err := tx.PutEpisode(&Episode{Key: r.Key, Source: "pmm", Alertname: "A", Open: n%2 == 0}); err != nil {
 				return err
 			}
 			return tx.PutRecord(r)

@@ -2,10 +2,11 @@
 // of every alert that came in, and the events that are waiting.
 //
 //	meta           format, and the small state: progress, counters, forms, pause, when each PMM was last heard of
-//	episodes       incident key             -> event.Episode
+//	episodes       incident key             -> Episode
 //	labels         incident key             -> the labels of its records, alert name included
-//	queue          event.Position (At)      -> event.Waiting; only what is waiting: appended at the end, deleted at the front
+//	queue          event.Position (At)      -> Waiting; only what is waiting: appended at the end, deleted at the front
 //	records-DAY    event.Position           -> event.Record
+//	storms, firsts source, and alert name   -> what --storm knows of new episodes
 //	history        minute since 1970        -> four counts: in, out, dead, suppressed
 //
 // DAY is the day (UTC) the alert came in: old history goes by whole buckets,

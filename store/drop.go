@@ -10,8 +10,9 @@ import (
 
 // DropDays removes the records of whole days that end before the time given,
 // but for days with an event that is still queued, and the records of open
-// episodes. It returns the days.
-func (t *Tx) DropDays(before time.Time) (dropped []string, err error) {
+// episodes.
+func (t *Tx) DropDays(before time.Time) error {
+	dropped := false
 	var open map[event.Position]bool // records of open episodes stay
 	for _, d := range recordDays(t.tx) {
 		if d >= day(before) {
@@ -23,16 +24,16 @@ func (t *Tx) DropDays(before time.Time) (dropped []string, err error) {
 				open[ep.Firing] = true
 			}
 		}
-		if gone, err := t.dropDay(d, open); err != nil {
-			return dropped, err
-		} else if gone {
-			dropped = append(dropped, d)
+		gone, err := t.dropDay(d, open)
+		if err != nil {
+			return err
 		}
+		dropped = dropped || gone
 	}
-	if len(dropped) > 0 {
-		return dropped, t.dropKeys(before)
+	if dropped {
+		return t.dropKeys(before)
 	}
-	return dropped, nil
+	return nil
 }
 
 // dropDay removes a day's records but for those in keep. A day with an event
@@ -40,7 +41,7 @@ func (t *Tx) DropDays(before time.Time) (dropped []string, err error) {
 func (t *Tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
 	var kept []*event.Record
 	queued, records := false, 0
-	if _, err := t.eachOfDay(d, &event.Filter{OldestFirst: true}, func(r *event.Record) bool {
+	if _, err := t.inOrder([]string{d}, &event.Filter{}, func(r *event.Record) bool {
 		records++
 		if keep[r.Pos] {
 			kept = append(kept, r)

@@ -92,6 +92,42 @@ func TestAFilterChoosesTheSameWithTheSieve(t *testing.T) {
 	}
 }
 
+// What was imported stands under an earlier day than what came in before it. A list
+// in the order of arrival goes across the days, and goes on behind its last record.
+func TestTheOrderOfArrivalGoesAcrossDays(t *testing.T) {
+	s, _ := open(t)
+	if err := s.Do(t.Context(), func(tx *Tx) error {
+		for n, d := range []int{5, 5, 1, 5, 1, 3, 1, 5, 3, 3} {
+			r := record(n, event.Dead)
+			r.ReceivedAt = at.AddDate(0, 0, d)
+			if err := tx.PutRecord(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range []int{1, 2, 3, 10} {
+		var got []string
+		f := event.Filter{OldestFirst: true}
+		for more := true; more; {
+			n := 0
+			if err := s.Each(f, func(r *event.Record) bool {
+				got, f.After = append(got, r.ID), r.Pos
+				n++
+				return n < page
+			}); err != nil {
+				t.Fatal(err)
+			}
+			more = n == page
+		}
+		if fmt.Sprint(got) != "[e0 e1 e2 e3 e4 e5 e6 e7 e8 e9]" {
+			t.Errorf("%d at once: %v", page, got)
+		}
+	}
+}
+
 func TestIDsAreLookedUp(t *testing.T) {
 	s, _ := open(t)
 	if err := s.Do(context.Background(), func(tx *Tx) error {

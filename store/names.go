@@ -14,7 +14,7 @@ import (
 // are open, and which incidents show which name. It is made when somebody asks
 // for the first time, and follows every write from then on.
 type names struct {
-	open  map[openName]map[string]time.Time // incident key -> when PMM last named it
+	open  map[openName]map[string]time.Time // incident key -> when PMM last named it, zero for one with an incident of its own
 	named map[string]openName               // incident key -> where it stands in open
 	shown map[string]map[string]bool        // shown name -> incident keys
 }
@@ -22,11 +22,11 @@ type names struct {
 type openName struct{ source, alertname string }
 
 // ShownName is the name by which Callgoose tells the incident of ep from others.
-func ShownName(ep *event.Episode) string {
+func ShownName(ep *Episode) string {
 	return strings.ToLower(ep.Shown + "\x00" + ep.Suffix)
 }
 
-func (n *names) put(ep *event.Episode) {
+func (n *names) put(ep *Episode) {
 	name := openName{ep.Source, ep.Alertname}
 	if before, ok := n.named[ep.Key]; ok && (!ep.Open || before != name) { // its name may have changed
 		delete(n.open[before], ep.Key)
@@ -36,7 +36,11 @@ func (n *names) put(ep *event.Episode) {
 		if n.open[name] == nil {
 			n.open[name] = map[string]time.Time{}
 		}
-		n.open[name][ep.Key], n.named[ep.Key] = ep.NamedAt, name
+		at := ep.NamedAt
+		if !ep.ByName {
+			at = time.Time{}
+		}
+		n.open[name][ep.Key], n.named[ep.Key] = at, name
 	}
 	shown := ShownName(ep)
 	if n.shown[shown] == nil {
@@ -55,7 +59,7 @@ func (n *names) forget(shown, key string) {
 func (t *Tx) view() (*names, error) {
 	if t.names == nil {
 		n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string]map[string]bool{}}
-		if err := t.eachOpen("", "", func(e *event.Episode) bool { n.put(e); return true }); err != nil {
+		if err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true }); err != nil {
 			return nil, err
 		}
 		for w := range t.Waiting(event.Position{}) {
@@ -75,8 +79,9 @@ func (t *Tx) view() (*names, error) {
 	return t.names, nil
 }
 
-// OpenNamed is the key of an open alert of that source and name, beside the one
-// with this key, that PMM has named after since; empty when there is none.
+// OpenNamed is the key of an open alert that shares the incident of that source and
+// name, beside the one with this key, and that PMM has named after since; empty when
+// there is none.
 func (t *Tx) OpenNamed(source, alertname, beside string, since time.Time) (string, error) {
 	n, err := t.view()
 	if err != nil {
@@ -92,8 +97,8 @@ func (t *Tx) OpenNamed(source, alertname, beside string, since time.Time) (strin
 
 // ShownBy yields the episodes whose incident shows a name at Callgoose: those
 // open, and those closed whose recovery Callgoose does not have.
-func (t *Tx) ShownBy(shown string) iter.Seq[*event.Episode] {
-	return func(yield func(*event.Episode) bool) {
+func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
+	return func(yield func(*Episode) bool) {
 		n, err := t.view()
 		if err != nil {
 			t.bad = err
@@ -109,7 +114,7 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*event.Episode] {
 				n.forget(shown, key)
 				continue
 			}
-			if !ep.Open {
+			if !ep.Open && !ep.Dropped() {
 				r, err := t.Brief(ep.RecoveredAt, ep.Recovery)
 				if err != nil {
 					t.bad = err
@@ -129,8 +134,8 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*event.Episode] {
 
 // OpenEpisodes yields the open episodes of a source and an alert name; an
 // empty one means all.
-func (t *Tx) OpenEpisodes(source, alertname string) iter.Seq[*event.Episode] {
-	return func(yield func(*event.Episode) bool) {
+func (t *Tx) OpenEpisodes(source, alertname string) iter.Seq[*Episode] {
+	return func(yield func(*Episode) bool) {
 		each := t.eachOpen
 		if t.write && source != "" && alertname != "" {
 			each = t.eachNamed
@@ -142,7 +147,7 @@ func (t *Tx) OpenEpisodes(source, alertname string) iter.Seq[*event.Episode] {
 }
 
 // eachOpen looks at every episode.
-func (t *Tx) eachOpen(source, alertname string, yield func(*event.Episode) bool) error {
+func (t *Tx) eachOpen(source, alertname string, yield func(*Episode) bool) error {
 	c := t.tx.Bucket(bucketEpisodes).Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		if !isOpen(v) {
@@ -160,7 +165,7 @@ func (t *Tx) eachOpen(source, alertname string, yield func(*event.Episode) bool)
 }
 
 // eachNamed looks at those of one name only.
-func (t *Tx) eachNamed(source, alertname string, yield func(*event.Episode) bool) error {
+func (t *Tx) eachNamed(source, alertname string, yield func(*Episode) bool) error {
 	n, err := t.view()
 	if err != nil {
 		return err

@@ -90,6 +90,20 @@ func flag(bit byte, on bool) byte {
 	return 0
 }
 
+// placeKey is a position as a key that sorts by arrival.
+func placeKey(p event.Position) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, 16), p.Seq)
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, p.Note), p.Item)
+}
+
+// positionOf reads what placeKey wrote; a key of another length is the zero position.
+func positionOf(key []byte) event.Position {
+	if len(key) != 16 {
+		return event.Position{}
+	}
+	return event.Position{Seq: binary.BigEndian.Uint64(key), Note: binary.BigEndian.Uint32(key[8:]), Item: binary.BigEndian.Uint32(key[12:])}
+}
+
 // appendRecord appends r as it stands under its position. shared says that its
 // labels and its alert name stand in the ledger under its key, and are left out here.
 func appendRecord(b []byte, r *event.Record, shared bool) []byte {
@@ -249,11 +263,12 @@ const (
 	episodeAdopted
 	episodeID // the ID is not the one of its start
 	episodeShared
+	episodeByName
 )
 
-func appendEpisode(b []byte, ep *event.Episode) []byte {
+func appendEpisode(b []byte, ep *Episode) []byte {
 	named := ep.ID != event.EpisodeID(ep.StartsAt, ep.Count)
-	b = append(b, layout, flag(episodeOpen, ep.Open)|flag(episodeAdopted, ep.Adopted)|flag(episodeID, named)|flag(episodeShared, ep.Shared))
+	b = append(b, layout, flag(episodeOpen, ep.Open)|flag(episodeAdopted, ep.Adopted)|flag(episodeID, named)|flag(episodeShared, ep.Shared)|flag(episodeByName, ep.ByName))
 	b = wire.AppendString(wire.AppendString(b, ep.Source), ep.Alertname)
 	b = binary.AppendUvarint(b, ep.Count)
 	if named {
@@ -272,13 +287,13 @@ func appendEpisode(b []byte, ep *event.Episode) []byte {
 }
 
 // readEpisode reads the episode of key.
-func readEpisode(key string, b []byte) (*event.Episode, error) {
+func readEpisode(key string, b []byte) (*Episode, error) {
 	r := wire.Reader{Rest: b}
 	if r.Byte() != layout {
 		return nil, fmt.Errorf("decode episode %s: %w", key, event.ErrDamaged)
 	}
 	flags := r.Byte()
-	ep := &event.Episode{Key: key, Open: flags&episodeOpen != 0, Adopted: flags&episodeAdopted != 0, Shared: flags&episodeShared != 0}
+	ep := &Episode{Key: key, Open: flags&episodeOpen != 0, Adopted: flags&episodeAdopted != 0, Shared: flags&episodeShared != 0, ByName: flags&episodeByName != 0}
 	ep.Source, ep.Alertname, ep.Count = r.String(), r.String(), r.Uvarint()
 	if flags&episodeID != 0 {
 		ep.ID = r.String()
@@ -291,7 +306,7 @@ func readEpisode(key string, b []byte) (*event.Episode, error) {
 	}
 	ep.Seen = r.Times()
 	for range r.List() {
-		ep.Past = append(ep.Past, event.Span{Starts: r.Times(), Ended: r.Time()})
+		ep.Past = append(ep.Past, Span{Starts: r.Times(), Ended: r.Time()})
 	}
 	ep.Firing, ep.Recovery = r.Position(), r.Position()
 	ep.Shown, ep.Suffix, ep.To = r.String(), r.String(), r.String()
@@ -304,8 +319,11 @@ func readEpisode(key string, b []byte) (*event.Episode, error) {
 // isOpen reports whether an encoded episode may be open, without decoding the rest.
 func isOpen(b []byte) bool { return len(b) < 2 || b[0] != layout || b[1]&episodeOpen != 0 }
 
-func appendWaiting(b []byte, w *event.Waiting) []byte {
-	b = append(b, layout, byte(w.Cause))
+// inStorm marks what waits for the end of a storm. Lower numbers meant something else once.
+const inStorm = 3
+
+func appendWaiting(b []byte, w *Waiting) []byte {
+	b = append(b, layout, flag(inStorm, w.Storm))
 	b = appendCode(b, statusCodes, w.Status)
 	if w.Pos == w.At {
 		b = append(b, 0)
@@ -321,12 +339,12 @@ func appendWaiting(b []byte, w *event.Waiting) []byte {
 	return b
 }
 
-func readWaiting(at event.Position, b []byte) (event.Waiting, error) {
+func readWaiting(at event.Position, b []byte) (Waiting, error) {
 	r := wire.Reader{Rest: b}
 	if r.Byte() != layout {
 		r.Fail()
 	}
-	w := event.Waiting{At: at, Pos: at, Cause: event.Cause(r.Byte()), Status: readCode(&r, statusCodes)}
+	w := Waiting{At: at, Pos: at, Storm: r.Byte() == inStorm, Status: readCode(&r, statusCodes)}
 	if r.Byte() == 1 {
 		w.Pos = r.Position()
 	}

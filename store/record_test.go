@@ -1,7 +1,9 @@
 package store
 
 import (
+	"bytes"
 	"encoding/hex"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -11,7 +13,7 @@ import (
 )
 
 // anything is a value of every kind that stands in the ledger, chosen by r.
-func anything(r *rand.Rand) (*event.Record, *event.Episode, *event.Waiting) {
+func anything(r *rand.Rand) (*event.Record, *Episode, *Waiting) {
 	text := func() string { return []string{"", "a", "MySQL Down", "\xff\x00", "Größe"}[r.IntN(5)] }
 	when := func() time.Time {
 		return []time.Time{{}, at, at.Add(time.Duration(r.Int64())), time.Date(1601, 2, 3, 4, 5, 6, 7, time.UTC)}[r.IntN(4)]
@@ -45,7 +47,7 @@ func anything(r *rand.Rand) (*event.Record, *event.Episode, *event.Waiting) {
 			Effect: []string{"created", "odd"}[r.IntN(2)], Error: text(), ID: text(), Sent: r.IntN(2) == 0, Probe: r.IntN(2) == 0,
 		})
 	}
-	ep := &event.Episode{
+	ep := &Episode{
 		Key: rec.Key, Source: "pmm", Alertname: text(), Open: r.IntN(2) == 0, Count: r.Uint64(), ID: text(), StartsAt: when(), Seen: times(),
 		NamedAt: when(), Firing: place(), FiringAt: when(), Recovery: place(), RecoveredAt: when(), Shared: r.IntN(2) == 0,
 		Shown: text(), Suffix: text(), Adopted: r.IntN(2) == 0, To: text(),
@@ -54,10 +56,12 @@ func anything(r *rand.Rand) (*event.Record, *event.Episode, *event.Waiting) {
 		ep.ID = event.EpisodeID(ep.StartsAt, ep.Count)
 	}
 	for range r.IntN(3) {
-		ep.Past = append(ep.Past, event.Span{Starts: times(), Ended: when()})
+		ep.Past = append(ep.Past, Span{Starts: times(), Ended: when()})
 	}
-	w := &event.Waiting{
-		At: pos, Pos: []event.Position{pos, place()}[r.IntN(2)], ReceivedAt: when(), Cause: event.Cause(r.IntN(3)), Status: statusCodes[r.IntN(3)],
+	w := &Waiting{At: pos, Pos: []event.Position{pos, place()}[r.IntN(2)], ReceivedAt: when()}
+	ep.ByName = r.IntN(3) == 1
+	*w = Waiting{
+		At: pos, Pos: w.Pos, ReceivedAt: w.ReceivedAt, Status: statusCodes[r.IntN(3)],
 		Key: rec.Key, Source: "pmm", Alertname: text(), QueuedAt: when(), ClaimedAt: when(), NotBefore: when(),
 	}
 	return rec, ep, w
@@ -76,6 +80,30 @@ func TestWhatStandsInTheLedgerReadsBackAsItWas(t *testing.T) {
 		if got, err := readWaiting(w.At, appendWaiting(nil, w)); err != nil || !reflect.DeepEqual(&got, w) {
 			t.Fatalf("queue entry %+v\ncame back as %+v, %v", w, got, err)
 		}
+	}
+}
+
+func TestKeysOfPlacesSortByArrival(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	part := func() uint32 { return []uint32{0, 1, 255, 256, math.MaxUint32, r.Uint32()}[r.IntN(6)] }
+	place := func() event.Position {
+		return event.Position{Seq: uint64(part()) << (32 * r.IntN(2)), Note: part(), Item: part()}
+	}
+	for range 3000 {
+		a, b := place(), place()
+		if got := bytes.Compare(placeKey(a), placeKey(b)); got != a.Compare(b) {
+			t.Errorf("the keys of %v and %v compare as %d", a, b, got)
+		}
+		if got := positionOf(placeKey(a)); got != a {
+			t.Errorf("%v came back as %v", a, got)
+		}
+		if got := positionOf(placeKey(a)[1:]); got != (event.Position{}) {
+			t.Errorf("a part of a key is %v", got)
+		}
+	}
+	golden := []byte("\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10")
+	if got := placeKey(event.Position{Seq: 0x0102030405060708, Note: 0x090a0b0c, Item: 0x0d0e0f10}); !bytes.Equal(got, golden) {
+		t.Errorf("key % x, want % x", got, golden)
 	}
 }
 

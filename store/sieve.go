@@ -19,7 +19,8 @@ type sieve struct {
 	outcomes     [256]bool
 	status       int // -1 = any
 	since, until int64
-	key, keyText []byte // one of them stands somewhere in the record; nil = any key
+	key, keyText []byte // one of them stands in the record; nil = any key
+	keyRoom      int    // what a key takes at most
 	ids          map[[idSize]byte]bool
 	otherIDs     bool // some have to be read as texts
 }
@@ -43,7 +44,7 @@ func newSieve(f *event.Filter) *sieve {
 	// may stand apart.
 	if end := f.Incident[strings.LastIndexByte(f.Incident, '-')+1:]; end != "" {
 		s.keyText = []byte(end)
-		s.key = wire.HexBytes(end, 8)
+		s.key, s.keyRoom = wire.HexBytes(end, 8), len(f.Incident)+8
 	}
 	if len(f.IDs) > 0 {
 		s.ids = make(map[[idSize]byte]bool, len(f.IDs))
@@ -76,8 +77,7 @@ func (s *sieve) lets(b []byte) bool {
 	}
 	at := int64(binary.BigEndian.Uint64(b[atReceived:]))
 	switch {
-	case !s.outcomes[b[atOutcome]], s.status >= 0 && int(b[atStatus]) != s.status, at < s.since, at >= s.until,
-		s.keyText != nil && !bytes.Contains(b, s.keyText) && (s.key == nil || !bytes.Contains(b, s.key)):
+	case !s.outcomes[b[atOutcome]], s.status >= 0 && int(b[atStatus]) != s.status, at < s.since, at >= s.until, !s.letsKey(b):
 		return false
 	case s.ids == nil:
 		return true
@@ -85,4 +85,23 @@ func (s *sieve) lets(b []byte) bool {
 		return s.ids[[idSize]byte(b[atID+1:])]
 	}
 	return s.otherIDs
+}
+
+// letsKey looks where the key stands, behind id and source.
+func (s *sieve) letsKey(b []byte) bool {
+	if s.keyText == nil {
+		return true
+	}
+	from := atID + 1
+	switch b[atID] {
+	case idHash:
+		from += idSize
+	case idText:
+		from = len(b)
+	}
+	if from < len(b) && b[from] < 0x80 { // the length of the source
+		from += 1 + int(b[from])
+		b = b[min(from, len(b)):min(from+s.keyRoom, len(b))]
+	}
+	return bytes.Contains(b, s.keyText) || s.key != nil && bytes.Contains(b, s.key)
 }

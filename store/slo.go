@@ -101,19 +101,23 @@ func readServed(key, v []byte) (n Served, err error) {
 	return Served{events, min(inTime, events)}, nil
 }
 
-// Served sums the last ServedDays days. An event that still waits counts as one
-// that was not taken in time.
-func (s *Store) Served() (sum Served, err error) {
+// Served sums the last ServedDays days, and of them today and yesterday. An event that
+// still waits counts as one that was not taken in time.
+func (s *Store) Served() (sum, recent Served, err error) {
 	err = s.View(func(t *Tx) error {
-		c, oldest := t.tx.Bucket(bucketMeta).Cursor(), servedKey(time.Now().AddDate(0, 0, 1-ServedDays))
-		for k, v := c.Seek(oldest); k != nil && bytes.HasPrefix(k, servedPrefix); k, v = c.Next() {
+		now := time.Now()
+		c, yesterday := t.tx.Bucket(bucketMeta).Cursor(), servedKey(now.AddDate(0, 0, -1))
+		for k, v := c.Seek(servedKey(now.AddDate(0, 0, 1-ServedDays))); k != nil && bytes.HasPrefix(k, servedPrefix); k, v = c.Next() {
 			n, err := readServed(k, v)
 			if err != nil {
 				return err
 			}
 			sum.Events, sum.InTime = sum.Events+n.Events, sum.InTime+n.InTime
+			if bytes.Compare(k, yesterday) >= 0 {
+				recent.Events, recent.InTime = recent.Events+n.Events, recent.InTime+n.InTime
+			}
 		}
 		return nil
 	})
-	return sum, err
+	return sum, recent, err
 }

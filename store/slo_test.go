@@ -30,7 +30,7 @@ func TestTheShareOfFiringEventsTakenInTime(t *testing.T) {
 	}
 	want := func(what string, events, inTime int64) {
 		t.Helper()
-		if got, err := s.Served(); err != nil || got != (Served{events, inTime}) {
+		if got, _, err := s.Served(); err != nil || got != (Served{events, inTime}) {
 			t.Errorf("%s: %+v, %v, want %d of %d", what, got, err, inTime, events)
 		}
 	}

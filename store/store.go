@@ -50,7 +50,7 @@ var (
 )
 
 // buckets are those that always exist.
-var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory, bucketActs, bucketTold}
+var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bucketHistory, bucketActs, bucketTold, bucketStorms, bucketFirsts}
 
 // Store is an open ledger. All methods are safe concurrently.
 type Store struct {
@@ -177,9 +177,11 @@ func (s *Store) init() (fresh bool, err error) {
 			if n <= 0 || v > format {
 				return fmt.Errorf("format %d: %w", v, event.ErrNewer)
 			}
-			return readState(meta, &first)
+			if err := readState(meta, &first); err != nil {
+				return err
+			}
 		}
-		for _, name := range buckets {
+		for _, name := range buckets { // one that is older may lack some
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}

@@ -100,7 +100,7 @@ func TestRecordsAreListedNewestFirstAcrossDays(t *testing.T) {
 
 func TestWhatWasCommittedIsThereAfterReopening(t *testing.T) {
 	s, dir := open(t)
-	ep := &event.Episode{Key: "pmm-a", Source: "pmm", Alertname: "A", Open: true}
+	ep := &Episode{Key: "pmm-a", Source: "pmm", Alertname: "A", Open: true}
 	var wg sync.WaitGroup
 	for n := range 64 {
 		wg.Go(func() {
@@ -109,7 +109,7 @@ func TestWhatWasCommittedIsThereAfterReopening(t *testing.T) {
 				if err := tx.PutEpisode(ep); err != nil {
 					return err
 				}
-				return tx.PutWaiting(&event.Waiting{At: event.Position{Seq: uint64(n + 1)}, Pos: event.Position{Seq: uint64(n + 1)}, Key: "pmm-a", Source: "pmm"})
+				return tx.PutWaiting(&Waiting{At: event.Position{Seq: uint64(n + 1)}, Pos: event.Position{Seq: uint64(n + 1)}, Key: "pmm-a", Source: "pmm"})
 			}); err != nil {
 				t.Error(err)
 			}
@@ -214,14 +214,11 @@ func TestLabelsStandUnderTheirKey(t *testing.T) {
 		if r, err = tx.Record(r.ReceivedAt, r.Pos); err != nil || r.Labels["of"] != "pmm-open" || r.Alertname != "A" {
 			t.Errorf("put back in brief: %+v, %v", r, err)
 		}
-		return tx.PutEpisode(&event.Episode{Key: "pmm-open", Source: "pmm", Alertname: "A", Open: true})
+		return tx.PutEpisode(&Episode{Key: "pmm-open", Source: "pmm", Alertname: "A", Open: true})
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Do(context.Background(), func(tx *Tx) error {
-		_, err := tx.DropDays(tomorrow.ReceivedAt)
-		return err
-	}); err != nil {
+	if err := s.Do(context.Background(), func(tx *Tx) error { return tx.DropDays(tomorrow.ReceivedAt) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.View(func(tx *Tx) error {
@@ -251,7 +248,7 @@ func TestTheOpenEpisodesAreThoseOfTheBucket(t *testing.T) {
 		_ = s.Do(context.Background(), func(tx *Tx) error {
 			keys(tx) // makes the view
 			for _, key := range list {
-				if err := tx.PutEpisode(&event.Episode{Key: key, Source: "pmm", Alertname: "A", Open: open}); err != nil {
+				if err := tx.PutEpisode(&Episode{Key: key, Source: "pmm", Alertname: "A", Open: open}); err != nil {
 					t.Error(err)
 				}
 			}

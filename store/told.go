@@ -18,16 +18,12 @@ type Told struct {
 	Name    string    `json:"name"` // what the alert was called
 }
 
-// bucketTold holds them by incident key. A ledger of before has none.
+// bucketTold holds them by incident key.
 var bucketTold = []byte("told")
 
 // Told reads the note of an incident key, nil when there is none.
 func (t *Tx) Told(key string) (*Told, error) {
-	b := t.tx.Bucket(bucketTold)
-	if b == nil {
-		return nil, nil
-	}
-	v := b.Get([]byte(key))
+	v := t.tx.Bucket(bucketTold).Get([]byte(key))
 	if v == nil {
 		return nil, nil
 	}
@@ -36,11 +32,7 @@ func (t *Tx) Told(key string) (*Told, error) {
 
 // EachTold calls fn with every note until it returns false. None may be written meanwhile.
 func (t *Tx) EachTold(fn func(*Told) bool) error {
-	b := t.tx.Bucket(bucketTold)
-	if b == nil {
-		return nil
-	}
-	c := b.Cursor()
+	c := t.tx.Bucket(bucketTold).Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		note, err := decodeTold(k, v)
 		if err != nil {
@@ -55,25 +47,15 @@ func (t *Tx) EachTold(fn func(*Told) bool) error {
 
 // PutTold writes the note, in place of an older one of its incident key.
 func (t *Tx) PutTold(note *Told) error {
-	b, err := t.tx.CreateBucketIfNotExists(bucketTold)
-	if err != nil {
-		return err
-	}
 	v, err := json.Marshal(note)
 	if err != nil {
 		return err
 	}
-	return b.Put([]byte(note.Key), wire.Seal([]byte(note.Key), v))
+	return t.tx.Bucket(bucketTold).Put([]byte(note.Key), wire.Seal([]byte(note.Key), v))
 }
 
 // DropTold forgets the note of an incident key.
-func (t *Tx) DropTold(key string) error {
-	b := t.tx.Bucket(bucketTold)
-	if b == nil {
-		return nil
-	}
-	return b.Delete([]byte(key))
-}
+func (t *Tx) DropTold(key string) error { return t.tx.Bucket(bucketTold).Delete([]byte(key)) }
 
 func decodeTold(k, v []byte) (*Told, error) {
 	v, err := wire.Unseal(k, v)

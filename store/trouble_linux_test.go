@@ -135,7 +135,7 @@ func TestAnEpisodeThatClosedUnderAnotherNameIsNotOpen(t *testing.T) {
 	}
 	put := func(name string, open bool) {
 		if err := s.Do(context.Background(), func(tx *Tx) error {
-			return tx.PutEpisode(&event.Episode{Key: "pmm-a", Source: "pmm", Alertname: name, Open: open})
+			return tx.PutEpisode(&Episode{Key: "pmm-a", Source: "pmm", Alertname: name, Open: open})
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +210,7 @@ func TestASignOfLifeFromTheFutureIsReplaced(t *testing.T) {
 func TestClosedEpisodesGoWithTheirLastRecord(t *testing.T) {
 	s, _ := open(t)
 	old, young := at, at.Add(40*24*time.Hour)
-	put := func(tx *Tx, ep event.Episode, received time.Time, seq uint64) error {
+	put := func(tx *Tx, ep Episode, received time.Time, seq uint64) error {
 		ep.Source = "pmm"
 		if err := tx.PutEpisode(&ep); err != nil || seq == 0 {
 			return err
@@ -219,18 +219,18 @@ func TestClosedEpisodesGoWithTheirLastRecord(t *testing.T) {
 	}
 	if err := s.Do(context.Background(), func(tx *Tx) error {
 		return errors.Join(
-			put(tx, event.Episode{Key: "pmm-old"}, old, 1),
-			put(tx, event.Episode{Key: "pmm-open", Open: true, FiringAt: old, Firing: event.Position{Seq: 2}}, old, 2),
-			put(tx, event.Episode{Key: "pmm-young"}, young, 3),
-			put(tx, event.Episode{Key: "pmm-adopted-old", Adopted: true, FiringAt: old}, old, 0),
-			put(tx, event.Episode{Key: "pmm-adopted-young", Adopted: true, FiringAt: young}, young, 0),
+			put(tx, Episode{Key: "pmm-old"}, old, 1),
+			put(tx, Episode{Key: "pmm-open", Open: true, FiringAt: old, Firing: event.Position{Seq: 2}}, old, 2),
+			put(tx, Episode{Key: "pmm-young"}, young, 3),
+			put(tx, Episode{Key: "pmm-adopted-old", Adopted: true, FiringAt: old}, old, 0),
+			put(tx, Episode{Key: "pmm-adopted-young", Adopted: true, FiringAt: young}, young, 0),
 		)
 	}); err != nil {
 		t.Fatal(err)
 	}
 	var left []string
 	if err := s.Do(context.Background(), func(tx *Tx) error {
-		if _, err := tx.DropDays(young.Add(-24 * time.Hour)); err != nil {
+		if err := tx.DropDays(young.Add(-24 * time.Hour)); err != nil {
 			return err
 		}
 		for _, key := range []string{"pmm-old", "pmm-open", "pmm-young", "pmm-adopted-old", "pmm-adopted-young"} {

@@ -104,7 +104,7 @@ func (t *Tx) Count(name string, n int64) {
 func (t *Tx) Counted(name string) int64 { return t.small().Counts[name] }
 
 // Episode is the state of an incident key, nil when it was never seen.
-func (t *Tx) Episode(key string) (*event.Episode, error) {
+func (t *Tx) Episode(key string) (*Episode, error) {
 	b := t.tx.Bucket(bucketEpisodes).Get([]byte(key))
 	if b == nil {
 		return nil, nil
@@ -112,7 +112,7 @@ func (t *Tx) Episode(key string) (*event.Episode, error) {
 	return decodeEpisode([]byte(key), b)
 }
 
-func decodeEpisode(k, v []byte) (*event.Episode, error) {
+func decodeEpisode(k, v []byte) (*Episode, error) {
 	v, err := wire.Unseal(k, v)
 	if err != nil {
 		return nil, err
@@ -121,7 +121,7 @@ func decodeEpisode(k, v []byte) (*event.Episode, error) {
 }
 
 // PutEpisode writes it.
-func (t *Tx) PutEpisode(e *event.Episode) error {
+func (t *Tx) PutEpisode(e *Episode) error {
 	if t.names != nil {
 		t.names.put(e)
 	}
@@ -167,10 +167,10 @@ func (t *Tx) share(r *event.Record) (bool, error) {
 
 // Waiting yields the events in line behind a place, in order. It must not be
 // changed meanwhile.
-func (t *Tx) Waiting(after event.Position) iter.Seq[event.Waiting] {
-	return func(yield func(event.Waiting) bool) {
+func (t *Tx) Waiting(after event.Position) iter.Seq[Waiting] {
+	return func(yield func(Waiting) bool) {
 		c := t.tx.Bucket(bucketQueue).Cursor()
-		key := after.Bytes()
+		key := placeKey(after)
 		for k, v := c.Seek(key); k != nil; k, v = c.Next() {
 			if bytes.Equal(k, key) {
 				continue
@@ -188,8 +188,8 @@ func (t *Tx) Waiting(after event.Position) iter.Seq[event.Waiting] {
 }
 
 // WaitingAt reads the event in line at a place, false when it is settled.
-func (t *Tx) WaitingAt(at event.Position) (w event.Waiting, ok bool, err error) {
-	key := at.Bytes()
+func (t *Tx) WaitingAt(at event.Position) (w Waiting, ok bool, err error) {
+	key := placeKey(at)
 	v := t.tx.Bucket(bucketQueue).Get(key)
 	if v == nil {
 		return w, false, nil
@@ -198,24 +198,26 @@ func (t *Tx) WaitingAt(at event.Position) (w event.Waiting, ok bool, err error) 
 	return w, err == nil, err
 }
 
-func decodeWaiting(k, v []byte) (event.Waiting, error) {
+func decodeWaiting(k, v []byte) (Waiting, error) {
 	v, err := wire.Unseal(k, v)
 	if err != nil {
-		return event.Waiting{}, err
+		return Waiting{}, err
 	}
-	return readWaiting(event.PositionFrom(k), v)
+	return readWaiting(positionOf(k), v)
 }
 
 // PutWaiting puts an event in line, or changes it there.
-func (t *Tx) PutWaiting(w *event.Waiting) error {
+func (t *Tx) PutWaiting(w *Waiting) error {
 	b := t.tx.Bucket(bucketQueue)
 	b.FillPercent = 0.9 // they come in the order of their keys
-	key := w.At.Bytes()
+	key := placeKey(w.At)
 	return b.Put(key, wire.Seal(key, appendWaiting(make([]byte, 0, 128), w)))
 }
 
 // DropWaiting takes an event out of line. Its record says what became of it.
-func (t *Tx) DropWaiting(at event.Position) error { return t.tx.Bucket(bucketQueue).Delete(at.Bytes()) }
+func (t *Tx) DropWaiting(at event.Position) error {
+	return t.tx.Bucket(bucketQueue).Delete(placeKey(at))
+}
 
 func day(at time.Time) string { return at.UTC().Format(time.DateOnly) }
 
@@ -238,7 +240,7 @@ func (t *Tx) Brief(receivedAt time.Time, pos event.Position) (*event.Record, err
 	if receivedAt.IsZero() {
 		days = recordDays(t.tx)
 	}
-	key := pos.Bytes()
+	key := placeKey(pos)
 	for _, d := range slices.Backward(days) {
 		if b := t.tx.Bucket(recordsBucket(d)); b != nil {
 			if v := b.Get(key); v != nil {
@@ -269,7 +271,7 @@ func decodeRecord(k, v []byte) (*event.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readRecord(event.PositionFrom(k), v)
+	return readRecord(positionOf(k), v)
 }
 
 // PutRecord writes r and keeps the counts by outcome.
@@ -279,7 +281,7 @@ func (t *Tx) PutRecord(r *event.Record) error {
 		return err
 	}
 	records.FillPercent = 0.9 // they come in the order of their keys
-	key := r.Pos.Bytes()
+	key := placeKey(r.Pos)
 	var was event.Outcome
 	if old := records.Get(key); old != nil {
 		before, err := decodeRecord(key, old)
@@ -306,9 +308,9 @@ func (t *Tx) PutRecord(r *event.Record) error {
 // DropRecord forgets one record.
 func (t *Tx) DropRecord(r *event.Record) error {
 	records := t.tx.Bucket(recordsBucket(day(r.ReceivedAt)))
-	if records == nil || records.Get(r.Pos.Bytes()) == nil {
+	if records == nil || records.Get(placeKey(r.Pos)) == nil {
 		return nil
 	}
 	t.Count(string(r.Outcome), -1)
-	return records.Delete(r.Pos.Bytes())
+	return records.Delete(placeKey(r.Pos))
 }

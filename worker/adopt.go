@@ -4,6 +4,7 @@ import (
 	"maps"
 	"math"
 
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 )
 
@@ -34,8 +35,8 @@ const adoptMost = 64
 // which PMM gave no fingerprint, as in the samples of Callgoose's guide. With none
 // or several it means none: a wrong close is worse than a stale incident. own is
 // the state of the recovery's own key, which remembers what it closed.
-func (b *batch) adopt(c *candidate, key string, own *event.Episode) (ep *event.Episode, labels map[string]string, facts event.Facts, err error) {
-	none := func() (*event.Episode, map[string]string, event.Facts, error) { return own, c.alert.Labels, facts, nil }
+func (b *batch) adopt(c *candidate, key string, own *store.Episode) (ep *store.Episode, labels map[string]string, facts event.Facts, err error) {
+	none := func() (*store.Episode, map[string]string, event.Facts, error) { return own, c.alert.Labels, facts, nil }
 	some := c.alert.Labels
 	if len(some) == 0 {
 		return none()
@@ -60,7 +61,7 @@ func (b *batch) adopt(c *candidate, key string, own *event.Episode) (ep *event.E
 	if ep, err = b.tx.Episode(found.key); err != nil || ep == nil {
 		return nil, nil, facts, err
 	}
-	if err := b.tx.PutEpisode(&event.Episode{
+	if err := b.tx.PutEpisode(&store.Episode{
 		Key: key, Source: c.note.Source, Alertname: some["alertname"], Adopted: true, To: ep.Key, FiringAt: c.note.ReceivedAt,
 	}); err != nil {
 		return nil, nil, facts, err
@@ -138,7 +139,7 @@ func (b *batch) indexOf(source, alertname string) (*index, error) {
 }
 
 // opens puts an episode that begins into the index of its name, where there is one.
-func (b *batch) opens(ep *event.Episode, labels map[string]string) {
+func (b *batch) opens(ep *store.Episode, labels map[string]string) {
 	if ix := b.opened[ep.Source+"\x00"+ep.Alertname]; ix != nil {
 		ix.put(ep.Key, labels)
 	}
@@ -156,7 +157,7 @@ func (ix *index) put(key string, labels map[string]string) {
 }
 
 // openLabels are the labels of an open episode.
-func (b *batch) openLabels(ep *event.Episode) (map[string]string, error) {
+func (b *batch) openLabels(ep *store.Episode) (map[string]string, error) {
 	r, err := b.tx.Record(ep.FiringAt, ep.Firing)
 	if err != nil {
 		return nil, err

@@ -15,7 +15,7 @@ type book struct{ ledger *store.Store }
 const chunk = 256
 
 // read reads the queue behind a place. A shorter list than chunk is its end.
-func (b book) read(after event.Position) (list []event.Waiting, err error) {
+func (b book) read(after event.Position) (list []store.Waiting, err error) {
 	err = b.ledger.View(func(tx *store.Tx) error {
 		for w := range tx.Waiting(after) {
 			if list = append(list, w); len(list) == chunk {
@@ -57,7 +57,7 @@ func (b book) claim(ctx context.Context, places []event.Position) (claims []time
 func (b book) oldest() (at time.Time) {
 	_ = b.ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
 		for w := range tx.Waiting(event.Position{}) {
-			if !w.NotBefore.After(time.Now()) {
+			if !w.NotBefore.After(time.Now()) && !w.Storm {
 				at = w.QueuedAt
 				break
 			}
@@ -68,7 +68,7 @@ func (b book) oldest() (at time.Time) {
 }
 
 // open reads a queued event and its record, not ok when it is not queued any more.
-func (b book) open(at event.Position) (w event.Waiting, r *event.Record, ok bool, err error) {
+func (b book) open(at event.Position) (w store.Waiting, r *event.Record, ok bool, err error) {
 	err = b.ledger.View(func(tx *store.Tx) error {
 		if w, ok, err = tx.WaitingAt(at); err != nil || !ok {
 			return err
@@ -83,7 +83,7 @@ func (b book) open(at event.Position) (w event.Waiting, r *event.Record, ok bool
 
 // missing stands for the record of a queued event that the ledger does not have: what
 // can still be sent must be.
-func missing(w *event.Waiting) *event.Record {
+func missing(w *store.Waiting) *event.Record {
 	return &event.Record{
 		ID: w.Pos.RecordID('q'), Key: w.Key, Source: w.Source, Status: w.Status, Alertname: w.Alertname,
 		ReceivedAt: w.ReceivedAt, Pos: w.Pos, At: w.At, Notification: w.Pos.NotificationID(), Outcome: event.Queued,
@@ -92,7 +92,7 @@ func missing(w *event.Waiting) *event.Record {
 
 // entry is what an attempt came to.
 type entry struct {
-	w       *event.Waiting
+	w       *store.Waiting
 	claim   time.Time
 	attempt event.Attempt
 	outcome event.Outcome // "" = not settled
@@ -163,7 +163,7 @@ func (b book) record(ctx context.Context, e entry, soon bool) (out written, err 
 
 // count keeps what operators are told of the answers: what Callgoose did with what it
 // took, and how many firing events it discarded.
-func count(tx *store.Tx, w *event.Waiting, a *event.Attempt, outcome event.Outcome) {
+func count(tx *store.Tx, w *store.Waiting, a *event.Attempt, outcome event.Outcome) {
 	switch {
 	case outcome == event.Delivered:
 		tx.Count("effect:"+a.Effect, 1)
@@ -174,7 +174,7 @@ func count(tx *store.Tx, w *event.Waiting, a *event.Attempt, outcome event.Outco
 
 // mayExpire reports whether an event may be given up for its age. A late recovery is
 // right as long as its alert does not fire again, a missing one never.
-func mayExpire(tx *store.Tx, w *event.Waiting) (bool, error) {
+func mayExpire(tx *store.Tx, w *store.Waiting) (bool, error) {
 	if w.Status == event.Firing {
 		return true, nil
 	}
@@ -183,7 +183,7 @@ func mayExpire(tx *store.Tx, w *event.Waiting) (bool, error) {
 }
 
 // conclude settles an event: its record says so, and it leaves the queue.
-func conclude(tx *store.Tx, w *event.Waiting, r *event.Record, outcome event.Outcome, reason string) error {
+func conclude(tx *store.Tx, w *store.Waiting, r *event.Record, outcome event.Outcome, reason string) error {
 	if w.Status == event.Resolved && (outcome == event.Dead || outcome == event.Discarded) {
 		if err := leftOpen(tx, w.Key); err != nil {
 			return err
@@ -209,9 +209,9 @@ func leftOpen(tx *store.Tx, key string) error {
 
 // expire gives up those of list that are queued and may be given up for their age, in
 // one transaction. It returns them by id.
-func (b book) expire(ctx context.Context, list []event.Waiting, reason string) (ended map[string]*event.Waiting, err error) {
+func (b book) expire(ctx context.Context, list []store.Waiting, reason string) (ended map[string]*store.Waiting, err error) {
 	err = b.ledger.Do(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		ended = map[string]*event.Waiting{}
+		ended = map[string]*store.Waiting{}
 		for i := range list {
 			w := &list[i]
 			_, queued, err := tx.WaitingAt(w.At)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,9 @@ func (f Form) String() string {
 	b, _ := json.Marshal(f) // it holds nothing that cannot be encoded
 	return string(b)
 }
+
+// namesIncidents reports whether a form is one of --incident-by alertname.
+func namesIncidents(form string) bool { return strings.Contains(form, `"by_alertname":true`) }
 
 // Notes reads what came in, taken apart. Safe concurrently.
 type Notes struct {

@@ -7,6 +7,13 @@ import (
 	"pmm-callgoose/store/event"
 )
 
+// Circuit is what is known of Callgoose's side.
+type Circuit struct {
+	State     string // up, down, held, paused, unknown
+	Since     time.Time
+	LastError string
+}
+
 // circuit is what we believe of Callgoose, and whether an event may go out. It is
 // guarded by its gate and has no clock of its own. Every life begins as unknown:
 // what was true before a stop decides nothing.
@@ -25,7 +32,7 @@ type circuit struct {
 	least, most time.Duration
 	dice        func(time.Duration) time.Duration
 
-	event.Circuit
+	Circuit
 	accepted uint64          // events that Callgoose took, in this life
 	fails    int             // consecutive failures, without an answer between them
 	failed   map[string]bool // lanes they happened in, suspects left out; at most doubtfulLanes
@@ -54,7 +61,7 @@ const (
 func newCircuit(now time.Time, least, most time.Duration) *circuit {
 	return &circuit{
 		least: least, most: most, dice: roll, failed: map[string]bool{}, rejected: map[string]bool{}, since: 1,
-		Circuit: event.Circuit{State: string(event.Unknown), Since: now.UTC()},
+		Circuit: Circuit{State: string(event.Unknown), Since: now.UTC()},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 )
 
@@ -39,12 +40,11 @@ type arrival struct {
 	startsAt, endsAt time.Time // zero when PMM gave none
 	began, received  time.Time // of its request
 	origin           event.Origin
-	episode          *event.Episode
+	episode          *store.Episode
 	// last is the record of the episode's firing event while it is open, else of its
 	// last recovery event; nil when it is not known.
 	last        *event.Record
 	resendAfter time.Duration // 0 = off
-	byName      bool          // --incident-by alertname
 }
 
 // decide is the table of episodes in the package comment. It is pure. The reason
@@ -74,14 +74,14 @@ func decide(a arrival) (decision, string) {
 }
 
 // repeated decides on a firing while the episode is open.
-func (a *arrival) repeated(ep *event.Episode) (decision, string) {
+func (a *arrival) repeated(ep *store.Episode) (decision, string) {
 	switch {
 	case !sameEpisode(ep, a.startsAt):
 		if ended(ep, a.startsAt) {
 			return suppress, event.ReasonLate
 		}
 		return begin, ""
-	case a.missed(), a.byName && a.received.Sub(ep.NamedAt) >= stillNamed: // another's recovery may have closed the incident
+	case a.missed(), ep.ByName && a.received.Sub(ep.NamedAt) >= stillNamed: // another's recovery may have closed the incident
 		return again, ""
 	case a.last != nil && a.last.Outcome == event.Delivered && a.resendAfter > 0 && !a.received.Before(a.last.SettledAt.Add(a.resendAfter)):
 		return again, ""
@@ -93,13 +93,13 @@ func (a *arrival) repeated(ep *event.Episode) (decision, string) {
 // Alertmanager resolve by themselves an alert that was not renewed in time, and
 // renew it with the same start: the episode goes on. Late is only what was on its
 // way while the recovery came in.
-func (a *arrival) afterwards(ep *event.Episode) (decision, string) {
+func (a *arrival) afterwards(ep *store.Episode) (decision, string) {
 	switch {
 	case !ended(ep, a.startsAt):
 		return begin, ""
 	case a.last != nil && a.last.Facts.Reconciled: // PMM's word against what the service concluded
 		return reopen, ""
-	case a.began.Before(ep.RecoveredAt) && (a.origin == event.Imported || a.received.After(ep.RecoveredAt.Add(-clockSlack))):
+	case a.began.Before(ep.NamedAt) && (a.origin == event.Imported || a.received.After(ep.NamedAt.Add(-clockSlack))):
 		return suppress, event.ReasonLate
 	}
 	return reopen, ""
@@ -109,7 +109,7 @@ func (a *arrival) afterwards(ep *event.Episode) (decision, string) {
 // knows whether it has.
 func (a *arrival) missed() bool {
 	if a.last == nil {
-		return a.episode.Open
+		return a.episode.Open || a.episode.Dropped()
 	}
 	switch a.last.Outcome {
 	case event.Discarded, event.Dead, event.Unknown:
@@ -120,7 +120,7 @@ func (a *arrival) missed() bool {
 
 // sameEpisode reports whether a start time means the open episode. A missing
 // one does: there is nothing to tell them apart.
-func sameEpisode(ep *event.Episode, startsAt time.Time) bool {
+func sameEpisode(ep *store.Episode, startsAt time.Time) bool {
 	if startsAt.IsZero() || ep.StartsAt.IsZero() || slices.ContainsFunc(ep.Seen, startsAt.Equal) {
 		return true
 	}
@@ -128,17 +128,31 @@ func sameEpisode(ep *event.Episode, startsAt time.Time) bool {
 }
 
 // ended reports whether a start time is that of an episode that ended.
-func ended(ep *event.Episode, startsAt time.Time) bool {
-	return !startsAt.IsZero() && slices.ContainsFunc(ep.Past, func(s event.Span) bool {
-		return slices.ContainsFunc(s.Starts, startsAt.Equal)
-	})
+func ended(ep *store.Episode, startsAt time.Time) bool { return len(startsOf(ep, startsAt)) > 0 }
+
+// startsOf are the starts of the episode that ended which has this one, none when there is none.
+func startsOf(ep *store.Episode, startsAt time.Time) []time.Time {
+	for _, s := range ep.Past {
+		if slices.ContainsFunc(s.Starts, startsAt.Equal) {
+			return s.Starts
+		}
+	}
+	return nil
+}
+
+// endOf is which of the episodes that ended has this end, -1 when none has.
+func endOf(ep *store.Episode, endsAt time.Time) int {
+	if endsAt.IsZero() {
+		return -1
+	}
+	return slices.IndexFunc(ep.Past, func(s store.Span) bool { return endsAt.Equal(s.Ended) })
 }
 
 // stale reports whether a recovery is of an episode before the open one: by when
 // it ended, by an end that is known, or by a start that is known. Grafana sends a
 // recovery again with its end as its start, which says nothing. What the service
 // itself closes it means: the episode with that start, or whatever is open.
-func (a *arrival) stale(ep *event.Episode) bool {
+func (a *arrival) stale(ep *store.Episode) bool {
 	own := a.startsAt.Equal(ep.StartsAt) || slices.ContainsFunc(ep.Seen, a.startsAt.Equal)
 	switch a.origin {
 	case event.FromService:
@@ -146,15 +160,10 @@ func (a *arrival) stale(ep *event.Episode) bool {
 	case event.Reconciled:
 		return !own
 	}
-	if !a.endsAt.IsZero() {
-		if !ep.StartsAt.IsZero() && ep.StartsAt.Sub(a.endsAt) > sameStart {
-			return true
-		}
-		if slices.ContainsFunc(ep.Past, func(s event.Span) bool { return a.endsAt.Equal(s.Ended) }) {
-			return true
-		}
+	if !a.endsAt.IsZero() && !ep.StartsAt.IsZero() && ep.StartsAt.Sub(a.endsAt) > sameStart {
+		return true
 	}
-	return !own && ended(ep, a.startsAt)
+	return endOf(ep, a.endsAt) >= 0 || !own && ended(ep, a.startsAt)
 }
 
 // change is the event that changes an episode.
@@ -163,29 +172,32 @@ type change struct {
 	what                                  decision // begin, reopen, end or orphan
 	pos                                   event.Position
 	startsAt, endsAt, received            time.Time
+	byName                                bool // --incident-by alertname
 }
 
 // apply is the state of the key after c. The episode given is not changed.
-func apply(ep *event.Episode, c *change) *event.Episode {
-	next := event.Episode{}
+func apply(ep *store.Episode, c *change) *store.Episode {
+	next := store.Episode{}
 	if ep != nil {
 		next = *ep
 	}
 	if next.Key, next.Source = c.key, c.source; c.what != end { // a recovery may lack what it was known by
 		next.Alertname, next.Shown, next.Suffix = c.alertname, c.shown, c.suffix
 	}
+	if !next.Open && c.what != end { // else its incident goes on
+		next.ByName = c.byName
+	}
 	switch c.what {
 	case begin, reopen:
-		if next.Open { // a recovery was never sent to us
-			next.Past, next.Shared = past(&next, time.Time{}), true
-		} else {
-			next.Shared = false
+		if next.Shared = next.Open; next.Open { // a recovery was never sent to us
+			next.Past = past(&next, time.Time{})
 		}
 		next.Count++
 		next.Open, next.Adopted, next.To = true, false, ""
 		next.StartsAt, next.Seen = c.startsAt, nil
 		next.ID = event.EpisodeID(c.startsAt, next.Count)
-		if c.what == reopen {
+		if c.what == reopen { // the peers of a pair may end it, too
+			next.Seen = slices.DeleteFunc(slices.Clone(startsOf(&next, c.startsAt)), c.startsAt.Equal)
 			next.ID += event.EpisodeID(time.Time{}, next.Count)
 		}
 		next.Firing, next.FiringAt, next.NamedAt = c.pos, c.received, c.received
@@ -201,17 +213,17 @@ func apply(ep *event.Episode, c *change) *event.Episode {
 	case end:
 		next.Open = false
 		next.Past = past(&next, c.endsAt)
-		next.Recovery, next.RecoveredAt = c.pos, c.received
+		next.Recovery, next.RecoveredAt, next.NamedAt = c.pos, c.received, c.received
 	}
 	return &next
 }
 
 // past are the episodes that ended, with the one that ends now.
-func past(ep *event.Episode, endedAt time.Time) []event.Span {
-	now := event.Span{Ended: endedAt}
+func past(ep *store.Episode, endedAt time.Time) []store.Span {
+	now := store.Span{Ended: endedAt}
 	if !ep.StartsAt.IsZero() {
 		now.Starts = append(append(now.Starts, ep.StartsAt), ep.Seen...)
 	}
-	list := append([]event.Span{now}, ep.Past...)
+	list := append([]store.Span{now}, ep.Past...)
 	return list[:min(len(list), keepPast)]
 }

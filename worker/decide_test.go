@@ -4,27 +4,28 @@ import (
 	"testing"
 	"time"
 
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 )
 
 var t0 = time.Date(2026, 11, 23, 3, 0, 0, 0, time.UTC)
 
-func openSince(starts time.Time, seen ...time.Time) *event.Episode {
-	return &event.Episode{Key: "pmm-a", Open: true, StartsAt: starts, Seen: seen, Count: 1, FiringAt: starts}
+func openSince(starts time.Time, seen ...time.Time) *store.Episode {
+	return &store.Episode{Key: "pmm-a", Open: true, StartsAt: starts, Seen: seen, Count: 1, FiringAt: starts}
 }
 
 // reopenedSince is open since starts, and an episode with that start ended before.
-func reopenedSince(starts, ended time.Time) *event.Episode {
+func reopenedSince(starts, ended time.Time) *store.Episode {
 	ep := openSince(starts)
-	ep.Past = []event.Span{{Starts: []time.Time{starts}, Ended: ended}}
+	ep.Past = []store.Span{{Starts: []time.Time{starts}, Ended: ended}}
 	return ep
 }
 
 // closedAt was closed by a recovery received at received.
-func closedAt(received time.Time, starts ...time.Time) *event.Episode {
-	return &event.Episode{
-		Key: "pmm-a", Past: []event.Span{{Starts: starts, Ended: received}}, Count: 1,
-		FiringAt: received.Add(-time.Hour), RecoveredAt: received, Recovery: event.Position{Seq: 2},
+func closedAt(received time.Time, starts ...time.Time) *store.Episode {
+	return &store.Episode{
+		Key: "pmm-a", Past: []store.Span{{Starts: starts, Ended: received}}, Count: 1,
+		FiringAt: received.Add(-time.Hour), RecoveredAt: received, NamedAt: received, Recovery: event.Position{Seq: 2},
 	}
 }
 
@@ -42,7 +43,7 @@ func TestAFiringAlertHasAnIncident(t *testing.T) {
 		reason  string
 	}{
 		"never seen":                            {arrival{startsAt: t0}, begin, ""},
-		"known only by a recovery of another":   {arrival{startsAt: t0, episode: &event.Episode{Adopted: true}}, begin, ""},
+		"known only by a recovery of another":   {arrival{startsAt: t0, episode: &store.Episode{Adopted: true}}, begin, ""},
 		"closed, a new start":                   {arrival{startsAt: minutes(60), episode: closedAt(minutes(30), t0)}, begin, ""},
 		"closed, a start one minute later":      {arrival{startsAt: minutes(1), episode: closedAt(minutes(30), t0)}, begin, ""},
 		"closed, no start at all":               {arrival{episode: closedAt(minutes(30), t0)}, begin, ""},
@@ -58,7 +59,7 @@ func TestAFiringAlertHasAnIncident(t *testing.T) {
 		"open, no start":                        {arrival{episode: openSince(t0), last: good}, suppress, event.ReasonRepeat},
 		"open, two minutes off":                 {arrival{startsAt: minutes(2), episode: openSince(t0), last: good}, suppress, event.ReasonRepeat},
 		"open, more than two minutes off":       {arrival{startsAt: minutes(2).Add(1), episode: openSince(t0), last: good}, begin, ""},
-		"open, the start of one that ended":     {arrival{startsAt: minutes(-60), episode: &event.Episode{Open: true, StartsAt: t0, Past: closedAt(minutes(-30), minutes(-60)).Past}, last: good}, suppress, event.ReasonLate},
+		"open, the start of one that ended":     {arrival{startsAt: minutes(-60), episode: &store.Episode{Open: true, StartsAt: t0, Past: closedAt(minutes(-30), minutes(-60)).Past}, last: good}, suppress, event.ReasonLate},
 		"open again, the same start":            {arrival{startsAt: t0, episode: reopenedSince(t0, minutes(30)), last: good}, suppress, event.ReasonRepeat},
 		"open, discarded":                       {arrival{startsAt: t0, episode: openSince(t0), last: bad}, again, ""},
 		"open, a dead letter":                   {arrival{startsAt: t0, episode: openSince(t0), last: settledAs(event.Dead, t0)}, again, ""},
@@ -94,7 +95,7 @@ func TestARecoveryClosesWhatItMeans(t *testing.T) {
 		"open, no start known, an old end":                  {arrival{endsAt: minutes(-30), episode: openSince(time.Time{})}, end, ""},
 		"open again, the end that is known":                 {arrival{startsAt: t0, endsAt: minutes(30), episode: reopenedSince(t0, minutes(30))}, suppress, event.ReasonStale},
 		"open again, its own end":                           {arrival{startsAt: t0, endsAt: minutes(50), episode: reopenedSince(t0, minutes(30))}, end, ""},
-		"open, the start of one that ended":                 {arrival{startsAt: t0, episode: &event.Episode{Open: true, StartsAt: twoDays, Past: closedAt(minutes(30), t0).Past}}, suppress, event.ReasonStale},
+		"open, the start of one that ended":                 {arrival{startsAt: t0, episode: &store.Episode{Open: true, StartsAt: twoDays, Past: closedAt(minutes(30), t0).Past}}, suppress, event.ReasonStale},
 		"open, the other PMM's start":                       {arrival{startsAt: minutes(1), endsAt: minutes(30), episode: openSince(t0, minutes(1))}, end, ""},
 		"imported, from before what fires now":              {arrival{startsAt: t0, received: t0, origin: event.Imported, episode: openSince(minutes(60))}, suppress, event.ReasonLate},
 		"closed":                                            {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Delivered, t0)}, suppress, event.ReasonResolved},
@@ -114,7 +115,7 @@ func TestARecoveryClosesWhatItMeans(t *testing.T) {
 // An episode that goes on is the same alert and another event: Callgoose may have
 // closed the incident.
 func TestAnEpisodeThatGoesOnHasAnIDOfItsOwn(t *testing.T) {
-	fire := func(ep *event.Episode, what decision) *event.Episode {
+	fire := func(ep *store.Episode, what decision) *store.Episode {
 		return apply(ep, &change{key: "pmm-a", source: "pmm", alertname: "A", what: what, startsAt: t0, received: t0})
 	}
 	first := fire(nil, begin)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -40,7 +41,7 @@ type DeliverConfig struct {
 	// Grace is how long attempts under way may go on at a stop. 0 = 10s.
 	Grace time.Duration
 	// ByAlertname orders the events of an alert name (per source) instead of those of an
-	// incident key. Set it also as long as events wait that were decided on under
+	// incident key. It is so anyway when events may be waiting that were decided on under
 	// --incident-by alertname: that order includes the other.
 	ByAlertname bool
 	// Refresh reads the token again and reports whether it changed. May be nil.
@@ -55,7 +56,7 @@ type DeliverConfig struct {
 type Deliverer struct {
 	cfg    DeliverConfig
 	book   book
-	bodies Bodies
+	bodies *bodies
 	sender Sender
 	log    *slog.Logger
 	gate   *gate
@@ -86,7 +87,7 @@ type View struct {
 	Window   int // queued events in memory
 	// Oldest is when the oldest waiting event was queued, zero when none waits.
 	Oldest    time.Time
-	Circuit   event.Circuit
+	Circuit   Circuit
 	Pause     *store.Pause // what holds delivery by hand, nil = nothing
 	NextProbe time.Time
 	// Next are events that wait for their next attempt, a bounded number of them.
@@ -129,7 +130,7 @@ type claimed struct {
 type result struct {
 	lane    *lane
 	probe   bool
-	w       event.Waiting
+	w       store.Waiting
 	id      string // of the event
 	ruling  ruling
 	attempt event.Attempt
@@ -147,14 +148,16 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 	cfg.Grace = cmp.Or(cfg.Grace, 10*time.Second)
 	cfg.Concurrency = cmp.Or(cfg.Concurrency, 16)
 	cfg.Observer = cmp.Or[Observer](cfg.Observer, silent{})
+	known := ledger.Summary()
+	byName := cfg.ByAlertname || known.Counts[string(event.Queued)] > 0 && slices.ContainsFunc(known.Forms, namesIncidents)
 	d := &Deliverer{
-		cfg: cfg, book: book{ledger}, bodies: bodies, sender: sender, began: time.Now(),
-		log: cfg.Logger.With("component", "delivery"), w: newWindow(cfg.ByAlertname, ledger.Summary().Progress),
+		cfg: cfg, book: book{ledger}, bodies: newBodies(bodies), sender: sender, began: time.Now(),
+		log: cfg.Logger.With("component", "delivery"), w: newWindow(byName, known.Progress),
 		results: make(chan result, mostUnrecorded), claims: make(chan claimed, 1),
 		poke: make(chan struct{}, 1), turn: make(chan struct{}),
 	}
 	d.gate = newGate(newCircuit(d.began, cfg.RetryMin, cfg.RetryMax), cfg.Concurrency, cfg.Rate, d.wake)
-	d.gate.hold(ledger.Summary().Pause)
+	d.gate.hold(known.Pause)
 	d.unread.Store(true)
 	d.announced = d.gate.stand(d.began).State
 	d.publishView(d.began)
@@ -407,7 +410,8 @@ func (d *Deliverer) attempt(ctx context.Context, place *pass, it *item, alone bo
 	if !r.ClaimedAt.IsZero() {
 		e.claim = r.ClaimedAt
 	}
-	body, err := d.bodies.Body(ctx, r, e.claim)
+	body, done, err := d.bodies.take(ctx, r, e.claim)
+	defer done()
 	if err != nil {
 		place.unused()
 		return d.unsent(ctx, res, e, err)
@@ -470,7 +474,7 @@ func (d *Deliverer) send(ctx context.Context, res *result, body []byte) (callgoo
 func (d *Deliverer) unsent(ctx context.Context, res result, e entry, err error) result {
 	switch {
 	case event.Unreadable(err):
-		res.ruling = ruling{verdict: verdict{result: "dead", outcome: event.Dead, reason: err.Error()}}
+		res.ruling = ruling{verdict: verdict{result: "dead", outcome: event.Dead, reason: reasonLost + err.Error()}}
 		res.attempt = event.Attempt{At: time.Now().UTC(), Result: "dead", Error: err.Error()}
 		return d.record(ctx, res, e, false)
 	case context.Cause(ctx) != nil:
@@ -518,7 +522,7 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 	case r.err != nil:
 		return r.err
 	case v.outcome != "" || r.gone:
-		if w := &r.w; r.attempt.Effect != "" {
+		if w := &r.w; v.outcome == event.Delivered {
 			d.last = Taken{At: r.attempt.At, Effect: r.attempt.Effect, Pos: w.Pos, ReceivedAt: w.ReceivedAt, Key: w.Key, Alertname: w.Alertname, Status: w.Status}
 		}
 		d.w.done(r.lane)
@@ -542,7 +546,7 @@ func (d *Deliverer) expire(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	var old []event.Waiting
+	var old []store.Waiting
 	for i := range list {
 		w := &list[i]
 		if d.expiring.Sub(d.since(w.QueuedAt, now)) <= d.cfg.RetryFor { // those behind it are younger
@@ -550,7 +554,7 @@ func (d *Deliverer) expire(ctx context.Context, now time.Time) error {
 			break
 		}
 		d.expired = w.At
-		if !d.w.underway(w) {
+		if !d.w.underway(w) && !w.Storm {
 			old = append(old, *w)
 		}
 	}

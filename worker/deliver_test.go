@@ -591,7 +591,7 @@ func TestAReplayHasTheBytesOfTheFirstTime(t *testing.T) {
 	bubble(t, DeliverConfig{}, func(r *rig) {
 		r.far.answers(unreached())
 		before := time.Now().Add(-time.Hour)
-		r.put(alert{key: "a", cause: event.Replay, queuedAt: before, claimed: before.Add(time.Minute), recorded: before.Add(time.Minute)})
+		r.put(alert{key: "a", queuedAt: before, claimed: before.Add(time.Minute), recorded: before.Add(time.Minute)})
 		time.Sleep(time.Hour)
 		r.far.set(r.far.passes)
 		r.settle()
@@ -1023,7 +1023,7 @@ func BenchmarkDrain(b *testing.B) {
 	for from := 0; from < b.N; from += 500 {
 		if err := ledger.Do(context.Background(), func(tx *store.Tx) error {
 			for i := from; i < min(from+500, b.N); i++ {
-				w := event.Waiting{At: at(i), Pos: at(i), ReceivedAt: time.Now().UTC(), Status: event.Firing, Key: fmt.Sprintf("pmm-%016x", i), Source: "pmm", Alertname: "MySQL Down", QueuedAt: time.Now()}
+				w := store.Waiting{At: at(i), Pos: at(i), ReceivedAt: time.Now().UTC(), Status: event.Firing, Key: fmt.Sprintf("pmm-%016x", i), Source: "pmm", Alertname: "MySQL Down", QueuedAt: time.Now()}
 				r := missing(&w)
 				r.ID, r.Labels = event.ID(w.Key, w.Status, ""), map[string]string{"alertname": "MySQL Down", "instance": fmt.Sprint(i), "severity": "critical"}
 				if err := errors.Join(tx.PutRecord(r), tx.PutWaiting(&w)); err != nil {

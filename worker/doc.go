@@ -31,7 +31,8 @@
 //	resolved                     orphan (3)  end, unless it is stale (4)       already_resolved, or again (1)
 //
 //	(1) The same event goes out again when its last outcome is discarded, dead or unknown, and a firing after
-//	    --resend-after. When it cannot be built any more, an event of its own goes out.
+//	    --resend-after. When it cannot be built any more, or an operator dropped it, an event of its own goes
+//	    out: an id stands for one body, and Callgoose takes another one with that id for a duplicate.
 //	(2) Grafana and Alertmanager resolve by themselves an alert that was not renewed in time, and renew it with the
 //	    same start (seen on Grafana 12.4.3): one notification, then nothing for repeat_interval.
 //	(3) One to which PMM gave no fingerprint closes the one open alert of its source whose labels contain its own.
@@ -41,7 +42,8 @@
 // Two starts within two minutes are one: each PMM of a pair evaluates for itself. An
 // imported notification never changes an episode that began, or ended, after it was
 // received. With --incident-by alertname a recovery is withheld (still_firing) while
-// another alert of that name is open that PMM named within a day.
+// another alert of that name is open that PMM named within a day. What --incident-by
+// said when an incident was opened holds until it is closed.
 //
 // # Answers
 //
@@ -80,6 +82,6 @@
 //
 // # Goroutines
 //
-// Splitter.Run, Deliverer.Run, Retention.Run and Marker.Run own theirs and return
+// Splitter.Run, Deliverer.Run, Retention.Run, Marker.Run and Brake.Run own theirs and return
 // when all have ended.
 package worker

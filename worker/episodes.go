@@ -51,7 +51,7 @@ func (b *batch) candidate(c *candidate) error {
 	a := arrival{
 		firing: c.status == event.Firing, startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt,
 		began: n.BeganAt, received: n.ReceivedAt, origin: n.Origin,
-		episode: ep, last: last, resendAfter: b.cfg.ResendAfter, byName: b.cfg.Form.ByAlertname,
+		episode: ep, last: last, resendAfter: b.cfg.ResendAfter,
 	}
 	what, reason := decide(a)
 	if reason == event.ReasonResolved {
@@ -85,36 +85,44 @@ func (b *batch) instead(c *candidate) (decision, string) {
 	case c.status == event.Firing:
 		return reopen, ""
 	}
-	return orphan, ""
+	return end, ""
 }
 
 // last is the record of the event that brought the episode into its state.
-func (b *batch) last(ep *event.Episode) (*event.Record, error) {
+func (b *batch) last(ep *store.Episode) (*event.Record, error) {
 	switch {
 	case ep == nil:
 		return nil, nil
 	case ep.Open:
 		return b.tx.Brief(ep.FiringAt, ep.Firing)
-	case ep.Recovery.IsZero():
-		return nil, nil
 	}
 	return b.tx.Brief(ep.RecoveredAt, ep.Recovery)
 }
 
-// named keeps what a firing says of the open episode: that PMM names it still,
-// and the start that the other PMM of a pair gives, by which its late word is known.
-func (b *batch) named(c *candidate, ep *event.Episode) error {
-	if ep == nil || !ep.Open || c.status != event.Firing {
+// named keeps what a word says of an episode that it does not change: that PMM names it
+// still, what start the other PMM of a pair gives, and when a closed one ended, by which
+// late words are known.
+func (b *batch) named(c *candidate, ep *store.Episode) error {
+	if ep == nil || ep.Open != (c.status == event.Firing) {
 		return nil
 	}
-	changed := c.note.Origin != event.Reconciled && c.note.ReceivedAt.Sub(ep.NamedAt) >= b.cfg.NamedEvery
+	every, starts, ends := b.cfg.NamedEvery, c.alert.StartsAt, c.alert.EndsAt
+	which := endOf(ep, ends)
+	if !ep.Open {
+		if every = 1; which > 0 { // of an episode before the last
+			return nil
+		}
+	}
+	changed := c.note.Origin != event.Reconciled && c.note.ReceivedAt.Sub(ep.NamedAt) >= every
 	if changed {
 		ep.NamedAt = c.note.ReceivedAt
 	}
-	if at := c.alert.StartsAt; sameEpisode(ep, at) && !at.IsZero() && !ep.StartsAt.IsZero() && !at.Equal(ep.StartsAt) && len(ep.Seen) < keepSeen {
-		if !slices.ContainsFunc(ep.Seen, at.Equal) {
-			ep.Seen, changed = append(ep.Seen, at), true
-		}
+	switch {
+	case !ep.Open && changed && which < 0 && !ends.IsZero():
+		ep.Past = past(ep, ends)
+	case ep.Open && sameEpisode(ep, starts) && !starts.IsZero() && !ep.StartsAt.IsZero() && !starts.Equal(ep.StartsAt) &&
+		len(ep.Seen) < keepSeen && !slices.ContainsFunc(ep.Seen, starts.Equal):
+		ep.Seen, changed = append(ep.Seen, starts), true
 	}
 	if !changed {
 		return nil
@@ -122,85 +130,114 @@ func (b *batch) named(c *candidate, ep *event.Episode) error {
 	return b.tx.PutEpisode(ep)
 }
 
-// event puts a new event in line and moves the episode.
-func (b *batch) event(c *candidate, key string, ep *event.Episode, what decision, labels map[string]string, facts event.Facts) error {
-	ch := change{
-		key: key, source: c.note.Source, alertname: labels["alertname"], what: what, pos: c.pos,
-		startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt, received: c.note.ReceivedAt,
-	}
-	ch.shown = callgoose.ShownName(labels, event.Fingerprint(key))
-	if what == begin || what == reopen {
-		if err := b.suffix(&ch, ep); err != nil {
-			return err
-		}
-	} else if ep != nil && ep.Open {
-		ch.suffix = ep.Suffix
-	}
-	next := apply(ep, &ch)
-	if what == end && !ep.Open { // a second recovery of this episode
-		next.Count++
-		next.ID += event.EpisodeID(time.Time{}, next.Count)
+// event moves the episode, and queues an event unless its incident needs none.
+func (b *batch) event(c *candidate, key string, ep *store.Episode, what decision, labels map[string]string, facts event.Facts) error {
+	next, suffix, err := b.move(c, key, ep, what, labels)
+	if err != nil {
+		return err
 	}
 	r := &event.Record{
 		ID: event.ID(key, c.status, next.ID), Key: key, Source: c.note.Source, Status: c.status,
-		Alertname: ch.alertname, Labels: labels, StartsAt: next.StartsAt, ReceivedAt: c.note.ReceivedAt,
+		Alertname: labels["alertname"], Labels: labels, StartsAt: next.StartsAt, ReceivedAt: c.note.ReceivedAt,
 		Pos: c.pos, Notification: c.pos.NotificationID(), Outcome: event.Queued, Facts: facts,
 	}
-	r.Facts.Form, r.Facts.Since, r.Facts.Suffix = b.form, c.changedAt(b.cfg.Form.LateAfter), ch.suffix
+	r.Facts.Form, r.Facts.Since, r.Facts.Suffix = b.form(next.ByName), c.changedAt(b.cfg.Form.LateAfter), suffix
 	r.Facts.Reopened, r.Facts.Reconciled = what == reopen, c.note.Origin == event.Reconciled
+	var hold delay
 	if what == end {
 		r.Firing = ep.Firing
+		hold = b.cfg.Hold.of(c, labels, time.Now())
 	}
-	var hold delay
-	if c.status == event.Firing {
-		b.opens(next, labels)
-		if err := b.share(next); err != nil {
-			return err
-		}
-		if over, err := b.flap(r, ep, next); err != nil || over {
-			return err
-		}
-	} else if held, err := b.kept(c, next); err != nil || held {
-		return cmp.Or(err, b.withhold(r, next))
-	} else if what == end {
-		if over, err := b.collapse(c, ep, next); err != nil || over {
-			if err == nil {
-				err = b.settled(r, event.Collapsed, reasonCollapsed)
-			}
-			return cmp.Or(err, b.tx.PutEpisode(next))
-		}
-		if hold = b.cfg.Hold.of(c, labels, time.Now()); !hold.until.IsZero() {
-			r.Facts.Since = hold.until
-		}
+	over, err := b.needless(c, r, ep, next)
+	if err == nil && !over && c.status == event.Firing {
+		hold, err = b.brake(c, r, ep, next)
+	}
+	if err := cmp.Or(err, b.tx.PutEpisode(next)); err != nil || over {
+		return err
 	}
 	if what == reopen {
 		b.tx.Count("reopened", 1)
 	}
-	if err := b.tx.PutEpisode(next); err != nil {
-		return err
+	if !hold.until.IsZero() {
+		r.Facts.Since = hold.until
 	}
 	b.tell(func() {
 		b.log.Debug("event", "event_id", r.ID, "event_key", r.Key, "alertname", r.Alertname, "status", r.Status, "notification_id", r.Notification)
 	})
-	return b.queueUp(r, next.Alertname, c.pos, event.First, hold)
+	return b.queueUp(r, next.Alertname, c.pos, hold)
+}
+
+// move is the episode after a decision, and what tells the shown name of its event
+// from that of others.
+func (b *batch) move(c *candidate, key string, ep *store.Episode, what decision, labels map[string]string) (next *store.Episode, suffix string, err error) {
+	ch := change{
+		key: key, source: c.note.Source, alertname: labels["alertname"], what: what, pos: c.pos, byName: b.cfg.Form.ByAlertname,
+		startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt, received: c.note.ReceivedAt,
+		shown: callgoose.ShownName(labels, event.Fingerprint(key)),
+	}
+	if what == begin || what == reopen {
+		if err := b.suffix(&ch, ep); err != nil {
+			return nil, "", err
+		}
+	} else if ep != nil {
+		ch.suffix = ep.Suffix
+	}
+	next = apply(ep, &ch)
+	if what == end && !ep.Open { // a second recovery of this episode
+		next.Count++
+		next.ID += event.EpisodeID(time.Time{}, next.Count)
+	}
+	return next, ch.suffix, nil
+}
+
+// needless settles an event that must not be sent, or need not. It reports whether it did.
+func (b *batch) needless(c *candidate, r *event.Record, ep, next *store.Episode) (over bool, err error) {
+	if r.Status == event.Firing {
+		b.opens(next, r.Labels)
+		if err := b.share(next); err != nil {
+			return false, err
+		}
+		return b.flap(r, ep, next)
+	}
+	if over, err := b.neverSent(c, r, ep, next); err != nil || over {
+		return over, err
+	}
+	if kept, err := b.kept(c, next); err != nil {
+		return false, err
+	} else if kept {
+		b.tx.Count("suppressed:"+event.ReasonStillFiring, 1)
+		return true, b.settled(r, event.Suppressed, event.ReasonStillFiring)
+	}
+	if over, err = b.collapse(c, ep, next); err == nil && over {
+		err = b.settled(r, event.Collapsed, reasonCollapsed)
+	}
+	return over, err
+}
+
+// form is the number of the settings that a body is made with. An incident is closed by
+// the name that opened it, whatever --incident-by says by now.
+func (b *batch) form(byName bool) uint32 {
+	f := b.cfg.Form
+	f.ByAlertname = byName
+	return b.tx.FormOf(f.String())
 }
 
 // queueUp puts the event of r in line, at the place of the alert that asks for it,
 // with the name that its episode has, held as hold says.
 // What was settled before a ledger was lost is not sent again.
-func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, cause event.Cause, hold delay) error {
+func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, hold delay) error {
 	r.At, r.Outcome, r.Reason, r.SettledAt = at, event.Queued, hold.reason, time.Time{}
 	if b.settledBefore(at) {
 		return b.settled(r, event.Unknown, "settled before the ledger was rebuilt")
 	}
 	now := time.Now().UTC()
-	w := &event.Waiting{
-		At: at, Pos: r.Pos, ReceivedAt: r.ReceivedAt, Cause: cause, Status: r.Status,
-		Key: r.Key, Source: r.Source, Alertname: alertname, QueuedAt: now, ClaimedAt: r.ClaimedAt, NotBefore: hold.until,
+	w := &store.Waiting{
+		At: at, Pos: r.Pos, ReceivedAt: r.ReceivedAt, Status: r.Status,
+		Key: r.Key, Source: r.Source, Alertname: alertname, QueuedAt: now, ClaimedAt: r.ClaimedAt, NotBefore: hold.until, Storm: hold.storm,
 	}
 	// Born claimed: it can be sent as soon as this transaction is durable. No more
 	// of them than may be sent at once.
-	if w.ClaimedAt.IsZero() && hold.until.IsZero() && b.tx.Counted(string(event.Queued)) < bornClaimed && b.cfg.Claim() {
+	if w.ClaimedAt.IsZero() && hold == (delay{}) && b.tx.Counted(string(event.Queued)) < bornClaimed && b.cfg.Claim != nil && b.cfg.Claim() {
 		w.ClaimedAt = now
 	}
 	if err := b.tx.PutRecord(r); err != nil {
@@ -235,13 +272,16 @@ func (b *batch) again(c *candidate, last *event.Record) (bool, error) {
 	if err != nil || r == nil || strings.HasPrefix(r.Reason, reasonLost) || !b.stored(r.Pos) {
 		return false, err
 	}
+	if waited, err := b.fromStorm(r, c.pos); err != nil || waited {
+		return waited, err
+	}
 	if b.rebuild != nil && !b.wasWaiting(c.pos) {
 		return false, nil // whether it was let through is not known: the next one is
 	}
 	if r.ClaimedAt.IsZero() { // nothing was sent: it is late from now on
 		r.Facts.Since = c.note.ReceivedAt
 	}
-	return true, b.queueUp(r, r.Alertname, c.pos, event.Repeat, delay{})
+	return true, b.queueUp(r, r.Alertname, c.pos, delay{})
 }
 
 // reasonLost begins the reason of a dead letter that cannot be built again.
@@ -279,15 +319,15 @@ func (b *batch) unusable(c *candidate, reason string) error {
 
 // suffix tells the shown name of a new incident from one that shows the same:
 // two disks of a host, or two PMMs. The later one gets a part of its incident key.
-func (b *batch) suffix(ch *change, ep *event.Episode) error {
-	if b.cfg.Form.ByAlertname {
+func (b *batch) suffix(ch *change, ep *store.Episode) error {
+	if ch.byName {
 		return nil
 	}
 	if ep != nil && ep.Suffix != "" {
 		ch.suffix = ep.Suffix
 		return nil
 	}
-	shown := store.ShownName(&event.Episode{Shown: ch.shown})
+	shown := store.ShownName(&store.Episode{Shown: ch.shown})
 	for other := range b.tx.ShownBy(shown) {
 		if other.Key != ch.key {
 			ch.suffix = callgoose.Suffix(ch.key)
@@ -298,8 +338,8 @@ func (b *batch) suffix(ch *change, ep *event.Episode) error {
 
 // kept reports whether the incident of a recovery must stay open, because it is
 // that of all alerts of the name and another one still fires.
-func (b *batch) kept(c *candidate, next *event.Episode) (bool, error) {
-	if !b.cfg.Form.ByAlertname {
+func (b *batch) kept(c *candidate, next *store.Episode) (bool, error) {
+	if !next.ByName {
 		return false, nil
 	}
 	since := c.note.ReceivedAt.Add(-stillNamed)
@@ -319,16 +359,10 @@ func (b *batch) kept(c *candidate, next *event.Episode) (bool, error) {
 	return false, nil
 }
 
-// withhold ends the episode without an event.
-func (b *batch) withhold(r *event.Record, next *event.Episode) error {
-	b.tx.Count("suppressed:"+event.ReasonStillFiring, 1)
-	return cmp.Or(b.settled(r, event.Suppressed, event.ReasonStillFiring), b.tx.PutEpisode(next))
-}
-
 // share marks a firing beside another one of its name, where they have one
 // incident: neither may be collapsed.
-func (b *batch) share(next *event.Episode) error {
-	if !b.cfg.Form.ByAlertname || !b.cfg.Collapse {
+func (b *batch) share(next *store.Episode) error {
+	if !next.ByName || !b.cfg.Collapse {
 		return nil
 	}
 	key, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{})
@@ -349,8 +383,8 @@ const reasonCollapsed = "fired and resolved before anything of it could be sent 
 // collapse settles the firing event of an episode that ends during an outage, when
 // Callgoose can have none of it. The pair of a Test button does not count,
 // somebody waits to see it arrive.
-func (b *batch) collapse(c *candidate, ep, next *event.Episode) (bool, error) {
-	if !b.cfg.Collapse || next.Shared || c.note.Origin == event.FromService || !b.cfg.Outage() {
+func (b *batch) collapse(c *candidate, ep, next *store.Episode) (bool, error) {
+	if ep == nil || !b.cfg.Collapse || next.Shared || c.note.Origin == event.FromService || b.cfg.Outage == nil || !b.cfg.Outage() {
 		return false, nil
 	}
 	if closed, err := b.closed(ep); err != nil || !closed {
@@ -361,22 +395,16 @@ func (b *batch) collapse(c *candidate, ep, next *event.Episode) (bool, error) {
 		return false, err
 	}
 	w, ok, err := b.tx.WaitingAt(fired.At)
-	if err != nil || !ok || w.Cause != event.First || !w.ClaimedAt.IsZero() {
+	if err != nil || !ok || fired.At != fired.Pos || !w.ClaimedAt.IsZero() {
 		return false, err
 	}
-	if err := b.tx.DropWaiting(fired.At); err != nil {
-		return false, err
-	}
-	fired.Outcome, fired.Reason, fired.SettledAt = event.Collapsed, reasonCollapsed, time.Now().UTC()
-	waited := time.Since(w.QueuedAt)
-	b.tell(func() { b.cfg.Observer.Settled(event.Collapsed, waited) })
-	return true, b.tx.PutRecord(fired)
+	return true, b.release(fired, reasonCollapsed)
 }
 
 // closed reports whether the recovery before the open episode reached Callgoose, or
 // will: else the incident of then is still open, and this episode's recovery closes it.
-func (b *batch) closed(ep *event.Episode) (bool, error) {
-	if ep.Recovery.IsZero() {
+func (b *batch) closed(ep *store.Episode) (bool, error) {
+	if ep.RecoveredAt.IsZero() {
 		return true, nil
 	}
 	r, err := b.tx.Brief(ep.RecoveredAt, ep.Recovery)

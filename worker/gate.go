@@ -155,13 +155,13 @@ func (g *gate) hold(p *store.Pause) {
 
 // standing is the state of the gate.
 type standing struct {
-	event.Circuit              // as it is shown: paused when it is
-	pause         *store.Pause // nil when it is not
-	seen          string       // the state of Callgoose's side, also while paused
-	probeAt       time.Time
-	failedAt      time.Time
-	requests      int
-	halted        bool
+	Circuit               // as it is shown: paused when it is
+	pause    *store.Pause // nil when it is not
+	seen     string       // the state of Callgoose's side, also while paused
+	probeAt  time.Time
+	failedAt time.Time
+	requests int
+	halted   bool
 }
 
 func (g *gate) stand(now time.Time) standing {

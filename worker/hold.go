@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"cmp"
 	"time"
 
 	"pmm-callgoose/store"
@@ -19,6 +18,14 @@ import (
 //
 // If we die while it is held, it is held until the same time at the next start.
 
+// Reasons of a recovery that is held, and of what becomes of it.
+const (
+	reasonHollow     = "hollow"     // it rests on lost data: --hollow-recovery hold
+	reasonSettling   = "settling"   // the alert may fire again at once: --hold-recovery
+	reasonFlap       = "flap"       // the alert fired again meanwhile, the incident goes on
+	reasonSuperseded = "superseded" // a recovery that counts more came meanwhile
+)
+
 // Hold says which recoveries are held, and for how long.
 type Hold struct {
 	// Hollow is how long one that rests on lost data is held. 0 = not.
@@ -30,10 +37,12 @@ type Hold struct {
 	Recovery time.Duration
 }
 
-// delay is until when a recovery is held, and why; zero = it is not.
+// delay is until when an event is held, and why; zero = it is not. One that waits for the
+// end of a storm has no time.
 type delay struct {
 	until  time.Time
 	reason string
+	storm  bool
 }
 
 // of says how long a recovery with these labels is held. What the service itself says
@@ -43,10 +52,10 @@ func (h Hold) of(c *candidate, labels map[string]string, now time.Time) (d delay
 		return d
 	}
 	if h.Recovery > 0 {
-		d = delay{c.note.ReceivedAt.Add(h.Recovery), event.ReasonSettling}
+		d = delay{until: c.note.ReceivedAt.Add(h.Recovery), reason: reasonSettling}
 	}
 	if hollow(c) && (template(labels) || h.matches(labels)) && h.Hollow > h.Recovery {
-		d = delay{c.note.ReceivedAt.Add(h.Hollow), event.ReasonHollow}
+		d = delay{until: c.note.ReceivedAt.Add(h.Hollow), reason: reasonHollow}
 	}
 	if !d.until.After(now) {
 		return delay{}
@@ -73,7 +82,7 @@ func (h Hold) matches(labels map[string]string) bool {
 
 // heldRecovery is the recovery that closed an episode and is held at that time, of which
 // nothing was sent; nil when there is none.
-func heldRecovery(tx *store.Tx, ep *event.Episode, at time.Time) (*event.Record, error) {
+func heldRecovery(tx *store.Tx, ep *store.Episode, at time.Time) (*event.Record, error) {
 	if ep == nil || ep.Open || ep.Recovery.IsZero() {
 		return nil, nil
 	}
@@ -90,7 +99,7 @@ func heldRecovery(tx *store.Tx, ep *event.Episode, at time.Time) (*event.Record,
 
 // flap ends a held recovery and the firing r that follows it: the incident that the
 // episode began at Callgoose goes on. Not where Callgoose may have none.
-func (b *batch) flap(r *event.Record, ep, next *event.Episode) (bool, error) {
+func (b *batch) flap(r *event.Record, ep, next *store.Episode) (bool, error) {
 	held, err := heldRecovery(b.tx, ep, r.ReceivedAt)
 	if err != nil || held == nil {
 		return false, err
@@ -99,12 +108,12 @@ func (b *batch) flap(r *event.Record, ep, next *event.Episode) (bool, error) {
 	if err != nil || fired == nil || fired.Outcome != event.Delivered && fired.Outcome != event.Queued {
 		return false, err
 	}
-	if err := b.release(held, event.ReasonFlap); err != nil {
+	if err := b.release(held, reasonFlap); err != nil {
 		return false, err
 	}
-	next.Firing, next.FiringAt, next.Suffix = ep.Firing, ep.FiringAt, ep.Suffix
-	r.Facts.Suffix = ep.Suffix
-	return true, cmp.Or(b.settled(r, event.Collapsed, event.ReasonFlap), b.tx.PutEpisode(next))
+	next.Firing, next.FiringAt, next.Suffix, next.ByName = ep.Firing, ep.FiringAt, ep.Suffix, ep.ByName
+	r.Facts.Suffix, r.Facts.Form = ep.Suffix, b.form(ep.ByName)
+	return true, b.settled(r, event.Collapsed, reasonFlap)
 }
 
 // supersede ends a held recovery where c says more: that it is a true one, or that a
@@ -115,19 +124,19 @@ func (b *batch) supersede(c *candidate, a *arrival) (bool, error) {
 		return false, err
 	}
 	byHand := c.note.Origin == event.FromService
-	if !byHand && (held.Reason != event.ReasonHollow || hollow(c) || a.stale(a.episode)) {
+	if !byHand && (held.Reason != reasonHollow || hollow(c) || a.stale(a.episode)) {
 		return false, nil
 	}
-	return true, b.release(held, event.ReasonSuperseded)
+	return true, b.release(held, reasonSuperseded)
 }
 
-// release takes a held recovery out of the queue.
-func (b *batch) release(held *event.Record, reason string) error {
-	if err := b.tx.DropWaiting(held.At); err != nil {
+// release takes an event out of the queue of which nothing was sent.
+func (b *batch) release(r *event.Record, reason string) error {
+	if err := b.tx.DropWaiting(r.At); err != nil {
 		return err
 	}
-	held.Outcome, held.Reason, held.SettledAt = event.Collapsed, reason, time.Now().UTC()
-	waited := time.Since(held.ReceivedAt)
+	r.Outcome, r.Reason, r.SettledAt = event.Collapsed, reason, time.Now().UTC()
+	waited := time.Since(r.ReceivedAt)
 	b.tell(func() { b.cfg.Observer.Settled(event.Collapsed, waited) })
-	return b.tx.PutRecord(held)
+	return b.tx.PutRecord(r)
 }

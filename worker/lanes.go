@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 )
 
@@ -120,7 +121,7 @@ func newWindow(byAlertname bool, before event.Position) *window {
 }
 
 // laneOf is the ordering key. It is not stored: the setting may change while events wait.
-func (w *window) laneOf(e *event.Waiting) string {
+func (w *window) laneOf(e *store.Waiting) string {
 	if w.byAlertname {
 		return e.Source + "\x00" + e.Alertname
 	}
@@ -130,10 +131,12 @@ func (w *window) laneOf(e *event.Waiting) string {
 func (w *window) full() bool { return w.size >= w.most }
 
 // add takes in what the queue holds behind the cursor.
-func (w *window) add(list []event.Waiting) {
+func (w *window) add(list []store.Waiting) {
 	for i := range list {
 		e := &list[i]
-		w.cursor = e.At
+		if w.cursor = e.At; e.Storm {
+			continue
+		}
 		key := w.laneOf(e)
 		l := w.lanes[key]
 		if l == nil {
@@ -171,7 +174,7 @@ func (w *window) refill() (event.Position, bool) {
 }
 
 // addAgain takes in what the queue holds behind place. end says that there is no more.
-func (w *window) addAgain(list []event.Waiting, end bool) {
+func (w *window) addAgain(list []store.Waiting, end bool) {
 	for i := range list {
 		e := &list[i]
 		if e.At.Compare(w.cursor) > 0 {
@@ -181,7 +184,7 @@ func (w *window) addAgain(list []event.Waiting, end bool) {
 		w.place = e.At
 		l := w.lanes[w.laneOf(e)]
 		switch {
-		case l == nil || !w.again[l] || e.At.Compare(l.last) <= 0:
+		case l == nil || !w.again[l] || e.At.Compare(l.last) <= 0 || e.Storm:
 		case len(l.items) >= laneItems:
 			delete(w.again, l) // it is behind as before
 		default:
@@ -199,7 +202,7 @@ func (w *window) addAgain(list []event.Waiting, end bool) {
 	}
 }
 
-func (w *window) put(l *lane, e *event.Waiting) {
+func (w *window) put(l *lane, e *store.Waiting) {
 	l.last = e.At
 	l.items = append(l.items, &item{at: e.At, claim: e.ClaimedAt, ours: e.At.Compare(w.before) > 0, held: e.NotBefore})
 	w.size++
@@ -249,7 +252,7 @@ func (w *window) done(l *lane) {
 }
 
 // forget removes an event that left the queue, unless it is under way.
-func (w *window) forget(e *event.Waiting) {
+func (w *window) forget(e *store.Waiting) {
 	l := w.lanes[w.laneOf(e)]
 	if l == nil || w.underway(e) {
 		return
@@ -266,7 +269,7 @@ func (w *window) forget(e *event.Waiting) {
 }
 
 // underway reports whether an attempt for the event is being made.
-func (w *window) underway(e *event.Waiting) bool {
+func (w *window) underway(e *store.Waiting) bool {
 	l := w.lanes[w.laneOf(e)]
 	return l != nil && l.busy && l.head().at == e.At
 }

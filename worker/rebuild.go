@@ -80,8 +80,9 @@ const (
 	// markQuiet is after how long without a notification an envelope is written that
 	// holds the mark alone.
 	markQuiet = 30 * time.Second
-	// markWaiting bounds the waiting events that a mark names.
-	markWaiting = 64
+	// markWaiting bounds the waiting events that a mark names: 15 KiB in each envelope
+	// when they stand apart, and a few bytes for a backlog.
+	markWaiting = 4096
 )
 
 // Marker keeps the mark of what is settled in the stream, for a ledger that is
@@ -145,8 +146,8 @@ func (m *Marker) look(ctx context.Context, now time.Time, quiet time.Duration) e
 	return err
 }
 
-// settled is the newest mark: what is decided on, but for the first that are
-// waiting, and up to the one behind them.
+// settled is the newest mark: what is decided on, but for what is waiting, or, where too
+// much is, up to the last that it names.
 func (m *Marker) settled() (mark event.Mark, err error) {
 	err = m.ledger.View(func(tx *store.Tx) error {
 		if tx.Rebuild() != nil { // the mark in the stream is the better one
@@ -157,26 +158,13 @@ func (m *Marker) settled() (mark event.Mark, err error) {
 			mark.UpTo = m.set.UpTo
 		}
 		for w := range tx.Waiting(event.Position{}) {
+			mark.Waiting = append(mark.Waiting, w.At)
 			if len(mark.Waiting) == markWaiting {
-				mark.UpTo = before(w.At)
+				mark.UpTo = w.At
 				break
 			}
-			mark.Waiting = append(mark.Waiting, w.At)
 		}
 		return nil
 	})
 	return mark, err
-}
-
-// before is the last place in front of p.
-func before(p event.Position) event.Position {
-	switch {
-	case p.Item > 0:
-		p.Item--
-	case p.Note > 0:
-		p.Note, p.Item = p.Note-1, whole
-	default:
-		p.Seq, p.Note, p.Item = p.Seq-1, whole, whole
-	}
-	return p
 }

@@ -1,10 +1,12 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"time"
 
@@ -37,11 +39,11 @@ type Choice struct {
 
 // Rules of a choice.
 type Rules struct {
-	ByAlertname   bool
 	IncludeClosed bool   // take what would make an incident wrong, too
 	Queued        bool   // take what is in line: nobody else sends it
 	Limit         int    // the oldest so many, 0 = all
 	First         uint64 // oldest sequence that is stored
+	Count         bool   // no Refs
 }
 
 // chosen is one record that may be sent again.
@@ -49,12 +51,15 @@ type chosen struct {
 	ref         Ref
 	key, source string
 	status      event.Status
-	outcome     event.Outcome
 }
 
 // Choose says which of the records chosen can be sent again. found is told of each.
+// Of all that is read it keeps the Refs alone.
 func Choose(tx *store.Tx, f event.Filter, r Rules, found func(*event.Record)) (c Choice, err error) {
-	var list []chosen
+	c.Outcomes = map[event.Outcome]int{}
+	incidents, seed := map[uint64]bool{}, maphash.MakeSeed() // by a hash: the keys of all would be much
+	f.OldestFirst = true
+	var problem error
 	err = tx.Each(f, func(rec *event.Record) bool {
 		found(rec)
 		switch {
@@ -64,53 +69,49 @@ func Choose(tx *store.Tx, f event.Filter, r Rules, found func(*event.Record)) (c
 			c.NoEvent++
 		case rec.Pos.Seq < r.First:
 			c.Gone++
+		case r.Limit > 0 && c.Firing+c.Resolved == r.Limit:
 		default:
-			list = append(list, chosen{
-				ref: Ref{rec.ReceivedAt, rec.Pos}, key: rec.Key, source: rec.Source, status: rec.Status, outcome: rec.Outcome,
-			})
-		}
-		return true
-	})
-	if err != nil {
-		return c, err
-	}
-	// The ledger lists by day, and what was imported may be of an earlier one.
-	slices.SortFunc(list, func(a, b chosen) int { return a.ref.Pos.Compare(b.ref.Pos) })
-	incidents := map[string]bool{}
-	c.Outcomes = map[event.Outcome]int{}
-	for i := range list {
-		e := &list[i]
-		if r.Limit > 0 && len(c.Refs) == r.Limit {
-			break
-		}
-		if !r.IncludeClosed && e.outcome != event.Queued {
-			wrong, err := e.wrong(tx, r.ByAlertname)
-			switch {
-			case err != nil:
-				return c, err
-			case wrong && e.status == event.Firing:
-				c.Closed++
-				continue
-			case wrong:
-				c.Superseded++
-				continue
+			var taken bool
+			if taken, problem = c.take(tx, rec, r); taken {
+				incidents[maphash.String(seed, rec.Key)] = true
 			}
 		}
-		if c.Outcomes[e.outcome]++; e.status == event.Firing {
-			c.Firing++
-		} else {
-			c.Resolved++
-		}
-		incidents[e.key] = true
-		c.Refs = append(c.Refs, e.ref)
-	}
+		return problem == nil
+	})
 	c.Incidents = len(incidents)
-	return c, nil
+	return c, cmp.Or(err, problem)
+}
+
+// take counts a record, and takes it unless that would make an incident wrong.
+func (c *Choice) take(tx *store.Tx, rec *event.Record, r Rules) (bool, error) {
+	if !r.IncludeClosed && rec.Outcome != event.Queued {
+		e := chosen{ref: Ref{rec.ReceivedAt, rec.Pos}, key: rec.Key, source: rec.Source, status: rec.Status}
+		wrong, err := e.wrong(tx)
+		switch {
+		case err != nil:
+			return false, err
+		case wrong && rec.Status == event.Firing:
+			c.Closed++
+			return false, nil
+		case wrong:
+			c.Superseded++
+			return false, nil
+		}
+	}
+	if c.Outcomes[rec.Outcome]++; rec.Status == event.Firing {
+		c.Firing++
+	} else {
+		c.Resolved++
+	}
+	if !r.Count {
+		c.Refs = append(c.Refs, Ref{rec.ReceivedAt, rec.Pos})
+	}
+	return true, nil
 }
 
 // wrong reports whether sending the event again would open an incident of what is
 // over, or close that of what fires.
-func (e *chosen) wrong(tx *store.Tx, byAlertname bool) (bool, error) {
+func (e *chosen) wrong(tx *store.Tx) (bool, error) {
 	ep, err := tx.Episode(e.key)
 	if err != nil || ep == nil {
 		return e.status == event.Firing, err
@@ -118,11 +119,11 @@ func (e *chosen) wrong(tx *store.Tx, byAlertname bool) (bool, error) {
 	if e.status == event.Firing {
 		return !ep.Open || ep.Firing != e.ref.Pos, nil
 	}
-	if ep.Open || !byAlertname {
+	if ep.Open || !ep.ByName {
 		return ep.Open, nil
 	}
 	for other := range tx.OpenEpisodes(e.source, ep.Alertname) {
-		if other.Key != e.key {
+		if other.ByName && other.Key != e.key {
 			return true, nil
 		}
 	}
@@ -142,16 +143,7 @@ const requeueMost = 2000
 // carried out at the next start; before, the caller was told nothing and asks again.
 func (s *Splitter) Requeue(ctx context.Context, refs []Ref, includeClosed bool) (queued []Ref, err error) {
 	for some := range slices.Chunk(refs, requeueMost) {
-		body := []byte{0}
-		if includeClosed {
-			body[0] = 1
-		}
-		body = binary.AppendUvarint(body, uint64(len(some)))
-		for _, ref := range some {
-			body = wire.AppendTime(wire.AppendPosition(body, ref.Pos), ref.ReceivedAt)
-		}
-		now := time.Now().UTC()
-		pos, err := s.queue.Publish(ctx, event.Notification{Origin: event.Requeue, BeganAt: now, ReceivedAt: now, Body: body})
+		pos, err := s.queue.Publish(ctx, requeueOf(some, includeClosed))
 		if err != nil {
 			return queued, fmt.Errorf("put events in line again: %w", err)
 		}
@@ -175,6 +167,20 @@ func (s *Splitter) Requeue(ctx context.Context, refs []Ref, includeClosed bool) 
 		}
 	}
 	return queued, nil
+}
+
+// requeueOf is a notification that asks to put events in line again.
+func requeueOf(refs []Ref, includeClosed bool) event.Notification {
+	body := []byte{0}
+	if includeClosed {
+		body[0] = 1
+	}
+	body = binary.AppendUvarint(body, uint64(len(refs)))
+	for _, ref := range refs {
+		body = wire.AppendTime(wire.AppendPosition(body, ref.Pos), ref.ReceivedAt)
+	}
+	now := time.Now().UTC()
+	return event.Notification{Origin: event.Requeue, BeganAt: now, ReceivedAt: now, Body: body}
 }
 
 // reach waits until the notification at pos is decided on. Without a service it decides.
@@ -233,33 +239,45 @@ func (b *batch) requeue(n *note) (done bool, err error) {
 // said more since it was chosen.
 func (b *batch) requeueOne(ref Ref, at event.Position, asked time.Time, includeClosed bool) error {
 	rec, err := b.tx.Record(ref.ReceivedAt, ref.Pos)
+	if err == nil && rec != nil {
+		if waited, err := b.fromStorm(rec, at); err != nil || waited {
+			return err
+		}
+	}
 	if err != nil || rec == nil || !rec.IsEvent() || rec.Outcome == event.Queued || !b.stored(rec.Pos) || b.settledBefore(at) {
 		return err
 	}
 	if e := (chosen{ref: ref, key: rec.Key, source: rec.Source, status: rec.Status}); !includeClosed {
-		if wrong, err := e.wrong(b.tx, b.cfg.Form.ByAlertname); err != nil || wrong {
+		if wrong, err := e.wrong(b.tx); err != nil || wrong {
 			return err
 		}
 	}
 	if rec.ClaimedAt.IsZero() {
 		rec.Facts.Since = asked
 	}
-	return b.queueUp(rec, rec.Alertname, at, event.Replay, delay{})
+	return b.queueUp(rec, rec.Alertname, at, delay{})
 }
 
-// Forget drops a dead letter, and the episode that it began when Callgoose never
-// had anything of it: while the alert fires PMM says so again, and that goes out;
-// and Callgoose is not told of a recovery from what it does not know.
+// Forget drops a dead letter of which Callgoose never had anything. What PMM says again
+// then goes out, as an event of its own: an id stands for one body, and Callgoose may
+// know that of the dropped one. Callgoose is not told of a recovery from what it does
+// not know.
 func Forget(tx *store.Tx, r *event.Record) error {
 	if err := tx.DropRecord(r); err != nil {
 		return err
 	}
 	ep, err := tx.Episode(r.Key)
-	if err != nil || ep == nil || !ep.Open || ep.Firing != r.Pos ||
-		slices.ContainsFunc(r.Attempts, func(a event.Attempt) bool { return a.Result == string(event.Delivered) }) {
+	if err != nil || ep == nil || slices.ContainsFunc(r.Attempts, func(a event.Attempt) bool { return a.Result == string(event.Delivered) }) {
 		return err
 	}
-	ep.Open = false // its number is not used again: the next one has other bytes
+	switch {
+	case ep.Open && ep.Firing == r.Pos:
+		ep.Open, ep.NamedAt, ep.Past = false, ep.RecoveredAt, past(ep, time.Time{})
+	case !ep.Open && ep.Recovery == r.Pos:
+		ep.Recovery = event.Position{} // see Dropped
+	default:
+		return nil
+	}
 	return tx.PutEpisode(ep)
 }
 

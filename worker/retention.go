@@ -125,10 +125,7 @@ func (r *Retention) prune(ctx context.Context, now time.Time, refused bool) erro
 	if cutoff.IsZero() {
 		return nil
 	}
-	return r.ledger.Do(ctx, func(tx *store.Tx) error {
-		_, err := tx.DropDays(cutoff)
-		return err
-	})
+	return r.ledger.Do(ctx, func(tx *store.Tx) error { return tx.DropDays(cutoff) })
 }
 
 // settled is the newest sequence that nothing needs: in front of what is waiting,

@@ -100,7 +100,6 @@ func (r *rig) crash() {
 type alert struct {
 	key, name string
 	resolved  bool
-	cause     event.Cause
 	queuedAt  time.Time
 	claimed   time.Time // born claimed
 	recorded  time.Time // claimed in the record, too: it was sent before
@@ -116,8 +115,8 @@ func (r *rig) put(alerts ...alert) (places []event.Position) {
 		for i, a := range alerts {
 			at := event.Position{Seq: r.seq, Item: uint32(i)}
 			places = append(places, at)
-			w := event.Waiting{
-				At: at, Pos: at, ReceivedAt: time.Now().UTC(), Cause: a.cause, Status: event.Firing, Key: a.key, Source: "pmm",
+			w := store.Waiting{
+				At: at, Pos: at, ReceivedAt: time.Now().UTC(), Status: event.Firing, Key: a.key, Source: "pmm",
 				Alertname: a.name, QueuedAt: time.Now(), ClaimedAt: a.claimed,
 			}
 			if a.name == "" {
@@ -136,7 +135,7 @@ func (r *rig) put(alerts ...alert) (places []event.Position) {
 			rec.Facts.Since = w.QueuedAt
 			rec.ID, rec.ClaimedAt = event.ID(a.key, w.Status, fmt.Sprint(at)), a.recorded
 			rec.Labels = map[string]string{"alertname": w.Alertname}
-			if err := errors.Join(tx.PutRecord(rec), tx.PutWaiting(&w), tx.PutEpisode(&event.Episode{Key: a.key, Source: "pmm", Alertname: w.Alertname, Open: !a.resolved})); err != nil {
+			if err := errors.Join(tx.PutRecord(rec), tx.PutWaiting(&w), tx.PutEpisode(&store.Episode{Key: a.key, Source: "pmm", Alertname: w.Alertname, Open: !a.resolved})); err != nil {
 				return err
 			}
 			tx.SetProgress(at)
@@ -168,7 +167,7 @@ func (r *rig) record(at event.Position) *event.Record {
 }
 
 // queued is what the ledger's queue holds.
-func (r *rig) queued() (list []event.Waiting) {
+func (r *rig) queued() (list []store.Waiting) {
 	r.t.Helper()
 	if err := r.ledger.View(func(tx *store.Tx) error { list = slices.Collect(tx.Waiting(event.Position{})); return nil }); err != nil {
 		r.t.Fatal(err)

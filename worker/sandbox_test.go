@@ -55,6 +55,7 @@ type settings struct {
 	RetryFor    time.Duration
 	Keep        time.Duration
 	Concurrency int
+	Storm       StormRule
 }
 
 // life is the whole worker on a directory, wired as the service does it.
@@ -100,11 +101,12 @@ func (l *life) run(set *settings, marker *Marker, far http.RoundTripper, observe
 	}, l.ledger, NewBuilder(notes, l.ledger), client)
 	l.splitter = NewSplitter(SplitConfig{
 		Form:        Form{From: set.From, ByAlertname: set.ByName, LateAfter: set.LateAfter},
-		ResendAfter: set.ResendAfter, Collapse: set.Collapse,
+		ResendAfter: set.ResendAfter, Collapse: set.Collapse, Storm: set.Storm,
 		Claim: l.deliverer.MayClaim, Outage: l.deliverer.Outage, Decided: l.deliverer.Wake, Logger: log, Observer: observer,
 	}, l.queue, notes, l.ledger)
 	retention := NewRetention(RetentionConfig{Keep: set.Keep, Logger: log}, l.queue, l.ledger)
-	for _, run := range []func(context.Context) error{l.splitter.Run, l.deliverer.Run, retention.Run, marker.Run} {
+	brake := NewBrake(set.Storm, l.queue, l.ledger, log)
+	for _, run := range []func(context.Context) error{l.splitter.Run, l.deliverer.Run, retention.Run, marker.Run, brake.Run} {
 		l.ended.Go(func() {
 			if err := run(l.ctx); err != nil && l.failed != nil {
 				l.failed(err)
@@ -354,7 +356,7 @@ func (s *sandbox) deliver(req *request202) (ok bool) {
 func jsonInt(n int) string { b, _ := json.Marshal(n); return string(b) }
 
 // queued is what waits.
-func (s *sandbox) queued() (list []event.Waiting) {
+func (s *sandbox) queued() (list []store.Waiting) {
 	s.t.Helper()
 	if err := s.p.ledger.View(func(tx *store.Tx) error { list = waiting(tx); return nil }); err != nil {
 		s.t.Fatal(err)

@@ -42,6 +42,7 @@ type SplitConfig struct {
 	ResendAfter time.Duration // 0 = off
 	Collapse    bool          // --on-backlog collapse
 	Hold        Hold          // of recoveries that may be none
+	Storm       StormRule     // of firings, when too many come at once
 	// NamedEvery is how exactly it is kept when PMM last named an open alert. 0 = 1h.
 	NamedEvery time.Duration
 	// Claim reports whether an event may be claimed as it is put in line, because
@@ -68,6 +69,7 @@ type Splitter struct {
 	turn   chan struct{} // as in Deliverer
 	ended  chan struct{} // closed when Run has returned
 	alone  bool          // CatchUp decides, not Run
+	stormy bool          // events may wait for the end of a storm
 
 	// Owned by Run.
 	at     event.Position    // decided on, durably
@@ -81,20 +83,16 @@ func NewSplitter(cfg SplitConfig, queue Queue, notes *Notes, ledger *store.Store
 	cfg.Observer = cmp.Or[Observer](cfg.Observer, silent{})
 	cfg.Form.Layout = formLayout
 	cfg.NamedEvery = cmp.Or(cfg.NamedEvery, time.Hour)
-	if cfg.Claim == nil {
-		cfg.Claim = func() bool { return false }
-	}
-	if cfg.Outage == nil {
-		cfg.Outage = func() bool { return false }
-	}
-	if cfg.Decided == nil {
-		cfg.Decided = func() {}
-	}
 	s := &Splitter{
 		cfg: cfg, queue: queue, notes: notes, ledger: ledger, log: cfg.Logger.With("component", "splitter"),
 		turn: make(chan struct{}), ended: make(chan struct{}), began: queue.Last(), at: ledger.Summary().Progress, warned: map[string]bool{}, opened: map[string]*index{},
 	}
 	s.behind.Store(next(s.at) <= s.began)
+	_ = ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
+		list, err := tx.Storms()
+		s.stormy = cfg.Storm.Most > 0 || err != nil || len(list) > 0
+		return nil
+	})
 	return s
 }
 
@@ -204,7 +202,9 @@ func (s *Splitter) step(ctx context.Context) (more bool, err error) {
 	for _, tell := range b.after {
 		tell()
 	}
-	s.cfg.Decided()
+	if s.cfg.Decided != nil {
+		s.cfg.Decided()
+	}
 	return true, nil
 }
 
@@ -252,11 +252,9 @@ type batch struct {
 	alerts  int
 	young   int64    // of them, accepted since the start
 	after   []func() // to be told once it is durable
-	form    uint32
 }
 
 func (b *batch) run(loaded []stretch) error {
-	b.form = b.tx.FormOf(b.cfg.Form.String())
 	for i := range loaded {
 		st := &loaded[i]
 		if st.err != nil {

@@ -37,6 +37,8 @@ type stage struct {
 	build  *Builder
 	split  *Splitter
 	marker *Marker
+
+	damaged uint64 // the envelope that cannot be read, 0 = none
 }
 
 func newStage(t *testing.T, cfg SplitConfig) *stage {
@@ -60,7 +62,12 @@ func (r *stage) open() {
 	if r.marker, err = Begin(r.t.Context(), r.queue, r.ledger, r.cfg.Logger); err != nil {
 		r.t.Fatal(err)
 	}
-	r.notes = NewNotes(r.queue.Read)
+	r.notes = NewNotes(func(ctx context.Context, seq uint64) ([]event.Notification, error) {
+		if seq == r.damaged {
+			return nil, event.ErrDamaged
+		}
+		return r.queue.Read(ctx, seq)
+	})
 	r.build = NewBuilder(r.notes, r.ledger)
 	r.split = NewSplitter(r.cfg, r.queue, r.notes, r.ledger)
 }
@@ -146,10 +153,16 @@ func (r *stage) decide() {
 }
 
 // settle ends what is waiting with an outcome, oldest first.
-func (r *stage) settle(outcome event.Outcome) {
+func (r *stage) settle(outcome event.Outcome) { r.settleOnly(outcome, "") }
+
+// settleOnly ends only what is waiting of a key, "" = of all.
+func (r *stage) settleOnly(outcome event.Outcome, key string) {
 	r.t.Helper()
 	if err := r.ledger.Do(r.t.Context(), func(tx *store.Tx) error {
 		for _, w := range waiting(tx) {
+			if key != "" && w.Key != key {
+				continue
+			}
 			rec, err := tx.Record(w.ReceivedAt, w.Pos)
 			if err != nil {
 				return err
@@ -165,7 +178,7 @@ func (r *stage) settle(outcome event.Outcome) {
 	}
 }
 
-func waiting(tx *store.Tx) []event.Waiting { return slices.Collect(tx.Waiting(event.Position{})) }
+func waiting(tx *store.Tx) []store.Waiting { return slices.Collect(tx.Waiting(event.Position{})) }
 
 // line is what is waiting, as "STATUS KEY", oldest first.
 func (r *stage) line() (list []string) {

@@ -347,6 +347,77 @@ func TestTheReadmeStaysShort(t *testing.T) {
 }
 
 // Every call of the operators' API is in the reference, and nothing else is.
+// Each limit of the security page names a test or a story that holds it, and that is there.
+func TestEachLimitIsHeldByATest(t *testing.T) {
+	page, err := os.ReadFile("../../deploy/docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	if err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		there[filepath.Base(path)] = filepath.Ext(path) == ".txtar"
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range declared.FindAllSubmatch(text, -1) {
+			there[string(m[1])] = true
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "\n## Limits\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	rows, named := 0, regexp.MustCompile("`([^`]+)`")
+	for line := range strings.Lines(table) {
+		cells := strings.Split(strings.TrimSpace(line), "|")
+		if len(cells) != 6 || strings.Trim(cells[1], "- ") == "" || strings.TrimSpace(cells[1]) == "what" {
+			continue
+		}
+		rows++
+		holders := named.FindAllStringSubmatch(cells[4], -1)
+		if len(holders) == 0 {
+			t.Errorf("nothing holds the limit of %s", cells[1])
+		}
+		for _, h := range holders {
+			if !there[h[1]] {
+				t.Errorf("%s: there is no %s", strings.TrimSpace(cells[1]), h[1])
+			}
+		}
+	}
+	if rows < 20 {
+		t.Errorf("%d limits are listed", rows)
+	}
+}
+
+// The memory, processes and logs of the service have a bound wherever our files start it.
+func TestOurFilesHaveLimits(t *testing.T) {
+	for file, wanted := range map[string][]string{
+		"systemd/pmm-callgoose.service":      {"MemoryMax=1G", "MemorySwapMax=0", "TasksMax=512", "GOMEMLIMIT=800MiB", "LimitNOFILE=65536", "NoNewPrivileges=yes", "CapabilityBoundingSet=\n", "ProtectSystem=strict"},
+		"docker/compose.yaml":                {"mem_limit: 512m", "memswap_limit: 512m", "pids_limit: 512", "max-size: 10m", `max-file: "3"`, "cap_drop: [ALL]", "read_only: true", "no-new-privileges:true"},
+		"docker/Dockerfile":                  {"GOMEMLIMIT=400MiB", "USER 65532:65532"},
+		"podman/pmm-callgoose.container":     {"--memory=512m", "--memory-swap=512m", "--pids-limit=512", "DropCapability=all", "ReadOnly=true", "NoNewPrivileges=true"},
+		"podman/pmm-callgoose.service":       {"--memory 512m", "--memory-swap 512m", "--pids-limit 512", "--cap-drop all", "--read-only", "no-new-privileges"},
+		"kubernetes/standalone.yaml":         {"memory: 512Mi", "automountServiceAccountToken: false", "drop: [ALL]", "readOnlyRootFilesystem: true", "seccompProfile: {type: RuntimeDefault}", "allowPrivilegeEscalation: false"},
+		"kubernetes/values-pmm-sidecar.yaml": {"memory: 512Mi", "drop: [ALL]", "readOnlyRootFilesystem: true", "seccompProfile: {type: RuntimeDefault}", "allowPrivilegeEscalation: false"},
+	} {
+		text, err := os.ReadFile("../../deploy/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range wanted {
+			if !strings.Contains(string(text), w) {
+				t.Errorf("%s does not say %q", file, w)
+			}
+		}
+	}
+}
+
 func TestTheReferenceListsTheAPI(t *testing.T) {
 	call := regexp.MustCompile("[\"`]((?:GET|POST|PUT|DELETE) /(?:api/v1/[^\"`]*|healthz|readyz|metrics))[\"`]")
 	find := func(text string) (calls []string) {
@@ -409,7 +480,7 @@ func sources(t *testing.T, dir string) (all []string) {
 }
 
 // common are the flags that nearly every command has.
-var common = []string{"help", "config", "output", "data-dir", "admin-url", "admin-token-file"}
+var common = []string{"help", "config", "output", "data-dir", "admin-url", "admin-ca", "admin-token-file"}
 
 // generated makes the sections of the reference that the program itself knows.
 func generated(commands map[string]command) map[string]string {

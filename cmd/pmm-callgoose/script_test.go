@@ -3,16 +3,22 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +45,8 @@ func TestMain(m *testing.M) {
 //
 //	fake accept | refuse | fail MODE [RETRY-AFTER] | discard | no-resolve | token T | count N | open N | in-order N
 //	serve start [FLAG...] | stop | kill     a real process; $URL and $ADMIN are where it listens
+//	serve start -nofile N [FLAG...]         one that may open N descriptors
+//	idle N URL                    keep N connections open that say nothing; 0 closes them all
 //	post [-sign SECRET] [-user U:P] CODE FILE [HEADER...]
 //	flow REGEXP FILE              post a state of the alert Flow every 50 ms until the file matches
 //	pmm start [VERSION GRAFANA]   a fake PMM at $PMM; its token stands in the file pmm-token
@@ -47,9 +55,11 @@ func TestMain(m *testing.M) {
 //	pmm writes N                  so many requests have changed something
 //	pmm routes RECEIVERS [L=V...]  who gets an alert with these labels, separated by commas
 //	pmm send CODE UID FILE        as the contact point does, with what is stored in it
+//	page PATH                     what a browser gets there, on standard output
 //	exit CODE COMMAND...          it must end with that code
 //	until REGEXP COMMAND...       again and again until its output matches
 //	json PATH VALUE | PATH has KEY...    on the latest standard output
+//	certificate CERT KEY          a new pair for 127.0.0.1, good for an hour, in these files
 //	holds-no TEXT DIR...          no file below holds it
 //	newer ledger|notification|event DIR   a version to come has written there
 //
@@ -63,7 +73,7 @@ func TestScript(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fake": fakeCmd, "serve": serveCmd, "post": postCmd, "flow": flowCmd, "exit": exitCmd,
-			"pmm": pmmCmd, "until": untilCmd, "json": jsonCmd, "holds-no": holdsNoCmd,
+			"pmm": pmmCmd, "page": pageCmd, "until": untilCmd, "json": jsonCmd, "holds-no": holdsNoCmd, "certificate": certificateCmd, "idle": idleCmd,
 			"newer": newerCmd,
 		},
 	})
@@ -82,6 +92,7 @@ type story struct {
 	pmm    *pmmtest.Fake
 	serve  *exec.Cmd
 	log    *os.File // of all runs of serve; read by scripts as serve.log
+	idle   []net.Conn
 }
 
 type storyKey struct{}
@@ -181,6 +192,45 @@ func fakeCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+func idleCmd(ts *testscript.TestScript, neg bool, args []string) {
+	s := of(ts)
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: idle N URL")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	if n == 0 {
+		for _, c := range s.idle {
+			_ = c.Close()
+		}
+		s.idle = nil
+		return
+	}
+	u, err := url.Parse(args[1])
+	ts.Check(err)
+	for range n {
+		c, err := net.Dial("tcp", u.Host)
+		ts.Check(err)
+		s.idle = append(s.idle, c)
+	}
+}
+
+func certificateCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: certificate CERT KEY")
+	}
+	public, private, err := ed25519.GenerateKey(nil)
+	ts.Check(err)
+	c := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{{127, 0, 0, 1}}}
+	der, err := x509.CreateCertificate(nil, c, c, public, private)
+	ts.Check(err)
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	ts.Check(err)
+	for file, block := range map[string]*pem.Block{args[0]: {Type: "CERTIFICATE", Bytes: der}, args[1]: {Type: "PRIVATE KEY", Bytes: key}} {
+		ts.Check(os.WriteFile(ts.MkAbs(file), pem.EncodeToMemory(block), 0o600))
+	}
+}
+
 func poll(ts *testscript.TestScript, want, what string, get func() int) {
 	n, err := strconv.Atoi(want)
 	ts.Check(err)
@@ -259,11 +309,16 @@ func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 		if s.serve != nil {
 			ts.Fatalf("serve is already running")
 		}
-		all := append([]string{
+		program := []string{"pmm-callgoose"}
+		if len(args) > 2 && args[1] == "-nofile" {
+			program = []string{"sh", "-c", "ulimit -n " + args[2] + ` && exec "$0" "$@"`, "pmm-callgoose"}
+			args = args[2:]
+		}
+		all := append(append(program, []string{
 			"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--callgoose-url", ts.Getenv("CALLGOOSE"),
 			"--callgoose-token-file", ts.MkAbs("token"), "--retry-min", "20ms", "--retry-max", "100ms",
-		}, args[1:]...)
-		cmd := exec.Command("pmm-callgoose", all...)
+		}...), args[1:]...)
+		cmd := exec.Command(all[0], all[1:]...)
 		cmd.Env, cmd.Stderr, cmd.Dir = s.env, s.log, ts.MkAbs(".")
 		out, err := cmd.StdoutPipe()
 		ts.Check(err)
@@ -289,6 +344,18 @@ func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 	default:
 		ts.Fatalf("serve %s: no such thing", args[0])
 	}
+}
+
+func pageCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: page PATH")
+	}
+	resp, err := http.Get(ts.Getenv("ADMIN") + args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	fmt.Fprintf(ts.Stdout(), "%s", b)
 }
 
 func postCmd(ts *testscript.TestScript, neg bool, args []string) {

@@ -2,7 +2,6 @@ package event
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"strconv"
 	"time"
@@ -46,14 +45,9 @@ const (
 	ReasonHeartbeat   = "heartbeat"        // only a sign of life of PMM
 )
 
-// Reasons of a recovery that is queued and waits before it may be sent, and of what
-// becomes of it.
-const (
-	ReasonHollow     = "hollow"     // it rests on lost data: --hollow-recovery hold
-	ReasonSettling   = "settling"   // the alert may fire again at once: --hold-recovery
-	ReasonFlap       = "flap"       // the alert fired again meanwhile, the incident goes on
-	ReasonSuperseded = "superseded" // a recovery that counts more came meanwhile
-)
+// ReasonStorm is the reason of a firing event that waits for the end of a storm of
+// alerts, and of what recovered while it did.
+const ReasonStorm = "storm"
 
 // Position says where an alert stands in the stream of accepted notifications:
 // the stream's sequence, the notification within the stored envelope, and the
@@ -73,35 +67,16 @@ func (p Position) Compare(o Position) int {
 	return cmp.Or(cmp.Compare(p.Seq, o.Seq), cmp.Compare(p.Note, o.Note), cmp.Compare(p.Item, o.Item))
 }
 
-// Bytes is the position as a key that sorts by arrival.
-func (p Position) Bytes() []byte {
-	b := make([]byte, 0, 16)
-	b = binary.BigEndian.AppendUint64(b, p.Seq)
-	b = binary.BigEndian.AppendUint32(b, p.Note)
-	return binary.BigEndian.AppendUint32(b, p.Item)
+// NotificationID names the stored notification the position belongs to, as intake
+// answered with it: for example "n1042.3".
+func (p Position) NotificationID() string {
+	return "n" + strconv.FormatUint(p.Seq, 10) + "." + strconv.FormatUint(uint64(p.Note), 10)
 }
-
-// PositionFrom reads what Bytes wrote; a key of another length is the zero position.
-func PositionFrom(b []byte) Position {
-	if len(b) != 16 {
-		return Position{}
-	}
-	return Position{binary.BigEndian.Uint64(b), binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:])}
-}
-
-// NotificationID names the stored notification the position belongs to.
-func (p Position) NotificationID() string { return NotificationID(p.Seq, p.Note) }
 
 // RecordID is the id of an alert that became no event: kind, and where it came
 // in. Kind is 's' for one that was suppressed, 'u' for one that cannot be used.
 func (p Position) RecordID(kind byte) string {
 	return string(kind) + strconv.FormatUint(p.Seq, 10) + "." + strconv.FormatUint(uint64(p.Note), 10) + "." + strconv.FormatUint(uint64(p.Item), 10)
-}
-
-// NotificationID is the id intake answers with: the place of the body in the
-// stream of notifications, for example "n1042.3".
-func NotificationID(seq uint64, note uint32) string {
-	return "n" + strconv.FormatUint(seq, 10) + "." + strconv.FormatUint(uint64(note), 10)
 }
 
 // Origin is where a notification comes from.
@@ -222,78 +197,6 @@ func (r *Record) AddAttempt(a Attempt) {
 	}
 }
 
-// Cause is why an event was put in line.
-type Cause byte
-
-// The causes. They are numbers on disk: only append.
-const (
-	First  Cause = iota // the alert changed state
-	Repeat              // PMM said it again, and it is let through
-	Replay              // an operator wants it sent again
-)
-
-// Waiting is one event in line. At is its place: the line is in the order in
-// which events were put there.
-type Waiting struct {
-	At Position
-	// Pos and ReceivedAt find its record.
-	Pos        Position
-	ReceivedAt time.Time
-	Cause      Cause
-	Status     Status
-	Key        string
-	Source     string
-	Alertname  string
-	QueuedAt   time.Time // --retry-for counts from it
-	// ClaimedAt is set, durably, before Callgoose can receive anything of it: from
-	// then on its bytes do not change. Zero: not claimed.
-	ClaimedAt time.Time
-	// NotBefore is until when a recovery is held, zero = it is not. What is queued
-	// behind it ends that.
-	NotBefore time.Time
-}
-
-// Span is the time of an episode that ended.
-type Span struct {
-	Starts []time.Time // its start, and those the peers of a pair saw
-	Ended  time.Time   // zero when PMM never said
-}
-
-// Episode is the dedupe state of one incident key: closed, or open since
-// StartsAt.
-type Episode struct {
-	Key       string
-	Source    string
-	Alertname string
-	Open      bool
-	ID        string // what goes into the event id
-	Count     uint64
-	StartsAt  time.Time // zero when PMM never said
-	// Seen are further start times of the open episode (a second PMM of a pair).
-	Seen []time.Time
-	// Past are the episodes that ended last, the newest first.
-	Past []Span
-	// NamedAt is when PMM last said that it fires: exact with --pmm-url, else within an hour.
-	NamedAt time.Time
-	// Firing and FiringAt find the record of the firing event, Recovery and
-	// RecoveredAt that of the last recovery event.
-	Firing      Position
-	FiringAt    time.Time
-	Recovery    Position
-	RecoveredAt time.Time
-	// Shared: another firing of the same incident went before it, or came beside it,
-	// and no recovery between. What one of them opens at Callgoose the last recovery
-	// closes, so none of them may be settled as collapsed.
-	Shared bool
-	// Shown is the name that Callgoose tells its incident by, with Suffix where
-	// another one shows the same.
-	Shown, Suffix string
-	// Adopted marks a key known only through recoveries that were given to
-	// another key, To, or that belonged to no alert.
-	Adopted bool
-	To      string
-}
-
 // Errors of reading what is stored.
 var (
 	// ErrGone: the message is not in the store (any more).
@@ -308,14 +211,7 @@ var (
 // The others are not its fault.
 func Unreadable(err error) bool { return errors.Is(err, ErrGone) || errors.Is(err, ErrDamaged) }
 
-// Circuit is what is known of Callgoose's side.
-type Circuit struct {
-	State     string    `json:"state"` // up, down, held, paused, unknown
-	Since     time.Time `json:"since,omitzero"`
-	LastError string    `json:"last_error"`
-}
-
-// The states of a Circuit.
+// The states of Callgoose's side.
 const (
 	Up           = "up"
 	Down         = "down"

@@ -1,9 +1,7 @@
 package event
 
 import (
-	"bytes"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"testing"
@@ -40,45 +38,12 @@ func TestPositionsSortByArrival(t *testing.T) {
 			if got := a.Compare(b); got != want {
 				t.Errorf("%v.Compare(%v) = %d, want %d", a, b, got, want)
 			}
-			if got := bytes.Compare(a.Bytes(), b.Bytes()); got != want {
-				t.Errorf("the keys of %v and %v compare as %d, want %d", a, b, got, want)
-			}
-		}
-	}
-}
-
-func TestPositionRoundTrips(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
-	all := slices.Clone(inOrder)
-	for range 1000 {
-		all = append(all, Position{r.Uint64(), r.Uint32(), r.Uint32()})
-	}
-	for _, p := range all {
-		b := p.Bytes()
-		if len(b) != 16 {
-			t.Fatalf("the key of %v has %d bytes", p, len(b))
-		}
-		if got := PositionFrom(b); got != p {
-			t.Errorf("%v came back as %v", p, got)
-		}
-	}
-	// Golden: keys of the ledger. Changing them is a migration.
-	got := Position{0x0102030405060708, 0x090a0b0c, 0x0d0e0f10}.Bytes()
-	if want := []byte("\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10"); !bytes.Equal(got, want) {
-		t.Errorf("key % x, want % x", got, want)
-	}
-}
-
-func TestKeyOfAnotherLengthIsTheZeroPosition(t *testing.T) {
-	for _, n := range []int{0, 1, 15, 17, 32} {
-		if got := PositionFrom(bytes.Repeat([]byte{7}, n)); got != (Position{}) {
-			t.Errorf("%d bytes: %v", n, got)
 		}
 	}
 }
 
 func TestNotificationIDs(t *testing.T) {
-	if got, want := NotificationID(1042, 3), "n1042.3"; got != want {
+	if got, want := (Position{Seq: 1042, Note: 3, Item: 7}).NotificationID(), "n1042.3"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -18,7 +18,7 @@ type Filter struct {
 	After        Position // only what came in after it
 	Before       Position // only what is listed behind it, newest first; zero = no bound
 	BeforeDay    string   // the day of receipt of Before, as the ledger lists by day; empty = by position alone
-	OldestFirst  bool
+	OldestFirst  bool     // in the order of arrival
 }
 
 // bounds reports whether Before bounds the records of a day.

@@ -2,6 +2,7 @@ package event
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -68,4 +69,26 @@ func TestKeysAreInjective(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzKeys: no two pairs of a source and a fingerprint share a key, and each key
+// gives its fingerprint back.
+func FuzzKeys(f *testing.F) {
+	f.Add("a-b", "c", "a", "b-c")
+	f.Add("a", "%2d", "a", "-")
+	f.Add("pmm", "%252d", "pmm", "%2d")
+	f.Fuzz(func(t *testing.T, source1, fingerprint1, source2, fingerprint2 string) {
+		for _, source := range []string{source1, source2} {
+			if source == "" || strings.Trim(source, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+				t.Skip("no source is called so")
+			}
+		}
+		key := Key(source1, fingerprint1)
+		if other := Key(source2, fingerprint2); (key == other) != (source1 == source2 && fingerprint1 == fingerprint2) {
+			t.Errorf("%q %q has the key %q, %q %q the key %q", source1, fingerprint1, key, source2, fingerprint2, other)
+		}
+		if got := Fingerprint(key); got != fingerprint1 {
+			t.Errorf("the key %q of the fingerprint %q gives %q", key, fingerprint1, got)
+		}
+	})
 }

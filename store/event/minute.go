@@ -25,3 +25,10 @@ func (m *Minute) Add(o Minute) {
 	m.Dead += o.Dead
 	m.Suppressed += o.Suppressed
 }
+
+// Outage is a time in which nobody was called.
+type Outage struct {
+	From  time.Time `json:"from"`
+	Until time.Time `json:"until,omitzero"` // zero = it lasts
+	State string    `json:"state"`          // Down, Held or Paused
+}

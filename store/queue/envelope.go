@@ -28,7 +28,7 @@ const format = 1
 const maxUnpacked = 64 << 20
 
 // maxWaiting bounds the waiting positions that a mark lists.
-const maxWaiting = 1024
+const maxWaiting = 4096
 
 // The places of an envelope's parts; notifications are numbered from placeNotes.
 const (

@@ -46,8 +46,10 @@ func (q *Queue) Publish(ctx context.Context, n event.Notification) (event.Positi
 	if size := len(n.Body) + len(n.Source); size > q.largest {
 		return event.Position{}, fmt.Errorf("%w: %s, at most %s fit", ErrTooLarge, mib(int64(size)), mib(int64(q.largest)))
 	}
-	if err := q.room.refuse(len(n.Body)); err != nil {
-		return event.Position{}, err
+	if n.Origin == event.FromPMM || n.Origin == event.Imported { // what the service itself says is small, and may end what fills the store
+		if err := q.room.refuse(len(n.Body)); err != nil {
+			return event.Position{}, err
+		}
 	}
 	p := q.publishing()
 	p.note = n

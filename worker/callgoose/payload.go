@@ -165,13 +165,13 @@ const (
 	RecoveryByEdit    = "by_edit"   // somebody changed, paused or deleted the rule
 )
 
-// stateReason is the annotation in which Grafana says why an alert changed without
+// StateReason is the annotation in which Grafana says why an alert changed without
 // its condition having changed.
-const stateReason = "grafana_state_reason"
+const StateReason = "grafana_state_reason"
 
 // RecoveryKind is what a recovery with these annotations rests on.
 func RecoveryKind(annotations map[string]string) string {
-	switch annotations[stateReason] {
+	switch annotations[StateReason] {
 	case "MissingSeries", "NoData", "Error":
 		return RecoveryHollow
 	case "Updated", "Paused", "RuleDeleted":
@@ -205,24 +205,6 @@ func Late(body []byte, by time.Duration) ([]byte, error) {
 	out = append(out, `\n\nDelivered late by pmm-callgoose: `+text+` after the event.`...)
 	out = append(out, body[end:len(body)-1]...)
 	return append(appendText(out, "delayed_by", text), '}'), nil
-}
-
-// Recovery is the alert in raw as it would look resolved at that time. It is
-// made only for Grafana's Test button, whose alert PMM never resolves.
-func Recovery(raw []byte, at time.Time) ([]byte, error) {
-	members, err := split(raw)
-	if err != nil {
-		return nil, err
-	}
-	for i, m := range members {
-		switch m.Name {
-		case "status":
-			members[i].Value = quote("resolved")
-		case "endsAt":
-			members[i].Value = quote(at.UTC().Format(time.RFC3339Nano))
-		}
-	}
-	return join(members), nil
 }
 
 // Delay is a delay as it is told: whole seconds.

@@ -52,7 +52,7 @@ func description(a Alert, recovery string) string {
 		name(a.Labels)+" on "+instance(a.Labels, a.Fingerprint))
 	words := ""
 	if a.RecoveryWords {
-		words = notConfirmed(recovery, a.Annotations[stateReason])
+		words = notConfirmed(recovery, a.Annotations[StateReason])
 	}
 	return cutBytes(text, maxDescription-lateRoom-len(words)) + words
 }
@@ -68,7 +68,7 @@ func notConfirmed(recovery, reason string) string {
 	default:
 		return ""
 	}
-	if RecoveryKind(map[string]string{stateReason: reason}) == recovery {
+	if RecoveryKind(map[string]string{StateReason: reason}) == recovery {
 		s += " (" + reason + ")" // one of the words that are known
 	}
 	return s + "."

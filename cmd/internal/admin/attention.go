@@ -1,8 +1,10 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
+	"time"
 
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
@@ -37,13 +39,35 @@ const (
 	IsSilent     = "pmm_silent"
 	IsDead       = "dead_letters"
 	IsDiscarded  = "discarded"
+	IsStorm      = "storm"
+	IsQuiet      = "pmm_quiet"
+	IsUnread     = "pmm_unreadable"
+
+	HeartbeatFails    = "heartbeat_failing"
+	HeartbeatWithheld = "heartbeat_withheld"
+	FallbackFails     = "fallback_failing"
+	FiltersDiffer     = "filters_drift"
+	ServedLate        = "slo_missed"
 )
+
+const (
+	// Quiet is how long no PMM may say anything, where none is watched for silence,
+	// before that is odd: PMM repeats what fires every four hours as a rule.
+	Quiet = 48 * time.Hour
+	// recently is how long a person should look at an answer that the filters cannot give.
+	recently = 24 * time.Hour
+	// unreadMost is how many consecutive comparisons may not be able to read a PMM.
+	unreadMost = 3
+)
+
+// adder takes in what was found: the way out, and one sentence.
+type adder func(code string, level Level, fix, format string, args ...any)
 
 // Conclude makes headline, level and attention of what is known. What stands
 // in Attention already stays, behind what is found here.
 func (s *Status) Conclude() {
 	found := []Attention{}
-	add := func(code string, level Level, fix, format string, args ...any) {
+	var add adder = func(code string, level Level, fix, format string, args ...any) {
 		found = append(found, Attention{Code: code, Level: level, Text: fmt.Sprintf(format, args...), Fix: fix})
 	}
 	if !s.Store.Accepting {
@@ -60,12 +84,8 @@ func (s *Status) Conclude() {
 			"%s refused in the last hour, the last from %s with %d: %s.", text.Plural(r.LastHour, "webhook was", "webhooks were"),
 			text.Short(60, r.LastRemote), r.LastCode, strings.TrimSuffix(text.Short(200, r.LastReason), "."))
 	}
-	for _, p := range s.Sources {
-		if p.SilentSince != nil {
-			add(IsSilent, Bad, "Look at that PMM, at its heartbeat rule, and at the way from it to here.",
-				"PMM %s is silent since %s.", text.Short(40, p.Name), text.Stamp(*p.SilentSince))
-		}
-	}
+	s.concludePMM(add)
+	s.concludeStorms(add)
 	if s.Dead > 0 {
 		add(IsDead, Bad, "pmm-callgoose dead-letters list says why; then dead-letters retry or drop.",
 			"%s given up: Callgoose does not have %s.", text.Plural(s.Dead, "event was", "events were"), pick(s.Dead == 1, "it", "them"))
@@ -74,12 +94,77 @@ func (s *Status) Conclude() {
 		add(IsDiscarded, Bad, "Correct the filter at Callgoose (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded.",
 			"Callgoose answered, but no filter matched %s of the last day: nobody was called.", text.Plural(n, "event", "events"))
 	}
+	s.concludeBeside(add)
+	if p := s.Ping; p != nil && p.Withheld != "" && len(found)+len(s.Attention) == 0 {
+		add(HeartbeatWithheld, Odd, "Whoever watches the heartbeat is about to be called; pmm-callgoose doctor says more.", "The heartbeat is withheld: %s.", p.Withheld)
+	}
 	s.Attention = append(found, s.Attention...)
 	s.headline()
 }
 
+func (s *Status) concludeStorms(add adder) {
+	for _, storm := range s.Storms {
+		if storm.Since != nil {
+			add(IsStorm, Odd, "They go out when it is calm, or once pmm-callgoose events close "+cmp.Or(storm.Key, "KEY")+" ends the storm; pmm-callgoose events list --outcome queued names them.",
+				"Storm: %s from %s since %s, %s.", text.Plural(storm.Alerts, "alert", "alerts"), text.Short(40, storm.Source), text.Stamp(*storm.Since),
+				text.Plural(storm.Waiting, "event waits", "events wait"))
+		}
+	}
+}
+
+// concludePMM looks at whether anything still comes in.
+func (s *Status) concludePMM(add adder) {
+	var last time.Time
+	watched := false
+	for _, p := range s.Sources {
+		watched = watched || p.ExpectEvery > 0
+		if p.LastHeardAt != nil && p.LastHeardAt.After(last) {
+			last = *p.LastHeardAt
+		}
+		if r := p.Reconcile; r != nil && r.LastPassAt != nil && r.Failures == 0 && r.LastPassAt.After(last) {
+			last = *r.LastPassAt
+		}
+		if p.SilentSince != nil {
+			add(IsSilent, Bad, "Look at that PMM, at its heartbeat rule, and at the way from it to here.",
+				"PMM %s is silent since %s.", text.Short(40, p.Name), text.Stamp(*p.SilentSince))
+		}
+		if r := p.Reconcile; r != nil && r.Failures >= unreadMost {
+			add(IsUnread, Odd, "Look at that PMM, at --pmm-url and at its token; pmm-callgoose doctor says which.",
+				"PMM %s cannot be compared with: %s.", text.Short(40, p.Name), strings.TrimSuffix(text.Short(200, r.Skipped), "."))
+		}
+	}
+	if !watched && !last.IsZero() && time.Since(last) > Quiet {
+		add(IsQuiet, Odd, "Press Test in PMM's contact point: if nothing comes in here, its URL or its notification policy is wrong. --expect-every watches for silence.",
+			"No PMM has sent anything since %s.", text.Stamp(last))
+	}
+}
+
+// concludeBeside looks at what stands beside the way to Callgoose.
+func (s *Status) concludeBeside(add adder) {
+	if p := s.Ping; p != nil && p.LastError != "" {
+		add(HeartbeatFails, Odd, "Look at the URL in the file of --ping-url-file, and at the way out of this machine: whoever watches it is about to be called.",
+			"The heartbeat was not taken: %s.", text.Short(200, p.LastError))
+	}
+	if f := s.Fallback; f != nil && f.LastError != "" {
+		level := Odd
+		if s.Callgoose.State == event.Down || s.Callgoose.State == event.Held {
+			level = Bad
+		}
+		add(FallbackFails, level, "Call by hand; pmm-callgoose send-test --fallback tries the other way out.", "The last message by the other way out did not get through: %s.", text.Short(200, f.LastError))
+	}
+	if f := s.Filters; f != nil && f.LastAt != nil && time.Since(*f.LastAt) < recently {
+		add(FiltersDiffer, Odd, "Compare the filters at Callgoose with the file of --callgoose-filters; pmm-callgoose filters test FILE says what they do.",
+			"%s not what --callgoose-filters say, the last at %s.", text.Plural(f.Drift, "answer of Callgoose is", "answers of Callgoose are"), text.Stamp(*f.LastAt))
+	}
+	if o := s.SLO; o != nil && o.gone(s.Queued+s.Discarded+s.Dead) {
+		add(ServedLate, Odd, "The chart of the page shows when nobody was called, pmm-callgoose events list --outcome delivered what came late. Two days without a late one end this.",
+			"%d of %s of the last %d days were not taken within %.0f s, some of them today or yesterday: more than %.0f %%.",
+			o.Events-o.InTime, text.Plural(o.Events, "firing event", "firing events"), o.Days, o.WithinSeconds, 100*(1-o.Objective))
+	}
+}
+
 // concludeCallgoose looks at the state of Callgoose's side.
-func (s *Status) concludeCallgoose(add func(code string, level Level, fix, format string, args ...any)) {
+func (s *Status) concludeCallgoose(add adder) {
 	c, waits := s.Callgoose, pick(s.Queued == 0, "nothing waits", text.Plural(s.Queued, "event waits", "events wait"))
 	reason := ""
 	if c.LastError != "" {
@@ -141,6 +226,8 @@ func (s *Status) headline() {
 		s.Level, said = Idle, []string{"Nothing was sent to Callgoose yet; " + waits + "."}
 	case last.Effect == "unknown":
 		s.Level, said = Odd, []string{"Callgoose took the last event, but its answer could not be read; " + waits + "."}
+	case last.Status == event.Firing && (last.Effect == "duplicate" || last.Effect == "none"):
+		s.Level, said = Odd, []string{"Callgoose takes events, but opened nothing for the last one: its incident was open already; " + waits + "."}
 	default:
 		s.Level, said = Good, []string{"Callgoose takes events; " + waits + "."}
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
-	now := time.Date(2026, 11, 24, 3, 0, 0, 0, time.UTC)
+	now := time.Now()
 	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
 	refused := Refusals{LastHour: 14, LastAt: ago(3 * time.Second), LastCode: 401, LastReason: "the Bearer token is not ours", LastRemote: "172.17.0.2"}
 	for _, c := range []struct {
@@ -33,11 +33,57 @@ func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 		{"webhooks refused", func(s *Status) { s.Refused = refused }, Bad, []string{IsRefused}, "14 webhooks were refused in the last hour, the last from 172.17.0.2 with 401"},
 		{"refused and accepted since", func(s *Status) { s.Refused = refused; s.Sources[0].LastHeardAt = ago(time.Second) }, Odd, []string{IsRefused}, "14 webhooks"},
 		{"a silent pmm", func(s *Status) { s.Sources[0].SilentSince = ago(time.Hour) }, Bad, []string{IsSilent}, "PMM pmm is silent"},
+		{"a storm", func(s *Status) {
+			s.Storms = []Storm{{Source: "pmm", Since: ago(time.Minute), Alerts: 501, Waiting: 470, Key: "pmm-1"}}
+		}, Odd, []string{IsStorm}, "Storm: 501 alerts from pmm since"},
+		{"a storm that is over", func(s *Status) { s.Storms = []Storm{{Source: "pmm", Waiting: 470}} }, Good, nil, "takes events"},
 		{"dead letters", func(s *Status) { s.Dead = 1 }, Bad, []string{IsDead}, "1 event was given up"},
 		{"discards of today", func(s *Status) { s.Discarded, s.DiscardedDay = 3, 3 }, Bad, []string{IsDiscarded}, "no filter matched 3 events"},
 		{"discards of last week", func(s *Status) { s.Discarded = 3 }, Good, nil, "takes events"},
 		{"discards that were sent again", func(s *Status) { s.DiscardedDay = 3 }, Good, nil, "takes events"},
 		{"not accepting", func(s *Status) { s.Store.Accepting, s.Store.Problem = false, "the store is full" }, Bad, []string{NotAccepting}, "NOT ACCEPTED (503): the store is full."},
+		{"the last firing event opened nothing", func(s *Status) {
+			s.LastDelivered.Effect, s.LastDelivered.Status = "duplicate", event.Firing
+		}, Odd, nil, "opened nothing for the last one"},
+		{"the last recovery closed nothing", func(s *Status) {
+			s.LastDelivered.Effect, s.LastDelivered.Status = "none", event.Resolved
+		}, Good, nil, "takes events"},
+		{"no pmm for three days", func(s *Status) { s.Sources[0].LastHeardAt = ago(72 * time.Hour) }, Odd, []string{IsQuiet}, "No PMM has sent anything since"},
+		{"no pmm for three days, but it can be read", func(s *Status) {
+			s.Sources[0].LastHeardAt, s.Sources[0].Reconcile = ago(72*time.Hour), &Reconcile{LastPassAt: ago(time.Minute)}
+		}, Good, nil, "takes events"},
+		{"one of two pmm for three days", func(s *Status) {
+			s.Sources = append(s.Sources, PMM{Name: "old", LastHeardAt: ago(72 * time.Hour)})
+		}, Good, nil, "takes events"},
+		{"no pmm for three days, which is watched", func(s *Status) {
+			s.Sources[0].LastHeardAt, s.Sources[0].ExpectEvery = ago(72*time.Hour), 3600
+		}, Good, nil, "takes events"},
+		{"a pmm that cannot be read", func(s *Status) {
+			s.Sources[0].Reconcile = &Reconcile{LastPassAt: ago(time.Minute), Failures: 3, Skipped: "PMM answered 401"}
+		}, Odd, []string{IsUnread}, "PMM pmm cannot be compared with: PMM answered 401."},
+		{"the heartbeat is taken", func(s *Status) { s.Ping = &Ping{LastAt: ago(time.Second)} }, Good, nil, "takes events"},
+		{"the heartbeat fails", func(s *Status) { s.Ping = &Ping{LastError: "call webhook: answered 404"} }, Odd, []string{HeartbeatFails}, "not taken: call webhook: answered 404."},
+		{"the heartbeat is withheld for a reason that nothing else says", func(s *Status) {
+			s.Ping = &Ping{Withheld: "a webhook would not be accepted"}
+		}, Odd, []string{HeartbeatWithheld}, "withheld: a webhook"},
+		{"the heartbeat is withheld for a known reason", func(s *Status) {
+			s.Ping, s.Callgoose.State = &Ping{Withheld: "Callgoose has been held"}, event.Held
+		}, Bad, []string{IsHeld}, "everything is held"},
+		{"the fallback fails when it is needed", func(s *Status) {
+			s.Fallback, s.Callgoose.State, s.Queued = &Fallback{LastError: "webhook: answered 500"}, event.Down, 1
+		}, Bad, []string{IsDown, FallbackFails}, "did not get through: webhook: answered 500."},
+		{"the fallback failed in an outage that is over", func(s *Status) { s.Fallback = &Fallback{LastError: "answered 500"} }, Odd, []string{FallbackFails}, "did not get through"},
+		{"the filters differ", func(s *Status) { s.Filters = &Filters{Drift: 2, LastAt: ago(time.Hour)} }, Odd, []string{FiltersDiffer}, "2 answers of Callgoose are not what"},
+		{"the filters differed two days ago", func(s *Status) { s.Filters = &Filters{Drift: 2, LastAt: ago(48 * time.Hour)} }, Good, nil, "takes events"},
+		{"one in a hundred late", func(s *Status) { s.SLO = &SLO{Events: 100, InTime: 99, Late: 1, Objective: .99} }, Good, nil, "takes events"},
+		{"more late than may be", func(s *Status) {
+			s.SLO = &SLO{WithinSeconds: 60, Days: 30, Events: 100, InTime: 97, Late: 1, Objective: .99}
+		}, Odd, []string{ServedLate}, "3 of 100 firing events of the last 30 days were not taken within 60 s"},
+		{"more late than may be, but none lately", func(s *Status) { s.SLO = &SLO{Events: 100, InTime: 97, Objective: .99} }, Good, nil, "takes events"},
+		{"the first event was discarded", func(s *Status) {
+			s.Discarded, s.DiscardedDay, s.SLO = 1, 1, &SLO{Events: 1, Late: 1, Objective: .99}
+		}, Bad, []string{IsDiscarded}, "no filter matched"},
+		{"the first event waits", func(s *Status) { s.Queued, s.SLO = 1, &SLO{Events: 1, Late: 1, Objective: .99} }, Good, nil, "1 event waits"},
 		{"what others found", func(s *Status) {
 			s.Dead, s.Attention = 1, []Attention{{Code: "drift", Level: Odd, Text: "Two alerts differ.", Fix: "reconcile"}}
 		}, Bad, []string{IsDead, "drift"}, "given up: Callgoose does not have it. Two alerts differ."},

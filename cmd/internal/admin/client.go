@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -55,13 +57,29 @@ func NewSocketClient(dataDir string) *Client {
 	}}}
 }
 
-// NewURLClient asks the service at base, with the operators' token.
-func NewURLClient(base, token string) (*Client, error) {
+// NewURLClient asks the service at base, with the operators' token. ca is a PEM file
+// of the authorities that its certificate must come from; "" = those of the system.
+func NewURLClient(base, token, ca string) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errors.New("--admin-url is not an http(s) URL such as http://127.0.0.1:4668")
 	}
-	return &Client{base: strings.TrimSuffix(base, "/"), token: token, where: u.Scheme + "://" + u.Host, http: http.Client{CheckRedirect: stay}}, nil
+	c := &Client{base: strings.TrimSuffix(base, "/"), token: token, where: u.Scheme + "://" + u.Host, http: http.Client{CheckRedirect: stay}}
+	if ca == "" {
+		return c, nil
+	}
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, fmt.Errorf("--admin-ca: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--admin-ca: %s holds no PEM certificate", ca)
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	c.http.Transport = t
+	return c, nil
 }
 
 // stay follows no redirect: it would lead the token, or the call, elsewhere.
@@ -211,6 +229,9 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 		}
 		if _, ok := errors.AsType[*net.DNSError](err); ok {
 			return nil, fmt.Errorf("%w at %s: there is no such host", ErrNoService, c.where)
+		}
+		if bad, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+			return nil, fmt.Errorf("the certificate of %s is not trusted (%w); --admin-ca names the file of its authority, or of the certificate itself", c.where, bad.Err)
 		}
 		return nil, fmt.Errorf("%w at %s", ErrNoService, c.where)
 	}

@@ -33,7 +33,7 @@ func TestWhatTheOtherSideSaysIsHarmless(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	c, err := NewURLClient(srv.URL, token)
+	c, err := NewURLClient(srv.URL, token, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestTheClientSaysThatItMeansIt(t *testing.T) {
 		_, _ = io.WriteString(w, `{}`)
 	}))
 	defer srv.Close()
-	c, err := NewURLClient(srv.URL, "")
+	c, err := NewURLClient(srv.URL, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
+
+	"pmm-callgoose/cmd/internal/text"
 )
 
 // Ping is the heartbeat for a watchdog: --ping-url-file.
@@ -40,6 +43,85 @@ type SLO struct {
 	Events        int64    `json:"events"`
 	InTime        int64    `json:"in_time"`
 	Share         *float64 `json:"share"` // null when there were none
+	// Objective is the share below which a person should look.
+	Objective float64 `json:"objective"`
+	// Late counts those of today and yesterday (UTC) that were not taken in time, what
+	// waits included.
+	Late int64 `json:"late_since_yesterday"`
+}
+
+// SLOObjective is the Objective of a service.
+const SLOObjective = 0.99
+
+// gone reports whether more of them came late than the objective allows, and some of
+// those lately. elsewhere are those that are told of anyway: what waits, what was
+// discarded or given up.
+func (o *SLO) gone(elsewhere int64) bool {
+	late := max(o.Events-o.InTime-elsewhere, 0)
+	return float64(late) > (1-o.Objective)*float64(o.Events) && o.Late > elsewhere
+}
+
+// Line says how it goes.
+func (p *Ping) Line(now time.Time) string {
+	switch {
+	case p.Withheld != "":
+		return "withheld: " + text.Line(p.Withheld)
+	case p.LastError != "":
+		return "not taken: " + text.Line(p.LastError)
+	case p.LastAt == nil:
+		return "not tried yet"
+	}
+	return "taken " + text.Ago(*p.LastAt, now)
+}
+
+// Line says how it goes.
+func (f *Fallback) Line(now time.Time) string {
+	ways := strings.Join(f.Ways, " and ")
+	switch {
+	case f.LastError != "":
+		return ways + "; the last message did not get through: " + text.Line(f.LastError)
+	case f.LastAt == nil:
+		return ways + ", not needed since the start"
+	}
+	return fmt.Sprintf("%s; told of %s, the last message went out %s", ways, text.Plural(f.Told, "alert", "alerts"), text.Ago(*f.LastAt, now))
+}
+
+// Line says how it goes.
+func (f *Filters) Line(now time.Time) string {
+	if f.Drift == 0 || f.LastAt == nil {
+		return "all answers are those of --callgoose-filters"
+	}
+	return fmt.Sprintf("%s not those of --callgoose-filters, the last %s: %s", text.Plural(f.Drift, "answer is", "answers are"), text.Ago(*f.LastAt, now), text.Line(f.Last))
+}
+
+// Line says how it goes.
+func (o *SLO) Line() string {
+	if o.Share == nil {
+		return fmt.Sprintf("no firing event in %d days", o.Days)
+	}
+	return fmt.Sprintf("%.2f %% of %s of the last %d days within %.0f s", 100**o.Share, text.Plural(o.Events, "firing event", "firing events"), o.Days, o.WithinSeconds)
+}
+
+// Beside says how it goes on the ways beside Callgoose, as names and lines; what is not
+// set up is left out.
+func (s Status) Beside(now time.Time) (lines [][2]string) {
+	if s.SLO != nil {
+		line := s.SLO.Line()
+		if s.SLO.Share != nil && s.Queued > 0 {
+			line += "; what waits counts as late until it is taken"
+		}
+		lines = append(lines, [2]string{"taken in time", line})
+	}
+	if s.Ping != nil {
+		lines = append(lines, [2]string{"heartbeat", s.Ping.Line(now)})
+	}
+	if s.Fallback != nil {
+		lines = append(lines, [2]string{"fallback", s.Fallback.Line(now)})
+	}
+	if s.Filters != nil {
+		lines = append(lines, [2]string{"filters", s.Filters.Line(now)})
+	}
+	return lines
 }
 
 // Way is one way out, and whether a test message got through.

@@ -51,6 +51,9 @@ type Status struct {
 	WaitingBySeverity map[string]int64 `json:"waiting_by_severity"`
 	StillFiring       []Waiting        `json:"still_firing"`
 	Drain             Drain            `json:"drain"`
+	// Storms are the storms of alerts at present, StormsTotal all that there were: --storm.
+	Storms      []Storm `json:"storm"`
+	StormsTotal int64   `json:"storms_total"`
 
 	Callgoose Callgoose `json:"callgoose"`
 	// Pause is set while delivery is paused by hand.
@@ -107,6 +110,15 @@ type Waiting struct {
 	Severity string `json:"severity"`
 	Name     string `json:"name"`
 	Count    int64  `json:"count"`
+}
+
+// Storm is a storm of alerts of one PMM server.
+type Storm struct {
+	Source  string     `json:"source"`
+	Since   *time.Time `json:"since"`        // null: it is over, and what waited is about to go out
+	Alerts  int64      `json:"alerts"`       // that began in it
+	Waiting int64      `json:"waiting"`      // events that wait for its end
+	Key     string     `json:"incident_key"` // of its own incident, "" = not told yet
 }
 
 // Drain is how fast events are settled at present, and when nothing would be

@@ -1,8 +1,8 @@
 package alarm
 
 import (
+	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -100,69 +100,86 @@ var hints = map[string]string{
 
 // sentence is what a person reads at 3 a.m.
 func (n Notice) sentence() string {
-	lasted := text.Span(time.Duration(n.LastedSeconds) * time.Second)
-	left := "nothing waits"
+	lasted, left := text.Span(time.Duration(n.LastedSeconds)*time.Second), nothingWaits
 	if n.Queued > 0 {
 		left = text.Plural(n.Queued, "alert waits", "alerts wait")
-	}
-	waits := left
-	if n.OldestQueuedAt != nil && n.Queued > 0 {
-		waits += ", the oldest for " + text.Span(n.At.Sub(*n.OldestQueuedAt))
 	}
 	reason := ""
 	if n.Callgoose.LastError != "" {
 		reason = " (" + n.Callgoose.LastError + ")"
 	}
-	var said string
-	switch {
-	case n.Over && n.why == nothingWaits:
-		said = fmt.Sprintf("No alert waits for Callgoose any more, after %s; whether it answers again is known with the next alert (dead letters: %d).", lasted, n.Dead)
-	case n.Over && n.why == Held:
-		said = fmt.Sprintf("Callgoose can be reached again but refuses the service%s: see the alarm %s; %s.", reason, Held, left)
-	case n.Over && n.why == Unreachable:
-		said = fmt.Sprintf("Callgoose no longer refuses the service but cannot be reached%s: see the alarm %s; %s.", reason, Unreachable, left)
-	case n.Alarm == DeadLetters && n.Over:
-		said = fmt.Sprintf("The dead letters were dealt with after %s; %d from before are left.", lasted, n.Dead)
-	case n.Alarm == DeadLetters && n.NewDead > 0:
-		said = fmt.Sprintf("%s given up and will not reach Callgoose; %s in all.",
-			text.Plural(n.NewDead, "alert was", "alerts were"), text.Plural(n.Dead, "dead letter", "dead letters"))
-	case n.Alarm == DeadLetters:
-		said = fmt.Sprintf("%s nobody has dealt with for %s.", text.Plural(n.Dead, "dead letter that", "dead letters that"), lasted)
-	case n.Alarm == Discarded && n.Over:
-		said = fmt.Sprintf("The discarded alerts were dealt with after %s; %d from before are left.", lasted, n.Discarded)
-	case n.Alarm == Discarded && n.NewDiscarded > 0:
-		said = fmt.Sprintf("Callgoose matched no filter for %s that fire, and called nobody; %d discarded in all.",
-			text.Plural(n.NewDiscarded, "alert", "alerts"), n.Discarded)
-	case n.Alarm == Discarded:
-		said = fmt.Sprintf("%s for which Callgoose called nobody, and which nobody has dealt with for %s.", text.Plural(n.Discarded, "alert", "alerts"), lasted)
-	case n.Alarm == Paused && n.Over:
-		said = fmt.Sprintf("Delivery is no longer paused, after %s; %s.", lasted, left)
-	case n.Alarm == Paused:
+	if n.Over {
+		return quotable(n.ending(lasted, left, reason))
+	}
+	if n.OldestQueuedAt != nil && n.Queued > 0 {
+		left += ", the oldest for " + text.Span(n.At.Sub(*n.OldestQueuedAt))
+	}
+	return quotable(n.telling(lasted, left, reason))
+}
+
+// telling says what is wrong. lasted is for how long, left what waits, reason the last
+// error of Callgoose.
+func (n Notice) telling(lasted, left, reason string) string {
+	switch n.Alarm {
+	case Held:
+		return fmt.Sprintf("Callgoose has refused the service for %s%s: nobody is paged, %s.", lasted, reason, left)
+	case DeadLetters:
+		if n.NewDead > 0 {
+			return fmt.Sprintf("%s given up and will not reach Callgoose; %s in all.",
+				text.Plural(n.NewDead, "alert was", "alerts were"), text.Plural(n.Dead, "dead letter", "dead letters"))
+		}
+		return fmt.Sprintf("%s nobody has dealt with for %s.", text.Plural(n.Dead, "dead letter that", "dead letters that"), lasted)
+	case Discarded:
+		if n.NewDiscarded > 0 {
+			return fmt.Sprintf("Callgoose matched no filter for %s that fire, and called nobody; %d discarded in all.",
+				text.Plural(n.NewDiscarded, "alert", "alerts"), n.Discarded)
+		}
+		return fmt.Sprintf("%s for which Callgoose called nobody, and which nobody has dealt with for %s.", text.Plural(n.Discarded, "alert", "alerts"), lasted)
+	case Paused:
 		why := ""
 		if n.why != "" {
 			why = " (" + n.why + ")"
 		}
-		said = fmt.Sprintf("Delivery has been paused by hand for %s%s: nobody is paged, %s.", lasted, why, waits)
-	case n.Alarm == StoreFull && n.Over:
-		said = fmt.Sprintf("Alerts from PMM are accepted again, after %s; what PMM gave up sending meanwhile is only to be seen there.", lasted)
-	case n.Alarm == StoreFull:
-		why := n.why
-		if why == "" {
-			why = "the store is full or failing"
-		}
-		said = fmt.Sprintf("Alerts from PMM have been refused for %s: %s.", lasted, why)
-	case slices.Contains(fromPMM, n.Alarm) && n.Over:
-		said = fmt.Sprintf("What was found in PMM (%s) is over, after %s.", n.Alarm, lasted)
-	case slices.Contains(fromPMM, n.Alarm):
-		said = fmt.Sprintf("%s (for %s).", n.why, lasted)
-	case n.Over:
-		said = fmt.Sprintf("Callgoose takes alerts again, after %s; %s.", lasted, left)
-	case n.Alarm == Held:
-		said = fmt.Sprintf("Callgoose has refused the service for %s%s: nobody is paged, %s.", lasted, reason, waits)
-	default:
-		said = fmt.Sprintf("Callgoose has taken no alert for %s%s: nobody is paged, %s.", lasted, reason, waits)
+		return fmt.Sprintf("Delivery has been paused by hand for %s%s: nobody is paged, %s.", lasted, why, left)
+	case StoreFull:
+		return fmt.Sprintf("Alerts from PMM have been refused for %s: %s.", lasted, cmp.Or(n.why, "the store is full or failing"))
+	case Unreachable:
+		return fmt.Sprintf("Callgoose has taken no alert for %s%s: nobody is paged, %s.", lasted, reason, left)
 	}
-	return quotable(said)
+	return fmt.Sprintf("%s (for %s).", n.why, lasted) // of fromPMM
+}
+
+// ending says what is over.
+func (n Notice) ending(lasted, left, reason string) string {
+	switch {
+	case n.why == nothingWaits:
+		return fmt.Sprintf("No alert waits for Callgoose any more, after %s; whether it answers again is known with the next alert (dead letters: %d).", lasted, n.Dead)
+	case n.why == Held:
+		return fmt.Sprintf("Callgoose can be reached again but refuses the service%s: see the alarm %s; %s.", reason, Held, left)
+	case n.why == Unreachable:
+		return fmt.Sprintf("Callgoose no longer refuses the service but cannot be reached%s: see the alarm %s; %s.", reason, Unreachable, left)
+	}
+	switch n.Alarm {
+	case DeadLetters:
+		return fmt.Sprintf("The dead letters were dealt with after %s; %d from before are left.", lasted, n.Dead)
+	case Discarded:
+		return fmt.Sprintf("The discarded alerts were dealt with after %s; %d from before are left.", lasted, n.Discarded)
+	case Paused:
+		return fmt.Sprintf("Delivery is no longer paused, after %s; %s.", lasted, left)
+	case StoreFull:
+		return fmt.Sprintf("Alerts from PMM are accepted again, after %s; what PMM gave up sending meanwhile is only to be seen there.", lasted)
+	case Held, Unreachable:
+		return fmt.Sprintf("Callgoose takes alerts again, after %s; %s.", lasted, left)
+	}
+	return fmt.Sprintf("%s, after %s.", endings[n.Alarm], lasted)
+}
+
+// endings are the ends of the alarms of fromPMM.
+var endings = map[string]string{
+	"reconcile_mass":            "No longer are many open episodes gone in PMM at once",
+	"reconcile_missing":         "No longer do alerts fire in PMM of which no webhook came",
+	"pmm_contact_point_failing": "The contact point of PMM reaches the service again",
+	"pmm_not_routed":            "PMM sends to the service again what fires there",
 }
 
 // unquoted are what ends a quotation, or does something in it, and what stands

@@ -322,15 +322,7 @@ func (a *App) listen(later func(func())) (string, error) {
 		return "", fmt.Errorf("--listen: %w", err)
 	}
 	l = ingest.LimitListener(l, ingest.Connections(cmp.Or(a.cfg.MaxConnections, 1024), 2))
-	scheme := "http://"
-	srv := ingest.Server(a.handler, tlsConfig)
-	if tlsConfig != nil {
-		scheme = "https://"
-		a.serve(later, srv, nil, func() error { return srv.ServeTLS(l, "", "") })
-	} else {
-		a.serve(later, srv, nil, func() error { return srv.Serve(l) })
-	}
-	return scheme + l.Addr().String() + "/v1/webhook", nil
+	return a.serveOn(later, ingest.Server(a.handler, tlsConfig), nil, l) + l.Addr().String() + "/v1/webhook", nil
 }
 
 // listenAdmin binds what operators ask and serves on it. It returns the URL of
@@ -340,12 +332,16 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cfg := web.Config{MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger}
+	cfg := web.Config{MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger, TokenRefused: a.opts.metrics.TokenRefused}
 	local := &http.Server{Handler: web.New(cfg), ReadHeaderTimeout: 5 * time.Second}
 	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
 
 	if a.cfg.AdminListen == "" {
 		return "", nil
+	}
+	tlsConfig, err := ingest.TLSConfig(a.cfg.AdminTLSCert, a.cfg.AdminTLSKey, "")
+	if err != nil {
+		return "", config.Problems{{Where: "--admin-tls-cert", Text: err.Error()}}
 	}
 	al, err := net.Listen("tcp", a.cfg.AdminListen) //nolint:noctx // binds at once
 	if err != nil {
@@ -361,13 +357,25 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 		}
 	}
 	ops := &http.Server{
-		Handler: web.New(cfg), MaxHeaderBytes: 32 << 10,
+		Handler: web.New(cfg), MaxHeaderBytes: 32 << 10, TLSConfig: tlsConfig, ErrorLog: ingest.ErrorLog(a.opts.Logger.With("component", "admin")),
 		// What takes longer by its nature (tail, live, export, import) says so itself.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute,
 	}
+	ops.Protocols = new(http.Protocols)
+	ops.Protocols.SetHTTP1(true) // so that a bound on connections bounds requests too
 	limited := ingest.LimitListener(al, ingest.Connections(128, 8))
-	a.serve(later, ops, endStreams(ops), func() error { return ops.Serve(limited) })
-	return "http://" + al.Addr().String(), nil
+	return a.serveOn(later, ops, endStreams(ops), limited) + al.Addr().String(), nil
+}
+
+// serveOn serves on l, with TLS where the server has settings for it, and returns
+// the beginning of its URL.
+func (a *App) serveOn(later func(func()), srv *http.Server, cancel context.CancelFunc, l net.Listener) string {
+	if srv.TLSConfig == nil {
+		a.serve(later, srv, cancel, func() error { return srv.Serve(l) })
+		return "http://"
+	}
+	a.serve(later, srv, cancel, func() error { return srv.ServeTLS(l, "", "") })
+	return "https://"
 }
 
 // endStreams gives the server's requests a context that can be ended: an open

@@ -1,9 +1,10 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"slices"
+	"math"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -12,56 +13,62 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// Export implements web.Carrier: the chosen events, or the notifications
-// that the chosen events came in, oldest first.
+// exportPage is how many records are held in memory at once for an export.
+const exportPage = 500
+
+// Export implements web.Carrier: the chosen events, or the notifications that the
+// chosen events came in, in the order of arrival. It reads a part at a time, so that
+// a slow reader keeps neither memory nor pages of the ledger.
 func (a *App) Export(ctx context.Context, kind string, f event.Filter, limit int, line func(admin.Carried) error) error {
 	c := a.core.Load()
 	if c == nil {
 		return a.whyClosed()
 	}
-	var list []*event.Record
-	if err := c.ledger.Each(f, func(r *event.Record) bool {
-		r.Attempts = nil
-		list = append(list, r)
-		return ctx.Err() == nil && (limit == 0 || len(list) < limit)
-	}); err != nil {
-		return err
-	}
-	slices.SortFunc(list, func(a, b *event.Record) int { return a.Pos.Compare(b.Pos) })
-	last := ""
-	for _, r := range list {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+	left, last := cmp.Or(limit, math.MaxInt), ""
+	for f.OldestFirst = true; left > 0; {
+		var list []*event.Record
+		if err := c.ledger.Each(f, func(r *event.Record) bool {
+			r.Attempts = nil
+			list = append(list, r)
+			return ctx.Err() == nil && len(list) < min(left, exportPage)
+		}); err != nil || len(list) == 0 {
+			return err
 		}
-		if kind == admin.KindEvent {
-			var body []byte
-			if r.IsEvent() {
-				var err error
-				if body, err = c.builder.Body(ctx, r, r.ClaimedAt); err != nil && !event.Unreadable(err) {
-					return err
-				}
-			}
-			if err := line(admin.Carried{Kind: kind, ID: r.ID, Source: r.Source, ReceivedAt: r.ReceivedAt, Body: body, Record: r}); err != nil {
+		for _, r := range list {
+			if err := cmp.Or(context.Cause(ctx), c.export(ctx, kind, r, &last, line)); err != nil {
 				return err
 			}
-			continue
+			f.After = r.Pos
 		}
-		if r.Notification == last {
-			continue
-		}
-		last = r.Notification
-		n, err := c.notification(ctx, r.Pos)
-		if event.Unreadable(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if err := line(admin.Carried{Kind: kind, ID: last, Source: n.Source, BeganAt: n.BeganAt, ReceivedAt: n.ReceivedAt, Body: n.Body}); err != nil {
-			return err
-		}
+		left -= len(list)
 	}
 	return nil
+}
+
+// export writes the line of a record, or of its notification unless that was last.
+func (c *core) export(ctx context.Context, kind string, r *event.Record, last *string, line func(admin.Carried) error) error {
+	if kind == admin.KindEvent {
+		var body []byte
+		if r.IsEvent() {
+			var err error
+			if body, err = c.builder.Body(ctx, r, r.ClaimedAt); err != nil && !event.Unreadable(err) {
+				return err
+			}
+		}
+		return line(admin.Carried{Kind: kind, ID: r.ID, Source: r.Source, ReceivedAt: r.ReceivedAt, Body: body, Record: r})
+	}
+	if r.Notification == *last {
+		return nil
+	}
+	*last = r.Notification
+	n, err := c.notification(ctx, r.Pos)
+	if event.Unreadable(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return line(admin.Carried{Kind: kind, ID: r.Notification, Source: n.Source, BeganAt: n.BeganAt, ReceivedAt: n.ReceivedAt, Body: n.Body})
 }
 
 // importFrom is the oldest time of receipt that an import may have: nothing ran before.

@@ -18,7 +18,7 @@ import (
 // checkBodies bounds how many waiting events are read back from the stream.
 const checkBodies = 10_000
 
-// Check implements web.Checker.
+// Check implements web.Source.
 func (a *App) Check(ctx context.Context) (admin.Check, error) {
 	c := a.core.Load()
 	if c == nil {

@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
-	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/queue"
 	"pmm-callgoose/worker"
@@ -28,6 +25,7 @@ type core struct {
 	splitter  *worker.Splitter
 	deliver   *worker.Deliverer
 	retention *worker.Retention
+	brake     *worker.Brake
 	marker    *worker.Marker
 	byName    bool // --incident-by alertname
 	// beside runs with the others, nil = nothing does.
@@ -84,7 +82,7 @@ func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observ
 	c.builder = worker.NewBuilder(notes, c.ledger)
 	c.deliver = worker.NewDeliverer(worker.DeliverConfig{
 		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, RetryFor: cfg.RetryFor,
-		Concurrency: cfg.Concurrency, Rate: cfg.Rate, ByAlertname: c.byName || c.waitsByName(), Logger: log, Observer: observer,
+		Concurrency: cfg.Concurrency, Rate: cfg.Rate, ByAlertname: c.byName, Logger: log, Observer: observer,
 		Refresh: func() bool {
 			changed, err := cfg.CallgooseToken.Reload()
 			return err == nil && changed
@@ -103,18 +101,12 @@ func (c *core) wire(cfg *config.Config, log *slog.Logger, observer worker.Observ
 			From: cfg.CallgooseFrom, ByAlertname: c.byName, LateAfter: cfg.LateAfter, Plain: cfg.HollowRecovery == "send",
 			ShortLength: cfg.ShortLength, UrgencyHigh: cfg.UrgencyHigh,
 		},
-		Hold: hold, NamedEvery: namedEvery,
+		Hold: hold, NamedEvery: namedEvery, Storm: worker.StormRule(cfg.Storm),
 		ResendAfter: cfg.ResendAfter, Collapse: cfg.OnBacklog == "collapse",
 		Claim: c.deliver.MayClaim, Outage: c.deliver.Outage, Decided: c.deliver.Wake, Logger: log, Observer: observer,
 	}, c.queue, notes, c.ledger)
+	c.brake = worker.NewBrake(worker.StormRule(cfg.Storm), c.queue, c.ledger, log)
 	c.retention = worker.NewRetention(worker.RetentionConfig{Keep: cfg.Retention, MinFree: cfg.MinFree, Logger: log}, c.queue, c.ledger)
-}
-
-// waitsByName reports whether events may be waiting that were decided on under
-// --incident-by alertname: until they are gone theirs is the stricter order.
-func (c *core) waitsByName() bool {
-	s := c.ledger.Summary()
-	return s.Counts[string(event.Queued)] > 0 && slices.ContainsFunc(s.Forms, func(form string) bool { return strings.Contains(form, `"by_alertname":true`) })
 }
 
 // run splits and delivers until ctx ends (nil) or the store fails. It returns when
@@ -125,7 +117,7 @@ func (c *core) run(ctx context.Context) error {
 	defer stop(nil)
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
-		"split": c.splitter.Run, "deliver": c.deliver.Run, "retention": c.retention.Run, "mark": c.marker.Run, "fallback": c.beside,
+		"split": c.splitter.Run, "deliver": c.deliver.Run, "retention": c.retention.Run, "storm": c.brake.Run, "mark": c.marker.Run, "fallback": c.beside,
 	} {
 		if run == nil {
 			continue

@@ -132,38 +132,10 @@ func (f *fallback) run(ctx context.Context, c *core) error {
 	}
 }
 
-// outage is since when events wait because Callgoose is down or held; zero when
-// they do not. It outlasts restarts.
-func (c *core) outage() time.Time {
-	if !c.deliver.Outage() {
-		return time.Time{}
-	}
-	return c.ledger.Summary().Outage
-}
-
-// keepOutage writes down when an outage began, and that it is over: with the first
-// answer, or when nothing waits for it any more.
-func (c *core) keepOutage(ctx context.Context, now time.Time) error {
-	s, view, since := c.ledger.Summary(), c.deliver.View(), time.Time{}
-	switch {
-	case s.Counts[string(event.Queued)] == 0, view.Circuit.State == event.Up:
-	case !c.deliver.Outage():
-		return nil // nothing is known since the start
-	case s.Outage.IsZero(), view.Last.At.After(s.Outage): // a new one, if there was an answer between two looks
-		since = now.UTC()
-	default:
-		return nil
-	}
-	if since.Equal(s.Outage) {
-		return nil
-	}
-	return c.ledger.Do(ctx, func(tx *store.Tx) error { tx.SetOutage(since); return nil })
-}
-
 // look sends at most one message.
 func (f *fallback) look(ctx context.Context, c *core) error {
 	now := time.Now()
-	if err := c.keepOutage(ctx, now); err != nil {
+	if err := cmp.Or(c.keepOutage(ctx, now), c.noteOutage(ctx, now)); err != nil {
 		return err
 	}
 	if len(f.ways) == 0 || now.Sub(f.last) < faultpoint.Often(fallbackEvery) {
@@ -209,7 +181,7 @@ func (f *fallback) lasts(c *core, now time.Time) bool {
 // and what was told of and recovered.
 func (f *fallback) choose(tx *store.Tx, m *message, lasts bool) (err error) {
 	if bad := tx.EachTold(func(note *store.Told) bool {
-		var ep *event.Episode
+		var ep *store.Episode
 		if ep, err = tx.Episode(note.Key); err != nil {
 			return false
 		}
@@ -244,7 +216,7 @@ func (f *fallback) choose(tx *store.Tx, m *message, lasts bool) (err error) {
 }
 
 // untold is the alert of a waiting event, nil when people need not be told of it.
-func (f *fallback) untold(tx *store.Tx, w event.Waiting) (*toldAlert, error) {
+func (f *fallback) untold(tx *store.Tx, w store.Waiting) (*toldAlert, error) {
 	ep, err := tx.Episode(w.Key)
 	if err != nil || ep == nil || !ep.Open || ep.Firing != w.Pos {
 		return nil, err
@@ -423,7 +395,7 @@ func (f *fallback) status() *admin.Fallback {
 	return &s
 }
 
-// TestFallback implements web.Fallback: a test message by every way.
+// TestFallback implements web.Source: a test message by every way.
 func (a *App) TestFallback(ctx context.Context) ([]admin.Way, error) {
 	f := a.fallback
 	if len(f.ways) == 0 {

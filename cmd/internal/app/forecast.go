@@ -10,7 +10,7 @@ import (
 	"pmm-callgoose/worker/callgoose/filters"
 )
 
-// Forecast implements web.Forecaster: what Callgoose would do under these filters
+// Forecast implements web.Source: what Callgoose would do under these filters
 // with the newest admin.MaxLimit stored events since a time, in the order of the
 // line. What was never to be sent is left out.
 func (a *App) Forecast(ctx context.Context, set []filters.Filter, since time.Time) (filters.Report, error) {

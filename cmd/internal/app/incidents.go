@@ -1,10 +1,12 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/text"
@@ -12,36 +14,58 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// Incidents implements web.Source.
+// Incidents implements web.Source. What it holds in memory is bounded by limit, and only
+// what it returns is read in full.
 func (a *App) Incidents(_ context.Context, f event.Filter, limit int) ([]admin.Incident, error) {
 	c := a.core.Load()
 	if c == nil {
 		return nil, a.whyClosed()
 	}
 	list := []admin.Incident{}
-	err := c.ledger.View(func(tx *store.Tx) error {
+	err := c.ledger.View(func(tx *store.Tx) (err error) {
+		var newest []*store.Episode
 		for ep := range tx.OpenEpisodes("", "") {
+			as := &event.Record{Key: ep.Key, Alertname: ep.Alertname, Pos: ep.Firing}
+			if len(f.Labels) > 0 || f.Text != "" {
+				if as.Labels, err = tx.Labels(ep.Key); err != nil {
+					return err
+				}
+			}
+			if !f.Match(as) {
+				continue
+			}
+			if newest = append(newest, ep); len(newest) >= 2*limit+1000 {
+				newest = newestFirst(newest, limit)
+			}
+		}
+		for _, ep := range newestFirst(newest, limit) {
 			in, err := incident(tx, ep)
 			if err != nil {
 				return err
 			}
-			as := &event.Record{Key: in.Key, Alertname: in.Alertname, Labels: in.Labels, Pos: ep.Firing}
-			if f.Match(as) {
-				list = append(list, in)
-			}
+			list = append(list, in)
 		}
 		return nil
 	})
-	slices.SortStableFunc(list, func(a, b admin.Incident) int {
-		if a.StartsAt == nil || b.StartsAt == nil {
-			return strings.Compare(a.Key, b.Key)
-		}
-		return b.StartsAt.Compare(*a.StartsAt)
-	})
-	return list[:min(len(list), limit)], err
+	return list, err
 }
 
-func incident(tx *store.Tx, ep *event.Episode) (in admin.Incident, err error) {
+// newestFirst sorts episodes by their begin, else by the receipt of their firing event,
+// and keeps limit of them.
+func newestFirst(list []*store.Episode, limit int) []*store.Episode {
+	began := func(ep *store.Episode) time.Time {
+		if ep.StartsAt.IsZero() {
+			return ep.FiringAt
+		}
+		return ep.StartsAt
+	}
+	slices.SortFunc(list, func(a, b *store.Episode) int {
+		return cmp.Or(began(b).Compare(began(a)), strings.Compare(a.Key, b.Key))
+	})
+	return list[:min(len(list), limit)]
+}
+
+func incident(tx *store.Tx, ep *store.Episode) (in admin.Incident, err error) {
 	in = admin.Incident{
 		Key: ep.Key, Source: ep.Source, Alertname: ep.Alertname, Open: ep.Open,
 		StartsAt: timeOrNil(ep.StartsAt), NamedAt: timeOrNil(ep.NamedAt), Labels: map[string]string{},

@@ -130,7 +130,7 @@ func (o *Offline) Send(ctx context.Context) (admin.Job, error) {
 // queueUp makes the copy's line hold what was chosen, and nothing else.
 func (o *Offline) queueUp(ctx context.Context) error {
 	return o.core.ledger.Do(ctx, func(tx *store.Tx) error {
-		var all []event.Waiting
+		var all []store.Waiting
 		for w := range tx.Waiting(event.Position{}) {
 			all = append(all, w)
 		}
@@ -149,8 +149,8 @@ func (o *Offline) queueUp(ctx context.Context) error {
 				return err
 			}
 			r.At, r.Outcome, r.Reason, r.SettledAt = ref.Pos, event.Queued, "", time.Time{}
-			if err := cmp.Or(tx.PutRecord(r), tx.PutWaiting(&event.Waiting{
-				At: ref.Pos, Pos: ref.Pos, ReceivedAt: ref.ReceivedAt, Cause: event.Replay, Status: r.Status,
+			if err := cmp.Or(tx.PutRecord(r), tx.PutWaiting(&store.Waiting{
+				At: ref.Pos, Pos: ref.Pos, ReceivedAt: ref.ReceivedAt, Status: r.Status,
 				Key: r.Key, Source: r.Source, Alertname: r.Alertname, QueuedAt: time.Now().UTC(), ClaimedAt: r.ClaimedAt,
 			})); err != nil {
 				return err

@@ -24,6 +24,9 @@ func (a *App) Resume(ctx context.Context, by string) error {
 	return a.setPause(ctx, nil, store.Act{By: by, What: "resume"})
 }
 
+// Probe implements web.Replayer.
+func (a *App) Probe() { a.Reload() }
+
 func (a *App) setPause(ctx context.Context, p *store.Pause, act store.Act) error {
 	c := a.core.Load()
 	if c == nil {

@@ -152,7 +152,7 @@ func (r *reconciler) read(ctx context.Context, c *core) (*pmm.View, error) {
 // open reads the open episodes of the source into in, and whether what was stored up
 // to last is decided on.
 func (r *reconciler) open(ctx context.Context, c *core, last uint64, in *worker.ReconcileInput) error {
-	var episodes []*event.Episode
+	var episodes []*store.Episode
 	if err := c.ledger.View(func(tx *store.Tx) error {
 		in.Behind = tx.Progress().Seq < last || c.splitter.Behind()
 		queued := map[string]bool{}
@@ -325,7 +325,7 @@ func alarms(list []worker.ReconcileAlarm) []admin.ReconcileAlarm {
 // errNotAsked says that there is no PMM to compare with.
 var errNotAsked = errors.New("no PMM is asked: serve needs --pmm-url and --pmm-token-file")
 
-// Reconcile implements web.Reconciler: one pass over each PMM, or over those of the keys.
+// Reconcile implements web.Source: one pass over each PMM, or over those of the keys.
 func (a *App) Reconcile(ctx context.Context, req admin.ReconcileRequest) ([]admin.ReconcilePass, error) {
 	orders, err := a.orders(req)
 	if err != nil {

@@ -36,8 +36,23 @@ type job struct {
 	finished bool         // nothing more will be put in line
 }
 
-// keepJobs bounds how many are remembered.
-const keepJobs = 100
+// The bounds of what is remembered of them: 40 bytes for each event.
+const (
+	keepJobs   = 100
+	keepEvents = 1_000_000
+)
+
+// add remembers a job, and forgets the oldest that are too much. The caller holds mu.
+func (j *jobs) add(one *job) {
+	j.all = append(j.all, one)
+	events := 0
+	for i, old := range slices.Backward(j.all) {
+		if events += old.state.Total; i < len(j.all)-1 && (events > keepEvents || len(j.all)-i > keepJobs) {
+			j.all = slices.Delete(j.all, 0, i+1)
+			return
+		}
+	}
+}
 
 func (j *jobs) start(ctx context.Context, wg *sync.WaitGroup) {
 	j.mu.Lock()
@@ -56,7 +71,7 @@ func plan(ctx context.Context, c *core, r admin.ReplayRequest, queued bool) (p a
 	var chosen worker.Choice
 	err = c.ledger.View(func(tx *store.Tx) (err error) {
 		chosen, err = worker.Choose(tx, r.Filter, worker.Rules{
-			ByAlertname: c.byName, IncludeClosed: r.IncludeClosed, Queued: queued, Limit: r.Limit, First: first,
+			IncludeClosed: r.IncludeClosed, Queued: queued, Limit: r.Limit, First: first, Count: r.DryRun,
 		}, asked.found)
 		return err
 	})
@@ -67,7 +82,7 @@ func plan(ctx context.Context, c *core, r admin.ReplayRequest, queued bool) (p a
 		return p, nil, err
 	}
 	return admin.Plan{
-		Events: len(chosen.Refs), Firing: chosen.Firing, Resolved: chosen.Resolved, Incidents: chosen.Incidents, Outcomes: chosen.Outcomes,
+		Events: chosen.Firing + chosen.Resolved, Firing: chosen.Firing, Resolved: chosen.Resolved, Incidents: chosen.Incidents, Outcomes: chosen.Outcomes,
 		Closed: chosen.Closed, Superseded: chosen.Superseded, Waiting: chosen.Waiting, NoEvent: chosen.NoEvent, Gone: chosen.Gone,
 	}, chosen.Refs, nil
 }
@@ -115,10 +130,7 @@ func (a *App) Replay(ctx context.Context, r admin.ReplayRequest) (admin.Plan, er
 	}
 	j.state.ID++
 	p.Job = j.state.ID
-	if len(a.jobs.all) >= keepJobs {
-		a.jobs.all = a.jobs.all[1:]
-	}
-	a.jobs.all = append(a.jobs.all, j)
+	a.jobs.add(j)
 	if err := c.remember(ctx, store.Act{By: r.By, What: "replay", Count: p.Events}, refs); err != nil {
 		return p, err
 	}
@@ -224,13 +236,16 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 	drop := func(tx *store.Tx) error {
 		p, ids, mistaken = admin.Plan{}, nil, nil
 		incidents := map[string]bool{}
-		var list []*event.Record
+		var list []worker.Ref
 		asked := newAsked(f)
 		if err := tx.Each(f, func(rec *event.Record) bool {
 			asked.found(rec)
 			p.Count(rec.Status)
 			incidents[rec.Key] = true
-			list, ids = append(list, rec), append(ids, rec.ID)
+			list = append(list, worker.Ref{ReceivedAt: rec.ReceivedAt, Pos: rec.Pos})
+			if len(ids) < 20 {
+				ids = append(ids, rec.ID)
+			}
 			return r.Limit == 0 || len(list) < r.Limit
 		}); err != nil {
 			return err
@@ -242,8 +257,12 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 		if r.DryRun || mistaken != nil {
 			list = nil
 		}
-		for _, rec := range list {
-			if err := worker.Forget(tx, rec); err != nil {
+		for _, ref := range list {
+			rec, err := tx.Record(ref.ReceivedAt, ref.Pos)
+			if err == nil && rec != nil {
+				err = worker.Forget(tx, rec)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -255,7 +274,7 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 	if r.DryRun {
 		err = c.ledger.View(drop)
 	} else if err = c.ledger.Do(ctx, drop); err == nil && mistaken == nil && p.Events > 0 {
-		a.log.Warn("dead letters dropped by an operator", "count", p.Events, "event_ids", ids[:min(len(ids), 20)])
+		a.log.Warn("dead letters dropped by an operator", "count", p.Events, "event_ids", ids)
 	}
 	if err = cmp.Or(err, mistaken); err != nil {
 		return admin.Plan{}, err

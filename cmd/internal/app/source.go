@@ -62,7 +62,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	s = admin.Status{
 		Version: a.opts.Version, StartedAt: a.started.UTC(),
 		SuppressedReason: map[string]int64{}, AlertsByStatus: map[string]int64{},
-		WaitingBySeverity: map[string]int64{}, StillFiring: []admin.Waiting{}, Attention: []admin.Attention{},
+		WaitingBySeverity: map[string]int64{}, StillFiring: []admin.Waiting{}, Attention: []admin.Attention{}, Storms: []admin.Storm{},
 		Ping: a.ping.status(), Fallback: a.fallback.status(), Filters: a.opts.drift.status(),
 	}
 	s.Callgoose.State, s.Sources = event.StateUnknown, []admin.PMM{}
@@ -95,14 +95,9 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	s.Effects = admin.Effects{
 		Opened: n["effect:created"], Closed: n["effect:resolved"], Nothing: n["effect:duplicate"] + n["effect:none"], Unknown: n["effect:unknown"],
 	}
-	if served, err := c.ledger.Served(); err == nil {
-		s.SLO = &admin.SLO{WithinSeconds: store.ServedWithin.Seconds(), Days: store.ServedDays, Events: served.Events, InTime: served.InTime}
-		if served.Events > 0 {
-			share := float64(served.InTime) / float64(served.Events)
-			s.SLO.Share = &share
-		}
-	}
+	s.SLO = slo(c)
 	s.OldestQueuedAt = timeOrNil(view.Oldest)
+	s.StormsTotal, s.Storms = n["storms"], c.storms()
 	s.Callgoose = admin.Callgoose{
 		State: view.Circuit.State, Since: timeOrNil(view.Circuit.Since), LastError: view.Circuit.LastError,
 		NextProbe: timeOrNil(view.NextProbe),
@@ -116,6 +111,21 @@ func (a *App) observe() (s admin.Status, ok bool) {
 		s.Store.Accepting, s.Store.Problem = false, err.Error()
 	}
 	return s, true
+}
+
+// storms are those that are on, or of which events still wait.
+func (c *core) storms() []admin.Storm {
+	out := []admin.Storm{}
+	_ = c.ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
+		list, err := tx.Storms()
+		for i := range list {
+			if s := &list[i]; s.On() || s.Waiting > 0 {
+				out = append(out, admin.Storm{Source: s.Source, Since: timeOrNil(s.Since), Alerts: s.Total, Waiting: s.Waiting, Key: s.Key})
+			}
+		}
+		return err
+	})
+	return out
 }
 
 // sources lists the PMM servers, by name.

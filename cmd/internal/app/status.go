@@ -66,6 +66,22 @@ func (a *App) outlook(c *core, s *admin.Status, now time.Time) (err error) {
 	return nil
 }
 
+// slo is how many firing events were taken in time, nil when that cannot be read.
+func slo(c *core) *admin.SLO {
+	served, recent, err := c.ledger.Served()
+	if err != nil {
+		return nil
+	}
+	o := &admin.SLO{
+		WithinSeconds: store.ServedWithin.Seconds(), Days: store.ServedDays, Events: served.Events, InTime: served.InTime,
+		Objective: admin.SLOObjective, Late: recent.Events - recent.InTime,
+	}
+	if served.Events > 0 {
+		o.Share = new(float64(served.InTime) / float64(served.Events))
+	}
+	return o
+}
+
 // refusals are the webhooks that were not accepted.
 func (a *App) refusals() admin.Refusals {
 	r := a.handler.Refused()
@@ -141,7 +157,7 @@ func (o *outlook) count(c *core, now time.Time) error {
 	for _, m := range minutes {
 		discarded += m.Discarded
 	}
-	waiting, last := map[string]int64{}, map[string]event.Waiting{}
+	waiting, last := map[string]int64{}, map[string]store.Waiting{}
 	for at, more := (event.Position{}), true; more; {
 		if at, more, err = o.countSome(c, at, waiting, last); err != nil {
 			return err
@@ -154,7 +170,7 @@ func (o *outlook) count(c *core, now time.Time) error {
 
 // countSome counts the next of what waits. last is the newest event of each
 // incident that waits.
-func (o *outlook) countSome(c *core, after event.Position, waiting map[string]int64, last map[string]event.Waiting) (at event.Position, more bool, err error) {
+func (o *outlook) countSome(c *core, after event.Position, waiting map[string]int64, last map[string]store.Waiting) (at event.Position, more bool, err error) {
 	if o.severity == nil || len(o.severity) > keepSeverities {
 		o.severity = map[string]string{}
 	}
@@ -171,7 +187,7 @@ func (o *outlook) countSome(c *core, after event.Position, waiting map[string]in
 				o.severity[w.Key] = severity
 			}
 			waiting[severity]++
-			last[w.Key] = event.Waiting{Status: w.Status, Alertname: w.Alertname}
+			last[w.Key] = store.Waiting{Status: w.Status, Alertname: w.Alertname}
 			at = w.At
 			if n++; n == outlookChunk {
 				break
@@ -184,7 +200,7 @@ func (o *outlook) countSome(c *core, after event.Position, waiting map[string]in
 
 // stillFiring counts the incidents whose newest waiting event fires, by severity and
 // name, the most first.
-func (o *outlook) stillFiring(last map[string]event.Waiting) []admin.Waiting {
+func (o *outlook) stillFiring(last map[string]store.Waiting) []admin.Waiting {
 	counts := map[admin.Waiting]int64{}
 	for key, w := range last {
 		if w.Status == event.Firing {

@@ -246,3 +246,33 @@ func TestAParkedEventLetsTheOthersGoOn(t *testing.T) {
 		}
 	})
 }
+
+func TestWhenNobodyWasCalledIsKeptAcrossARestart(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		ctx, began := context.Background(), time.Now()
+		r.callgooseIsDown()
+		r.accept(group(mysqlDown(1, "firing", began)))
+		time.Sleep(10 * time.Minute)
+		r.restart()
+		time.Sleep(10 * time.Minute)
+		r.callgooseIsBack()
+		r.settle()
+		time.Sleep(time.Minute)
+		back := time.Now()
+		if err := r.app.Pause(ctx, admin.Pause{By: "socket"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		list, err := r.app.Outages()
+		if err != nil || len(list) != 2 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		down, paused := list[0], list[1]
+		if lasted := down.Until.Sub(down.From); down.State != event.Down || down.From.Sub(began) > 10*time.Second || lasted < 20*time.Minute || lasted > 22*time.Minute {
+			t.Errorf("the outage was %+v", down)
+		}
+		if paused.State != event.Paused || !paused.Until.IsZero() || paused.From.Before(back) || paused.From.Sub(back) > 10*time.Second {
+			t.Errorf("the pause is %+v", paused)
+		}
+	})
+}

@@ -5,5 +5,6 @@
 //	apt-get install chromium fonts-dejavu-core
 //	cd cmd/internal/browsertest && go test -count=1 -v ./...
 //
+// PMM_CALLGOOSE_AXE names the axe.min.js of axe-core, which then looks at every page.
 // PMM_CALLGOOSE_SCREENSHOTS names a directory for pictures of every page.
 package browsertest

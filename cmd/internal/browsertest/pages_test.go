@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // filled is a service that has seen something of everything: 16 delivered, 2
@@ -73,21 +76,11 @@ const contrast = `(() => {
 // to the side, all text can be read. With PMM_CALLGOOSE_SCREENSHOTS they are kept.
 func TestPagesAreLegibleOnEveryScreenAndInBothPalettes(t *testing.T) {
 	s := filled(t)
-	looks := map[string]look{"light": {}, "dark": {dark: true}, "phone": {width: 360, height: 780}}
 	b := open(t, s.urls.Admin, look{})
 	check := func(suffix string, paths map[string]string) {
 		for p, path := range paths {
 			b.goTo(path)
-			for name, l := range looks {
-				b.look(l)
-				b.picture(p + suffix + "-" + name)
-				if w := eval[int64](b, "document.documentElement.scrollWidth"); l.width != 0 && w > l.width {
-					t.Errorf("%s is %d pixels wide on a phone of %d", path, w, l.width)
-				}
-				if bad := eval[[]string](b, contrast); len(bad) > 0 {
-					t.Errorf("%s (%s): too little contrast: %q", path, name, bad)
-				}
-			}
+			b.legible(p + suffix)
 		}
 	}
 	check("", map[string]string{
@@ -500,14 +493,113 @@ func TestDeliveryIsPausedAndResumedOnThePage(t *testing.T) {
 	s.post(down(2))
 	b.goTo("/")
 	b.sees("#state", "Delivery is paused by somebody from 127.0.0.1 (filters); 1 event waits.")
-	for name, l := range map[string]look{"light": {noJS: true}, "dark": {noJS: true, dark: true}, "phone": {noJS: true, width: 360, height: 780}} {
-		b.look(l)
-		b.picture("paused-" + name)
-		if bad := eval[[]string](b, contrast); len(bad) > 0 {
-			t.Errorf("too little contrast (%s): %q", name, bad)
-		}
-	}
-	b.look(look{noJS: true})
+	b.legible("paused")
 	b.click("#state button")
 	s.until("the end of the pause", func(st admin.Status) bool { return st.Pause == nil && st.Delivered == 2 })
+}
+
+// What stands on the overview in each state, beside those of the other tests.
+func TestTheOverviewNamesCauseAndWayOutInEveryState(t *testing.T) {
+	// The only filter is one that nothing passes.
+	nothing := []callgoosetest.Filter{{Trigger: callgoosetest.Trigger{
+		Urgency: "high", Pairs: []callgoosetest.Pair{{Key: `"status"`, Items: []string{"never"}}},
+		MapWith: `"incident_key"`, TitleFrom: `"title"`, DescriptionFrom: `"description"`,
+	}}}
+	for _, c := range []struct {
+		name   string
+		change func(*testing.T, *config.Config)
+		story  func(*service)
+		until  func(admin.Status) bool
+		sees   map[string]string
+	}{
+		{"empty", nil, func(*service) {}, func(st admin.Status) bool { return st.Level == admin.Idle }, map[string]string{
+			"#state": "Nothing was sent to Callgoose yet; nothing waits.", "#latest": "Nothing has come in yet", "#store": "no firing event in 30 days",
+		}},
+		{"held", nil, func(s *service) {
+			s.fake.SetTokens("another")
+			s.post(down(1), down(2))
+		}, func(st admin.Status) bool { return st.Callgoose.State == "held" && st.Queued == 2 }, map[string]string{
+			"#state": "Put a valid API token into the token file", "#state form": "Check now", "#waiting": "MySQL replication lag", "#plot": "nobody was called",
+		}},
+		{"away", func(t *testing.T, c *config.Config) {
+			c.PingURL, c.PingEvery = config.NewSecret("http://127.0.0.1:9/ping"), time.Minute
+			c.FallbackWebhook, c.FallbackAfter = config.NewSecret("http://127.0.0.1:9/hook"), time.Millisecond
+		}, func(s *service) {
+			_ = s.out.Close()
+			s.post(down(1), down(4))
+		}, func(st admin.Status) bool { return st.Fallback.LastError != "" && st.Ping.LastError != "" }, map[string]string{
+			"#state": "did not get through", "#store": "Heartbeat not taken: call webhook: connection refused", "#plot": "nobody was called",
+		}},
+		{"drift", func(t *testing.T, c *config.Config) {
+			text, err := filters.Write(filters.Recommended())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.CallgooseFilters = filepath.Join(t.TempDir(), "filters.yaml")
+			if err := os.WriteFile(c.CallgooseFilters, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, func(s *service) {
+			s.fake.SetFilters(nothing)
+			s.post(down(1))
+		}, func(st admin.Status) bool { return st.Filters.Drift == 1 }, map[string]string{
+			"#state": "1 answer of Callgoose is not what --callgoose-filters say", "#store": "Filters 1 answer is not those",
+		}},
+		{"discarded", nil, func(s *service) {
+			s.fake.SetFilters(nothing)
+			s.post(down(1), down(2), down(3))
+		}, func(st admin.Status) bool { return st.Discarded == 3 }, map[string]string{
+			"#state": "no filter matched 3 events of the last day: nobody was called", "#plot": "3 discarded",
+		}},
+		{"refused", nil, func(s *service) {
+			resp, err := http.Post(s.urls.Webhooks, "application/json", strings.NewReader("{"))
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+		}, func(st admin.Status) bool { return st.Refused.LastHour == 1 }, map[string]string{
+			"#state": "1 webhook was refused in the last hour", "#pmm": "with 400",
+		}},
+		{"many", nil, func(s *service) {
+			for n := range 40 {
+				group := make([]alert, 25)
+				for i := range group {
+					group[i] = down(25*n + i)
+				}
+				s.post(group...)
+			}
+		}, func(st admin.Status) bool { return st.Delivered == 1000 }, map[string]string{"#state": "Callgoose takes events; nothing waits.", "#plot": "1 000 out"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := serve(t, func(cfg *config.Config) {
+				if c.change != nil {
+					c.change(t, cfg)
+				}
+			})
+			c.story(s)
+			s.until(c.name, c.until)
+			b := open(t, s.urls.Admin, look{})
+			b.goTo("/")
+			for sel, want := range c.sees {
+				b.sees(sel, want)
+			}
+			b.legible("state-" + c.name)
+		})
+	}
+}
+
+func TestCheckNowProbesAtOnce(t *testing.T) {
+	s := serve(t, func(c *config.Config) { c.RetryMin, c.RetryMax = time.Hour, time.Hour })
+	if err := s.out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.post(down(1))
+	s.until("an outage", func(st admin.Status) bool { return st.Callgoose.State == "down" })
+	if err := s.out.Reopen(); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, s.urls.Admin, look{noJS: true})
+	b.goTo("/")
+	b.click("#state button")
+	s.until("it was sent", func(st admin.Status) bool { return st.Delivered == 1 })
 }

@@ -209,6 +209,7 @@ type browser struct {
 	t    *testing.T
 	ctx  context.Context
 	base string
+	noJS bool
 
 	mu       sync.Mutex
 	problems []string // what the browser complained of, guarded by mu
@@ -230,7 +231,7 @@ func open(t *testing.T, base string, l look) *browser {
 	)
 	alloc, stop := chromedp.NewExecAllocator(context.Background(), opts...)
 	ctx, cancel := chromedp.NewContext(alloc)
-	b := &browser{t: t, ctx: ctx, base: strings.TrimSuffix(base, "/")}
+	b := &browser{t: t, ctx: ctx, base: strings.TrimSuffix(base, "/"), noJS: l.noJS}
 	t.Cleanup(func() {
 		// Ends the browser and waits for it.
 		_ = chromedp.Cancel(ctx)
@@ -383,4 +384,39 @@ func (b *browser) picture(name string) {
 	if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o600); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// violations are what axe-core finds on the page, none without it: PMM_CALLGOOSE_AXE names
+// its axe.min.js (npm pack axe-core).
+func (b *browser) violations() []string {
+	b.t.Helper()
+	file := os.Getenv("PMM_CALLGOOSE_AXE")
+	if file == "" || b.noJS {
+		return nil
+	}
+	code, err := os.ReadFile(file)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.do(chromedp.Evaluate(string(code)+";0", nil))
+	return eval[[]string](b, `axe.run(document, {resultTypes: ['violations']}).then((r) => r.violations.map((v) => v.id + ' ' + v.impact + ': ' + v.nodes.map((n) => n.target).join(' | ')))`)
+}
+
+// legible demands of the page shown that all of it can be read, in every look.
+func (b *browser) legible(name string) {
+	b.t.Helper()
+	for suffix, l := range map[string]look{"light": {}, "dark": {dark: true}, "phone": {width: 360, height: 780}, "wide": {width: 2200, height: 1000}} {
+		b.look(l)
+		b.picture(name + "-" + suffix)
+		if w := eval[int64](b, "document.documentElement.scrollWidth"); l.width != 0 && w > l.width {
+			b.t.Errorf("%s is %d pixels wide on a screen of %d", name, w, l.width)
+		}
+		if bad := eval[[]string](b, contrast); len(bad) > 0 {
+			b.t.Errorf("%s (%s): too little contrast: %q", name, suffix, bad)
+		}
+		if bad := b.violations(); len(bad) > 0 {
+			b.t.Errorf("%s (%s): axe finds %q", name, suffix, bad)
+		}
+	}
+	b.look(look{})
 }

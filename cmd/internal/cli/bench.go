@@ -28,9 +28,7 @@ import (
 var ingestSecrets = []string{"ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file", "ingest-hmac-timestamp-header"}
 
 func (p *program) benchCommand() *cli.Command {
-	flags := append(settingFlags(append([]string{"data-dir", "admin-token-file"}, ingestSecrets...)...),
-		&cli.StringFlag{Name: "admin-url", Usage: "ask the service at this address instead of through the data directory", EnvVars: []string{config.EnvName("admin-url")}},
-		outputFlag(),
+	flags := append(append(settingFlags(append([]string{"data-dir", "admin-token-file"}, ingestSecrets...)...), atFlags()...),
 		&cli.StringFlag{Name: "webhook-url", Usage: "where webhooks go, without the source (default: what the running service says)"},
 		&cli.StringFlag{Name: "webhook-ca", Usage: "trust these authorities (PEM) for it", TakesFile: true},
 		&cli.StringFlag{Name: "connections", Value: "1,16,64", Usage: "how many connections, several separated by commas"},

@@ -284,7 +284,7 @@ func (p *program) load(c *cli.Context, serve bool, only ...string) (*config.Conf
 func (p *program) input(c *cli.Context, serve bool, only ...string) config.Input {
 	in := config.Input{
 		Flags: map[string]string{}, Environ: p.environ, ConfigPath: c.String("config"), Etc: p.etc(), Serve: serve, Only: only,
-		KnownEnv: []string{config.EnvName("webhook-url"), config.EnvName("admin-url"), config.EnvName("output")},
+		KnownEnv: []string{config.EnvName("webhook-url"), config.EnvName("admin-url"), config.EnvName("admin-ca"), config.EnvName("output")},
 	}
 	for _, o := range config.Options() {
 		if !c.IsSet(o.Name) {
@@ -327,10 +327,16 @@ func (p *program) warn(warnings []config.Warning) {
 
 // clientFlags are the flags of the commands that ask a running service.
 func clientFlags(more ...cli.Flag) []cli.Flag {
-	flags := append(settingFlags("data-dir", "admin-token-file"),
+	return append(append(settingFlags("data-dir", "admin-token-file"), atFlags()...), more...)
+}
+
+// atFlags say where the service is asked, and how the answer is shown.
+func atFlags() []cli.Flag {
+	return []cli.Flag{
 		&cli.StringFlag{Name: "admin-url", Usage: "ask the service at this address instead of through the data directory", EnvVars: []string{config.EnvName("admin-url")}},
-		outputFlag())
-	return append(flags, more...)
+		&cli.StringFlag{Name: "admin-ca", Usage: "trust these authorities (PEM) for --admin-url", EnvVars: []string{config.EnvName("admin-ca")}, TakesFile: true},
+		outputFlag(),
+	}
 }
 
 // client finds the running service.
@@ -383,7 +389,7 @@ func (p *program) clientOf(c *cli.Context, cfg *config.Config) (client *admin.Cl
 	if at == "" {
 		return admin.NewSocketClient(cfg.DataDir), filepath.Join(cfg.DataDir, admin.SocketName), nil
 	}
-	if client, err = admin.NewURLClient(at, cfg.AdminToken.Reveal()); err != nil {
+	if client, err = admin.NewURLClient(at, cfg.AdminToken.Reveal(), c.String("admin-ca")); err != nil {
 		return nil, "", usageError{err}
 	}
 	if cfg.AdminToken.IsSet() {

@@ -21,11 +21,9 @@ import (
 
 func (p *program) doctorCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "doctor",
-		Usage: "check configuration, disk, intake, the way to Callgoose, what waits, and PMM; each finding with its fix; with or without a running service",
-		Flags: append(settingFlags(),
-			&cli.StringFlag{Name: "admin-url", Usage: "ask the service at this address instead of through the data directory", EnvVars: []string{config.EnvName("admin-url")}},
-			outputFlag()),
+		Name:   "doctor",
+		Usage:  "check configuration, disk, intake, the way to Callgoose, what waits, and PMM; each finding with its fix; with or without a running service",
+		Flags:  append(settingFlags(), atFlags()...),
 		Action: p.doctor,
 	}
 }
@@ -162,6 +160,10 @@ func asFlags(settings []config.Setting) map[string]string {
 	}
 	if flags["admin-token-file"] == "" {
 		delete(flags, "admin-listen")
+	}
+	if flags["admin-tls-cert"] == "" || flags["admin-tls-key"] == "" {
+		delete(flags, "admin-tls-cert")
+		delete(flags, "admin-tls-key")
 	}
 	return flags
 }

@@ -87,17 +87,18 @@ func (p *program) filtersTest(c *cli.Context) error {
 }
 
 func (p *program) showForecast(r apifilters.Report, limit int) {
-	var rows [][]string
-	for _, count := range []struct {
-		name string
-		n    int
-	}{
-		{"events", r.Events}, {"incidents opened", r.Created}, {"closing something", r.Resolved}, {"doing nothing", r.None}, {"discarded", r.Discarded},
-		{"incidents closed too early", r.ClosedEarly}, {"incidents never closed", r.NeverClosed}, {"incidents still open", r.Open}, {"no longer stored", r.Gone},
-	} {
-		if count.n > 0 || count.name != "no longer stored" {
-			rows = append(rows, []string{count.name, strconv.Itoa(count.n)})
-		}
+	rows := [][]string{
+		{"events", strconv.Itoa(r.Events)},
+		{"incidents opened", strconv.Itoa(r.Created)},
+		{"closing something", strconv.Itoa(r.Resolved)},
+		{"doing nothing", strconv.Itoa(r.None)},
+		{"discarded", strconv.Itoa(r.Discarded)},
+		{"incidents closed too early", strconv.Itoa(r.ClosedEarly)},
+		{"incidents never closed", strconv.Itoa(r.NeverClosed)},
+		{"incidents still open", strconv.Itoa(r.Open)},
+	}
+	if r.Gone > 0 {
+		rows = append(rows, []string{"no longer stored", strconv.Itoa(r.Gone)})
 	}
 	p.table(nil, rows)
 	fmt.Fprintln(p.out)

@@ -48,6 +48,7 @@ func (p *program) serve(c *cli.Context) error {
 	// inherit.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	syscall.Umask(0o077)
+	harden(cfg.AlarmCommand != "" || cfg.FallbackCommand != "")
 	if err := guardDataDir(cfg.DataDir, true); err != nil {
 		return err
 	}

@@ -97,7 +97,11 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 	if r := s.Refused; r.LastAt != nil {
 		rows = append(rows, []string{"refused", fmt.Sprintf("%d in the last hour, the last %s: %d %s, from %s", r.LastHour, text.Ago(*r.LastAt, now), r.LastCode, text.Short(120, r.LastReason), r.LastRemote)})
 	}
-	rows = append(append(rows, heardRows(s, now)...), []string{"store", room(s)})
+	rows = append(rows, heardRows(s, now)...)
+	for _, line := range s.Beside(now) {
+		rows = append(rows, line[:])
+	}
+	rows = append(rows, []string{"store", room(s)})
 	if s.Damaged > 0 {
 		rows = append(rows, []string{"damaged", text.Plural(s.Damaged, "stored message", "stored messages") + " could not be read; see the log"})
 	}

@@ -118,8 +118,8 @@ func (l *loader) check() {
 	refuse(BeyondLoopback(c.AdminListen) && !l.given("admin-token-file"), "admin-listen",
 		"%s can be reached from other machines; set admin-token-file, listen on 127.0.0.1, or set it off", quote(c.AdminListen))
 	refuse(c.AdminListen == c.Listen && !strings.HasSuffix(c.Listen, ":0"), "admin-listen", "is the address of listen; each needs its own")
-	refuse(c.TLSCert != "" && c.TLSKey == "", "tls-cert", "needs tls-key")
-	refuse(c.TLSKey != "" && c.TLSCert == "", "tls-key", "needs tls-cert")
+	l.together("tls-cert", "tls-key")
+	l.together("admin-tls-cert", "admin-tls-key")
 	refuse(c.TLSClientCA != "" && (c.TLSCert == "" || c.TLSKey == ""), "tls-client-ca", "needs tls-cert and tls-key")
 	h := c.IngestHMACTimestampHeader
 	unsigned := h != "" && !l.given("ingest-hmac-secret-file")
@@ -137,8 +137,8 @@ func (l *loader) check() {
 	l.checkURLs()
 	l.checkPMM()
 	l.checkProxies()
-	l.strength("listen", c.Listen, "ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file")
-	l.strength("admin-listen", c.AdminListen, "admin-token-file")
+	l.strength("listen", c.Listen, c.TLSCert, "ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file")
+	l.strength("admin-listen", c.AdminListen, c.AdminTLSCert, "admin-token-file")
 	if !l.in.Serve {
 		return
 	}
@@ -149,6 +149,16 @@ func (l *loader) check() {
 	}
 }
 
+// together refuses one of two options that need each other.
+func (l *loader) together(a, b string) {
+	if l.given(a) && !l.given(b) {
+		l.wrong(a, "needs %s", b)
+	}
+	if l.given(b) && !l.given(a) {
+		l.wrong(b, "needs %s", a)
+	}
+}
+
 // checkFiles reads the certificates as serve does later.
 func (l *loader) checkFiles() {
 	c, pem := l.c, map[string][]byte{}
@@ -156,6 +166,8 @@ func (l *loader) checkFiles() {
 		{"tls-cert", c.TLSCert},
 		{"tls-key", c.TLSKey},
 		{"tls-client-ca", c.TLSClientCA},
+		{"admin-tls-cert", c.AdminTLSCert},
+		{"admin-tls-key", c.AdminTLSKey},
 		{"callgoose-ca", c.CallgooseCA},
 		{"pmm-ca", c.PMMCA},
 		{"nats-ca", c.NATSCA},
@@ -175,12 +187,13 @@ func (l *loader) checkFiles() {
 			l.wrong(file.name, "%s holds no PEM certificate", file.path)
 		}
 	}
-	for _, pair := range []struct{ cert, key, certFile, keyFile string }{{"tls-cert", "tls-key", c.TLSCert, c.TLSKey}, {"nats-cert", "nats-key", c.NATSCert, c.NATSKey}} {
-		if pem[pair.cert] == nil || pem[pair.key] == nil {
+	for _, name := range []string{"tls", "admin-tls", "nats"} {
+		cert, key := pem[name+"-cert"], pem[name+"-key"]
+		if cert == nil || key == nil {
 			continue
 		}
-		if _, err := tls.X509KeyPair(pem[pair.cert], pem[pair.key]); err != nil {
-			l.wrong(pair.cert, "%s and the key %s do not make a pair: %v", pair.certFile, pair.keyFile, err)
+		if _, err := tls.X509KeyPair(cert, key); err != nil {
+			l.wrong(name+"-cert", "%s and the key %s do not make a pair: %v", l.setting(name+"-cert").Value, l.setting(name+"-key").Value, err)
 		}
 	}
 }

@@ -57,6 +57,7 @@ type Config struct {
 	RetryFor    time.Duration
 	Concurrency int
 	Rate        float64 // events a second, 0 = unlimited
+	Storm       Storm
 	Timeout     time.Duration
 
 	DataDir      string
@@ -75,6 +76,8 @@ type Config struct {
 
 	AdminListen      string // empty = none
 	AdminToken       *Secret
+	AdminTLSCert     string
+	AdminTLSKey      string
 	AlarmCommand     string
 	AlarmWebhook     URL     // see AlarmURL
 	AlarmWebhookFile *Secret // the same, read from a file

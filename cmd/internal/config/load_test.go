@@ -192,6 +192,7 @@ func TestOptionsThatContradictEachOther(t *testing.T) {
 		{"listen cannot be off", map[string]string{"listen": "off"}, "listen: "},
 		{"no such port", map[string]string{"listen": "127.0.0.1:70000"}, "listen: "},
 		{"key without certificate", map[string]string{"tls-key": "k"}, "tls-key: needs tls-cert"},
+		{"certificate without a key for operators", map[string]string{"admin-tls-cert": "c"}, "admin-tls-cert: needs admin-tls-key"},
 		{"client authorities alone", map[string]string{"tls-client-ca": "ca"}, "tls-client-ca: "},
 		{"all of TLS", map[string]string{"tls-cert": "c", "tls-key": "k", "tls-client-ca": "ca"}, ""},
 		{"no workers", map[string]string{"concurrency": "0"}, "concurrency: "},

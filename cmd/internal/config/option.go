@@ -23,6 +23,7 @@ const (
 	KindBool     Kind = "bool"
 	KindInt      Kind = "number"
 	KindRate     Kind = "events/s"
+	KindStorm    Kind = "number/duration"
 	KindDuration Kind = "duration"
 	KindExpect   Kind = "duration|source=duration,..."
 	KindSize     Kind = "size"
@@ -144,6 +145,8 @@ var table = group("Intake from PMM",
 		"number of requests to Callgoose at the same time, 1 to 1024"),
 	option("rate", KindRate, "unlimited", func(c *Config) any { return &c.Rate },
 		"largest number of events per second sent to Callgoose").orOff("unlimited"),
+	option("storm", KindStorm, "off", func(c *Config) any { return &c.Storm },
+		"when more alerts of one PMM than this begin within the time (30/1m), open one incident that says so, send the first of each alert name, and the others when it is calm").orOff("off"),
 	option("timeout", KindDuration, "15s", func(c *Config) any { return &c.Timeout },
 		"longest time for one request to Callgoose"),
 ).group("What PMM says",
@@ -212,6 +215,10 @@ var table = group("Intake from PMM",
 		"address for operators: the page, JSON API and health checks").orOff("off"),
 	option("admin-token-file", KindSecret, "", func(c *Config) any { return &c.AdminToken },
 		"file with the operators' token; needed beyond loopback"),
+	option("admin-tls-cert", KindPath, "", func(c *Config) any { return &c.AdminTLSCert },
+		"certificate chain (PEM) to serve operators over HTTPS"),
+	option("admin-tls-key", KindPath, "", func(c *Config) any { return &c.AdminTLSKey },
+		"private key (PEM) of --admin-tls-cert"),
 	option("alarm-command", KindText, "", func(c *Config) any { return &c.AlarmCommand },
 		"command run, with the facts as JSON on its input, when Callgoose is down or held for --alarm-after with events waiting, when dead letters appear, when the store is full, and when it is over; keep secrets out of it"),
 	option("alarm-webhook", KindURL, "", func(c *Config) any { return &c.AlarmWebhook },

@@ -134,8 +134,9 @@ func (o Option) checkLength(v string) error {
 	return nil
 }
 
-// strength checks the secrets that protect a listener: the named ones that are set.
-func (l *loader) strength(listener, addr string, names ...string) {
+// strength checks the secrets that protect a listener, which has TLS where cert is
+// set: the named ones that are set.
+func (l *loader) strength(listener, addr, cert string, names ...string) {
 	if !BeyondLoopback(addr) {
 		return
 	}
@@ -160,7 +161,7 @@ func (l *loader) strength(listener, addr string, names ...string) {
 		if slices.ContainsFunc(o.parts(s.Reveal()), func(w string) bool { return len(w) < shortSecret }) {
 			l.warn(l.where(name), "has fewer than %d characters; a long random word cannot be guessed", shortSecret)
 		}
-		if name != "ingest-hmac-secret-file" && (listener != "listen" || l.c.TLSCert == "") {
+		if name != "ingest-hmac-secret-file" && cert == "" {
 			l.warn(l.where(listener), "is reached without TLS, so that %s can be read on the way", name)
 		}
 	}

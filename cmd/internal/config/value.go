@@ -61,6 +61,8 @@ func (o Option) set(c *Config, text string) (err error) {
 		}
 	case *Expect:
 		*p, err = ParseExpect(text)
+	case *Storm:
+		*p, err = parseStorm(text)
 	case *int64:
 		if *p, err = ParseSize(text); err == nil && *p == 0 && o.Off == "" {
 			err = errors.New("must be larger than zero")
@@ -156,6 +158,30 @@ func ParseExpect(text string) (e Expect, err error) {
 		e.Sources[source] = d
 	}
 	return e, nil
+}
+
+// Storm says how many alerts of one PMM may begin within a time before there is a
+// storm. The zero value: as many as like.
+type Storm struct {
+	Most   int
+	Within time.Duration
+}
+
+// mostStorm bounds Storm.Most: the times of so many alerts are kept with each.
+const mostStorm = 1000
+
+func parseStorm(text string) (s Storm, err error) {
+	most, within, _ := strings.Cut(text, "/")
+	if s.Most, err = strconv.Atoi(most); err != nil || s.Most < 1 || s.Most > mostStorm {
+		return Storm{}, fmt.Errorf("%s is not a number of alerts, 1 to %d, and a time, such as 30/1m", quote(text), mostStorm)
+	}
+	if s.Within, err = ParseDuration(within); err != nil {
+		return Storm{}, err
+	}
+	if s.Within < time.Second || s.Within > 24*time.Hour {
+		return Storm{}, fmt.Errorf("%s is not between 1s and 24h", quote(within))
+	}
+	return s, nil
 }
 
 // ParseLabels reads a list such as severity=critical,env=prod.

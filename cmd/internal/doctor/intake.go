@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"net"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -44,7 +47,7 @@ func (e *examination) intake(ctx context.Context) {
 			e.fail("intake tls", fix("Compare --tls-cert and --tls-key with what listens there."), "no TLS handshake with %s: %s", e.Service.WebhookURL, plain(err))
 			return
 		}
-		e.certificate("intake tls", client.ConnectionState().PeerCertificates[0])
+		e.certificate("intake tls", pmmSide, client.ConnectionState().PeerCertificates[0])
 	}
 	if e.Service.NotReady == "" {
 		e.ok("intake", "%s answers, and a webhook would be stored", e.Service.WebhookURL)
@@ -59,7 +62,7 @@ func (e *examination) intakeToBe(ctx context.Context) {
 		if err != nil {
 			e.fail("intake tls", fix("Compare --tls-cert and --tls-key: a PEM chain and its own private key."), "%s", text.Short(200, err.Error()))
 		} else if leaf, err := x509.ParseCertificate(pair.Certificate[0]); err == nil {
-			e.certificate("intake tls", leaf)
+			e.certificate("intake tls", pmmSide, leaf)
 		}
 	}
 	for _, a := range []struct{ flag, addr string }{{"--listen", s.Listen}, {"--admin-listen", s.AdminListen}} {
@@ -80,24 +83,55 @@ func (e *examination) intakeToBe(ctx context.Context) {
 // soon is how long before its end a certificate is worth a warning.
 const soon = 21 * 24 * time.Hour
 
+// audience is who looks at a certificate of the service.
+type audience struct{ who, url, files string }
+
+var (
+	pmmSide       = audience{"PMM refuses it", "PMM's URL", "--tls-cert and --tls-key"}
+	operatorsSide = audience{"browsers and commands refuse it", "--admin-url", "--admin-tls-cert and --admin-tls-key"}
+)
+
+// operators looks at the certificate of the operators' port. The service reads the
+// file again whenever it changed.
+func (e *examination) operators() {
+	file := e.Settings.AdminTLSCert
+	if file == "" || e.Settings.AdminListen == "" {
+		return
+	}
+	text, err := os.ReadFile(file)
+	block, _ := pem.Decode(text)
+	if err == nil && block == nil {
+		err = errors.New("it is not PEM")
+	}
+	if err == nil {
+		var leaf *x509.Certificate
+		if leaf, err = x509.ParseCertificate(block.Bytes); err == nil {
+			e.certificate("operators tls", operatorsSide, leaf)
+		}
+	}
+	if err != nil {
+		e.fail("operators tls", fix("Look at --admin-tls-cert: a PEM chain, the service's own certificate first."), "%s cannot be used: %s", file, plain(err))
+	}
+}
+
 // certificate says until when a certificate of ours is good, and for whom.
-func (e *examination) certificate(check string, c *x509.Certificate) {
+func (e *examination) certificate(check string, s audience, c *x509.Certificate) {
 	names := c.DNSNames
 	for _, ip := range c.IPAddresses {
 		names = append(names, ip.String())
 	}
-	whom := "no name at all: PMM refuses it unless it skips the check"
+	whom := "no name at all: " + s.who + " unless the check is skipped"
 	if len(names) > 0 {
-		whom = strings.Join(names, ", ") + ": PMM's URL must use one of these names"
+		whom = strings.Join(names, ", ") + ": " + s.url + " must use one of these names"
 	}
 	left := time.Until(c.NotAfter)
 	until := c.NotAfter.UTC().Format(time.DateOnly)
-	renew := fix("Put a new pair into --tls-cert and --tls-key; they are read again without a restart.")
+	renew := fix("Put a new pair into " + s.files + "; they are read again without a restart.")
 	switch {
 	case time.Now().Before(c.NotBefore):
 		e.fail(check, fix("Look at this machine's clock, and at the certificate."), "the certificate is not valid before %s", c.NotBefore.UTC().Format(time.RFC3339))
 	case left <= 0:
-		e.fail(check, renew, "the certificate ended on %s: PMM refuses it", until)
+		e.fail(check, renew, "the certificate ended on %s: %s", until, s.who)
 	case left < soon:
 		e.warn(check, renew, "the certificate ends on %s, in %.0f days", until, left.Hours()/24)
 	default:

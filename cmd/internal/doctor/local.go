@@ -56,8 +56,10 @@ func (e *examination) secrets() {
 			files[s.Name] = s.File
 		}
 	}
-	if key := e.Settings.TLSKey; key != "" {
-		files["tls-key"] = key
+	for name, key := range map[string]string{"tls-key": e.Settings.TLSKey, "admin-tls-key": e.Settings.AdminTLSKey} {
+		if key != "" {
+			files[name] = key
+		}
 	}
 	service := uint32(os.Geteuid())
 	groups, _ := os.Getgroups()

@@ -1,11 +1,6 @@
 package doctor
 
-import (
-	"strings"
-	"time"
-
-	"pmm-callgoose/cmd/internal/text"
-)
+import "time"
 
 // roads looks at what leads out beside Callgoose: the heartbeat and the fallback.
 func (e *examination) roads() {
@@ -16,27 +11,31 @@ func (e *examination) roads() {
 	if p := e.Service.Ping; p != nil {
 		switch {
 		case p.Withheld != "":
-			e.fail("heartbeat", fix("Whoever watches it is about to be called: what is wrong stands here."), "it is withheld: %s", p.Withheld)
+			e.fail("heartbeat", fix("Whoever watches it is about to be called: what is wrong stands here."), "%s", p.Line(now))
 		case p.LastError != "":
-			e.fail("heartbeat", fix("Look at the URL in the file of --ping-url-file, and at the way out of this machine."), "it was not taken: %s", p.LastError)
-		case p.LastAt != nil:
-			e.ok("heartbeat", "taken %s", text.Ago(*p.LastAt, now))
+			e.fail("heartbeat", fix("Look at the URL in the file of --ping-url-file, and at the way out of this machine."), "%s", p.Line(now))
+		default:
+			e.ok("heartbeat", "%s", p.Line(now))
 		}
 	}
 	if d := e.Service.Filters; d != nil && d.Drift > 0 {
-		e.warn("filters", fix("Compare the filters in Callgoose with the file of --callgoose-filters; pmm-callgoose filters test FILE says what they do."),
-			"%d answers of Callgoose are not those of --callgoose-filters, the last %s: %s", d.Drift, text.Ago(*d.LastAt, now), text.Line(d.Last))
+		e.warn("filters", fix("Compare the filters in Callgoose with the file of --callgoose-filters; pmm-callgoose filters test FILE says what they do."), "%s", d.Line(now))
 	} else if d != nil {
-		e.ok("filters", "all answers of Callgoose are those of --callgoose-filters")
+		e.ok("filters", "%s", d.Line(now))
 	}
-	f := e.Service.Fallback
-	switch {
+	switch f := e.Service.Fallback; {
 	case f == nil:
 	case f.LastError != "":
-		e.fail("fallback", fix("Try it with pmm-callgoose send-test --fallback."), "the last message did not get through: %s", f.LastError)
-	case f.LastAt != nil:
-		e.ok("fallback", "%s; the last message went out %s", strings.Join(f.Ways, " and "), text.Ago(*f.LastAt, now))
+		e.fail("fallback", fix("Try it with pmm-callgoose send-test --fallback."), "%s", f.Line(now))
 	default:
-		e.ok("fallback", "%s, not needed since the start; pmm-callgoose send-test --fallback tries it", strings.Join(f.Ways, " and "))
+		e.ok("fallback", "%s; pmm-callgoose send-test --fallback tries it", f.Line(now))
+	}
+	switch o := e.Service.SLO; {
+	case o == nil || o.Share == nil:
+	case *o.Share < o.Objective:
+		e.warn("taken in time", fix("The chart of the page shows when nobody was called, pmm-callgoose events list --outcome delivered what came late."),
+			"%s, should be %.0f %%", o.Line(), 100*o.Objective)
+	default:
+		e.ok("taken in time", "%s", o.Line())
 	}
 }

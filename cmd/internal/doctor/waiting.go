@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -37,6 +38,10 @@ func (e *examination) waiting() {
 			break
 		}
 		e.ok("delivery", "Callgoose is up%s, %d events wait", since, s.Queued)
+	}
+	for _, storm := range s.Storms {
+		e.warn("storm", fix("They go out when it is calm; pmm-callgoose events close "+cmp.Or(storm.Key, "KEY")+" ends it."),
+			"%d alerts of %s began at once, %d events wait for the end", storm.Alerts, storm.Source, storm.Waiting)
 	}
 	e.lastCall()
 	e.turnedAway()

@@ -245,7 +245,7 @@ func (r *rig) status() (admin.Status, error) {
 	c := admin.NewSocketClient(r.data)
 	if r.byURL {
 		var err error
-		if c, err = admin.NewURLClient(*r.admin.Load(), ""); err != nil {
+		if c, err = admin.NewURLClient(*r.admin.Load(), "", ""); err != nil {
 			return admin.Status{}, err
 		}
 	}

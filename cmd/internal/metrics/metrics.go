@@ -32,7 +32,7 @@ type Metrics struct {
 	webhooks, attempts, settled, changes            *prometheus.CounterVec
 	passes, actions                                 *prometheus.CounterVec
 	lastWebhook, drift, contactFailing              *prometheus.GaugeVec
-	pings, fallbacks                                *prometheus.CounterVec
+	pings, fallbacks, tokens                        *prometheus.CounterVec
 	truncated, storeFailures, told, unforeseen      prometheus.Counter
 	webhookDuration, attemptDuration, deliveryDelay prometheus.Histogram
 	intakeCommit, ledgerCommit                      prometheus.Histogram
@@ -65,6 +65,7 @@ func New(cfg Config) *Metrics {
 	m.lastWebhook, m.drift, m.contactFailing = m.gauges(lastWebhook), m.gauges(reconcileDrift), m.gauges(contactFailing)
 	m.truncated, m.storeFailures = m.counters(truncated).WithLabelValues(), m.counters(storeFailures).WithLabelValues()
 	m.pings, m.fallbacks, m.told = m.counters(pings), m.counters(fallbacks), m.counters(told).WithLabelValues()
+	m.tokens = m.counters(tokens)
 	m.unforeseen = m.counters(drift).WithLabelValues()
 	m.webhookDuration, m.attemptDuration = m.histogram(webhookDuration, requestBuckets), m.histogram(attemptDuration, requestBuckets)
 	m.deliveryDelay = m.histogram(deliveryDelay, delayBuckets)
@@ -75,6 +76,9 @@ func New(cfg Config) *Metrics {
 	}
 	for _, o := range []event.Outcome{event.Delivered, event.Discarded, event.Dead} {
 		m.settled.WithLabelValues(string(o))
+	}
+	for _, reason := range []string{"wrong", "limited"} {
+		m.tokens.WithLabelValues(reason)
 	}
 	for _, result := range []string{"sent", "failed", "withheld"} {
 		m.pings.WithLabelValues(result)
@@ -119,6 +123,9 @@ func (m *Metrics) Webhook(code int, d time.Duration) {
 	m.webhooks.WithLabelValues(strconv.Itoa(code)).Inc()
 	m.webhookDuration.Observe(d.Seconds())
 }
+
+// TokenRefused counts a wrong token of operators, by reason.
+func (m *Metrics) TokenRefused(reason string) { m.tokens.WithLabelValues(reason).Inc() }
 
 // Stored implements ingest.Observer.
 func (m *Metrics) Stored(source string) {
@@ -226,7 +233,7 @@ var (
 	states  = []string{event.Up, event.Down, event.Held, event.Paused, event.StateUnknown}
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStale, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
-		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, damaged,
+		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, storms, inStorm, damaged,
 		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, natsConnected, streamCurrent, slo, reloadOK, reloadAt, build,
 	}
 )
@@ -293,6 +300,12 @@ func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) 
 		put(slo, *s.SLO.Share)
 	}
 	put(damaged, float64(s.Damaged))
+	put(storms, float64(s.StormsTotal))
+	waiting := int64(0)
+	for _, storm := range s.Storms {
+		waiting += storm.Waiting
+	}
+	put(inStorm, float64(waiting))
 	state := s.Callgoose.State
 	if !slices.Contains(states, state) {
 		state = event.StateUnknown

@@ -35,7 +35,7 @@ func busy() *Metrics {
 	m := New(Config{Version: "1.2.3", Status: func() (admin.Status, bool) {
 		s := admin.Status{
 			Queued: 7, InFlight: 2, Delivered: 100, Discarded: 3, Dead: 4, Suppressed: 50, Collapsed: 6,
-			Notifications: 80, Alerts: 170, Damaged: 1, OldestQueuedAt: &oldest, SLO: &admin.SLO{Share: &share},
+			Notifications: 80, Alerts: 170, Damaged: 1, OldestQueuedAt: &oldest, StormsTotal: 2, Storms: []admin.Storm{{Source: "pmm", Waiting: 470}, {Source: "dr", Waiting: 3}}, SLO: &admin.SLO{Share: &share},
 			AlertsByStatus:   map[string]int64{"firing": 99, "resolved": 70, "unusable": 1},
 			SuppressedReason: map[string]int64{"repeat": 40, "late": 1, "already_resolved": 8, "still_firing": 1},
 		}
@@ -46,6 +46,7 @@ func busy() *Metrics {
 	}})
 	m.Webhook(202, 3*time.Millisecond)
 	m.Webhook(503, 8*time.Second)
+	m.TokenRefused("wrong")
 	m.Stored("pmm")
 	m.Stored("pmm-eu")
 	m.Truncated("pmm", 5)

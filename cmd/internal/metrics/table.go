@@ -51,6 +51,8 @@ var (
 	oldestAge = gauge("oldest_queued_age_seconds", "How long the oldest event has been queued; 0 when nothing waits.")
 	events    = gauge("events", "Events kept at this moment, by outcome; retention and dead-letters drop take away, a retry moves (ledger).", "outcome")
 	settled   = counter("events_settled_total", "Events settled, by outcome; one that is sent again counts again.", "outcome")
+	storms    = counter("storms_total", "Storms of alerts that began (ledger).")
+	inStorm   = gauge("storm_waiting", "Events that wait for the end of a storm of alerts (ledger).")
 	damaged   = counter("damaged_messages_total", "Stored messages that could not be read; see the log (ledger).")
 
 	attempts         = counter("delivery_attempts_total", "Requests to Callgoose, by result (delivered, discarded, dead, retry, held, interrupted) and cause (ok, dns, connect, tls, proxy, timeout, reset, interrupted, http_CODE).", "result", "cause")
@@ -81,6 +83,7 @@ var (
 	reconcileDrift   = gauge("reconcile_drift", "Differences that the last comparison found, by PMM server and kind (deploy/docs/reconcile.md).", "source", "kind")
 	contactFailing   = gauge("pmm_contact_point_failing", "1 when PMM's own last attempt to reach this service failed, by PMM server.", "source")
 
+	tokens   = counter("operator_tokens_refused_total", "Requests to the operators' port with a wrong token, by reason: wrong, or limited (too many from that address: not even looked at).", "reason")
 	reloadOK = gauge("secrets_last_reload_successful", "1 when the last SIGHUP could read every secret, and before the first.")
 	reloadAt = gauge("secrets_last_reload_success_timestamp_seconds", "When all secrets were last read with success.")
 	build    = gauge("build_info", "Always 1; the version of the program.", "version")

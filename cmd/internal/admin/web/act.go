@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
+	"path"
 	"strconv"
+	"strings"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -26,97 +29,123 @@ type Replayer interface {
 	// Pause holds delivery, Resume ends that; both are durable when they return nil.
 	Pause(ctx context.Context, p admin.Pause) error
 	Resume(ctx context.Context, by string) error
+	// Probe reads the secrets again and tries Callgoose at once. It waits for no answer.
+	Probe()
 }
 
-func (h handler) replay(w http.ResponseWriter, r *http.Request) {
+// actions are what an operator does in one step: by a call of the API, or by a form on a
+// page. The name is the last word of the path.
+func (s *site) actions() map[string]func(r *http.Request) error {
+	return map[string]func(r *http.Request) error{
+		"POST /api/v1/events/{id}/park": func(r *http.Request) error {
+			return s.Replayer.ParkEvent(r.Context(), r.PathValue("id"), s.by(r))
+		},
+		"POST /api/v1/incidents/{key}/close": func(r *http.Request) error {
+			return s.Replayer.CloseIncident(r.Context(), r.PathValue("key"), s.by(r))
+		},
+		"POST /api/v1/pause":  s.pause,
+		"POST /api/v1/resume": func(r *http.Request) error { return s.Replayer.Resume(r.Context(), s.by(r)) },
+		"POST /api/v1/probe":  func(*http.Request) error { s.Replayer.Probe(); return nil },
+	}
+}
+
+// pause reads the query of a call, and the fields of a form.
+func (s *site) pause(r *http.Request) error {
+	q := url.Values{}
+	for name, values := range r.Form {
+		if values[0] != "" {
+			q[name] = values
+		}
+	}
+	p, err := admin.ParsePause(q, time.Now())
+	if err != nil {
+		return wrong{error: err}
+	}
+	p.By = s.by(r)
+	return s.Replayer.Pause(r.Context(), p)
+}
+
+// act adds the actions: a call is answered in JSON, a form leads back to its page.
+func (s *site) act(mux *http.ServeMux) {
+	for pattern, do := range s.actions() {
+		name := path.Base(pattern)
+		mux.Handle(pattern, call(func(r *http.Request) (any, error) {
+			r.Form = r.URL.Query() // a body means nothing here
+			err := do(r)
+			if err == nil {
+				s.did(r, name, 1)
+			}
+			return map[string]string{"status": "done"}, err
+		}))
+		mux.HandleFunc(strings.Replace(pattern, "/api/v1", "", 1), s.form(func(w http.ResponseWriter, r *http.Request) {
+			if err := do(r); err != nil {
+				s.refuse(w, r, err)
+				return
+			}
+			s.did(r, name, 1)
+			http.Redirect(w, r, path.Dir(r.URL.EscapedPath()), http.StatusSeeOther)
+		}))
+	}
+}
+
+func (h handler) replay(r *http.Request) (any, error) {
 	req, err := admin.ParseReplay(r.URL.Query())
 	if err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
+		return nil, wrong{error: err}
 	}
 	req.By = h.site.by(r)
 	plan, err := h.Replayer.Replay(r.Context(), req)
-	if err != nil {
-		failed(w, err)
-		return
-	}
-	if !req.DryRun {
+	if err == nil && !req.DryRun {
 		h.site.did(r, "replay", plan.Events)
 	}
-	reply(w, http.StatusOK, plan)
+	return plan, err
 }
 
-func (h handler) replayJob(w http.ResponseWriter, r *http.Request) {
+func (h handler) replayJob(r *http.Request) (any, error) {
 	id, err := strconv.Atoi(r.PathValue("id"))
 	if err != nil {
-		fail(w, http.StatusBadRequest, errors.New("a replay's id is a number"))
-		return
+		return nil, wrong{error: errors.New("a replay's id is a number")}
 	}
 	job, err := h.Replayer.ReplayJob(id)
 	if err != nil {
-		fail(w, http.StatusNotFound, err)
-		return
+		return nil, wrong{err, http.StatusNotFound}
 	}
-	reply(w, http.StatusOK, job)
+	return job, nil
 }
 
-func (h handler) drop(w http.ResponseWriter, r *http.Request) {
+func (h handler) drop(r *http.Request) (any, error) {
 	req, err := admin.ParseDrop(r.URL.Query())
 	if err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
+		return nil, wrong{error: err}
 	}
 	req.By = h.site.by(r)
 	plan, err := h.Replayer.DropDeadLetters(r.Context(), req)
-	switch {
-	case err != nil:
-		failed(w, err)
-	case req.DryRun:
-		reply(w, http.StatusOK, plan)
-	default:
-		h.site.did(r, "drop dead letters", plan.Events)
-		reply(w, http.StatusOK, map[string]int{"dropped": plan.Events})
+	if err != nil || req.DryRun {
+		return plan, err
 	}
+	h.site.did(r, "drop dead letters", plan.Events)
+	return map[string]int{"dropped": plan.Events}, nil
 }
 
-func (h handler) park(w http.ResponseWriter, r *http.Request) {
-	h.acted(w, r, "park", h.Replayer.ParkEvent(r.Context(), r.PathValue("id"), h.site.by(r)))
+func (h handler) reconcile(r *http.Request) (any, error) {
+	req := admin.ParseReconcile(r.URL.Query())
+	list, err := h.Source.Reconcile(r.Context(), req)
+	if err != nil || req.DryRun {
+		return list, err
+	}
+	acts := 0
+	for _, p := range list {
+		acts += len(p.Open) + len(p.Close)
+	}
+	h.site.did(r, "reconcile", acts)
+	return list, nil
 }
 
-func (h handler) closeIncident(w http.ResponseWriter, r *http.Request) {
-	h.acted(w, r, "close", h.Replayer.CloseIncident(r.Context(), r.PathValue("key"), h.site.by(r)))
-}
-
-func (h handler) pause(w http.ResponseWriter, r *http.Request) {
-	p, err := admin.ParsePause(r.URL.Query(), time.Now())
+func (h handler) testFallback(r *http.Request) (any, error) {
+	h.site.did(r, "fallback test", 1)
+	ways, err := h.Source.TestFallback(r.Context())
 	if err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
+		return nil, wrong{error: err}
 	}
-	p.By = h.site.by(r)
-	h.acted(w, r, "pause", h.Replayer.Pause(r.Context(), p))
-}
-
-func (h handler) resume(w http.ResponseWriter, r *http.Request) {
-	h.acted(w, r, "resume", h.Replayer.Resume(r.Context(), h.site.by(r)))
-}
-
-// acted answers for something that was done, or not.
-func (h handler) acted(w http.ResponseWriter, r *http.Request, what string, err error) {
-	if err != nil {
-		failed(w, err)
-		return
-	}
-	h.site.did(r, what, 1)
-	reply(w, http.StatusOK, map[string]string{"status": "done"})
-}
-
-// failed answers with what went wrong: asking for what is not there is the
-// asker's mistake.
-func failed(w http.ResponseWriter, err error) {
-	code := http.StatusServiceUnavailable
-	if errors.Is(err, admin.ErrNotFound) {
-		code = http.StatusNotFound
-	}
-	fail(w, code, err)
+	return ways, nil
 }

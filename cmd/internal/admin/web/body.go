@@ -18,6 +18,7 @@ var templateFuncs = template.FuncMap{
 	"short": text.Short, "clock": clock, "ago": text.Ago, "until": text.Until, "span": text.Span, "bytes": text.Size,
 	// For programs.
 	"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	"title": func(s string) string { return strings.ToUpper(s[:1]) + s[1:] },
 	"count": count, "plural": plural,
 	"where": admin.Where, "severity": severity, "why": why, "explain": admin.Explain,
 	"rank":  func(severity string) int { return min(admin.SeverityRank(severity)/3, 3) },

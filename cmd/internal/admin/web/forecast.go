@@ -1,8 +1,6 @@
 package web
 
 import (
-	"context"
-	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -11,17 +9,8 @@ import (
 	"pmm-callgoose/worker/callgoose/filters"
 )
 
-// Forecaster is a Source that can say what Callgoose would do under other filters.
-type Forecaster interface {
-	Forecast(ctx context.Context, set []filters.Filter, since time.Time) (filters.Report, error)
-}
-
+// forecast answers what stored events would do under the filters in the body.
 func (h handler) forecast(w http.ResponseWriter, r *http.Request) {
-	f, ok := h.Source.(Forecaster)
-	if !ok {
-		fail(w, http.StatusNotFound, errors.New("this service makes no forecast"))
-		return
-	}
 	since, err := admin.ParseTime(r.URL.Query().Get("since"), time.Now())
 	var set []filters.Filter
 	if err == nil {
@@ -31,14 +20,10 @@ func (h handler) forecast(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err != nil {
-		fail(w, http.StatusBadRequest, err)
+		answer(w, nil, wrong{error: err})
 		return
 	}
 	unhurried(w)
-	report, err := f.Forecast(r.Context(), set, since)
-	if err != nil {
-		fail(w, http.StatusServiceUnavailable, err)
-		return
-	}
-	reply(w, http.StatusOK, report)
+	report, err := h.Source.Forecast(r.Context(), set, since)
+	answer(w, report, err)
 }

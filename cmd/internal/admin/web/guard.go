@@ -142,7 +142,8 @@ const (
 
 // guesses bounds and logs the tries of a wrong token. Only wrong ones count.
 type guesses struct {
-	log *slog.Logger
+	log  *slog.Logger
+	tell func(reason string)
 
 	mu    sync.Mutex // guards the rest
 	tries map[guesser]*rate.Limiter
@@ -154,8 +155,8 @@ type guesses struct {
 // guesser is who tries: an address, and the client that a proxy there names.
 type guesser struct{ peer, client string }
 
-func newGuesses(log *slog.Logger) *guesses {
-	return &guesses{log: log, tries: map[guesser]*rate.Limiter{}}
+func newGuesses(cfg Config) *guesses {
+	return &guesses{log: cfg.Logger, tell: cfg.TokenRefused, tries: map[guesser]*rate.Limiter{}}
 }
 
 // judge counts a try. A right one from an address that has guessed too often is
@@ -181,6 +182,11 @@ func (g *guesses) judge(r *http.Request, right bool) (ok, limited bool) {
 	for _, l := range limits {
 		l.Allow()
 	}
+	reason := "wrong"
+	if limited {
+		reason = "limited"
+	}
+	g.tell(reason)
 	g.count, g.last = g.count+1, r.RemoteAddr
 	if g.timer == nil {
 		g.warn()

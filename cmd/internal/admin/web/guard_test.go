@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,7 +96,11 @@ func TestGuessesOfTheTokenAreFewAndLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		m := some(1)
-		h := New(Config{Source: m, Pages: m, Token: func() string { return opsToken }, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		told := map[string]int{}
+		h := New(Config{
+			Source: m, Pages: m, Token: func() string { return opsToken }, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			TokenRefused: func(reason string) { told[reason]++ },
+		})
 		ask := func(token, from, forwarded string) int {
 			r := httptest.NewRequest(http.MethodGet, "/api/v1/status", nil)
 			r.Header.Set("Authorization", "Bearer "+token)
@@ -108,11 +113,11 @@ func TestGuessesOfTheTokenAreFewAndLogged(t *testing.T) {
 			return w.Code
 		}
 		codes := map[int]int{}
-		for n := range 100 {
+		for n := range 4000 {
 			codes[ask(fmt.Sprint("guess", n), "192.0.2.1:1", "")]++
 		}
-		if codes[401] != guessAtOnce || codes[429] != 100-guessAtOnce {
-			t.Errorf("100 guesses are answered %v", codes)
+		if codes[401] != guessAtOnce || codes[429] != 4000-guessAtOnce || told["wrong"] != guessAtOnce || told["limited"] != 4000-guessAtOnce {
+			t.Errorf("4000 guesses are answered %v, counted %v", codes, told)
 		}
 		for what, c := range map[string]struct {
 			from, forwarded string
@@ -168,10 +173,74 @@ func TestStreamsAreBounded(t *testing.T) {
 			t.Fatalf("tail %d: %d", n, resp.StatusCode)
 		}
 	}
-	if resp := tail(); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("one more: %d", resp.StatusCode)
+	for range 3 {
+		if resp := tail(); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+			t.Errorf("one more: %d", resp.StatusCode)
+		}
 	}
 }
+
+// However many ask, so many streams there are: of the API together, and of the pages.
+func TestThreeThousandStreamsAreFew(t *testing.T) {
+	for path, most := range map[string]int{"/api/v1/events/tail": maxStreams, "/api/v1/export?kind=event": maxStreams, "/live": maxLive} {
+		synctest.Test(t, func(t *testing.T) {
+			m := some(3)
+			h := New(Config{Source: m, Pages: m, Carrier: endless{&hand{}}})
+			ctx, stop := context.WithCancel(t.Context())
+			var refused, open atomic.Int64
+			var wg sync.WaitGroup
+			for range 3000 {
+				wg.Go(func() {
+					open.Add(1)
+					defer open.Add(-1)
+					w := httptest.NewRecorder()
+					h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil))
+					if w.Code == http.StatusServiceUnavailable {
+						refused.Add(1)
+					}
+				})
+			}
+			synctest.Wait()
+			if int(refused.Load()) != 3000-most || int(open.Load()) != most {
+				t.Errorf("%s: %d of 3000 are open and %d refused, want %d open", path, open.Load(), refused.Load(), most)
+			}
+			stop()
+			wg.Wait()
+		})
+	}
+}
+
+// endless is a Carrier whose export has one line, and ends with its request.
+type endless struct{ Carrier }
+
+func (endless) Export(ctx context.Context, _ string, _ event.Filter, _ int, line func(admin.Carried) error) error {
+	<-ctx.Done()
+	return line(admin.Carried{})
+}
+
+// A reader that takes nothing is let go after stillFor, whatever it reads.
+func TestASlowReaderIsLetGo(t *testing.T) {
+	for _, path := range []string{"/api/v1/events/tail", "/api/v1/export?kind=event", "/api/v1/events", "/live"} {
+		m := some(1)
+		h := New(Config{Source: m, Pages: m, Carrier: endless{&hand{}}})
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		ctx, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil))
+		stop()
+		if in := time.Until(w.last); in <= 0 || in > stillFor {
+			t.Errorf("%s: what is written may take until %s", path, w.last)
+		}
+	}
+}
+
+// deadlines notes the last deadline of its writes.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	last time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(at time.Time) error { d.last = at; return nil }
+func (d *deadlines) SetReadDeadline(time.Time) error     { return nil }
 
 // counted is a Source that notes how much is read of it at once.
 type counted struct {
@@ -232,6 +301,10 @@ func TestTheCookieIsOfThisServiceAlone(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	plain := sessionCookie(r)
 	r.Header.Set("X-Forwarded-Proto", "https")
+	own := httptest.NewRequest(http.MethodGet, "https://forwarder.example/", nil) // which has TLS
+	if c := sessionCookie(own); !strings.HasPrefix(c.Name, "__Host-") || !c.Secure {
+		t.Errorf("%v with TLS of its own", c)
+	}
 	if c := sessionCookie(r); !strings.HasPrefix(c.Name, "__Host-") || !c.Secure || c.Path != "/" || c.Domain != "" || plain.Secure || strings.HasPrefix(plain.Name, "__") {
 		t.Errorf("%v behind TLS, %v without", c, plain)
 	}

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // Source is what the handler shows. An id that it does not know is an
@@ -27,6 +29,16 @@ type Source interface {
 	// Incident tells the story of one, ErrNotFound when nothing is known of it.
 	Incident(ctx context.Context, key string) (admin.Story, error)
 	Settings() any
+	// Check looks at everything stored: a second for some 100,000 records.
+	Check(ctx context.Context) (admin.Check, error)
+	// Forecast says what Callgoose would do with stored events under these filters.
+	Forecast(ctx context.Context, set []filters.Filter, since time.Time) (filters.Report, error)
+	// TestFallback sends a test message by every other way out. The error says that
+	// there is none.
+	TestFallback(ctx context.Context) ([]admin.Way, error)
+	// Reconcile makes one pass over each PMM, or over those of the keys. It takes as
+	// long as PMM does, at most 40 s. An ErrNotFound when a key has no open alert.
+	Reconcile(ctx context.Context, r admin.ReconcileRequest) ([]admin.ReconcilePass, error)
 }
 
 // Config is what New needs.
@@ -38,6 +50,8 @@ type Config struct {
 	Metrics http.Handler
 	// Token is asked for when it returns something. nil = never (Unix socket).
 	Token func() string
+	// TokenRefused is told of each wrong token, with a reason: wrong or limited. nil = nobody is.
+	TokenRefused func(reason string)
 	// Hosts are the names under which the TCP address may be called; empty = any.
 	Hosts []string
 	// MaxBody bounds one notification of an import, in bytes. 0 = 10 MiB.
@@ -54,6 +68,9 @@ func newHandler(cfg Config) handler {
 	if cfg.MaxBody == 0 {
 		cfg.MaxBody = 10 << 20
 	}
+	if cfg.TokenRefused == nil {
+		cfg.TokenRefused = func(string) {}
+	}
 	return handler{Config: cfg, site: newSite(cfg), streams: make(chan struct{}, maxStreams), newest: &newest{}}
 }
 
@@ -66,25 +83,25 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]string{"status": "alive"})
 	})
-	mux.HandleFunc("GET /readyz", h.ready)
-	mux.HandleFunc("GET /api/v1/status", h.status)
+	for pattern, do := range map[string]call{
+		"GET /readyz":                    h.ready,
+		"GET /api/v1/status":             func(r *http.Request) (any, error) { return h.Source.Status(r.Context()) },
+		"GET /api/v1/events/{id}":        func(r *http.Request) (any, error) { return h.Source.Event(r.Context(), r.PathValue("id")) },
+		"GET /api/v1/incidents":          h.incidents,
+		"GET /api/v1/incidents/{key}":    func(r *http.Request) (any, error) { return h.Source.Incident(r.Context(), r.PathValue("key")) },
+		"GET /api/v1/config":             func(*http.Request) (any, error) { return h.Source.Settings(), nil },
+		"GET /api/v1/check":              func(r *http.Request) (any, error) { return h.Source.Check(r.Context()) },
+		"POST /api/v1/fallback/test":     h.testFallback,
+		"POST /api/v1/replay":            h.replay,
+		"GET /api/v1/replay/{id}":        h.replayJob,
+		"POST /api/v1/dead-letters/drop": h.drop,
+		"POST /api/v1/reconcile":         h.reconcile,
+	} {
+		mux.Handle(pattern, do)
+	}
 	mux.HandleFunc("GET /api/v1/events", h.events)
 	mux.HandleFunc("GET /api/v1/events/tail", h.stream(h.tail))
-	mux.HandleFunc("GET /api/v1/events/{id}", h.event)
-	mux.HandleFunc("POST /api/v1/events/{id}/park", h.park)
-	mux.HandleFunc("GET /api/v1/incidents", h.incidents)
-	mux.HandleFunc("GET /api/v1/incidents/{key}", h.incident)
-	mux.HandleFunc("POST /api/v1/incidents/{key}/close", h.closeIncident)
-	mux.HandleFunc("POST /api/v1/pause", h.pause)
-	mux.HandleFunc("POST /api/v1/resume", h.resume)
-	mux.HandleFunc("GET /api/v1/config", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, cfg.Source.Settings()) })
-	mux.HandleFunc("GET /api/v1/check", h.check)
 	mux.HandleFunc("POST /api/v1/filters/test", h.stream(h.forecast))
-	mux.HandleFunc("POST /api/v1/fallback/test", h.testFallback)
-	mux.HandleFunc("POST /api/v1/replay", h.replay)
-	mux.HandleFunc("GET /api/v1/replay/{id}", h.replayJob)
-	mux.HandleFunc("POST /api/v1/dead-letters/drop", h.drop)
-	mux.HandleFunc("POST /api/v1/reconcile", h.reconcile)
 	mux.HandleFunc("GET /api/v1/export", h.stream(h.export))
 	mux.HandleFunc("POST /api/v1/import", h.stream(h.doImport))
 	if cfg.Metrics != nil {
@@ -105,6 +122,41 @@ func reply(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_ = encoder(w).Encode(v)
+}
+
+// wrong is an error of what was asked, not of the service.
+type wrong struct {
+	error
+	code int // 0 = 400
+}
+
+// codeOf is the status that an error is answered with.
+func codeOf(err error) int {
+	if asked, ok := errors.AsType[wrong](err); ok {
+		return cmp.Or(asked.code, http.StatusBadRequest)
+	}
+	if errors.Is(err, admin.ErrNotFound) {
+		return http.StatusNotFound
+	}
+	return http.StatusServiceUnavailable
+}
+
+// call is one call of the API. What it returns is the answer.
+type call func(r *http.Request) (any, error)
+
+// ServeHTTP implements http.Handler.
+func (do call) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v, err := do(r)
+	answer(w, v, err)
+}
+
+// answer answers with v, or with what is wrong.
+func answer(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		fail(w, codeOf(err), err)
+		return
+	}
+	reply(w, http.StatusOK, v)
 }
 
 func fail(w http.ResponseWriter, code int, err error) {
@@ -147,21 +199,8 @@ func (h handler) nowhere(w http.ResponseWriter, r *http.Request) {
 	h.site.problem(w, r, http.StatusNotFound, errors.New("there is no such page"))
 }
 
-func (h handler) ready(w http.ResponseWriter, _ *http.Request) {
-	if err := h.Source.Ready(); err != nil {
-		fail(w, http.StatusServiceUnavailable, err)
-		return
-	}
-	reply(w, http.StatusOK, map[string]string{"status": "ready"})
-}
-
-func (h handler) status(w http.ResponseWriter, r *http.Request) {
-	s, err := h.Source.Status(r.Context())
-	if err != nil {
-		fail(w, http.StatusServiceUnavailable, err)
-		return
-	}
-	reply(w, http.StatusOK, s)
+func (h handler) ready(*http.Request) (any, error) {
+	return map[string]string{"status": "ready"}, h.Source.Ready()
 }
 
 // perRead is how many events are held in memory at once for a list.
@@ -209,36 +248,4 @@ func (h handler) events(w http.ResponseWriter, r *http.Request) {
 // behind is where a list goes on behind r.
 func behind(r *event.Record) (event.Position, string) {
 	return r.Pos, r.ReceivedAt.UTC().Format(time.DateOnly)
-}
-
-func (h handler) event(w http.ResponseWriter, r *http.Request) {
-	d, err := h.Source.Event(r.Context(), r.PathValue("id"))
-	switch {
-	case errors.Is(err, admin.ErrNotFound):
-		fail(w, http.StatusNotFound, err)
-	case err != nil:
-		fail(w, http.StatusServiceUnavailable, err)
-	default:
-		reply(w, http.StatusOK, d)
-	}
-}
-
-// Checker is a Source that can also look at itself. It reads every record, so it
-// takes a second for some 100,000 of them.
-type Checker interface {
-	Check(ctx context.Context) (admin.Check, error)
-}
-
-func (h handler) check(w http.ResponseWriter, r *http.Request) {
-	checker, ok := h.Source.(Checker)
-	if !ok {
-		fail(w, http.StatusNotFound, errors.New("this service cannot look at itself"))
-		return
-	}
-	found, err := checker.Check(r.Context())
-	if err != nil {
-		fail(w, http.StatusServiceUnavailable, err)
-		return
-	}
-	reply(w, http.StatusOK, found)
 }

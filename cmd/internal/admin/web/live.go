@@ -31,6 +31,12 @@ func mark(st admin.Status, p Pages) string {
 		}
 		return t.UnixNano()
 	}
+	if st.Ping != nil {
+		fmt.Fprintln(h, unix(st.Ping.LastAt))
+	}
+	if st.Fallback != nil {
+		fmt.Fprintln(h, unix(st.Fallback.LastAt))
+	}
 	fmt.Fprintln(h, n, st.StartedAt.UnixNano(), st.Queued, st.InFlight > 0, st.Callgoose.State, unix(st.Callgoose.Since),
 		unix(st.Callgoose.NextProbe), st.Store.Accepting, st.Store.Problem, st.Headline, st.Refused.LastHour, st.WaitingBySeverity)
 	return fmt.Sprintf("%x", h.Sum64())
@@ -47,7 +53,7 @@ func (s *site) live(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "too many streams", http.StatusServiceUnavailable)
 		return
 	}
-	control := unhurried(w)
+	out := moving(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold it back
 	tick := time.NewTicker(lookEvery)
@@ -62,10 +68,10 @@ func (s *site) live(w http.ResponseWriter, r *http.Request) {
 		st, err := s.Source.Status(r.Context())
 		if now := mark(st, s.Pages); err == nil && (now != last || time.Since(spoke) > speakEvery) {
 			last, spoke = now, time.Now()
-			if _, err := fmt.Fprintf(w, "retry: 2000\nevent: mark\ndata: %s\n\n", now); err != nil {
+			if _, err := fmt.Fprintf(out, "retry: 2000\nevent: mark\ndata: %s\n\n", now); err != nil {
 				return
 			}
-			if control.Flush() != nil {
+			if out.control.Flush() != nil {
 				return
 			}
 		}

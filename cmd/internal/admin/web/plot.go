@@ -2,6 +2,7 @@ package web
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"pmm-callgoose/store/event"
@@ -38,7 +39,14 @@ type plot struct {
 	Total   event.Minute
 	Times   []time.Time    // along the axis
 	Rows    []event.Minute // of the table: hours in which something happened, newest first
-	Missing string
+	Shades  []shade
+}
+
+// shade is a time in which nobody was called.
+type shade struct {
+	event.Outage
+	X, W   int
+	Lasted time.Duration
 }
 
 // bar is what one stretch of time looks like: heights are never 0 where there was something.
@@ -54,7 +62,7 @@ type bar struct {
 
 var plotHours = []int{1, 6, 24, 168}
 
-func newPlot(minutes []event.Minute, hours int, now time.Time) plot {
+func newPlot(minutes []event.Minute, outages []event.Outage, hours int, now time.Time) plot {
 	n := plotBars(hours)
 	p := plot{
 		Hours: hours, Choices: plotHours, Width: plotWidth, Height: plotHeight, Line: plotHalf, Most: 1,
@@ -79,9 +87,20 @@ func newPlot(minutes []event.Minute, hours int, now time.Time) plot {
 		}
 		p.Rows[len(p.Rows)-1].Add(m)
 	}
-	for i, j := 0, len(p.Rows)-1; i < j; i, j = i+1, j-1 {
-		p.Rows[i], p.Rows[j] = p.Rows[j], p.Rows[i]
+	slices.Reverse(p.Rows)
+	p.draw(begin)
+	for _, o := range outages {
+		p.shade(o, begin, end, now)
 	}
+	for i := range 5 {
+		p.Times = append(p.Times, begin.Add(time.Duration(i)*end.Sub(begin)/4))
+	}
+	return p
+}
+
+// draw gives the bars their places.
+func (p *plot) draw(begin time.Time) {
+	n := len(p.Bars)
 	for _, b := range p.Bars {
 		p.Most = max(p.Most, b.In, b.Out+b.Discarded+b.Dead)
 	}
@@ -101,8 +120,21 @@ func newPlot(minutes []event.Minute, hours int, now time.Time) plot {
 		b.DeadY = b.LostY + b.LostH
 		b.Text = fmt.Sprintf("%sZ: %d in, %d out, %d discarded, %d dead", b.At.Format("Jan 2 15:04"), b.In, b.Out, b.Discarded, b.Dead)
 	}
-	for i := range 5 {
-		p.Times = append(p.Times, begin.Add(time.Duration(i)*end.Sub(begin)/4))
+}
+
+// shade adds what of an outage is in the picture, at least two units wide.
+func (p *plot) shade(o event.Outage, begin, end, now time.Time) {
+	until := o.Until
+	if until.IsZero() {
+		until = now
 	}
-	return p
+	if until.Before(begin) || o.From.After(end) {
+		return
+	}
+	x := func(t time.Time) int {
+		return int(min(max(t.Sub(begin), 0), end.Sub(begin)) * plotWidth / end.Sub(begin))
+	}
+	s := shade{Outage: o, X: x(o.From), Lasted: until.Sub(o.From)}
+	s.W = max(2, x(until)-s.X)
+	p.Shades = append(p.Shades, s)
 }

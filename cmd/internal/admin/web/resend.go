@@ -30,8 +30,8 @@ type previewPage struct {
 }
 
 // here is the entry of the menu that the choice was made under.
-func (p previewPage) here() string {
-	if p.Keep.Get("outcome") == string(event.Dead) {
+func (p previewPage) here(t task) string {
+	if t.page == "drop" || p.Keep.Get("outcome") == string(event.Dead) {
 		return "dead-letters"
 	}
 	return "events"
@@ -86,97 +86,128 @@ func chips(q url.Values) (list []chip) {
 	return list
 }
 
-// preview asks for the plan of a replay.
-func (s *site) preview(r *http.Request, q url.Values) (p previewPage, err error) {
-	p.Closed, p.Rate, p.IDs = q.Get("include_closed") == "true", q.Get("rate"), len(q["id"])
-	p.Keep = url.Values{}
+// task is something to do with chosen events: first its plan is shown, then it is done if
+// that is still its plan.
+type task struct {
+	page, title string
+	plan        func(r *http.Request, q url.Values, p *previewPage) error // with the times pinned
+	do          func(r *http.Request, q url.Values) (to string, err error)
+}
+
+func (s *site) replayTask() task {
+	return task{"replay", "Send again", s.replayPlan, func(r *http.Request, q url.Values) (string, error) {
+		req, err := admin.ParseReplay(q)
+		if err != nil {
+			return "", wrong{error: err}
+		}
+		req.By = s.by(r)
+		plan, err := s.Replayer.Replay(r.Context(), req)
+		if err == nil {
+			s.did(r, "replay", plan.Events)
+		}
+		return "/replay/" + strconv.Itoa(plan.Job), err
+	}}
+}
+
+func (s *site) replayPlan(r *http.Request, q url.Values, p *previewPage) error {
+	p.Closed, p.Rate = q.Get("include_closed") == "true", q.Get("rate")
+	req, err := admin.ParseReplay(q)
+	if err != nil {
+		return wrong{error: err}
+	}
+	req.DryRun = true
+	if p.Plan, err = s.Replayer.Replay(r.Context(), req); err != nil || p.IDs != 1 {
+		return err
+	}
+	list, err := s.Source.Events(r.Context(), req.Filter, 1)
+	if len(list) == 1 {
+		p.One = list[0]
+	}
+	return err
+}
+
+func (s *site) dropTask() task {
+	run := func(r *http.Request, q url.Values, dry bool) (plan admin.Plan, err error) {
+		req, err := admin.ParseDrop(q)
+		if err != nil {
+			return plan, wrong{error: err}
+		}
+		req.DryRun, req.By = dry, s.by(r)
+		return s.Replayer.DropDeadLetters(r.Context(), req)
+	}
+	return task{"drop", "Drop dead letters", func(r *http.Request, q url.Values, p *previewPage) (err error) {
+		p.Plan, err = run(r, q, true)
+		return err
+	}, func(r *http.Request, q url.Values) (string, error) {
+		plan, err := run(r, q, false)
+		if err == nil {
+			s.did(r, "drop dead letters", plan.Events)
+		}
+		return "/dead-letters", err
+	}}
+}
+
+// planned makes the page of a plan, and pins the times in q.
+func (s *site) planned(r *http.Request, t task, q url.Values) (p previewPage, err error) {
+	if len(q) == 0 {
+		return p, wrong{error: errors.New("nothing was chosen: tick the events, or filter the list of events first")}
+	}
+	if _, err := admin.ParseReplay(q); err != nil { // before the end is set, which is a filter too
+		return p, wrong{error: err}
+	}
+	p.IDs, p.Keep = len(q["id"]), url.Values{}
 	for name, values := range q {
 		if name != "include_closed" && name != "rate" {
 			p.Keep[name] = values
 		}
 	}
 	if err := pin(q, time.Now()); err != nil {
-		return p, err
+		return p, wrong{error: err}
 	}
 	p.Query, p.Chosen = q.Encode(), chips(q)
-	req, err := admin.ParseReplay(q)
-	if err != nil {
-		return p, err
-	}
-	req.DryRun = true
-	if p.Plan, err = s.Replayer.Replay(r.Context(), req); err != nil {
-		return p, notNow{err}
-	}
-	if p.IDs == 1 {
-		list, err := s.Source.Events(r.Context(), req.Filter, 1)
+	return p, t.plan(r, q, &p)
+}
+
+// preview shows what would be done.
+func (s *site) preview(t task) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if tidy(w, r) {
+			return
+		}
+		p, err := s.planned(r, t, r.URL.Query())
 		if err != nil {
-			return p, notNow{err}
+			s.refuse(w, r, err)
+			return
 		}
-		if len(list) == 1 {
-			p.One = list[0]
+		s.show(w, r, http.StatusOK, t.page, frame{Title: t.title, Here: p.here(t), Page: p})
+	}
+}
+
+// confirm does what was previewed, unless it has become something else.
+func (s *site) confirm(t task) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q, err := url.ParseQuery(r.PostForm.Get("query"))
+		if err != nil {
+			s.problem(w, r, http.StatusBadRequest, errors.New("the form is damaged"))
+			return
 		}
+		p, err := s.planned(r, t, q)
+		if err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+		if r.PostForm.Get("expect") != strconv.Itoa(p.Plan.Events) {
+			p.Changed = true
+			s.show(w, r, http.StatusConflict, t.page, frame{Title: t.title, Here: p.here(t), Page: p})
+			return
+		}
+		to, err := t.do(r, q)
+		if err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+		http.Redirect(w, r, to, http.StatusSeeOther)
 	}
-	return p, nil
-}
-
-// notNow is an error of the service, not of what was asked.
-type notNow struct{ error }
-
-func (s *site) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if later, ok := errors.AsType[notNow](err); ok {
-		s.unavailable(w, r, later.error)
-		return
-	}
-	s.problem(w, r, http.StatusBadRequest, err)
-}
-
-func (s *site) replayPreview(w http.ResponseWriter, r *http.Request) {
-	if tidy(w, r) {
-		return
-	}
-	q := r.URL.Query()
-	if len(q) == 0 {
-		s.problem(w, r, http.StatusBadRequest, errors.New("nothing was chosen: tick the events, or filter the list of events first"))
-		return
-	}
-	p, err := s.preview(r, q)
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	s.show(w, r, http.StatusOK, "replay", frame{Title: "Send again", Here: p.here(), Page: p})
-}
-
-// replay begins what was previewed, unless it has become something else.
-func (s *site) replay(w http.ResponseWriter, r *http.Request) {
-	q, err := url.ParseQuery(r.PostForm.Get("query"))
-	if err != nil {
-		s.problem(w, r, http.StatusBadRequest, errors.New("the form is damaged"))
-		return
-	}
-	p, err := s.preview(r, q)
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	if r.PostForm.Get("expect") != strconv.Itoa(p.Plan.Events) {
-		p.Changed = true
-		s.show(w, r, http.StatusConflict, "replay", frame{Title: "Send again", Here: p.here(), Page: p})
-		return
-	}
-	req, err := admin.ParseReplay(q)
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	req.By = s.by(r)
-	plan, err := s.Replayer.Replay(r.Context(), req)
-	if err != nil {
-		s.unavailable(w, r, err)
-		return
-	}
-	s.did(r, "replay", plan.Events)
-	http.Redirect(w, r, "/replay/"+strconv.Itoa(plan.Job), http.StatusSeeOther)
 }
 
 type jobPage struct {
@@ -196,62 +227,6 @@ func (s *site) job(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.show(w, r, http.StatusOK, "job", frame{Title: fmt.Sprintf("Replay %d", id), Here: "events", Page: jobPage{j, event.Outcomes}})
-}
-
-// dropPlan asks what a drop would forget.
-func (s *site) dropPlan(r *http.Request, q url.Values) (p previewPage, req admin.DropRequest, err error) {
-	if _, err := admin.ParseDrop(q); err != nil { // before the end is set, which is a filter too
-		return p, req, err
-	}
-	if err := pin(q, time.Now()); err != nil {
-		return p, req, err
-	}
-	if req, err = admin.ParseDrop(q); err != nil {
-		return p, req, err
-	}
-	p.Query, p.Chosen, p.IDs = q.Encode(), chips(q), len(q["id"])
-	req.DryRun = true
-	p.Plan, err = s.Replayer.DropDeadLetters(r.Context(), req)
-	req.DryRun = false
-	if err != nil {
-		err = notNow{err}
-	}
-	return p, req, err
-}
-
-func (s *site) dropPreview(w http.ResponseWriter, r *http.Request) {
-	p, _, err := s.dropPlan(r, r.URL.Query())
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	s.show(w, r, http.StatusOK, "drop", frame{Title: "Drop dead letters", Here: "dead-letters", Page: p})
-}
-
-func (s *site) drop(w http.ResponseWriter, r *http.Request) {
-	q, err := url.ParseQuery(r.PostForm.Get("query"))
-	if err != nil {
-		s.problem(w, r, http.StatusBadRequest, errors.New("the form is damaged"))
-		return
-	}
-	p, req, err := s.dropPlan(r, q)
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	if r.PostForm.Get("expect") != strconv.Itoa(p.Plan.Events) {
-		p.Changed = true
-		s.show(w, r, http.StatusConflict, "drop", frame{Title: "Drop dead letters", Here: "dead-letters", Page: p})
-		return
-	}
-	req.By = s.by(r)
-	plan, err := s.Replayer.DropDeadLetters(r.Context(), req)
-	if err != nil {
-		s.unavailable(w, r, err)
-		return
-	}
-	s.did(r, "drop dead letters", plan.Events)
-	http.Redirect(w, r, "/dead-letters", http.StatusSeeOther)
 }
 
 // Names lists what the form that changes the options has to carry along.

@@ -41,13 +41,14 @@ func (s *site) overview(w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
 	var p overviewPage
 	var minutes []event.Minute
+	var outages []event.Outage
 	if s.Pages != nil {
 		minutes, err = s.Pages.History(now.Add(-time.Duration(hours+24) * time.Hour))
-		if err != nil {
-			p.Err = err
-		}
+		p.Err = err
+		outages, err = s.Pages.Outages()
+		p.Err = cmp.Or(p.Err, err)
 	}
-	p.Plot = newPlot(minutes, hours, now)
+	p.Plot = newPlot(minutes, outages, hours, now)
 	if p.Latest, err = s.Source.Events(r.Context(), event.Filter{}, latest); err != nil {
 		p.Err = err
 	}
@@ -169,7 +170,7 @@ const others = 25
 func (s *site) event(w http.ResponseWriter, r *http.Request) {
 	d, err := s.Source.Event(r.Context(), r.PathValue("id"))
 	if err != nil {
-		s.unavailable(w, r, err)
+		s.refuse(w, r, err)
 		return
 	}
 	self := "/events/" + url.PathEscape(d.ID)
@@ -181,7 +182,7 @@ func (s *site) event(w http.ResponseWriter, r *http.Request) {
 	if d.Key != "" {
 		list, err := s.Source.Events(r.Context(), event.Filter{Incident: d.Key}, others+1)
 		if err != nil {
-			s.unavailable(w, r, err)
+			s.refuse(w, r, err)
 			return
 		}
 		for _, o := range list {
@@ -217,7 +218,7 @@ func annotations(sent json.RawMessage) (list []annotation) {
 func (s *site) eventFile(w http.ResponseWriter, r *http.Request) {
 	d, err := s.Source.Event(r.Context(), r.PathValue("id"))
 	if err != nil {
-		s.unavailable(w, r, err)
+		s.refuse(w, r, err)
 		return
 	}
 	raw := map[string]json.RawMessage{"sent.json": d.Sent, "notification.json": d.Raw}[r.PathValue("file")]
@@ -254,7 +255,7 @@ func (s *site) fill(w http.ResponseWriter, r *http.Request, p *eventsPage) (code
 	}
 	var err error
 	if p.listed, err = s.list(r, p.asked); err != nil {
-		s.unavailable(w, r, err)
+		s.refuse(w, r, err)
 		return 0, false
 	}
 	return http.StatusOK, true

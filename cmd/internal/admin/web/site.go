@@ -25,6 +25,8 @@ import (
 type Pages interface {
 	// History lists the minutes since then in which something happened, oldest first.
 	History(since time.Time) ([]event.Minute, error)
+	// Outages lists when nobody was called, oldest first.
+	Outages() ([]event.Outage, error)
 	// Changes is another number whenever something was written.
 	Changes() uint64
 }
@@ -57,7 +59,7 @@ type site struct {
 func newSite(cfg Config) *site {
 	s := &site{
 		Config: cfg, pages: map[string]*template.Template{},
-		session: newSessions(), guesses: newGuesses(cfg.Logger), streams: make(chan struct{}, maxLive),
+		session: newSessions(), guesses: newGuesses(cfg), streams: make(chan struct{}, maxLive),
 	}
 	base := template.Must(template.New("layout.html").Funcs(templateFuncs).ParseFS(siteFiles, "site/layout.html", "site/parts.html"))
 	for _, name := range []string{"overview", "events", "event", "incidents", "incident", "deadletters", "replay", "job", "drop", "login", "problem"} {
@@ -81,17 +83,14 @@ func (s *site) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /events", s.events)
 	mux.HandleFunc("GET /events/{id}", s.event)
 	mux.HandleFunc("GET /events/{id}/{file}", s.eventFile)
-	mux.HandleFunc("POST /events/{id}/park", s.form(s.park))
 	mux.HandleFunc("GET /incidents", s.incidents)
 	mux.HandleFunc("GET /incidents/{key}", s.incident)
-	mux.HandleFunc("POST /incidents/{key}/close", s.form(s.closeIncident))
-	mux.HandleFunc("POST /pause", s.form(s.pause))
-	mux.HandleFunc("POST /resume", s.form(s.resume))
 	mux.HandleFunc("GET /dead-letters", s.deadLetters)
-	mux.HandleFunc("GET /dead-letters/drop", s.dropPreview)
-	mux.HandleFunc("POST /dead-letters/drop", s.form(s.drop))
-	mux.HandleFunc("GET /replay", s.replayPreview)
-	mux.HandleFunc("POST /replay", s.form(s.replay))
+	for path, t := range map[string]task{"/replay": s.replayTask(), "/dead-letters/drop": s.dropTask()} {
+		mux.HandleFunc("GET "+path, s.preview(t))
+		mux.HandleFunc("POST "+path, s.form(s.confirm(t)))
+	}
+	s.act(mux)
 	mux.HandleFunc("GET /replay/{id}", s.job)
 	mux.HandleFunc("GET /login", s.loginForm)
 	mux.HandleFunc("POST /login", s.form(s.login))
@@ -104,7 +103,7 @@ func (s *site) routes(mux *http.ServeMux) {
 // others are for programs, which send the token itself.
 func isPage(p string) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
-	return slices.Contains([]string{"", "events", "incidents", "dead-letters", "replay", "pause", "resume", "login", "logout", "live", "static"}, first)
+	return slices.Contains([]string{"", "events", "incidents", "dead-letters", "replay", "pause", "resume", "probe", "login", "logout", "live", "static"}, first)
 }
 
 func (s *site) static(w http.ResponseWriter, r *http.Request) {
@@ -179,13 +178,13 @@ func problemTitle(code int) string {
 	return "Not now"
 }
 
-// unavailable answers an error of the Source.
-func (s *site) unavailable(w http.ResponseWriter, r *http.Request, err error) {
+// refuse is a page that says why something was not done.
+func (s *site) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	code := codeOf(err)
 	if errors.Is(err, admin.ErrNotFound) {
-		s.problem(w, r, http.StatusNotFound, errors.New("there is no such event or incident, or no longer: settled events go after --retention"))
-		return
+		err = errors.New("there is no such event or incident, or no longer: settled events go after --retention")
 	}
-	s.problem(w, r, http.StatusServiceUnavailable, err)
+	s.problem(w, r, code, err)
 }
 
 // maxForm bounds a form: a page of chosen ids is some kilobytes.

@@ -23,6 +23,7 @@ import (
 
 // memory is a Source, a Replayer and Pages without a store.
 type memory struct {
+	Source
 	mu      sync.Mutex
 	status  admin.Status
 	records []*event.Record // newest first
@@ -33,6 +34,7 @@ type memory struct {
 	acts    []string
 	changes uint64
 	minutes []event.Minute
+	outages []event.Outage
 }
 
 func (m *memory) Status(context.Context) (admin.Status, error) {
@@ -145,6 +147,8 @@ func (m *memory) DropDeadLetters(_ context.Context, r admin.DropRequest) (p admi
 	return p, nil
 }
 
+func (m *memory) Probe()                                    { _ = m.did("probe", "somebody") }
+func (m *memory) Outages() ([]event.Outage, error)          { return m.outages, nil }
 func (m *memory) History(time.Time) ([]event.Minute, error) { return m.minutes, nil }
 func (m *memory) Changes() uint64                           { m.mu.Lock(); defer m.mu.Unlock(); return m.changes }
 
@@ -481,6 +485,11 @@ func TestThePlotShowsWhatHappenedWhen(t *testing.T) {
 	p := newPlot([]event.Minute{
 		{At: at(3, 0), In: 1000}, {At: at(11, 44), In: 1000}, // before it begins
 		{At: at(12, 0), In: 10}, {At: at(12, 4), In: 30}, {At: at(17, 41), Out: 14, Discarded: 6, Dead: 20}, {At: at(17, 42), Suppressed: 5},
+	}, []event.Outage{
+		{From: at(3, 0), Until: at(11, 0), State: event.Down}, // before it begins
+		{From: at(11, 0), Until: at(12, 15), State: event.Down},
+		{From: at(17, 0), Until: at(17, 0).Add(time.Second), State: event.Held},
+		{From: at(17, 40), State: event.Paused}, // it lasts
 	}, 6, now)
 	if len(p.Bars) != 72 || p.Total != (event.Minute{In: 40, Out: 14, Discarded: 6, Dead: 20, Suppressed: 5}) || p.Most != 40 {
 		t.Fatalf("%d bars, %+v, most %d", len(p.Bars), p.Total, p.Most)
@@ -492,11 +501,15 @@ func TestThePlotShowsWhatHappenedWhen(t *testing.T) {
 	if b := p.Bars[3]; !b.At.Equal(at(12, 0)) || b.In != 40 || b.InH != plotHalf-2 {
 		t.Errorf("the bar of 12:00 is %+v", b)
 	}
+	if len(p.Shades) != 3 || p.Shades[0].X != 0 || p.Shades[0].W != 60 || p.Shades[0].Lasted != 75*time.Minute ||
+		p.Shades[1].W != 2 || p.Shades[2].X != 710 || p.Shades[2].Lasted != 130*time.Second {
+		t.Errorf("the outages are %+v", p.Shades)
+	}
 	if len(p.Rows) != 2 || !p.Rows[0].At.Equal(at(17, 0)) || p.Rows[1].In != 40 {
 		t.Errorf("the table is %+v", p.Rows)
 	}
 	for _, hours := range plotHours {
-		if p := newPlot(nil, hours, now); p.Every < time.Minute || p.Every%time.Minute != 0 {
+		if p := newPlot(nil, nil, hours, now); p.Every < time.Minute || p.Every%time.Minute != 0 {
 			t.Errorf("%d hours: a bar is %s", hours, p.Every)
 		}
 	}
@@ -504,7 +517,7 @@ func TestThePlotShowsWhatHappenedWhen(t *testing.T) {
 	for i := range steady {
 		steady[i] = event.Minute{At: now.Add(time.Duration(i-59) * time.Minute).Truncate(time.Minute), In: 10}
 	}
-	for i, b := range newPlot(steady, 1, now).Bars {
+	for i, b := range newPlot(steady, nil, 1, now).Bars {
 		if b.In != 10 {
 			t.Errorf("of ten a minute, steadily, bar %d of the last hour shows %d", i, b.In)
 		}
@@ -572,6 +585,7 @@ func TestWhatAnOperatorDoesIsAskedForAndKeptWithWhoItWas(t *testing.T) {
 		{"POST", "/api/v1/pause?until=yesterday", 400},
 		{"POST", "/api/v1/pause?until=2001-01-01T00:00:00Z", 400},
 		{"POST", "/api/v1/resume", 200},
+		{"POST", "/api/v1/probe", 200},
 		{"GET", "/api/v1/incidents?severity=critical", 200},
 		{"GET", "/api/v1/incidents?outcome=dead", 400},
 		{"GET", "/api/v1/incidents/pmm-1", 200},
@@ -584,7 +598,7 @@ func TestWhatAnOperatorDoesIsAskedForAndKeptWithWhoItWas(t *testing.T) {
 			t.Errorf("%s %s: %d %s, want %d", c.method, c.path, w.Code, w.Body, c.code)
 		}
 	}
-	want := []string{"park id1 by token from 192.0.2.1", "close pmm-1 by token from 192.0.2.1", "pause filters by token from 192.0.2.1", "resume by token from 192.0.2.1"}
+	want := []string{"park id1 by token from 192.0.2.1", "close pmm-1 by token from 192.0.2.1", "pause filters by token from 192.0.2.1", "resume by token from 192.0.2.1", "probe by somebody"}
 	if !slices.Equal(m.acts, want) {
 		t.Errorf("done: %q, want %q", m.acts, want)
 	}

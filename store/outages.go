@@ -1,0 +1,62 @@
+package store
+
+import (
+	"encoding/json"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/wire"
+)
+
+// mostOutages bounds how many are kept, the newest, of those that history covers.
+const mostOutages = 200
+
+// keyOutages is the key of meta that holds them.
+var keyOutages = []byte("outages")
+
+// NoteOutage writes down that nobody is called from now on, and why; an empty state says
+// that it is over. It changes nothing where that is known.
+func (t *Tx) NoteOutage(state string, now time.Time) error {
+	b := t.tx.Bucket(bucketMeta)
+	list := readOutages(b)
+	if n := len(list); n > 0 && list[n-1].Until.IsZero() {
+		if list[n-1].State == state {
+			return nil
+		}
+		list[n-1].Until = now.UTC()
+	} else if state == "" {
+		return nil
+	}
+	if state != "" {
+		list = append(list, event.Outage{From: now.UTC(), State: state})
+	}
+	list = list[max(0, len(list)-mostOutages):]
+	for len(list) > 0 && !list[0].Until.IsZero() && now.Sub(list[0].Until) > keepHistory {
+		list = list[1:]
+	}
+	v, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return b.Put(keyOutages, wire.Seal(keyOutages, v))
+}
+
+// readOutages takes what cannot be read for none: a picture is no reason to stop.
+func readOutages(meta *bbolt.Bucket) (list []event.Outage) {
+	v, err := wire.Unseal(keyOutages, meta.Get(keyOutages))
+	if err != nil || json.Unmarshal(v, &list) != nil {
+		return nil
+	}
+	return list
+}
+
+// Outages lists when nobody was called, the oldest first. It reaches back as far as History.
+func (s *Store) Outages() (list []event.Outage, err error) {
+	err = s.db.View(func(btx *bbolt.Tx) error {
+		list = readOutages(btx.Bucket(bucketMeta))
+		return nil
+	})
+	return list, err
+}

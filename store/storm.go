@@ -1,0 +1,189 @@
+package store
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"time"
+
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/wire"
+)
+
+// Storm is what is known of the new episodes of one PMM server, for --storm.
+type Storm struct {
+	Source string
+	Since  time.Time // when the storm began; zero = there is none
+	Total  int64     // new episodes in it, with those that began it
+	Key    string    // of the incident that says so, the latest
+	// Waiting counts the events that were put in line to wait for its end, and have not
+	// been taken out by its end or by a recovery.
+	Waiting int64
+	// Times are when the newest episodes were received, Errors those of alerts that
+	// say that their data source failed.
+	Times, Errors []time.Time
+	// Release is up to where what waits for the end of a storm is to be released;
+	// zero = nothing is.
+	Release event.Position
+}
+
+// On reports whether there is a storm.
+func (s *Storm) On() bool { return !s.Since.IsZero() }
+
+// First is the latest event of an alert name that did not wait for the end of a storm.
+type First struct {
+	Pos        event.Position // with ReceivedAt: finds its record
+	ReceivedAt time.Time
+	Held       bool // another event of the name waits because of it
+}
+
+// bucketStorms holds storms by source, bucketFirsts the names by source and hash: a
+// name may be longer than a key. A ledger of before has neither.
+var (
+	bucketStorms = []byte("storms")
+	bucketFirsts = []byte("firsts")
+)
+
+// Storm reads what is known of a source, nil when nothing is.
+func (t *Tx) Storm(source string) (*Storm, error) {
+	b := t.tx.Bucket(bucketStorms)
+	if b == nil {
+		return nil, nil
+	}
+	v := b.Get([]byte(source))
+	if v == nil {
+		return nil, nil
+	}
+	return decodeStorm([]byte(source), v)
+}
+
+// Storms reads what is known of all sources.
+func (t *Tx) Storms() (list []Storm, err error) {
+	b := t.tx.Bucket(bucketStorms)
+	if b == nil {
+		return nil, nil
+	}
+	err = b.ForEach(func(k, v []byte) error {
+		s, err := decodeStorm(k, v)
+		if err == nil {
+			list = append(list, *s)
+		}
+		return err
+	})
+	return list, err
+}
+
+// PutStorm writes it.
+func (t *Tx) PutStorm(s *Storm) error {
+	b, err := t.tx.CreateBucketIfNotExists(bucketStorms)
+	if err != nil {
+		return err
+	}
+	v := wire.AppendTime([]byte{layout}, s.Since)
+	v = wire.AppendString(binary.AppendVarint(v, s.Total), s.Key)
+	v = binary.AppendVarint(v, s.Waiting)
+	v = wire.AppendPosition(wire.AppendTimes(wire.AppendTimes(v, s.Times), s.Errors), s.Release)
+	key := []byte(s.Source)
+	return b.Put(key, wire.Seal(key, v))
+}
+
+func decodeStorm(k, v []byte) (*Storm, error) {
+	v, err := wire.Unseal(k, v)
+	if err != nil {
+		return nil, err
+	}
+	r := wire.Reader{Rest: v}
+	if r.Byte() != layout {
+		return nil, fmt.Errorf("decode the storm of %s: %w", k, event.ErrDamaged)
+	}
+	s := &Storm{
+		Source: string(k), Since: r.Time(), Total: r.Varint(), Key: r.String(), Waiting: r.Varint(),
+		Times: r.Times(), Errors: r.Times(), Release: r.Position(),
+	}
+	return s, r.End("storm")
+}
+
+func firstKey(source, alertname string) []byte {
+	sum := sha256.Sum256([]byte(alertname))
+	return append([]byte(source+"\x00"), sum[:]...)
+}
+
+// First reads the first event of a name, nil when there is none.
+func (t *Tx) First(source, alertname string) (*First, error) {
+	b := t.tx.Bucket(bucketFirsts)
+	if b == nil {
+		return nil, nil
+	}
+	k := firstKey(source, alertname)
+	v := b.Get(k)
+	if v == nil {
+		return nil, nil
+	}
+	return decodeFirst(k, v)
+}
+
+// PutFirst writes it, in place of an older one of that name.
+func (t *Tx) PutFirst(source, alertname string, f *First) error {
+	b, err := t.tx.CreateBucketIfNotExists(bucketFirsts)
+	if err != nil {
+		return err
+	}
+	k := firstKey(source, alertname)
+	v := wire.AppendTime(wire.AppendPosition([]byte{layout, flag(1, f.Held)}, f.Pos), f.ReceivedAt)
+	return b.Put(k, wire.Seal(k, v))
+}
+
+func decodeFirst(k, v []byte) (*First, error) {
+	v, err := wire.Unseal(k, v)
+	if err != nil {
+		return nil, err
+	}
+	r := wire.Reader{Rest: v}
+	if r.Byte() != layout {
+		return nil, fmt.Errorf("decode the first of a name: %w", event.ErrDamaged)
+	}
+	f := &First{Held: r.Byte() == 1, Pos: r.Position(), ReceivedAt: r.Time()}
+	return f, r.End("first of a name")
+}
+
+// Firsts reads those of a source because of which others wait.
+func (t *Tx) Firsts(source string) (list []First, err error) {
+	for k, v := range t.firsts(source) {
+		f, err := decodeFirst(k, v)
+		if err != nil {
+			return nil, err
+		}
+		if f.Held {
+			list = append(list, *f)
+		}
+	}
+	return list, nil
+}
+
+// DropFirsts forgets all names of a source.
+func (t *Tx) DropFirsts(source string) error {
+	var keys [][]byte
+	for k := range t.firsts(source) {
+		keys = append(keys, k)
+	}
+	for _, k := range keys {
+		if err := t.tx.Bucket(bucketFirsts).Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Tx) firsts(source string) iter.Seq2[[]byte, []byte] {
+	return func(yield func(k, v []byte) bool) {
+		b, prefix := t.tx.Bucket(bucketFirsts), []byte(source+"\x00")
+		if b == nil {
+			return
+		}
+		c := b.Cursor()
+		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix) && yield(k, v); k, v = c.Next() {
+		}
+	}
+}

@@ -1,0 +1,443 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/faultpoint"
+	"pmm-callgoose/worker/callgoose"
+)
+
+// When one data source breaks, all rules of a PMM fire at once: a storm of alerts. While
+// it lasts one incident says so, and the event of each alert name that comes first goes
+// out; the others of the name wait in the queue, where the deliverer reads past them.
+//
+//	too many new episodes          the storm is on, from this alert on      splitter
+//	it is on, and not told         its incident opens: a firing of our own  Brake
+//	a window had few               the incident closes: a recovery          Brake
+//	that recovery is split         it is off, what waits is to be released  splitter
+//	there is something to release  a request to put it in line again        Brake
+//	that request is split          sent behind what is queued, or collapsed splitter
+//
+// The splitter decides, in the transaction of the alert. Brake only looks at what is
+// decided, and stores a notification when one is missing: if we die before it is stored,
+// the next look comes to the same; behind it, it is split first. A lost ledger finds all
+// of it in the stream.
+//
+// Nothing is queued behind an event that waits here: a recovery ends both, a repeat
+// changes nothing. What is not clear releases: a first of its name that Callgoose does
+// not have, a clock that jumps, a service that is started without --storm.
+
+// StormRule is --storm: more than Most new episodes of one PMM server Within a time are
+// a storm. The zero value is off.
+type StormRule struct {
+	Most   int
+	Within time.Duration
+}
+
+// stormErrors is how many alerts that say that their data source failed are a storm.
+const stormErrors = 5
+
+// stormLabel is the value of OurLabel of a storm's incident.
+const stormLabel = "storm"
+
+// count takes in a new episode received at a time. It reports whether a storm begins.
+func (rule StormRule) count(s *store.Storm, at time.Time, failed bool) (begins bool) {
+	s.Times = append(rule.window(s.Times, at), at)
+	s.Times = s.Times[max(0, len(s.Times)-rule.Most-1):]
+	if s.Errors = rule.window(s.Errors, at); failed {
+		s.Errors = append(s.Errors, at)
+		s.Errors = s.Errors[max(0, len(s.Errors)-stormErrors):]
+	}
+	if s.On() {
+		s.Total++
+		return false
+	}
+	if begins = len(s.Times) > rule.Most || len(s.Errors) == stormErrors; begins {
+		s.Since, s.Total = at, int64(len(s.Times))
+	}
+	return begins
+}
+
+// window is the part of times that lies in the window up to at.
+func (rule StormRule) window(times []time.Time, at time.Time) (in []time.Time) {
+	for _, t := range times {
+		if t.After(at.Add(-rule.Within)) && !t.After(at) {
+			in = append(in, t)
+		}
+	}
+	return in
+}
+
+// over reports whether a storm is over at now: a window had fewer than half of what
+// makes one, or the clock was before its beginning.
+func (rule StormRule) over(s *store.Storm, now time.Time) bool {
+	age := now.Sub(s.Since)
+	return rule.Most == 0 || age < 0 ||
+		age >= rule.Within && 2*len(rule.window(s.Times, now)) < rule.Most && 2*len(rule.window(s.Errors, now)) < stormErrors
+}
+
+// sourceFailed reports whether the alert says that its data source failed.
+func sourceFailed(a map[string]string, alertname string) bool {
+	return alertname == "DatasourceError" || alertname == "DatasourceNoData" || a[callgoose.StateReason] == "Error"
+}
+
+func ofStorm(c *candidate) bool {
+	return c.note.Origin == event.FromService && c.alert.Labels[OurLabel] == stormLabel
+}
+
+// brake counts a new episode, next, and says whether its event, r, waits for the end of a
+// storm. One of the episode before, ep, that waits is over: nothing of it was sent.
+func (b *batch) brake(c *candidate, r *event.Record, ep, next *store.Episode) (d delay, err error) {
+	if ended, err := b.endWait(ep); err != nil {
+		return d, err
+	} else if ended && !b.cfg.Form.ByAlertname {
+		next.Shared = ep.Shared
+	}
+	if ofStorm(c) {
+		return d, b.stormTold(r)
+	}
+	if from := c.note.Origin; b.cfg.Storm.Most == 0 || from != event.FromPMM && from != event.Reconciled || c.alert.Labels[OurLabel] != "" {
+		return d, nil
+	}
+	s, err := b.storm(r.Source)
+	if err != nil {
+		return d, err
+	}
+	if b.cfg.Storm.count(s, r.ReceivedAt, sourceFailed(c.alert.Annotations, r.Alertname)) {
+		b.tx.Count("storms", 1)
+		b.tell(func() {
+			b.log.Warn("a storm of alerts: what is not the first of its name waits", "source", s.Source, "storm", b.cfg.Storm, "alertname", r.Alertname)
+		})
+	}
+	out := false
+	if s.On() {
+		if out, err = b.wentOut(s, next); err != nil {
+			return d, err
+		}
+	}
+	if out {
+		s.Waiting++
+		return delay{reason: event.ReasonStorm, storm: true}, b.tx.PutStorm(s)
+	}
+	return d, cmp.Or(b.tx.PutStorm(s), b.tx.PutFirst(r.Source, r.Alertname, &store.First{Pos: r.Pos, ReceivedAt: r.ReceivedAt}))
+}
+
+func (b *batch) storm(source string) (*store.Storm, error) {
+	s, err := b.tx.Storm(source)
+	if err == nil && s == nil {
+		s = &store.Storm{Source: source}
+	}
+	return s, err
+}
+
+// wentOut reports whether an event with the alert name of next went out, or is about to,
+// in this storm. With --incident-by alertname the incident that it opened must be open
+// still, too: another alert of the name fires.
+func (b *batch) wentOut(s *store.Storm, next *store.Episode) (bool, error) {
+	first, err := b.tx.First(next.Source, next.Alertname)
+	if err != nil || first == nil || !first.ReceivedAt.After(s.Since.Add(-b.cfg.Storm.Within)) {
+		return false, err
+	}
+	if out, err := reaches(b.tx, first); err != nil || !out {
+		return false, err
+	}
+	if b.cfg.Form.ByAlertname {
+		if beside, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{}); err != nil || beside == "" {
+			return false, err
+		}
+	}
+	if first.Held {
+		return true, nil
+	}
+	first.Held = true
+	return true, b.tx.PutFirst(next.Source, next.Alertname, first)
+}
+
+// reaches reports whether Callgoose has an event, or will.
+func reaches(tx *store.Tx, first *store.First) (bool, error) {
+	r, err := tx.Brief(first.ReceivedAt, first.Pos)
+	return r != nil && (r.Outcome == event.Delivered || r.Outcome == event.Queued), err
+}
+
+// neverSent ends a firing that waits for the end of a storm, and the recovery r of it.
+// The recovery goes out where the incident may be open because of another firing.
+func (b *batch) neverSent(c *candidate, r *event.Record, ep, next *store.Episode) (bool, error) {
+	if ofStorm(c) {
+		return false, b.stormOver(c)
+	}
+	if ended, err := b.endWait(ep); err != nil || !ended || ep.Shared || b.cfg.Form.ByAlertname {
+		return false, err
+	}
+	if closed, err := b.closed(ep); err != nil || !closed {
+		return false, err
+	}
+	return true, cmp.Or(b.settled(r, event.Collapsed, event.ReasonStorm), b.tx.PutEpisode(next))
+}
+
+// endWait ends the firing of the open episode ep, if it waits for the end of a storm.
+func (b *batch) endWait(ep *store.Episode) (bool, error) {
+	if !b.stormy || ep == nil || !ep.Open {
+		return false, nil
+	}
+	fired, err := b.tx.Brief(ep.FiringAt, ep.Firing)
+	if err != nil || fired == nil {
+		return false, err
+	}
+	if _, waits, err := b.inStorm(fired); err != nil || !waits {
+		return false, err
+	}
+	return true, cmp.Or(b.release(fired, event.ReasonStorm), b.leaves(fired))
+}
+
+// inStorm reports whether the event of r waits for the end of a storm.
+func (b *batch) inStorm(r *event.Record) (w store.Waiting, waits bool, err error) {
+	if r.Outcome != event.Queued {
+		return w, false, nil
+	}
+	w, queued, err := b.tx.WaitingAt(r.At)
+	return w, queued && w.Storm, err
+}
+
+// fromStorm puts the event of r, if it waits for the end of a storm, in line at a place,
+// when its alert still fires. It reports whether it waited.
+func (b *batch) fromStorm(r *event.Record, at event.Position) (bool, error) {
+	w, waits, err := b.inStorm(r)
+	if err != nil || !waits {
+		return false, err
+	}
+	ep, err := b.tx.Episode(r.Key)
+	if err = cmp.Or(err, b.leaves(r)); err != nil {
+		return false, err
+	}
+	if ep == nil || !ep.Open || ep.Firing != r.Pos {
+		return true, b.release(r, event.ReasonStorm)
+	}
+	return true, cmp.Or(b.tx.DropWaiting(r.At), b.queueUp(r, w.Alertname, at, delay{}))
+}
+
+// leaves counts an event that does not wait any more.
+func (b *batch) leaves(r *event.Record) error {
+	s, err := b.storm(r.Source)
+	if err != nil {
+		return err
+	}
+	s.Waiting = max(s.Waiting-1, 0)
+	return b.tx.PutStorm(s)
+}
+
+// stormTold takes in the firing of a storm's own incident.
+func (b *batch) stormTold(r *event.Record) error {
+	s, err := b.storm(r.Source)
+	if err != nil {
+		return err
+	}
+	s.Key = r.Key
+	return b.tx.PutStorm(s)
+}
+
+// stormOver takes in its recovery, which ends the storm.
+func (b *batch) stormOver(c *candidate) error {
+	s, err := b.storm(c.note.Source)
+	if err != nil {
+		return err
+	}
+	b.tell(func() { b.log.Info("the storm of alerts is over", "source", s.Source, "alerts", s.Total) })
+	over := &store.Storm{Source: s.Source, Key: s.Key, Waiting: s.Waiting, Release: c.pos}
+	return cmp.Or(b.tx.PutStorm(over), b.tx.DropFirsts(s.Source))
+}
+
+// brakeEvery is how often it is looked what a storm needs.
+const brakeEvery = time.Second
+
+// Brake tells Callgoose of storms, and ends them. It looks also when --storm is off: one
+// may be left from before.
+type Brake struct {
+	rule   StormRule
+	queue  Queue
+	ledger *store.Store
+	log    *slog.Logger
+	// Owned by Run.
+	reach uint64 // what must be decided on before anything is concluded
+	last  uint64 // newest notification at the last look
+}
+
+// NewBrake makes it.
+func NewBrake(rule StormRule, queue Queue, ledger *store.Store, log *slog.Logger) *Brake {
+	return &Brake{rule: rule, queue: queue, ledger: ledger, log: log.With("component", "storm"), reach: queue.Last()}
+}
+
+// Run looks until ctx ends or the ledger fails.
+func (k *Brake) Run(ctx context.Context) error {
+	tick := time.NewTicker(faultpoint.Often(brakeEvery))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := k.look(ctx, time.Now()); err != nil {
+			return ignore(ctx, err)
+		}
+	}
+}
+
+// telling is a notification that a storm needs.
+type telling struct {
+	moment string // of dying, for tests
+	event.Notification
+}
+
+func (k *Brake) look(ctx context.Context, now time.Time) error {
+	var list []store.Storm
+	var said []*telling
+	decided := k.last // all that had come in at the last look
+	k.last = k.queue.Last()
+	if err := k.ledger.View(func(tx *store.Tx) (err error) {
+		if next(tx.Progress()) <= k.reach {
+			return nil
+		}
+		list, err = tx.Storms()
+		for i := range list {
+			w, werr := k.needs(tx, &list[i], now, next(tx.Progress()) > decided)
+			said, err = append(said, w), cmp.Or(err, werr)
+		}
+		return err
+	}); err != nil {
+		return fmt.Errorf("look at storms: %w", err)
+	}
+	for i, w := range said {
+		if w == nil && !list[i].Release.IsZero() {
+			var err error
+			if w, err = k.released(ctx, &list[i], now); err != nil {
+				return fmt.Errorf("release what a storm held: %w", err)
+			}
+		}
+		if w == nil {
+			continue
+		}
+		pos, err := k.queue.Publish(ctx, w.Notification)
+		if err != nil { // the next look comes to the same
+			k.log.WarnContext(ctx, "what a storm needs could not be stored", "source", list[i].Source, "moment", w.moment, "err", err)
+			return nil
+		}
+		k.reach = pos.Seq
+		faultpoint.Here(w.moment)
+	}
+	return nil
+}
+
+// needs is what has to be said of a storm now, nil for nothing. decided says that the
+// alerts that came in until now are decided on.
+func (k *Brake) needs(tx *store.Tx, s *store.Storm, now time.Time, decided bool) (*telling, error) {
+	ep, err := tx.Episode(s.Key)
+	if err != nil {
+		return nil, err
+	}
+	open := ep != nil && ep.Open
+	switch {
+	case s.On() && !open:
+		return k.opens(s, now)
+	case s.On() && decided:
+		over := k.rule.over(s, now)
+		if !over {
+			if over, err = k.unclear(tx, s); err != nil {
+				return nil, err
+			}
+		}
+		if over {
+			return k.closes(tx, ep, now)
+		}
+	case !s.On() && open:
+		return k.closes(tx, ep, now)
+	}
+	return nil, nil
+}
+
+// unclear reports whether events wait because of one that Callgoose does not get.
+func (k *Brake) unclear(tx *store.Tx, s *store.Storm) (bool, error) {
+	firsts, err := tx.Firsts(s.Source)
+	for i := range firsts {
+		if out, ferr := reaches(tx, &firsts[i]); err != nil || ferr != nil || !out {
+			return true, cmp.Or(err, ferr)
+		}
+	}
+	return false, err
+}
+
+// StormName is the alert name, and the incident's title, of a storm.
+func StormName(alerts int64, source string) string {
+	return fmt.Sprintf("Storm: %d alerts from %s", alerts, source)
+}
+
+func (k *Brake) opens(s *store.Storm, now time.Time) (*telling, error) {
+	return own("storm-told", s.Source, now, OwnAlert{
+		Status: event.Firing, StartsAt: s.Since,
+		Labels: map[string]string{"alertname": StormName(s.Total, s.Source), "severity": "critical", "instance": s.Source, OurLabel: stormLabel},
+		Annotations: map[string]string{
+			"summary": "the first of each alert name was sent, the others wait",
+			"description": fmt.Sprintf("More than %d alerts began within %s, or their data source failed. The others are sent when it is calm; pmm-callgoose events list --outcome queued names them.",
+				k.rule.Most, k.rule.Within),
+		},
+	})
+}
+
+func (k *Brake) closes(tx *store.Tx, ep *store.Episode, now time.Time) (*telling, error) {
+	labels, err := tx.Labels(ep.Key)
+	if err != nil {
+		return nil, err
+	}
+	return own("storm-over", ep.Source, now, OwnAlert{
+		Status: event.Resolved, StartsAt: ep.StartsAt, EndsAt: now.UTC(), Labels: labels, Fingerprint: event.Fingerprint(ep.Key),
+		Annotations: map[string]string{"summary": "the storm is over", "description": "What waited and still fires is sent now."},
+	})
+}
+
+func own(moment, source string, now time.Time, alert OwnAlert) (*telling, error) {
+	body, err := alert.Body()
+	return &telling{moment, event.Notification{Source: source, Origin: event.FromService, BeganAt: now.UTC(), ReceivedAt: now.UTC(), Body: body, Alerts: 1}}, err
+}
+
+// released asks for what waited for the end of a storm, or some of it. When nothing is
+// left, that is put down.
+func (k *Brake) released(ctx context.Context, s *store.Storm, now time.Time) (*telling, error) {
+	var refs []Ref
+	for at, more := (event.Position{}), true; more && len(refs) < requeueMost; {
+		if err := k.ledger.View(func(tx *store.Tx) error {
+			n := 0
+			for w := range tx.Waiting(at) {
+				if n++; n > requeueMost || w.At.Compare(s.Release) > 0 || len(refs) == requeueMost {
+					break
+				}
+				if at = w.At; w.Storm && w.Source == s.Source {
+					refs = append(refs, Ref{w.ReceivedAt, w.Pos})
+				}
+			}
+			more = n > requeueMost
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+	}
+	if len(refs) > 0 {
+		k.log.InfoContext(ctx, "what waited for the end of a storm goes out, if it still fires", "source", s.Source, "count", len(refs))
+		n := requeueOf(refs, false)
+		return &telling{"storm-released", n}, nil
+	}
+	return nil, k.ledger.Do(ctx, func(tx *store.Tx) error {
+		have, err := tx.Storm(s.Source)
+		if err != nil || have == nil || have.Release != s.Release {
+			return err
+		}
+		if have.Release = (event.Position{}); !have.On() {
+			have.Waiting = 0
+		}
+		return tx.PutStorm(have)
+	})
+}
