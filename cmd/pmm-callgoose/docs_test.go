@@ -20,6 +20,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/cli"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/store/queue"
 )
 
 var update = flag.Bool("update", false, "write what is generated in deploy/docs/reference.md anew")
@@ -521,6 +522,14 @@ func generated(commands map[string]command) map[string]string {
 		fmt.Fprintf(&flags, "%s %s |\n", row, strings.Join(users[row], ", "))
 	}
 	return map[string]string{"commands": list.String(), "flags": flags.String(), "settings": settings.String()}
+}
+
+// What the document says of NATS is what the program demands there.
+func TestThePermissionsInTheDocumentsAreEnough(t *testing.T) {
+	plain := strings.NewReplacer(" ", "", "\n", "", ",", "").Replace
+	if !strings.Contains(plain(documents(t)["deploy/docs/cluster.md"]), plain(queue.Permissions)) {
+		t.Errorf("deploy/docs/cluster.md should say: %s", queue.Permissions)
+	}
 }
 
 func TestTheReferenceIsTheProgram(t *testing.T) {

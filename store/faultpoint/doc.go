@@ -4,4 +4,5 @@
 //
 //	FAULTPOINT=NAME@N      kill -9 of ourselves when NAME is reached for the Nth time
 //	FAULTPOINT_NOSYNC=1    JetStream does not fsync: the proof that a power cut would be noticed
+//	FAULTPOINT_STALE_READS=1 any replica answers a read, and what it does not have is gone
 package faultpoint

@@ -33,5 +33,8 @@ func Here(moment string) {
 // NoSync reports whether the queue should leave out its fsyncs.
 func NoSync() bool { return os.Getenv("FAULTPOINT_NOSYNC") != "" } //nolint:forbidigo // only in builds for tests
 
+// StaleReads reports whether reads are answered by replicas that lag behind.
+func StaleReads() bool { return os.Getenv("FAULTPOINT_STALE_READS") != "" } //nolint:forbidigo // only in builds for tests
+
 // Often is a period, shortened: a test cannot wait for it.
 func Often(d time.Duration) time.Duration { return d / 50 }

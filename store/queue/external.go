@@ -1,12 +1,12 @@
 package queue
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"reflect"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/faultpoint"
 )
 
 // How long external servers are waited for.
@@ -27,30 +28,93 @@ const (
 	// declareWithin is how long a cluster may take to know a stream.
 	declareWithin = 30 * time.Second
 	// shortFor is how long a stream may look shorter than it is.
-	shortFor   = time.Minute
-	readWithin = 3 * time.Second
-	goneAfter  = 6 // reads that say "not found"
+	shortFor       = time.Minute
+	readWithin     = 3 * time.Second
+	goneAfter      = 6               // reads that say "not found"
+	silentAfter    = 3 * time.Second // without an answer webhooks would not be stored
+	redeclareAfter = 5 * time.Minute
 	// answerWithin is how long another process may take to say that it is there.
 	answerWithin = time.Second
 )
 
 func (q *Queue) openExternal(ctx context.Context) error {
-	login, err := q.credentials()
+	q.cfg.replaced = q.fail
+	opts, err := q.cfg.options()
 	if err != nil {
 		return err
 	}
-	// A server that is frozen is noticed after three seconds, not after four minutes.
-	opts := append(login, nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2), nats.Timeout(2*time.Second), nats.ReconnectWait(tryAfter))
-	if err := q.connect(opts...); err != nil {
+	unknown := syncOf(nil)
+	q.sync.Store(&unknown)
+	if err := q.connect(append(opts, nats.ErrorHandler(q.heardError), nats.DisconnectErrHandler(q.heardEnd), nats.ReconnectHandler(q.heardAgain))...); err != nil {
 		return err
+	}
+	if old := oldServer(q.nc.ConnectedServerVersion()); old != "" {
+		return fmt.Errorf("%w: %s: %s", ErrUnfit, q.nc.ConnectedUrlRedacted(), old)
 	}
 	if err := q.claim(ctx); err != nil {
 		return err
 	}
-	if err := q.declare(ctx); err != nil {
+	if q.stream, err = q.declare(ctx, streamConfig()); err != nil {
 		return err
 	}
 	return q.waitFor(ctx, q.cfg.After)
+}
+
+// warn says what is less safe than it could be.
+func (q *Queue) warn(ctx context.Context) {
+	log := q.cfg.Logger.With("component", "queue", "stream", streamName)
+	if q.stream.CachedInfo().Config.Replicas == 1 {
+		log.WarnContext(ctx, "one server keeps the stream: if its disk dies, what was accepted and is not delivered dies with it (--nats-replicas 1)")
+	}
+	list := monitored(ctx, q.cfg.Monitor)
+	sync := syncOf(list)
+	q.sync.Store(&sync)
+	for _, m := range list {
+		if m.Err != nil {
+			log.WarnContext(ctx, "a monitoring URL of NATS does not answer", "url", m.URL, "err", m.Err)
+		} else if !m.SyncAlways {
+			log.WarnContext(ctx, "a NATS server does not sync each write: when all lose power at once, up to two minutes are lost; set sync_interval: always", "server", m.Name)
+		}
+	}
+}
+
+// watchServers asks for the stream every second: while no answer comes, webhooks
+// would not be stored. What others changed in the stream is put right again.
+func (q *Queue) watchServers() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	declared := time.Now()
+	q.warn(context.Background())
+	for {
+		select {
+		case <-q.stop:
+			return
+		case <-tick.C:
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), tryWithin)
+		_ = q.measure(ctx) // silent says so
+		cancel()
+		if time.Since(declared) > redeclareAfter {
+			declared = time.Now()
+			if _, err := q.declareOnce(context.Background(), streamConfig()); err != nil {
+				q.cfg.Logger.Error("the stream cannot be checked", "component", "queue", "stream", streamName, "err", err)
+			}
+		}
+	}
+}
+
+// silent says that the servers have not answered lately, nil when they have.
+func (q *Queue) silent() error {
+	if q.srv != nil {
+		return nil
+	}
+	if !q.nc.IsConnected() {
+		return fmt.Errorf("%w: not connected to nats", ErrUnavailable)
+	}
+	if d := time.Since(time.Unix(0, q.seen.Load())); d > silentAfter {
+		return fmt.Errorf("%w: nats has not answered for %s", ErrUnavailable, d.Round(time.Second))
+	}
+	return nil
 }
 
 // waitFor waits until the stream reaches after. A server that came back with an
@@ -59,13 +123,14 @@ func (q *Queue) openExternal(ctx context.Context) error {
 func (q *Queue) waitFor(ctx context.Context, after uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, shortFor)
 	defer cancel()
-	for {
+	for answered := false; ; {
 		_, err := q.state(ctx)
 		if err == nil && q.last.Load() >= after {
 			return nil
 		}
+		answered = answered || err == nil
 		if !sleep(ctx, q.stop, 5*tryAfter) {
-			if err != nil {
+			if !answered {
 				return err
 			}
 			return fmt.Errorf("%w: %s ends at %d, the ledger knows %d: if the stream was lost, move the data directory aside and start anew",
@@ -83,30 +148,6 @@ func sleep(ctx context.Context, stop <-chan struct{}, d time.Duration) bool {
 	case <-stop:
 	}
 	return false
-}
-
-// credentials are the options to log in with.
-func (q *Queue) credentials() (opts []nats.Option, err error) {
-	if file := q.cfg.CredsFile; file != "" {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("nats credentials: %w", err)
-		}
-		opt := nats.UserCredentials(file)
-		if !bytes.Contains(text, []byte("-----BEGIN")) {
-			if opt, err = nats.NkeyOptionFromSeed(file); err != nil {
-				return nil, fmt.Errorf("nats credentials %s: neither a .creds file nor the seed of an nkey: %w", file, err)
-			}
-		}
-		opts = append(opts, opt)
-	}
-	if q.cfg.CAFile != "" {
-		opts = append(opts, nats.RootCAs(q.cfg.CAFile))
-	}
-	if q.cfg.CertFile != "" || q.cfg.KeyFile != "" {
-		opts = append(opts, nats.ClientCert(q.cfg.CertFile, q.cfg.KeyFile))
-	}
-	return opts, nil
 }
 
 // instances is where processes ask each other who writes to the stream.
@@ -147,7 +188,12 @@ func (q *Queue) claim(ctx context.Context) error {
 	within, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	_, err = answers.NextMsgWithContext(within)
-	switch {
+	if errors.Is(err, nats.ErrNoResponders) { // not even this one: the reason comes at once
+		sleep(ctx, q.stop, tryAfter)
+	}
+	switch missing := q.refusal(); {
+	case missing != nil: // then no other can be heard
+		return missing
 	case err == nil:
 		return ErrSecond
 	case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
@@ -160,60 +206,128 @@ func (q *Queue) claim(ctx context.Context) error {
 
 // declare creates the stream, or adapts the one that is there. Servers that have
 // just started, or elect, do not know streams yet.
-func (q *Queue) declare(ctx context.Context) error {
+func (q *Queue) declare(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, declareWithin)
 	defer cancel()
 	for {
-		err := q.declareOnce(ctx)
+		s, err := q.declareOnce(ctx, cfg)
 		if err == nil {
-			return nil
+			return s, nil
 		}
-		if refused, ok := errors.AsType[*jetstream.APIError](err); errors.Is(err, errUnfit) || ok && !slices.Contains([]int{404, 409, 503}, refused.Code) {
-			return fmt.Errorf("declare stream %s: %w", streamName, err)
+		if missing := q.refusal(); missing != nil {
+			return nil, missing
 		}
-		if !sleep(ctx, q.stop, 5*tryAfter) {
-			return fmt.Errorf("%w: declare stream %s: %w", ErrUnavailable, streamName, err)
+		refused, ok := errors.AsType[*jetstream.APIError](err)
+		if errors.Is(err, ErrUnfit) || ok && !slices.Contains([]int{404, 409, 503}, refused.Code) && refused.ErrorCode != codeNoPeers {
+			return nil, fmt.Errorf("declare stream %s: %w", cfg.Name, err)
 		}
+		if sleep(ctx, q.stop, 5*tryAfter) {
+			continue
+		}
+		if ok && refused.ErrorCode == codeNoPeers {
+			return nil, q.tooFew(err)
+		}
+		return nil, fmt.Errorf("%w: declare stream %s: %w", ErrUnavailable, cfg.Name, err)
 	}
 }
 
-// errUnfit says that the stream would lose what was accepted.
-var errUnfit = errors.New("the stream that is there does not keep what it is given")
+// Codes of JetStream that its client does not name.
+const (
+	codeAccountFull   jetstream.ErrorCode = 10002
+	codeNoPeers       jetstream.ErrorCode = 10005
+	codeNoRoom        jetstream.ErrorCode = 10023
+	codeDiskFull      jetstream.ErrorCode = 10047
+	codeNoCluster     jetstream.ErrorCode = 10074
+	codeNotStored     jetstream.ErrorCode = 10077
+	maxBytesExhausted                     = "maximum bytes exceeded" // in the description of codeNotStored
+)
 
-func (q *Queue) declareOnce(ctx context.Context) error {
-	replicas := q.cfg.Replicas
-	if replicas == 0 {
-		replicas = 1
-		if q.nc.ConnectedClusterName() != "" {
-			replicas = 3
-		}
+func (q *Queue) tooFew(err error) error {
+	return fmt.Errorf("%w: needs %d servers of one cluster with room for the stream (--nats-replicas): %w", ErrUnfit, q.replicas(), err)
+}
+
+// replicas is how many servers should keep the stream.
+func (q *Queue) replicas() int {
+	switch {
+	case q.cfg.Replicas > 0:
+		return q.cfg.Replicas
+	case q.nc.ConnectedClusterName() != "":
+		return 3
 	}
+	return 1
+}
+
+func (q *Queue) declareOnce(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+	cfg.Replicas, cfg.AllowDirect = q.replicas(), faultpoint.StaleReads()
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	s, err := q.js.Stream(ctx, streamName)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		cfg := streamConfig()
-		cfg.Replicas = replicas
-		q.stream, err = q.js.CreateStream(ctx, cfg)
-		return err
+	s, err := q.js.Stream(ctx, cfg.Name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		s, err = q.js.CreateStream(ctx, cfg)
+	case err == nil:
+		have := s.CachedInfo().Config
+		if why := loses(have, cfg); why != "" {
+			return nil, fmt.Errorf("%w: the stream %s that is there %s", ErrUnfit, cfg.Name, why)
+		}
+		if want, differs := safer(have, cfg); differs {
+			q.cfg.Logger.WarnContext(ctx, "the stream is put right", "component", "queue", "stream", cfg.Name, "replicas", want.Replicas)
+			s, err = q.js.UpdateStream(ctx, want)
+		}
 	}
-	if err != nil {
-		return err
-	}
-	have := s.CachedInfo().Config
-	if have.Retention != jetstream.LimitsPolicy || have.Storage != jetstream.FileStorage || have.Sealed || !slices.Contains(have.Subjects, subject) ||
-		have.MaxAge > 0 || have.MaxMsgs > 0 || have.MaxMsgsPerSubject > 0 {
-		return fmt.Errorf("%w: it must be a file stream of %s with limits retention and without max-age, max-msgs and max-msgs-per-subject", errUnfit, subject)
-	}
-	q.stream = s
-	want := have
-	want.AllowDirect = false // answered by replicas that lag behind
-	want.Discard = jetstream.DiscardNew
-	want.Replicas = max(have.Replicas, replicas)
-	if want.AllowDirect != have.AllowDirect || want.Discard != have.Discard || want.Replicas != have.Replicas {
-		q.stream, err = q.js.UpdateStream(ctx, want)
+	return s, q.understand(err)
+}
+
+// understand says in which cases waiting does not help.
+func (q *Queue) understand(err error) error {
+	on, _ := q.nc.ConnectedServerJetStream()
+	refused, _ := errors.AsType[*jetstream.APIError](err)
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return fmt.Errorf("%w: JetStream is off for the account of this user; its configuration needs: jetstream: enabled", ErrUnfit)
+	case errors.Is(err, nats.ErrNoResponders) && !on && q.nc.ConnectedClusterName() == "":
+		return fmt.Errorf("%w: JetStream is off; the server's configuration needs: jetstream { store_dir: DIRECTORY, sync_interval: always }", ErrUnfit)
+	case refused != nil && refused.ErrorCode == codeNoCluster:
+		return q.tooFew(err)
 	}
 	return err
+}
+
+// loses says why a stream would lose what it is given, "" when it would not.
+func loses(have, cfg jetstream.StreamConfig) string {
+	for _, unfit := range []struct {
+		so   bool
+		says string
+	}{
+		{!slices.Contains(have.Subjects, cfg.Subjects[0]), "is somebody else's: it does not take " + cfg.Subjects[0]},
+		{have.Storage != jetstream.FileStorage, "is kept in memory"},
+		{have.Retention != jetstream.LimitsPolicy, "deletes what was read: it needs limits retention"},
+		{have.MaxAge > 0, "has a max_age"},
+		{have.MaxMsgs > 0, "has a limit of messages (max_msgs)"},
+		{have.MaxMsgsPerSubject > 0, "has a limit of messages (max_msgs_per_subject)"},
+		{have.Sealed, "is sealed"},
+		{have.DenyPurge, "cannot be purged (deny_purge): what was settled must give way"},
+		{have.Mirror != nil || len(have.Sources) > 0 || have.SubjectTransform != nil, "is a copy of another one"},
+		{have.PersistMode == jetstream.AsyncPersistMode, "acknowledges before it writes (persist_mode async)"},
+	} {
+		if unfit.so {
+			return unfit.says
+		}
+	}
+	return ""
+}
+
+// safer is the configuration that is there with what only makes it safer. Replicas
+// are never taken away.
+func safer(have, cfg jetstream.StreamConfig) (want jetstream.StreamConfig, differs bool) {
+	want = have
+	want.AllowDirect = cfg.AllowDirect // those are answered by replicas that lag behind
+	want.Discard, want.DiscardNewPerSubject = jetstream.DiscardNew, false
+	want.Replicas = max(have.Replicas, cfg.Replicas)
+	want.Duplicates = max(have.Duplicates, cfg.Duplicates)
+	want.MaxMsgSize = min(have.MaxMsgSize, 0)
+	want.NoAck, want.DenyDelete = false, true
+	return want, !reflect.DeepEqual(want, have)
 }
 
 // storeExternal publishes an envelope behind the newest sequence. It tries again
@@ -234,8 +348,10 @@ func (q *Queue) storeExternal(message []byte) (uint64, error) {
 		}
 		refused, ok := errors.AsType[*jetstream.APIError](err)
 		switch {
-		case ok && refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence:
+		case ok && (refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
 			return q.landed(ctx, last+1, id)
+		case ok && full(refused):
+			return 0, fmt.Errorf("%w: the NATS servers have no room: %w", ErrFull, err)
 		case ok && refused.Code != 503 && refused.Code != 409: // 409: that id is under way
 			return 0, err
 		}
@@ -243,6 +359,17 @@ func (q *Queue) storeExternal(message []byte) (uint64, error) {
 			return 0, err
 		}
 	}
+}
+
+// full reports whether a server refused a message for want of room.
+func full(refused *jetstream.APIError) bool {
+	switch refused.ErrorCode {
+	case codeAccountFull, codeNoRoom, codeDiskFull:
+		return true
+	case codeNotStored:
+		return strings.Contains(refused.Description, maxBytesExhausted)
+	}
+	return false
 }
 
 // landed returns seq if the message there is the one published with id: its
@@ -264,6 +391,9 @@ func (q *Queue) landed(ctx context.Context, seq uint64, id string) (uint64, erro
 // getAgain reads a message that was said not to be found. Also the leader of a
 // stream may not know yet what was acknowledged.
 func (q *Queue) getAgain(ctx context.Context, seq uint64) ([]byte, error) {
+	if faultpoint.StaleReads() {
+		return nil, event.ErrGone
+	}
 	ctx, cancel := context.WithTimeout(ctx, readWithin)
 	defer cancel()
 	for missed := 1; ; {

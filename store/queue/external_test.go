@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +14,6 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nkeys"
 
 	"pmm-callgoose/store/event"
 )
@@ -234,7 +231,9 @@ func TestAStreamThatIsThereIsAdapted(t *testing.T) {
 	js := client(t, srv)
 	have := streamConfig()
 	have.AllowDirect, have.Discard, have.Description = true, jetstream.DiscardOld, "made by hand"
+	have.NoAck, have.MaxMsgSize, have.DenyDelete, have.Duplicates = true, 1000, false, time.Second
 	for _, unfit := range []func(c *jetstream.StreamConfig){
+		func(c *jetstream.StreamConfig) { c.DenyPurge = true },
 		func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour },
 		func(c *jetstream.StreamConfig) { c.MaxMsgs = 10 },
 		func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 10 },
@@ -245,7 +244,7 @@ func TestAStreamThatIsThereIsAdapted(t *testing.T) {
 		c := have
 		unfit(&c)
 		createStream(t, js, c)
-		if _, err := Open(t.Context(), Config{URL: srv.ClientURL()}); !errors.Is(err, errUnfit) {
+		if _, err := Open(t.Context(), Config{URL: srv.ClientURL()}); !errors.Is(err, ErrUnfit) {
 			t.Errorf("%+v: %v", c, err)
 		}
 		if err := js.DeleteStream(t.Context(), streamName); err != nil {
@@ -254,7 +253,8 @@ func TestAStreamThatIsThereIsAdapted(t *testing.T) {
 	}
 	createStream(t, js, have)
 	q := start(t, Config{URL: srv.ClientURL()})
-	if c := q.stream.CachedInfo().Config; c.AllowDirect || c.Discard != jetstream.DiscardNew || c.Description != have.Description {
+	if c := q.stream.CachedInfo().Config; c.AllowDirect || c.Discard != jetstream.DiscardNew || c.NoAck || c.MaxMsgSize > 0 || !c.DenyDelete ||
+		c.Duplicates != 2*time.Minute || c.Description != have.Description {
 		t.Errorf("%+v", c)
 	}
 }
@@ -285,32 +285,6 @@ func TestAPublishOutlivesARestartOfTheServer(t *testing.T) {
 	}
 	if notes, err := q.Read(t.Context(), 2); err != nil || string(notes[0].Body) != "y" {
 		t.Error(notes, err)
-	}
-}
-
-func TestCredentialsFromAFile(t *testing.T) {
-	t.Parallel()
-	pair, err := nkeys.CreateUser()
-	if err != nil {
-		t.Fatal(err)
-	}
-	public, _ := pair.PublicKey()
-	seed, _ := pair.Seed()
-	srv := natsServer(t, server.Options{StoreDir: t.TempDir(), Nkeys: []*server.NkeyUser{{Nkey: public}}})
-	file := filepath.Join(t.TempDir(), "nats.nk")
-	if err := os.WriteFile(file, seed, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	publish(t, start(t, Config{URL: srv.ClientURL(), CredsFile: file}), "x")
-	for _, cfg := range []Config{
-		{URL: srv.ClientURL()},
-		{URL: srv.ClientURL(), CredsFile: file + "-not-there"},
-		{URL: "nats://somebody:secret-word@127.0.0.1:wrong"},
-		{URL: "nats://somebody:secret-word@127.0.0.1:1"},
-	} {
-		if _, err := Open(t.Context(), cfg); err == nil || strings.Contains(err.Error(), "secret-word") {
-			t.Errorf("%+v: %v", cfg, err)
-		}
 	}
 }
 

@@ -115,7 +115,12 @@ func (q *Queue) commit() {
 		g.plan()
 		if err != nil {
 			g.envelope = nil // the client may still hold it
-			q.answer(g.batch, 0, fmt.Errorf("%w: publish notifications: %w", ErrUnavailable, err))
+			if errors.Is(err, ErrFull) {
+				q.room.ask()
+			} else {
+				err = fmt.Errorf("%w: publish notifications: %w", ErrUnavailable, err)
+			}
+			q.answer(g.batch, 0, err)
 		} else {
 			q.stored(&g, len(message), seq, began)
 		}
@@ -195,9 +200,9 @@ func (q *Queue) stored(g *gathering, bytes int, seq uint64, began time.Time) {
 }
 
 // answer tells the callers of a commit what became of it. After an error their
-// notifications may or may not be stored: opening again finds out.
+// notifications may or may not be stored: opening again finds out. ErrFull is sure.
 func (q *Queue) answer(batch []*publishing, seq uint64, err error) {
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrFull) {
 		q.fail(err)
 	}
 	note := uint32(0)

@@ -39,13 +39,18 @@ var (
 type Config struct {
 	Dir string // data directory; the embedded server keeps its files in Dir/jetstream
 	URL string // external NATS, several servers separated by commas; empty = embedded
-	// CredsFile holds a NATS user's credentials (.creds) or the seed of an nkey. It
-	// is read again at each connection. CAFile, CertFile and KeyFile are PEM files;
-	// any of them demands TLS. All of them only with URL.
-	CredsFile, CAFile, CertFile, KeyFile string
+	// Creds returns a NATS user's credentials (the text of a .creds file) or the seed
+	// of an nkey, User returns user:password or a token. They are asked at each
+	// connection; nil = that is not the way to log in. CAFile, CertFile and KeyFile are
+	// PEM files; any of them demands TLS. All of them only with URL.
+	Creds, User               func() string
+	CAFile, CertFile, KeyFile string
 	// Replicas is how many servers of an external cluster keep the stream, 0 = 3,
 	// or 1 where the server is no cluster. A stream that has more keeps them.
 	Replicas int
+	// Monitor are the monitoring URLs of the external servers. Only they say whether
+	// a server syncs each write; without them that is not known.
+	Monitor []string
 	// MaxStore is how many bytes the stream may hold, 0 = 2 GiB.
 	MaxStore int64
 	// MinFree is how much disk must stay free, bytes, 0 = no check.
@@ -59,6 +64,8 @@ type Config struct {
 	// Synced is told how long each commit took and how many notifications it held.
 	// May be nil.
 	Synced func(d time.Duration, notifications int)
+
+	replaced func(error) // is told that the connection cannot go on with the credentials of now
 }
 
 // Sizes, bytes. JetStream takes records of up to 32 MiB, and at a start throws
@@ -102,6 +109,11 @@ type Queue struct {
 	wake   chan struct{}          // has an element when last moved
 	failed chan error             // has an element when the store can no longer be trusted
 
+	denied atomic.Pointer[error]  // the permission that was found missing last; external
+	said   atomic.Pointer[said]   // of what the servers say unasked; external
+	sync   atomic.Pointer[string] // see Servers; external
+	seen   atomic.Int64           // when the servers last answered, Unix nanoseconds; external
+
 	room room
 	disk disk
 	dirs directories // owned by the committer
@@ -129,7 +141,11 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		return nil, err
 	}
 	q.wg.Go(q.commit)
-	q.wg.Go(q.watchRoom)
+	if q.srv != nil {
+		q.wg.Go(q.watchRoom)
+	} else {
+		q.wg.Go(q.watchServers)
+	}
 	return q, nil
 }
 
@@ -201,6 +217,7 @@ func (q *Queue) state(ctx context.Context) (jetstream.StreamState, error) {
 	if err != nil {
 		return jetstream.StreamState{}, fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, streamName, err)
 	}
+	q.seen.Store(time.Now().UnixNano())
 	if s := info.State; s.LastSeq >= q.last.Load() { // else an answer of one that lags behind
 		raise(&q.first, max(s.FirstSeq, 1)) // a stream that was never written to says 0
 		if !q.opened.Load() {

@@ -48,12 +48,16 @@ func (r *room) lacks(body int) error {
 func (r *room) refuse(body int) error {
 	err := r.lacks(body)
 	if err != nil {
-		select {
-		case r.refused <- struct{}{}:
-		default:
-		}
+		r.ask()
 	}
 	return err
+}
+
+func (r *room) ask() {
+	select {
+	case r.refused <- struct{}{}:
+	default:
+	}
 }
 
 func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
@@ -71,8 +75,8 @@ func (q *Queue) Room() (used, limit, free int64) {
 // Full says why intake would be refused now, nil when it would not: ErrFull, or
 // ErrUnavailable while no external server answers.
 func (q *Queue) Full() error {
-	if !q.nc.IsConnected() {
-		return fmt.Errorf("%w: not connected to nats", ErrUnavailable)
+	if err := q.silent(); err != nil {
+		return err
 	}
 	return q.room.lacks(0)
 }

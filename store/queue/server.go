@@ -61,15 +61,20 @@ func stopServer(srv *server.Server) {
 func (q *Queue) connect(opts ...nats.Option) (err error) {
 	opts = append(opts, nats.Name("pmm-callgoose"), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1))
 	if q.nc, err = nats.Connect(q.cfg.URL, opts...); err != nil {
-		if wrong, ok := errors.AsType[*url.Error](err); ok {
-			err = wrong.Err // without the address, which may hold a password
-		}
-		return fmt.Errorf("%w: connect to nats: %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: connect to nats: %w", ErrUnavailable, withoutAddress(err))
 	}
 	if q.js, err = jetstream.New(q.nc, jetstream.WithPublishAsyncMaxPending(4096)); err != nil {
 		return fmt.Errorf("open jetstream: %w", err)
 	}
 	return nil
+}
+
+// withoutAddress is the error without the URL, which may hold a password.
+func withoutAddress(err error) error {
+	if wrong, ok := errors.AsType[*url.Error](err); ok {
+		return wrong.Err
+	}
+	return err
 }
 
 // natsLog hands the server's log lines to slog. Its notices are our debug:

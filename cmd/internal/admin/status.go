@@ -63,7 +63,8 @@ type Status struct {
 	// WebhookURL is the address that is really bound for PMM's webhooks.
 	WebhookURL string `json:"webhook_url"`
 	Store      Store  `json:"store"`
-	SLO        *SLO   `json:"slo,omitempty"` // nil while the ledger cannot be read
+	NATS       *NATS  `json:"nats,omitempty"` // nil when the store is embedded
+	SLO        *SLO   `json:"slo,omitempty"`  // nil while the ledger cannot be read
 	// Ping, Fallback and Filters are nil when they are not set up.
 	Ping     *Ping     `json:"ping,omitempty"`
 	Fallback *Fallback `json:"fallback,omitempty"`

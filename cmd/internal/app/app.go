@@ -125,7 +125,9 @@ func (r refused) Unwrap() error             { return r.error }
 // Publish implements ingest.Publisher.
 func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error) {
 	c := a.core.Load()
-	if c == nil {
+	if c == nil && a.cfg.NATS() != "" {
+		c = a.await(ctx)
+	} else if c == nil {
 		// PMM would not send it again for minutes: what comes during a start waits for it.
 		select {
 		case <-a.opened:
@@ -245,10 +247,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	}
 	over := sync.OnceFunc(func() { close(a.opened) })
 	defer context.AfterFunc(ctx, over)()
-	first, err := a.open(ctx)
-	if err == nil {
-		a.core.Store(first)
-	}
+	first, err := a.openFirst(ctx)
 	over()
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
@@ -303,14 +302,20 @@ func (a *App) Run(ctx context.Context) (err error) {
 	return err
 }
 
-// keep runs the core, and opens it again when the store failed; but not when it
-// holds what only a newer version can read: that would fail for ever.
+// keep runs the core, and opens it again when the store failed, or could not be
+// opened yet (c is nil); but not when it holds what only a newer version can read:
+// that would fail for ever.
 func (a *App) keep(ctx context.Context, c *core) {
 	for {
-		err := c.run(ctx)
-		a.opening.Store(time.Now().UnixNano())
-		a.core.Store(nil)
-		c.close()
+		var err error
+		if c != nil {
+			err = c.run(ctx)
+			a.opening.Store(time.Now().UnixNano())
+			a.core.Store(nil)
+			c.close()
+		} else {
+			err = *a.problem.Load()
+		}
 		if ctx.Err() != nil {
 			return
 		}

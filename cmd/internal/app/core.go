@@ -53,10 +53,10 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 		return nil, err
 	}
 	faultpoint.Here("start-ledger")
-	c.queue, err = queue.Open(ctx, queue.Config{
-		Dir: cfg.DataDir, URL: cfg.NATS(), CredsFile: cfg.NATSCreds.File(), MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
+	c.queue, err = queue.Open(ctx, overNATS(cfg, log, queue.Config{
+		Dir: cfg.DataDir, MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
 		After: c.ledger.Summary().Progress.Seq, Logger: log, NoSync: opts.NoSync, Synced: synced,
-	})
+	}))
 	if err != nil {
 		return nil, err
 	}

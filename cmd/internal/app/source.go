@@ -106,7 +106,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 		s.Pause = &admin.Pause{Since: p.Since, Until: timeOrNil(p.Until), Reason: p.Reason, By: p.By}
 	}
 	s.Store.UsedBytes, s.Store.MaxBytes, s.Store.FreeBytes = c.queue.Room()
-	s.Store.Accepting = true
+	s.Store.Accepting, s.NATS = true, c.nats()
 	if err := c.queue.Full(); err != nil {
 		s.Store.Accepting, s.Store.Problem = false, err.Error()
 	}

@@ -117,8 +117,9 @@ func TestThePortIsOpenFirst(t *testing.T) {
 	if a.core.Load() != nil {
 		t.Error("the store is open without its server")
 	}
-	if err := <-done; err == nil {
-		t.Error("it stopped without an error")
+	stop()
+	if err := <-done; err != nil { // it waited for the server
+		t.Error(err)
 	}
 }
 

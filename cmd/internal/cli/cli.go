@@ -220,7 +220,7 @@ func (p *program) report(err error) int {
 		code = exitUsage
 	case errors.Is(err, store.ErrLocked):
 		code, hint = exitUsage, "stop the other one, or choose another --data-dir"
-	case errors.Is(err, queue.ErrSecond), errors.Is(err, queue.ErrShort):
+	case errors.Is(err, queue.ErrSecond), errors.Is(err, queue.ErrShort), errors.Is(err, queue.ErrUnfit):
 		code = exitUsage
 	case errors.Is(err, admin.ErrNoService):
 		code, hint = exitNoSuch, cmp.Or(p.start, "start it with pmm-callgoose serve, or name it with --data-dir or --admin-url")

@@ -16,6 +16,7 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/doctor"
 	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/store/queue"
 )
 
 func (p *program) doctorCommand() *cli.Command {
@@ -64,6 +65,10 @@ func (p *program) doctor(c *cli.Context) error {
 	}
 	if err != nil {
 		return err
+	}
+	if d.Settings.NATS() != "" {
+		settings := d.Settings
+		d.NATS = func(ctx context.Context) queue.Examined { return app.ExamineNATS(ctx, settings) }
 	}
 	report := doctor.Run(c.Context, d)
 	err = p.show(c, report, func() { p.showReport(report) })
@@ -163,7 +168,7 @@ func asFlags(settings []config.Setting) map[string]string {
 			if filepath.IsAbs(s.File) {
 				flags[o.Name] = s.File
 			}
-		case o.Name == "nats-url", o.Name == "alarm-webhook", strings.HasPrefix(s.Value, "("):
+		case o.Kind == config.KindURL && strings.Contains(s.Value, "[redacted]"), strings.HasPrefix(s.Value, "("):
 			// Shown without what makes them secret, or invalid.
 		case o.Kind == config.KindPath && !filepath.IsAbs(s.Value):
 		default:

@@ -163,8 +163,16 @@ func (l *loader) together(a, b string) {
 func (l *loader) checkFiles() {
 	c, pem := l.c, map[string][]byte{}
 	for _, file := range []struct{ name, path string }{
-		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA},
-		{"admin-tls-cert", c.AdminTLSCert}, {"admin-tls-key", c.AdminTLSKey}, {"callgoose-ca", c.CallgooseCA}, {"pmm-ca", c.PMMCA},
+		{"tls-cert", c.TLSCert},
+		{"tls-key", c.TLSKey},
+		{"tls-client-ca", c.TLSClientCA},
+		{"admin-tls-cert", c.AdminTLSCert},
+		{"admin-tls-key", c.AdminTLSKey},
+		{"callgoose-ca", c.CallgooseCA},
+		{"pmm-ca", c.PMMCA},
+		{"nats-ca", c.NATSCA},
+		{"nats-cert", c.NATSCert},
+		{"nats-key", c.NATSKey},
 	} {
 		if file.path == "" {
 			continue
@@ -179,7 +187,7 @@ func (l *loader) checkFiles() {
 			l.wrong(file.name, "%s holds no PEM certificate", file.path)
 		}
 	}
-	for _, name := range []string{"tls", "admin-tls"} {
+	for _, name := range []string{"tls", "admin-tls", "nats"} {
 		cert, key := pem[name+"-cert"], pem[name+"-key"]
 		if cert == nil || key == nil {
 			continue

@@ -60,13 +60,19 @@ type Config struct {
 	Storm       Storm
 	Timeout     time.Duration
 
-	DataDir     string
-	Retention   time.Duration
-	MaxStore    int64
-	MinFree     int64
-	NATSURL     URL     // see NATS
-	NATSURLFile *Secret // the same, read from a file
-	NATSCreds   *Secret // always from a file
+	DataDir      string
+	Retention    time.Duration
+	MaxStore     int64
+	MinFree      int64
+	NATSURL      URL     // see NATS
+	NATSURLFile  *Secret // the same, read from a file
+	NATSCreds    *Secret // the text of a .creds file, or the seed of an nkey
+	NATSUser     *Secret // user:password, or a token
+	NATSCA       string
+	NATSCert     string
+	NATSKey      string
+	NATSMonitor  URL // several separated by commas
+	NATSReplicas int
 
 	AdminListen      string // empty = none
 	AdminToken       *Secret

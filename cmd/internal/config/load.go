@@ -257,6 +257,7 @@ func (l *loader) secret(o Option) {
 		s.From = fromEnv
 		where = EnvName(name)
 		sec = NewSecret(string(trimNewline([]byte(l.env[where]))))
+		sec.name = o.Setting() // the redactor looks for the words of some
 		if err = o.checkSecret(sec.Reveal()); err == nil && !sec.IsSet() {
 			err = errors.New("is empty")
 		}

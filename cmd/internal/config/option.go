@@ -74,7 +74,7 @@ func (o Option) plainTwin() string {
 
 // inline tells whether the secret may stand in an environment variable too.
 func (o Option) inline() bool {
-	return o.Secret && o.plainTwin() == "" && o.Name != "nats-creds-file"
+	return o.Secret && o.plainTwin() == ""
 }
 
 // Setting is the name under which Effective shows the option.
@@ -193,11 +193,23 @@ var table = group("Intake from PMM",
 	option("min-free", KindSize, "256MiB", func(c *Config) any { return &c.MinFree },
 		"accept nothing new when less disk space than this is free").orOff("off"),
 	option("nats-url", KindURL, "", func(c *Config) any { return &c.NATSURL },
-		"external NATS JetStream, several separated by commas; embedded when absent"),
+		"external NATS JetStream (2.14 or later), several servers separated by commas; embedded when absent"),
 	option("nats-url-file", KindSecret, "", func(c *Config) any { return &c.NATSURLFile },
 		"file with the value of --nats-url, when that holds a password or a token"),
 	option("nats-creds-file", KindSecret, "", func(c *Config) any { return &c.NATSCreds },
-		"file with a NATS user's credentials (.creds), or the seed of an nkey; it stays a file, to be read at each connection"),
+		"file with a NATS user's credentials (.creds), or the seed of an nkey; read again at each connection"),
+	option("nats-user-file", KindSecret, "", func(c *Config) any { return &c.NATSUser },
+		"file with the user:password, or the token, of NATS, instead of credentials; read again at each connection"),
+	option("nats-ca", KindPath, "", func(c *Config) any { return &c.NATSCA },
+		"trust these authorities (PEM) of NATS servers instead of the system's; demands TLS, as tls:// does"),
+	option("nats-cert", KindPath, "", func(c *Config) any { return &c.NATSCert },
+		"client certificate (PEM) for NATS; demands TLS"),
+	option("nats-key", KindPath, "", func(c *Config) any { return &c.NATSKey },
+		"private key (PEM) of --nats-cert"),
+	option("nats-replicas", KindInt, "3", func(c *Config) any { return &c.NATSReplicas },
+		"how many NATS servers keep the stream: 1, 3 or 5; a stream that has more keeps them, and 1 loses what waits with that server's disk"),
+	option("nats-monitor", KindURL, "", func(c *Config) any { return &c.NATSMonitor },
+		"monitoring URLs of the NATS servers (http://n1:8222), separated by commas: they say whether each write is synced"),
 ).group("Operation",
 	option("admin-listen", KindAddress, "127.0.0.1:4668", func(c *Config) any { return &c.AdminListen },
 		"address for operators: the page, JSON API and health checks").orOff("off"),

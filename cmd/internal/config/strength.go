@@ -33,13 +33,12 @@ func (o Option) checkSecret(v string) error {
 	if err := checkWord(v); err != nil {
 		return err
 	}
-	switch {
+	switch user, password, pair := strings.Cut(v, ":"); {
 	case (o.Name == "ingest-token-file" || o.Name == "pmm-token-file") && strings.ContainsAny(v, " \n"):
 		return checkTokens(v)
 	case strings.ContainsFunc(v, unicode.IsControl):
 		return errors.New("the secret holds a control character, perhaps a second line")
-	case strings.HasSuffix(o.Name, "-basic-auth-file"):
-		user, password, _ := strings.Cut(v, ":")
+	case strings.HasSuffix(o.Name, "-basic-auth-file"), o.Name == "nats-user-file" && pair:
 		if user == "" || password == "" {
 			return errors.New("the secret is not user:password")
 		}

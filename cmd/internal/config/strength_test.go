@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -218,9 +219,51 @@ func TestCredentialsOfNATS(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 	}
-	_, warnings, err := Load(Input{Environ: []string{"HOME=/h", "PMM_CALLGOOSE_NATS_CREDS=" + seed}})
-	if err != nil || !strings.Contains(fmt.Sprint(warnings), "PMM_CALLGOOSE_NATS_CREDS: is not a variable of ours") {
+	c, warnings, err := Load(Input{Environ: []string{"HOME=/h", "PMM_CALLGOOSE_NATS_URL=tls://a", "PMM_CALLGOOSE_NATS_CREDS=" + creds}})
+	if err != nil || len(warnings) > 0 || c.NATSCreds.Reveal() != strings.TrimSuffix(creds, "\n") {
 		t.Errorf("as a variable: %v, %s", err, warnings)
+	}
+	if out := c.Redactor().String("NATS said " + seed + " and " + token); out != "NATS said [redacted] and [redacted]" {
+		t.Errorf("as a variable: the log says %s", out)
+	}
+}
+
+func TestOneWayToLogInToNATS(t *testing.T) {
+	seed := write(t, "seed", "SUA"+strings.Repeat("M3KQ7", 11))
+	user, word := write(t, "user", "svc:hunter2-hunter2"), write(t, "token", "hunter2-hunter2")
+	for name, tt := range map[string]struct {
+		set  map[string]string
+		want string // in the error; "" = none
+	}{
+		"user and password":               {map[string]string{"nats-user-file": user}, ""},
+		"token":                           {map[string]string{"nats-user-file": word}, ""},
+		"user without a password":         {map[string]string{"nats-user-file": write(t, "half", "svc:")}, "not user:password"},
+		"a quoted token":                  {map[string]string{"nats-user-file": write(t, "quoted", `"hunter2-hunter2"`)}, "quotes"},
+		"user and credentials":            {map[string]string{"nats-user-file": user, "nats-creds-file": seed}, "two ways: nats-creds-file and nats-user-file"},
+		"user, and another in the URL":    {map[string]string{"nats-user-file": user, "nats-url": "tls://u:hunter2@a"}, "two ways: a user or token inside the URL and nats-user-file"},
+		"credentials and a token in URL":  {map[string]string{"nats-creds-file": seed, "nats-url": "tls://hunter2@a"}, "two ways"},
+		"user without a server":           {map[string]string{"nats-user-file": user, "nats-url": ""}, "nats-user-file: needs nats-url"},
+		"an authority without a server":   {map[string]string{"nats-ca": "/ca.pem", "nats-url": ""}, "nats-ca: needs nats-url"},
+		"a certificate without its key":   {map[string]string{"nats-cert": "/c.pem"}, "need each other"},
+		"two replicas":                    {map[string]string{"nats-replicas": "2"}, "2 is not 1, 3 or 5"},
+		"one replica":                     {map[string]string{"nats-replicas": "1"}, ""},
+		"monitoring that is no URL":       {map[string]string{"nats-monitor": "n1:8222"}, "nats-monitor: is not a URL"},
+		"monitoring of two servers":       {map[string]string{"nats-monitor": "http://n1:8222, http://n2:8222"}, ""},
+		"monitoring and no external NATS": {map[string]string{"nats-monitor": "http://n1:8222", "nats-url": ""}, "nats-monitor: needs nats-url"},
+	} {
+		set := map[string]string{"nats-url": "tls://a:4222"}
+		maps.Copy(set, tt.set)
+		c, _, err := load(t, set)
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter2")) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+		if out := c.Redactor().String("hunter2-hunter2"); tt.want == "" && c.NATSUser.IsSet() && out != "[redacted]" {
+			t.Errorf("%s: the log says %s", name, out)
+		}
+	}
+	_, warnings, err := load(t, map[string]string{"nats-url": "nats://a:4222", "nats-user-file": user})
+	if err != nil || !strings.Contains(fmt.Sprint(warnings), "can be read on the way") {
+		t.Errorf("in the clear: %v, %s", err, warnings)
 	}
 }
 

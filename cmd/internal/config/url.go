@@ -40,15 +40,51 @@ func (l *loader) checkURLs() {
 			l.wrong(name, "and %s-file are both set; keep one of them", name)
 		}
 	}
-	if l.given("nats-creds-file") && c.NATS() == "" {
-		l.wrong("nats-creds-file", "needs nats-url")
+	l.checkNATS()
+}
+
+// checkNATS checks the options about external servers with each other.
+func (l *loader) checkNATS() {
+	c := l.c
+	for _, name := range []string{"nats-creds-file", "nats-user-file", "nats-ca", "nats-cert", "nats-key", "nats-monitor"} {
+		if l.given(name) && c.NATS() == "" {
+			l.wrong(name, "needs nats-url")
+		}
 	}
+	if c.NATSReplicas != 1 && c.NATSReplicas != 3 && c.NATSReplicas != 5 {
+		l.wrong("nats-replicas", "%d is not 1, 3 or 5", c.NATSReplicas)
+	}
+	if (c.NATSCert == "") != (c.NATSKey == "") {
+		l.wrong("nats-cert", "and nats-key need each other")
+	}
+	for part := range strings.SplitSeq(c.NATSMonitor.Reveal(), ",") {
+		if err := URL(strings.TrimSpace(part)).check("http", "https"); err != nil && part != "" {
+			l.wrong("nats-monitor", "%v", err)
+		}
+	}
+	var ways []string
+	inURL, cleartext := false, false
 	for part := range strings.SplitSeq(c.NATS(), ",") {
 		u, err := url.Parse(strings.TrimSpace(part))
-		if err == nil && u.User != nil && (u.Scheme == "nats" || u.Scheme == "ws") && !loopback(u.Hostname()) {
-			l.warn("nats-url", "its password can be read on the way unless that server demands TLS; tls:// makes sure")
-			break
+		if err != nil {
+			continue
 		}
+		inURL = inURL || u.User != nil
+		cleartext = cleartext || (u.Scheme == "nats" || u.Scheme == "ws") && !loopback(u.Hostname())
+	}
+	if inURL {
+		ways = append(ways, "a user or token inside the URL")
+	}
+	for _, name := range []string{"nats-creds-file", "nats-user-file"} {
+		if l.given(name) {
+			ways = append(ways, name)
+		}
+	}
+	if len(ways) > 1 {
+		l.wrong("nats-url", "is logged in to in two ways: %s; keep one of them", strings.Join(ways, " and "))
+	}
+	if cleartext && (inURL || c.NATSUser.IsSet()) && c.NATSCA == "" && c.NATSCert == "" {
+		l.warn("nats-url", "its password can be read on the way unless that server demands TLS; tls:// makes sure")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/store/queue"
 )
 
 // Config is what is looked at, and how.
@@ -31,6 +32,9 @@ type Config struct {
 	// returns what is wrong and, in a few words, what it looked at. An error says
 	// why it could not look. nil = it is not to be done.
 	Consistent func(context.Context) (problems []string, looked string, err error)
+
+	// NATS looks at the external servers; nil = the store is embedded.
+	NATS func(context.Context) queue.Examined
 
 	PMM PMM
 
@@ -78,6 +82,7 @@ func Run(ctx context.Context, cfg Config) Report {
 		e.operators()
 		e.callgoose(ctx)
 	}
+	e.nats(ctx)
 	e.waiting()
 	e.consistent(ctx)
 	e.heard()

@@ -187,7 +187,7 @@ func (e *examination) disk() {
 	case "layer":
 		e.warn("disk", fix("Put --data-dir on a volume."), "%s is in a container's own layer (%s): it goes with the container", dir, kind.name)
 	}
-	if settings.NATSURL != "" {
+	if settings.NATS() != "" {
 		e.skip("disk space", "the streams are kept by an external server (--nats-url)")
 		return
 	}

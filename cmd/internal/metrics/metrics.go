@@ -234,7 +234,7 @@ var (
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStale, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
 		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, storms, inStorm, damaged,
-		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, slo, reloadOK, reloadAt, build,
+		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, natsConnected, streamCurrent, slo, reloadOK, reloadAt, build,
 	}
 )
 
@@ -315,6 +315,12 @@ func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) 
 	}
 	put(storeUsed, float64(s.Store.UsedBytes))
 	put(storeMax, float64(s.Store.MaxBytes))
+	if s.NATS != nil {
+		put(natsConnected, truth(s.NATS.Connected))
+		for _, stream := range s.NATS.Streams {
+			put(streamCurrent, float64(stream.Current), stream.Name)
+		}
+	}
 	if s.Store.FreeBytes >= 0 {
 		put(diskFree, float64(s.Store.FreeBytes))
 	}

@@ -41,6 +41,7 @@ func busy() *Metrics {
 		}
 		s.Callgoose.State, s.Callgoose.LastError = event.Down, "no such host of-the-customer"
 		s.Store = admin.Store{Accepting: true, UsedBytes: 1 << 20, MaxBytes: 2 << 30, FreeBytes: 5 << 30}
+		s.NATS = &admin.NATS{Connected: true, Streams: []admin.Stream{{Name: "NOTIFICATIONS", Replicas: 3, Current: 2}}}
 		return s, true
 	}})
 	m.Webhook(202, 3*time.Millisecond)

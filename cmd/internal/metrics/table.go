@@ -74,6 +74,8 @@ var (
 	storeMax      = gauge("store_max_bytes", "How many bytes there may be: --max-store.")
 	diskFree      = gauge("disk_free_bytes", "Bytes free on the file system of the data directory; missing with --nats-url.")
 	accepting     = gauge("store_accepting", "1 when a webhook would be answered with 202, 0 when with 503.")
+	natsConnected = gauge("nats_connected", "1 while the NATS servers of --nats-url answer, 0 while they do not; missing without it.")
+	streamCurrent = gauge("stream_replicas_current", "Replicas of a stream that hold all of it, by stream; missing while NATS does not answer.", "stream")
 	storeFailures = counter("store_failures_total", "How often the store failed, or could not be opened again after that.")
 
 	reconcilePasses  = counter("reconcile_passes_total", "Comparisons of what a PMM says is firing with what is open, by result: ok, skipped (webhooks came in or were refused), or failed (PMM could not be read).", "result")

@@ -1,0 +1,98 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/store/queue"
+)
+
+// overNATS adds to q what cfg says of external servers.
+func overNATS(cfg *config.Config, log *slog.Logger, q queue.Config) queue.Config {
+	q.URL, q.Replicas = cfg.NATS(), cfg.NATSReplicas
+	q.Creds, q.User = again(cfg.NATSCreds, log), again(cfg.NATSUser, log)
+	q.CAFile, q.CertFile, q.KeyFile = cfg.NATSCA, cfg.NATSCert, cfg.NATSKey
+	q.Monitor = strings.FieldsFunc(cfg.NATSMonitor.Reveal(), func(r rune) bool { return r == ',' || r == ' ' })
+	return q
+}
+
+// again returns what reads a secret whenever it is asked, nil when there is none.
+func again(s *config.Secret, log *slog.Logger) func() string {
+	if !s.IsSet() {
+		return nil
+	}
+	var last atomic.Pointer[string] // the error that was logged
+	return func() string {
+		_, err := s.Reload()
+		if err == nil {
+			last.Store(nil)
+		} else if text := err.Error(); last.Load() == nil || *last.Load() != text {
+			last.Store(&text)
+			log.Error("a secret cannot be read again, the old one stays", "component", "app", "setting", s.Name(), "err", err)
+		}
+		return s.Reveal()
+	}
+}
+
+// openFirst opens the store at the start. External servers that do not answer are
+// waited for: then there is no core yet, and no error either.
+func (a *App) openFirst(ctx context.Context) (*core, error) {
+	c, err := a.open(ctx)
+	if err == nil {
+		a.core.Store(c)
+		return c, nil
+	}
+	if a.cfg.NATS() == "" || !errors.Is(err, queue.ErrUnavailable) {
+		return nil, err
+	}
+	if ctx.Err() != nil { // stopped meanwhile
+		return nil, ctx.Err()
+	}
+	a.log.Error("the NATS servers cannot be used yet; webhooks are refused with 503 until they can", "err", err)
+	a.problem.Store(&err)
+	return nil, nil
+}
+
+// acceptWithin is how long a webhook waits for external servers: PMM's Grafana gives
+// up after 10 s, and does not come again for minutes.
+const acceptWithin = 8 * time.Second
+
+// await is the core, as soon as it is there; nil when that takes too long.
+func (a *App) await(ctx context.Context) *core {
+	ctx, cancel := context.WithTimeout(ctx, acceptWithin)
+	defer cancel()
+	for {
+		if c := a.core.Load(); c != nil {
+			return c
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// nats is what is known of the external servers, nil when the store is embedded.
+func (c *core) nats() *admin.NATS {
+	s := c.queue.Servers()
+	if s == nil {
+		return nil
+	}
+	out := &admin.NATS{Connected: s.Connected, Server: s.Name, Version: s.Version, Replicas: s.Replicas, Sync: s.Sync, Streams: []admin.Stream{}}
+	for _, st := range s.Streams {
+		out.Streams = append(out.Streams, admin.Stream(st))
+	}
+	return out
+}
+
+// ExamineNATS looks at the external servers for doctor.
+func ExamineNATS(ctx context.Context, cfg *config.Config) queue.Examined {
+	return queue.Examine(ctx, overNATS(cfg, slog.New(slog.DiscardHandler), queue.Config{}))
+}

@@ -1,0 +1,58 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"pmm-callgoose/store/queue"
+)
+
+func TestTheServersOfNATS(t *testing.T) {
+	whole := queue.Examined{
+		Addresses: []queue.Address{{URL: "n1:4222", Name: "n1", Version: "2.15.2", TLS: true, RoundTrip: time.Millisecond}, {URL: "n2:4222", Name: "n2", Version: "2.15.2"}},
+		Stream:    &queue.Stream{Name: "NOTIFICATIONS", Leader: "n1", Replicas: 3, Current: 3, Bytes: 1 << 20}, MaxPayload: 64 << 20, FreeBytes: -1,
+		Monitored: []queue.Monitored{{URL: "http://n1:8222", Name: "n1", SyncAlways: true}},
+	}
+	for name, tt := range map[string]struct {
+		change func(*queue.Examined)
+		check  string
+		want   Severity
+		words  []string
+	}{
+		"a server":             {func(*queue.Examined) {}, "nats", OK, []string{"n1:4222", "2.15.2", "1ms", "TLS"}},
+		"the stream":           {func(*queue.Examined) {}, "nats stream", OK, []string{"3 replicas", "leader n1", "no limit"}},
+		"all that is needed":   {func(*queue.Examined) {}, "nats permissions", OK, nil},
+		"each write is synced": {func(*queue.Examined) {}, "nats sync", OK, []string{"n1"}},
+		"none answers": {func(x *queue.Examined) {
+			x.Addresses[0].Err, x.Addresses[1].Err = errors.New("refused"), errors.New("refused")
+			x.Err = errors.New("none")
+		}, "nats", Fail, []string{"n1:4222: refused", "503"}},
+		"one does not answer":    {func(x *queue.Examined) { x.Addresses[1].Err = errors.New("refused") }, "nats", Warn, []string{"n2:4222: refused"}},
+		"an old one":             {func(x *queue.Examined) { x.Addresses[0].Old = "its version is 2.10" }, "nats", Fail, []string{"n1", "2.10"}},
+		"only one is named":      {func(x *queue.Examined) { x.Addresses = x.Addresses[:1] }, "nats", Warn, []string{"--nats-url"}},
+		"not synced":             {func(x *queue.Examined) { x.Monitored[0].SyncAlways = false }, "nats sync", Warn, []string{"sync_interval: always"}},
+		"nobody says":            {func(x *queue.Examined) { x.Monitored = nil }, "nats sync", Skip, []string{"--nats-monitor"}},
+		"monitoring is off":      {func(x *queue.Examined) { x.Monitored[0].Err = errors.New("refused") }, "nats sync", Warn, []string{"http://n1:8222"}},
+		"a permission missing":   {func(x *queue.Examined) { x.Denied = []error{errors.New("may not publish to x")} }, "nats permissions", Fail, []string{"may not publish to x", "permissions: {"}},
+		"JetStream is off":       {func(x *queue.Examined) { x.Err = errors.New("JetStream is off") }, "nats stream", Fail, []string{"JetStream is off"}},
+		"no stream yet":          {func(x *queue.Examined) { x.Stream = nil }, "nats stream", OK, []string{"first start"}},
+		"a stream that forgets":  {func(x *queue.Examined) { x.Unfit = "has a max_age" }, "nats stream", Fail, []string{"NOTIFICATIONS has a max_age"}},
+		"fewer replicas":         {func(x *queue.Examined) { x.Stream.Replicas, x.Stream.Current = 1, 1 }, "nats stream", Warn, []string{"1 replicas"}},
+		"a replica is behind":    {func(x *queue.Examined) { x.Stream.Current = 2 }, "nats stream", Warn, []string{"2 of the 3"}},
+		"an account nearly full": {func(x *queue.Examined) { x.FreeBytes = 1 << 20 }, "nats stream", Warn, []string{"--max-store"}},
+		"small messages only":    {func(x *queue.Examined) { x.MaxPayload = 1 << 20 }, "nats stream", Warn, []string{"--max-body", "max_payload"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := whole
+			x.Addresses = append([]queue.Address(nil), whole.Addresses...)
+			x.Monitored = append([]queue.Monitored(nil), whole.Monitored...)
+			stream := *whole.Stream
+			x.Stream = &stream
+			tt.change(&x)
+			c := settings(t, nowhere(map[string]string{"nats-url": "tls://n1:4222,tls://n2:4222"}))
+			demand(t, examine(t, Config{Settings: c, NATS: func(context.Context) queue.Examined { return x }}), tt.check, tt.want, tt.words...)
+		})
+	}
+}
