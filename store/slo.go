@@ -35,7 +35,7 @@ func (t *Tx) serve(old event.Outcome, r *event.Record) {
 	}
 	var n Served
 	switch {
-	case old == "" && r.Outcome == event.Queued && time.Since(r.ReceivedAt) < servedLive:
+	case old == "" && r.Outcome == event.Queued && r.Reason != event.ReasonStorm && time.Since(r.ReceivedAt) < servedLive: // a storm's are late as was asked for
 		n.Events = 1
 	case r.Outcome == event.Delivered && timesTaken(r) == 1 && r.SettledAt.Sub(r.ReceivedAt) <= ServedWithin:
 		n.InTime = 1

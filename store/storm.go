@@ -181,7 +181,10 @@ func (t *Tx) firsts(source string) iter.Seq2[[]byte, []byte] {
 			return
 		}
 		c := b.Cursor()
-		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix) && yield(k, v); k, v = c.Next() {
+		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+			if !yield(k, v) {
+				return
+			}
 		}
 	}
 }

@@ -29,11 +29,9 @@ func newBodies(made Bodies) *bodies {
 // it, so that who waits holds nothing. done must be called in any case, when the body
 // is no longer held.
 func (b *bodies) take(ctx context.Context, r *event.Record, claimed time.Time) (body []byte, done func(), err error) {
-	body, err = b.make(ctx, r, claimed)
-	if err != nil || len(body) <= largeBody {
+	if body, err = b.make(ctx, r, claimed); err != nil || len(body) <= largeBody {
 		return body, func() {}, err
 	}
-	body = nil
 	select {
 	case b.large <- struct{}{}:
 	case <-ctx.Done():

@@ -88,11 +88,12 @@ func NewSplitter(cfg SplitConfig, queue Queue, notes *Notes, ledger *store.Store
 		turn: make(chan struct{}), ended: make(chan struct{}), began: queue.Last(), at: ledger.Summary().Progress, warned: map[string]bool{}, opened: map[string]*index{},
 	}
 	s.behind.Store(next(s.at) <= s.began)
-	_ = ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
+	err := ledger.View(func(tx *store.Tx) error {
 		list, err := tx.Storms()
-		s.stormy = cfg.Storm.Most > 0 || err != nil || len(list) > 0
-		return nil
+		s.stormy = len(list) > 0
+		return err
 	})
+	s.stormy = s.stormy || cfg.Storm.Most > 0 || err != nil // whoever writes reports what is wrong
 	return s
 }
 

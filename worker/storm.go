@@ -315,7 +315,7 @@ func (k *Brake) look(ctx context.Context, now time.Time) error {
 	for i, w := range said {
 		if w == nil && !list[i].Release.IsZero() {
 			var err error
-			if w, err = k.released(ctx, &list[i], now); err != nil {
+			if w, err = k.released(ctx, &list[i]); err != nil {
 				return fmt.Errorf("release what a storm held: %w", err)
 			}
 		}
@@ -406,7 +406,7 @@ func own(moment, source string, now time.Time, alert OwnAlert) (*telling, error)
 
 // released asks for what waited for the end of a storm, or some of it. When nothing is
 // left, that is put down.
-func (k *Brake) released(ctx context.Context, s *store.Storm, now time.Time) (*telling, error) {
+func (k *Brake) released(ctx context.Context, s *store.Storm) (*telling, error) {
 	var refs []Ref
 	for at, more := (event.Position{}), true; more && len(refs) < requeueMost; {
 		if err := k.ledger.View(func(tx *store.Tx) error {

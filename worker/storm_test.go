@@ -263,7 +263,7 @@ func (r *stormStage) settleSent() {
 func TestAStormThatIsInterruptedEnds(t *testing.T) {
 	for _, lose := range []bool{false, true} {
 		for name, die := range map[string]func(r *stormStage, again func()){
-			"before it is told":   func(r *stormStage, again func()) { again() },
+			"before it is told":   func(_ *stormStage, again func()) { again() },
 			"once it is told":     func(r *stormStage, again func()) { r.looks(time.Second); again() },
 			"told, and not split": func(r *stormStage, again func()) { r.look(time.Second); again() },
 			"ended, and not split": func(r *stormStage, again func()) {

@@ -151,12 +151,12 @@ func (n Notice) telling(lasted, left, reason string) string {
 
 // ending says what is over.
 func (n Notice) ending(lasted, left, reason string) string {
-	switch {
-	case n.why == nothingWaits:
+	switch n.why {
+	case nothingWaits:
 		return fmt.Sprintf("No alert waits for Callgoose any more, after %s; whether it answers again is known with the next alert (dead letters: %d).", lasted, n.Dead)
-	case n.why == Held:
+	case Held:
 		return fmt.Sprintf("Callgoose can be reached again but refuses the service%s: see the alarm %s; %s.", reason, Held, left)
-	case n.why == Unreachable:
+	case Unreachable:
 		return fmt.Sprintf("Callgoose no longer refuses the service but cannot be reached%s: see the alarm %s; %s.", reason, Unreachable, left)
 	}
 	switch n.Alarm {

@@ -17,12 +17,8 @@ import (
 // refuseRoot keeps root's files out of a service's own directory: the service could
 // not read them, and would not start again.
 func refuseRoot(dir string, uid int, unit bool) error {
-	info, err := os.Stat(dir)
-	if err != nil || uid != 0 {
-		return nil // the directory will be made, or is refused later
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || st.Uid == 0 {
+	var st syscall.Stat_t
+	if uid != 0 || syscall.Stat(dir, &st) != nil || st.Uid == 0 { // a missing directory will be made, or is refused later
 		return nil
 	}
 	owner := "user " + strconv.Itoa(int(st.Uid))

@@ -163,9 +163,16 @@ func (l *loader) together(a, b string) {
 func (l *loader) checkFiles() {
 	c, pem := l.c, map[string][]byte{}
 	for _, file := range []struct{ name, path string }{
-		{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA},
-		{"admin-tls-cert", c.AdminTLSCert}, {"admin-tls-key", c.AdminTLSKey}, {"callgoose-ca", c.CallgooseCA}, {"pmm-ca", c.PMMCA},
-		{"nats-ca", c.NATSCA}, {"nats-cert", c.NATSCert}, {"nats-key", c.NATSKey},
+		{"tls-cert", c.TLSCert},
+		{"tls-key", c.TLSKey},
+		{"tls-client-ca", c.TLSClientCA},
+		{"admin-tls-cert", c.AdminTLSCert},
+		{"admin-tls-key", c.AdminTLSKey},
+		{"callgoose-ca", c.CallgooseCA},
+		{"pmm-ca", c.PMMCA},
+		{"nats-ca", c.NATSCA},
+		{"nats-cert", c.NATSCert},
+		{"nats-key", c.NATSKey},
 	} {
 		if file.path == "" {
 			continue
