@@ -162,13 +162,14 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 		if err == nil {
 			err = l.lead(ctx, ledger, func(ctx context.Context) error { return lead(ctx, heard) })
 		}
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return nil
+		}
+		switch {
 		case errors.Is(err, event.ErrNewer):
 			l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads", "err", err)
 			<-ctx.Done()
-			return nil //nolint:nilerr // it was logged
+			return nil
 		case errors.Is(err, ErrDeposed), errors.Is(err, store.ErrFollowing):
 			l.log.Warn("this instance does not lead any more", "err", err)
 		case errors.Is(err, ErrUnavailable): // webhooks go on meanwhile, as far as they can
