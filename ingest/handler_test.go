@@ -360,7 +360,7 @@ func TestWhoMaySend(t *testing.T) {
 			var logged bytes.Buffer
 			tt.config.Logger = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			s := &shelf{}
-			// PMM shows URLs in clear, and people put tokens in them all the same.
+			// PMM shows URLs in clear, and people put tokens in them anyway.
 			h := newHandler(t, s, tt.config)
 			if w := do(h, post("/v1/webhook/x/y?token="+token, body)); w.Code != 404 {
 				t.Fatalf("path: %d", w.Code)

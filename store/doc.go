@@ -13,7 +13,7 @@
 // because deleting single keys never makes a bbolt file smaller.
 //
 // A commit writes whole pages, so what counts is how many places an event
-// touches: its episode, somewhere, and its record and its place in line, beside
+// touches: its episode, somewhere, and its record and its place in the queue, beside
 // those that came in with it. Labels are written once for each key. There is no
 // index of ids and none of open episodes: the first is searched for through all
 // records (they are small, and left undecoded), the second is made in memory when

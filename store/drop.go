@@ -66,7 +66,8 @@ func (t *Tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
 
 // dropKeys forgets the labels, and the closed episodes, of keys that have neither a
 // record nor an open episode: nothing is left that they could be told from. An
-// adopted key never has a record; it goes by its own time.
+// adopted key never has a record; it goes by its own time, as the first of an alert
+// name does.
 func (t *Tx) dropKeys(before time.Time) error {
 	used := map[string]bool{}
 	for _, d := range recordDays(t.tx) {
@@ -96,6 +97,12 @@ func (t *Tx) dropKeys(before time.Time) error {
 		return err
 	}
 	t.names = nil // made again without them
+	if err := t.dropWhere(bucketFirsts, func(k, v []byte) (bool, error) {
+		first, err := decodeFirst(k, v)
+		return err == nil && first.ReceivedAt.Before(before), err
+	}); err != nil {
+		return err
+	}
 	return t.bad
 }
 

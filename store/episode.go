@@ -6,7 +6,7 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// Waiting is one event in line. At is its place: the line is in the order in
+// Waiting is one queued event. At is its place: the queue is in the order in
 // which events were put there.
 type Waiting struct {
 	At event.Position

@@ -215,7 +215,7 @@ func TestTheHistoryCountsByMinuteAndSurvives(t *testing.T) {
 	if got, err := again.History(now); err != nil || !slices.Equal(got, want) {
 		t.Errorf("after a restart it is %+v, %v", got, err)
 	}
-	// A replay puts an event in line now.
+	// A replay queues an event now.
 	r := record(1, event.Queued)
 	r.ReceivedAt = now
 	if err := again.Do(ctx, func(tx *Tx) error { return tx.PutRecord(r) }); err != nil {

@@ -214,6 +214,11 @@ func TestLabelsStandUnderTheirKey(t *testing.T) {
 		if r, err = tx.Record(r.ReceivedAt, r.Pos); err != nil || r.Labels["of"] != "pmm-open" || r.Alertname != "A" {
 			t.Errorf("put back in brief: %+v, %v", r, err)
 		}
+		for name, at := range map[string]time.Time{"old": tomorrow.ReceivedAt.AddDate(0, 0, -2), "young": tomorrow.ReceivedAt} {
+			if err := tx.PutFirst("pmm", name, &First{ReceivedAt: at}); err != nil {
+				return err
+			}
+		}
 		return tx.PutEpisode(&Episode{Key: "pmm-open", Source: "pmm", Alertname: "A", Open: true})
 	}); err != nil {
 		t.Fatal(err)
@@ -222,6 +227,11 @@ func TestLabelsStandUnderTheirKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.View(func(tx *Tx) error {
+		for name, want := range map[string]bool{"old": false, "young": true} {
+			if first, err := tx.First("pmm", name); err != nil || (first != nil) != want {
+				t.Errorf("the first of the alert name %s is kept: %t, %v", name, first != nil, err)
+			}
+		}
 		for key, want := range map[string]string{"pmm-gone": "", "pmm-open": "pmm-open", "pmm-again": "pmm-again"} {
 			if labels, err := tx.Labels(key); err != nil || labels["of"] != want {
 				t.Errorf("under %s stands %v, %v", key, labels, err)

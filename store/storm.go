@@ -18,7 +18,7 @@ type Storm struct {
 	Since  time.Time // when the storm began; zero = there is none
 	Total  int64     // new episodes in it, with those that began it
 	Key    string    // of the incident that says so, the latest
-	// Waiting counts the events that were put in line to wait for its end, and have not
+	// Waiting counts the events that were queued to wait for its end, and have not
 	// been taken out by its end or by a recovery.
 	Waiting int64
 	// Times are when the newest episodes were received, Errors those of alerts that

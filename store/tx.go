@@ -166,7 +166,7 @@ func (t *Tx) share(r *event.Record) (bool, error) {
 	return t.putLabels(r.Key, r.Labels)
 }
 
-// Waiting yields the events in line behind a place, in order. It must not be
+// Waiting yields the events queued behind a place, in order. It must not be
 // changed meanwhile.
 func (t *Tx) Waiting(after event.Position) iter.Seq[Waiting] {
 	return func(yield func(Waiting) bool) {
@@ -188,7 +188,7 @@ func (t *Tx) Waiting(after event.Position) iter.Seq[Waiting] {
 	}
 }
 
-// WaitingAt reads the event in line at a place, false when it is settled.
+// WaitingAt reads the event queued at a place, false when it is settled.
 func (t *Tx) WaitingAt(at event.Position) (w Waiting, ok bool, err error) {
 	key := placeKey(at)
 	v := t.tx.Bucket(bucketQueue).Get(key)
@@ -207,14 +207,14 @@ func decodeWaiting(k, v []byte) (Waiting, error) {
 	return readWaiting(positionOf(k), v)
 }
 
-// PutWaiting puts an event in line, or changes it there.
+// PutWaiting queues an event, or changes it there.
 func (t *Tx) PutWaiting(w *Waiting) error {
 	t.tx.Bucket(bucketQueue).FillPercent = 0.9 // they come in the order of their keys
 	key := placeKey(w.At)
 	return t.put(bucketQueue, key, wire.Seal(key, appendWaiting(make([]byte, 0, 128), w)))
 }
 
-// DropWaiting takes an event out of line. Its record says what became of it.
+// DropWaiting takes an event out of the queue. Its record says what became of it.
 func (t *Tx) DropWaiting(at event.Position) error { return t.delete(bucketQueue, placeKey(at)) }
 
 func day(at time.Time) string { return at.UTC().Format(time.DateOnly) }

@@ -75,7 +75,7 @@
 // # The marks on disk
 //
 //	progress  in the ledger: the last alert decided on
-//	At        of an event: its place in line, the alert or request that put it there
+//	At        of an event: its place in the queue, the alert or request that put it there
 //	claim     of an event: from then on its bytes do not change
 //	mark      in each envelope: up to where all was settled, and what was waiting before that;
 //	          what a rebuilt ledger knows of the past

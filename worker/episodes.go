@@ -199,7 +199,7 @@ func (b *batch) needless(c *candidate, r *event.Record, ep, next *store.Episode)
 		}
 		return b.flap(r, ep, next)
 	}
-	if over, err := b.neverSent(c, r, ep, next); err != nil || over {
+	if over, err := b.neverSent(c, r, ep); err != nil || over {
 		return over, err
 	}
 	if kept, err := b.kept(c, next); err != nil {
@@ -222,7 +222,7 @@ func (b *batch) form(byName bool) uint32 {
 	return b.tx.FormOf(f.String())
 }
 
-// queueUp puts the event of r in line, at the place of the alert that asks for it,
+// queueUp queues the event of r at the place of the alert that asks for it,
 // with the name that its episode has, held as hold says.
 // What was settled before a ledger was lost is not sent again.
 func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, hold delay) error {
@@ -246,7 +246,7 @@ func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, ho
 	return b.tx.PutWaiting(w)
 }
 
-// bornClaimed bounds the events that are claimed as they are put in line.
+// bornClaimed bounds the events that are claimed as they are queued.
 const bornClaimed = 32
 
 // settled writes a record whose outcome is known before any attempt.
@@ -262,7 +262,7 @@ func (b *batch) settled(r *event.Record, outcome event.Outcome, reason string) e
 	return b.tx.PutRecord(r)
 }
 
-// again puts an event in line once more: the same event, the same bytes. False
+// again queues an event once more: the same event, the same bytes. False
 // when it cannot be built any more.
 func (b *batch) again(c *candidate, last *event.Record) (bool, error) {
 	if last == nil {

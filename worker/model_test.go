@@ -25,7 +25,7 @@ var modelSeeds = []uint64{1, 3, 4, 5, 7, 8, 13, 15, 16, 22, 24, 25, 31, 32, 38, 
 // reached are the rare branches that a campaign must have gone through.
 var reached = []string{
 	"reopened", "suppressed:stale", "suppressed:late", "adopted", "again after a discard", "collapsed", "born claimed", "claimed anew",
-	"probe of another key", "refused for itself", "rebuilt with events waiting", "put in line again",
+	"probe of another key", "refused for itself", "rebuilt with events waiting", "queued again",
 }
 
 // TestModel runs days of a PMM and a Callgoose that do what they really do wrong, with
@@ -155,7 +155,7 @@ func modelRun(t *testing.T, seed uint64, storms bool, did *tally) {
 		s.vague = m.Operators || m.Discards || m.Refused || m.Outages
 		s.oracle.vague = s.vague
 		unsent := m.ShortRetry || m.Operators || m.Losses || m.Collapse || m.Settings || storms
-		// What waits for the end of a storm can be taken out of line by an operator, and comes
+		// What waits for the end of a storm can be taken out of the queue by an operator, and comes
 		// back when the ledger is lost within the minute: behind what was sent meanwhile.
 		s.oracle.ordered = (!m.Replays || !unsent) && !(storms && m.Losses && m.Operators)
 		s.oracle.orderedNames = !m.Replays && !unsent
@@ -401,10 +401,10 @@ func (r *run) replay() {
 		r.oracle.ask()
 		queued, err := r.p.splitter.Requeue(r.p.ctx, r.refs, false)
 		if err != nil && !r.p.dead.Load() {
-			r.t.Errorf("put in line again: %v", err)
+			r.t.Errorf("queue again: %v", err)
 		}
-		r.tell("%d of %d are put in line again", len(queued), len(r.refs))
-		r.did.counts(map[string]int64{"put in line again": int64(len(queued))})
+		r.tell("%d of %d are queued again", len(queued), len(r.refs))
+		r.did.counts(map[string]int64{"queued again": int64(len(queued))})
 		r.refs = nil
 		return
 	}
@@ -442,7 +442,7 @@ func (r *run) imports() {
 	r.tell("import")
 }
 
-// operator takes a queued event out of line, drops a dead letter, closes an incident,
+// operator takes a queued event out of the queue, drops a dead letter, closes an incident,
 // or holds delivery.
 func (r *run) operator() {
 	key := r.pmm.rules[r.rng.IntN(len(r.pmm.rules))].key()

@@ -198,7 +198,7 @@ func (p *fakePMM) flush(g *group, q *peer, first bool, now time.Time, calm bool)
 	}
 	if p.faults.Slow && !calm && p.rng.IntN(4) == 0 {
 		req.whole = now.Add(time.Duration(1+p.rng.IntN(110)) * time.Second)
-		if q.busy = req.whole; p.rng.IntN(3) == 0 { // it gives up, and the body arrives all the same
+		if q.busy = req.whole; p.rng.IntN(3) == 0 { // it gives up, and the body arrives anyway
 			q.busy, req.group = now.Add(20*time.Second), nil
 		}
 	}

@@ -62,14 +62,14 @@ func (b *batch) endRebuild() {
 	b.tell(func() { b.log.Info("the ledger is rebuilt") })
 }
 
-// wasWaiting reports whether the event put in line at a place was not settled when
+// wasWaiting reports whether the event queued at a place was not settled when
 // the ledger was lost.
 func (b *batch) wasWaiting(at event.Position) bool {
 	_, waiting := slices.BinarySearchFunc(b.rebuild.Mark.Waiting, at, event.Position.Compare)
 	return waiting
 }
 
-// settledBefore reports whether the event put in line at a place was settled when
+// settledBefore reports whether the event queued at a place was settled when
 // the ledger was lost.
 func (b *batch) settledBefore(at event.Position) bool {
 	return b.rebuild != nil && at.Compare(b.rebuild.Mark.UpTo) <= 0 && !b.wasWaiting(at)

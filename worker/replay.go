@@ -32,7 +32,7 @@ type Choice struct {
 	// Left out, and why.
 	Closed     int // firing events whose episode has closed since
 	Superseded int // recoveries of an alert, or an alert's name, that is open again
-	Waiting    int // in line already
+	Waiting    int // queued already
 	NoEvent    int // suppressed or unusable alerts: nothing to send
 	Gone       int // no longer stored
 }
@@ -40,7 +40,7 @@ type Choice struct {
 // Rules of a choice.
 type Rules struct {
 	IncludeClosed bool   // take what would make an incident wrong, too
-	Queued        bool   // take what is in line: nobody else sends it
+	Queued        bool   // take what is queued: nobody else sends it
 	Limit         int    // the oldest so many, 0 = all
 	First         uint64 // oldest sequence that is stored
 	Count         bool   // no Refs
@@ -133,9 +133,9 @@ func (e *chosen) wrong(tx *store.Tx) (bool, error) {
 // requeueMost bounds the events of one request.
 const requeueMost = 2000
 
-// Requeue puts settled events in line again, in the order given, behind
+// Requeue queues settled events again, in the order given, behind
 // everything that is waiting; the rules of episodes have no say in it. It returns
-// those that were put in line: others are queued already, no longer stored, or, without
+// those that it queued: others are queued already, no longer stored, or, without
 // includeClosed, would make an incident wrong by now (see Choose). Durable when it
 // returns nil. Safe concurrently.
 //
@@ -145,7 +145,7 @@ func (s *Splitter) Requeue(ctx context.Context, refs []Ref, includeClosed bool) 
 	for some := range slices.Chunk(refs, requeueMost) {
 		pos, err := s.queue.Publish(ctx, requeueOf(some, includeClosed))
 		if err != nil {
-			return queued, fmt.Errorf("put events in line again: %w", err)
+			return queued, fmt.Errorf("queue events again: %w", err)
 		}
 		faultpoint.Here("requeue-stored")
 		if err := s.reach(ctx, pos); err != nil {
@@ -169,7 +169,7 @@ func (s *Splitter) Requeue(ctx context.Context, refs []Ref, includeClosed bool) 
 	return queued, nil
 }
 
-// requeueOf is a notification that asks to put events in line again.
+// requeueOf is a notification that asks to queue events again.
 func requeueOf(refs []Ref, includeClosed bool) event.Notification {
 	body := []byte{0}
 	if includeClosed {
@@ -235,7 +235,7 @@ func (b *batch) requeue(n *note) (done bool, err error) {
 	return true, nil
 }
 
-// requeueOne puts one event in line again, at a place, where it can be. PMM may have
+// requeueOne queues one event again, at a place, where it can be. PMM may have
 // said more since it was chosen.
 func (b *batch) requeueOne(ref Ref, at event.Position, asked time.Time, includeClosed bool) error {
 	rec, err := b.tx.Record(ref.ReceivedAt, ref.Pos)
@@ -281,7 +281,7 @@ func Forget(tx *store.Tx, r *event.Record) error {
 	return tx.PutEpisode(ep)
 }
 
-// Park takes a queued event out of line and keeps it as a dead letter, by an
+// Park takes a queued event out of the queue and keeps it as a dead letter, by an
 // operator's word. False when it is not queued.
 func Park(tx *store.Tx, r *event.Record, reason string) (bool, error) {
 	if r.Outcome != event.Queued {

@@ -45,12 +45,12 @@ type SplitConfig struct {
 	Storm       StormRule     // of firings, when too many come at once
 	// NamedEvery is how exactly it is kept when PMM last named an open alert. 0 = 1h.
 	NamedEvery time.Duration
-	// Claim reports whether an event may be claimed as it is put in line, because
+	// Claim reports whether an event may be claimed as it is queued, because
 	// Callgoose is up. May be nil: never.
 	Claim func() bool
 	// Outage reports whether Callgoose takes nothing now. May be nil: never.
 	Outage func() bool
-	// Decided is called when events may have been put in line. May be nil.
+	// Decided is called when events may have been queued. May be nil.
 	Decided  func()
 	Logger   *slog.Logger
 	Observer Observer // nil = none; told only of events settled before any attempt

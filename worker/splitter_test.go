@@ -250,7 +250,7 @@ func TestEventsArePutInLineAgain(t *testing.T) {
 	go func() { _ = r.split.Run(t.Context()) }()
 	queued, err := r.split.Requeue(t.Context(), refs, false)
 	if err != nil || !reflect.DeepEqual(queued, []Ref{refs[0], refs[3]}) {
-		t.Errorf("put in line: %v, %v", queued, err)
+		t.Errorf("queued: %v, %v", queued, err)
 	}
 	r.want(r.line(), "firing pmm-c", "firing pmm-b", "firing pmm-a")
 }

@@ -21,7 +21,7 @@ import (
 //	it is on, and not told         its incident opens: a firing of our own  Brake
 //	a window had few               the incident closes: a recovery          Brake
 //	that recovery is split         it is off, what waits is to be released  splitter
-//	there is something to release  a request to put it in line again        Brake
+//	there is something to release  a request to queue it again          Brake
 //	that request is split          sent behind what is queued, or collapsed splitter
 //
 // The splitter decides, in the transaction of the alert. Brake only looks at what is
@@ -167,7 +167,7 @@ func reaches(tx *store.Tx, first *store.First) (bool, error) {
 
 // neverSent ends a firing that waits for the end of a storm, and the recovery r of it.
 // The recovery goes out where the incident may be open because of another firing.
-func (b *batch) neverSent(c *candidate, r *event.Record, ep, next *store.Episode) (bool, error) {
+func (b *batch) neverSent(c *candidate, r *event.Record, ep *store.Episode) (bool, error) {
 	if ofStorm(c) {
 		return false, b.stormOver(c)
 	}
@@ -177,7 +177,7 @@ func (b *batch) neverSent(c *candidate, r *event.Record, ep, next *store.Episode
 	if closed, err := b.closed(ep); err != nil || !closed {
 		return false, err
 	}
-	return true, cmp.Or(b.settled(r, event.Collapsed, event.ReasonStorm), b.tx.PutEpisode(next))
+	return true, b.settled(r, event.Collapsed, event.ReasonStorm)
 }
 
 // endWait ends the firing of the open episode ep, if it waits for the end of a storm.
@@ -204,7 +204,7 @@ func (b *batch) inStorm(r *event.Record) (w store.Waiting, waits bool, err error
 	return w, queued && w.Storm, err
 }
 
-// fromStorm puts the event of r, if it waits for the end of a storm, in line at a place,
+// fromStorm queues the event of r, if it waits for the end of a storm, at a place,
 // when its alert still fires. It reports whether it waited.
 func (b *batch) fromStorm(r *event.Record, at event.Position) (bool, error) {
 	w, waits, err := b.inStorm(r)

@@ -183,7 +183,7 @@ func fakeCmd(ts *testscript.TestScript, neg bool, args []string) {
 				continue
 			}
 			if last[r.IncidentKey] == r.Status {
-				ts.Fatalf("incident %s: %s twice on end", r.IncidentKey, r.Status)
+				ts.Fatalf("incident %s: %s twice, one after the other", r.IncidentKey, r.Status)
 			}
 			last[r.IncidentKey] = r.Status
 		}

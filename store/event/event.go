@@ -88,7 +88,7 @@ const (
 	Imported           // PMM said it to a forwarder, then or another; times are those of its receipt
 	FromService        // this service says it: a Test button's recovery, a silent PMM, an episode closed by hand
 	Reconciled         // this service says it because PMM's own lists say so
-	Requeue            // an operator puts events in line again; Body is a list of positions
+	Requeue            // an operator queues events again; Body is a list of positions
 )
 
 // Notification is one webhook body as it was accepted, or what the service itself
@@ -169,7 +169,7 @@ type Record struct {
 	CallgooseID string    `json:"callgoose_id"`
 	Attempts    []Attempt `json:"attempt_log,omitempty"`
 
-	// At is where it was last put in line, zero when it never was: no event.
+	// At is where it was last queued, zero when it never was: no event.
 	At    Position `json:"-"`
 	Facts Facts    `json:"-"`
 	// ClaimedAt is up to when lateness is counted in the bytes that Callgoose may

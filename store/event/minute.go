@@ -5,7 +5,7 @@ import "time"
 // Minute counts what happened in one minute.
 type Minute struct {
 	At time.Time `json:"at"` // its beginning, UTC
-	// In counts events put in line, again ones (repeats let through, replays) too.
+	// In counts events that were queued, again ones (repeats let through, replays) too.
 	In int64 `json:"in"`
 	// Out counts events that left the line well: delivered or collapsed.
 	Out int64 `json:"out"`

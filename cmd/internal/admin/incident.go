@@ -132,7 +132,7 @@ func (c *Client) CloseIncident(ctx context.Context, key string) error {
 	return c.call(ctx, http.MethodPost, "/api/v1/incidents/"+url.PathEscape(key)+"/close", nil, &answer)
 }
 
-// ParkEvent takes a queued event out of line and keeps it as a dead letter.
+// ParkEvent takes a queued event out of the queue and keeps it as a dead letter.
 func (c *Client) ParkEvent(ctx context.Context, id string) error {
 	var answer struct{}
 	return c.call(ctx, http.MethodPost, "/api/v1/events/"+url.PathEscape(id)+"/park", nil, &answer)

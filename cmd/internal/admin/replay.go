@@ -35,7 +35,7 @@ type Plan struct {
 	Closed     int `json:"left_out_closed"`     // firing events whose episode has closed since
 	Superseded int `json:"left_out_superseded"` // recoveries of what is open again
 	Gone       int `json:"left_out_gone"`       // no longer stored
-	Waiting    int `json:"left_out_queued"`     // in line already
+	Waiting    int `json:"left_out_queued"`     // queued already
 	NoEvent    int `json:"left_out_no_event"`   // suppressed or unusable alerts: nothing to send
 	Job        int `json:"job,omitempty"`       // 0 for a dry run
 }

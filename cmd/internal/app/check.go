@@ -70,7 +70,7 @@ func (c *core) check(ctx context.Context) (out admin.Check, err error) {
 			}
 		}
 		if line != out.Queued {
-			problem("%d events are in line, and %d records say that they are queued", line, out.Queued)
+			problem("%d events are queued, and %d records say that they are queued", line, out.Queued)
 		}
 		return nil
 	}); err != nil {

@@ -30,7 +30,7 @@ const (
 )
 
 // fallback tells people of alerts by another way while Callgoose is away. It
-// takes nothing out of line.
+// takes nothing out of the queue.
 //
 //	look ──▶ notes in the ledger ──fsync──▶ send ──failed──▶ notes taken back, again in a minute
 //

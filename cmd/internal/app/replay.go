@@ -19,7 +19,7 @@ import (
 	"pmm-callgoose/worker"
 )
 
-// jobs are the replays of this run. They live in memory: what was put in line
+// jobs are the replays of this run. They live in memory: what was queued
 // is durable and goes out whatever happens to its job.
 type jobs struct {
 	mu  sync.Mutex // guards all fields
@@ -32,8 +32,8 @@ type jobs struct {
 type job struct {
 	mu       sync.Mutex // guards the fields below
 	state    admin.Job
-	unknown  []worker.Ref // put in line, not known to be settled
-	finished bool         // nothing more will be put in line
+	unknown  []worker.Ref // queued, not known to be settled
+	finished bool         // nothing more will be queued
 }
 
 // The bounds of what is remembered of them: 40 bytes for each event.
@@ -143,10 +143,10 @@ func (a *App) Replay(ctx context.Context, r admin.ReplayRequest) (admin.Plan, er
 	return p, nil
 }
 
-// enqueueAtOnce is how many events one commit puts in line.
+// enqueueAtOnce is how many events one commit queues.
 const enqueueAtOnce = 200
 
-// enqueue puts the events in line, oldest first.
+// enqueue queues the events, oldest first.
 func (a *App) enqueue(ctx context.Context, j *job, refs []worker.Ref, r admin.ReplayRequest) {
 	limit, chunk := rate.NewLimiter(rate.Inf, 1), enqueueAtOnce
 	if perSecond := r.Rate; perSecond > 0 {
@@ -180,7 +180,7 @@ func (a *App) enqueue(ctx context.Context, j *job, refs []worker.Ref, r admin.Re
 	defer j.mu.Unlock()
 	j.finished = true
 	if err != nil {
-		j.state.Error = fmt.Sprintf("%d events were not put in line: %s", len(refs), err)
+		j.state.Error = fmt.Sprintf("%d events were not queued: %s", len(refs), err)
 	}
 }
 

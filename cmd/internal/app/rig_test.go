@@ -183,7 +183,7 @@ func (r *rig) accept(body []byte) {
 
 func (r *rig) acceptFile(name string) { r.t.Helper(); r.accept(webhook(r.t, name)) }
 
-// settle waits until nothing is queued, for a day at the most.
+// settle waits until nothing is queued, for at most a day.
 func (r *rig) settle() admin.Status {
 	r.t.Helper()
 	for range 24 * 60 * 60 {

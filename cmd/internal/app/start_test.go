@@ -213,7 +213,7 @@ func TestOneDirectoryHasOneOwner(t *testing.T) {
 	})
 }
 
-// A service that never got a webhook has nothing to remove, and looks for it all the same.
+// A service that never got a webhook has nothing to remove, and looks for it anyway.
 func TestNothingHappensToAnIdleService(t *testing.T) {
 	bubble(t, func(c *config.Config) { c.Retention = time.Hour }, func(r *rig) {
 		time.Sleep(3 * time.Hour)

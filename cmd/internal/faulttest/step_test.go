@@ -80,7 +80,7 @@ func TestKilledAtEveryStepNothingIsLost(t *testing.T) {
 		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 			p, err := c.Replay(context.Background(), url.Values{"outcome": {"delivered"}, "status": {"resolved"}, "limit": {strconv.Itoa(most)}})
 			if err != nil {
-				replayed += most // it may have been put in line
+				replayed += most // it may have been queued
 			}
 			replayed += p.Events
 			if err != nil || p.Events > 0 {

@@ -99,7 +99,7 @@ func (b *block) salvageable(p piece) bool {
 	return b.Salvage != nil && from < to && to-from <= recordMost && b.Salvage(b.buf[from:to])
 }
 
-// Repair mends what Check finds, as far as that can be done, and says so. A
+// Repair repairs what Check finds, as far as that can be done, and says so. A
 // damaged record of which something can be read gets a right head and check sum.
 // The others become erased records of the same length: JetStream then knows those
 // messages as deleted and keeps all others. A torn end JetStream cuts off itself.

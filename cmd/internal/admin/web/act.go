@@ -20,7 +20,7 @@ type Replayer interface {
 	// DropDeadLetters forgets the dead letters that are chosen. Like Replay, it does
 	// nothing and returns an ErrNotFound when an ID of the filter is not among them.
 	DropDeadLetters(ctx context.Context, r admin.DropRequest) (admin.Plan, error)
-	// ParkEvent takes a queued event out of line and keeps it as a dead letter.
+	// ParkEvent takes a queued event out of the queue and keeps it as a dead letter.
 	// ErrNotFound when it is not queued.
 	ParkEvent(ctx context.Context, id, by string) error
 	// CloseIncident ends an open episode by hand, as a recovery. ErrNotFound when
