@@ -25,7 +25,7 @@ var ErrUnfit = errors.New("the NATS servers cannot be used as they are")
 var Permissions = permissions()
 
 func permissions() string {
-	publish := []string{subject, subject + ".*", logSubject, snapshotSubject + ".*", instances, "_INBOX.>", "$JS.API.INFO"}
+	publish := []string{subject, subject + ".*", logSubject, snapshotSubject + ".*", instances, leaderAsk, "_INBOX.>", "$JS.API.INFO"}
 	for _, stream := range []string{streamName, logName, snapshotName} {
 		for _, what := range []string{"STREAM.CREATE", "STREAM.UPDATE", "STREAM.INFO", "STREAM.PURGE", "STREAM.MSG.GET"} {
 			publish = append(publish, "$JS.API."+what+"."+stream)
@@ -34,7 +34,7 @@ func permissions() string {
 			publish = append(publish, "$JS.API.CONSUMER."+what+"."+stream+".>")
 		}
 	}
-	return fmt.Sprintf(`permissions: { publish: ["%s"], subscribe: ["_INBOX.>", "%s"] }`, strings.Join(publish, `", "`), instances)
+	return fmt.Sprintf(`permissions: { publish: ["%s"], subscribe: ["_INBOX.>", "%s", "%s"] }`, strings.Join(publish, `", "`), instances, leaderAsk)
 }
 
 // The oldest version of an external server: from it on a batch costs one fsync, and

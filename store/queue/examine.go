@@ -168,8 +168,10 @@ func (x *Examined) look(ctx context.Context, nc *nats.Conn, cfg Config) error {
 		return err
 	}
 	x.MaxPayload, x.FreeBytes = nc.MaxPayload(), -1
-	if _, err := nc.SubscribeSync(cfg.subject(instances)); err != nil {
-		return err
+	for _, subject := range []string{instances, leaderAsk} {
+		if _, err := nc.SubscribeSync(cfg.subject(subject)); err != nil {
+			return err
+		}
 	}
 	if account, err := js.AccountInfo(ctx); err == nil && account.Limits.MaxStore >= 0 {
 		x.FreeBytes = account.Limits.MaxStore - int64(account.Store) //nolint:gosec // bytes of a disk

@@ -59,23 +59,24 @@ type Addresses struct {
 
 // App is one forwarder. Make it with New, run it once.
 type App struct {
-	cfg      *config.Config
-	opts     Options
-	log      *slog.Logger
-	handler  *ingest.Handler
-	core     atomic.Pointer[core] // nil while the store is not open
-	problem  atomic.Pointer[error]
-	opening  atomic.Int64  // Unix nanoseconds: when the opening under way began
-	opened   chan struct{} // closed when the first opening is over, well or not, or we stop
-	fatal    chan error    // has an element when opening again cannot help
-	started  time.Time
-	jobs     jobs
-	ping     *pinger // nil = none
-	fallback *fallback
-	refused  refusedAt
-	failing  atomic.Bool               // the last webhook could not be stored, for want of a disk or of NATS
-	frozen   atomic.Bool               // this process has just stood still, see thaw
-	addrs    atomic.Pointer[Addresses] // nil until bound
+	cfg       *config.Config
+	opts      Options
+	log       *slog.Logger
+	handler   *ingest.Handler
+	core      atomic.Pointer[core] // nil while the store is not open
+	problem   atomic.Pointer[error]
+	opening   atomic.Int64  // Unix nanoseconds: when the opening under way began
+	opened    chan struct{} // closed when the first opening is over, well or not, or we stop
+	fatal     chan error    // has an element when opening again cannot help
+	started   time.Time
+	jobs      jobs
+	operators http.Handler // what the leader answers others with
+	ping      *pinger      // nil = none
+	fallback  *fallback
+	refused   refusedAt
+	failing   atomic.Bool               // the last webhook could not be stored, for want of a disk or of NATS
+	frozen    atomic.Bool               // this process has just stood still, see thaw
+	addrs     atomic.Pointer[Addresses] // nil until bound
 
 	reconcilers []*reconciler // one for each --pmm-url
 }
@@ -92,6 +93,7 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	if a.opts.drift, err = a.newDrift(); err != nil {
 		return nil, err
 	}
+	a.operators = web.New(a.forOperators())
 	a.ping, a.fallback = a.newPinger(), a.newFallback()
 	a.makeReconcilers()
 	ask := func(s *config.Secret) func() string {
@@ -365,6 +367,13 @@ func (a *App) listen(later func(func())) (string, error) {
 	return a.serveOn(later, ingest.Server(a.handler, tlsConfig), nil, l) + l.Addr().String() + "/v1/webhook", nil
 }
 
+func (a *App) forOperators() web.Config {
+	return web.Config{
+		MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Leader: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger,
+		TokenRefused: a.opts.metrics.TokenRefused,
+	}
+}
+
 // listenAdmin binds what operators ask and serves on it. It returns the URL of
 // --admin-listen, "" when that is off.
 func (a *App) listenAdmin(later func(func())) (string, error) {
@@ -372,8 +381,8 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cfg := web.Config{MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger, TokenRefused: a.opts.metrics.TokenRefused}
-	local := &http.Server{Handler: web.New(cfg), ReadHeaderTimeout: 5 * time.Second}
+	cfg := a.forOperators()
+	local := &http.Server{Handler: a.operators, ReadHeaderTimeout: 5 * time.Second}
 	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
 
 	if a.cfg.AdminListen == "" {

@@ -81,6 +81,7 @@ func (c *core) lead(ctx context.Context, heard time.Time) error {
 	}()
 	jobs := c.jobs(c.begin(marker, unsure))
 	jobs["snapshots"] = func(ctx context.Context) error { return c.log.KeepSnapshots(ctx, c.ledger) }
+	jobs["answer"] = c.patient(func(ctx context.Context) error { return c.log.Answer(ctx, c.answer) })
 	return together(ctx, jobs)
 }
 
@@ -140,6 +141,33 @@ func (a *App) leader() (*core, error) {
 		return nil, fmt.Errorf("this instance follows: ask instance %s, which leads", m.Name)
 	}
 	return nil, errors.New("this instance follows, and no instance leads at the moment: try again in some seconds")
+}
+
+// The answer of a reconcile takes as long as PMM does.
+const (
+	askWithin          = 5 * time.Second
+	askReconcileWithin = 45 * time.Second
+)
+
+// Elsewhere implements web.Leader.
+func (a *App) Elsewhere() (instance string, elsewhere bool) {
+	c := a.core.Load()
+	return a.cfg.InstanceName(), c != nil && !c.leads()
+}
+
+// AskLeader implements web.Leader.
+func (a *App) AskLeader(ctx context.Context, question []byte) ([]byte, error) {
+	c := a.core.Load()
+	if c == nil || c.log == nil {
+		return nil, a.whyClosed()
+	}
+	within := askWithin
+	if len(a.reconcilers) > 0 {
+		within = askReconcileWithin
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	return c.log.Ask(ctx, question)
 }
 
 // alarmStatus is the status for the alarm: also a follower complains when nobody leads.

@@ -408,9 +408,52 @@ func TestAFollowerSaysWhoLeads(t *testing.T) {
 	if p, err := follows.app.Replay(t.Context(), admin.ReplayRequest{DryRun: true}); err != nil || p.Events != 1 {
 		t.Errorf("a plan: %+v, %v", p, err)
 	}
-	if err := leads.app.Pause(t.Context(), admin.Pause{By: "socket", Reason: "x"}); err != nil {
-		t.Error(err)
+}
+
+// An operator need not know who leads: what a follower is asked happens once, at the
+// leader, in the operator's name.
+func TestAFollowerBringsActsToTheLeader(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	defer func() {
+		for _, r := range f.all {
+			r.halt()
+		}
+	}()
+	leads := f.leader()
+	follows := f.all[0]
+	if follows == leads {
+		follows = f.all[1]
 	}
+	follows.accept(group(mysqlDown(1, "firing", time.Now())))
+	f.until("it is not delivered", func() bool { return len(f.fake.Received()) == 1 })
+	f.same()
+	ask := func(method, path, want string) {
+		t.Helper()
+		r := httptest.NewRequestWithContext(t.Context(), method, path, nil)
+		r.Header.Set(admin.Intent, "1")
+		w := httptest.NewRecorder()
+		follows.app.operators.ServeHTTP(w, r)
+		if got := fmt.Sprint(w.Code, " ", w.Body); !strings.Contains(got, want) {
+			t.Errorf("%s %s: %s", method, path, got)
+		}
+	}
+	ask(http.MethodPost, "/api/v1/pause?until=yesterday", "400 ")
+	ask(http.MethodPost, "/api/v1/events/nothing/park", "404 ")
+	ask(http.MethodPost, "/api/v1/pause?reason=x", "200 ")
+	by := "somebody from 192.0.2.1 through instance " + follows.cfg.Instance
+	if p := leads.status().Pause; p == nil || p.By != by || p.Reason != "x" {
+		t.Errorf("the pause at the leader: %+v", p)
+	}
+	ask(http.MethodPost, "/resume", "303 ")
+	ask(http.MethodPost, "/api/v1/replay?all=true", `"job":1`)
+	ask(http.MethodGet, "/api/v1/replay/1", `"total":1`)
+	f.until("it does not go out again", func() bool { return len(f.fake.Received()) == 2 })
+	leads.halt()
+	leads.make()
+	f.until("the other one does not lead", follows.app.core.Load().leads)
+	ask(http.MethodPost, "/api/v1/pause", "200 ")
+	leads.run()
 }
 
 func second[T any](_ T, err error) error { return err }

@@ -26,7 +26,9 @@ type core struct {
 	notes   *worker.Notes
 	byName  bool // --incident-by alertname
 	// beside runs with the others, nil = nothing does.
-	beside  func(context.Context) error
+	beside func(context.Context) error
+	// answer answers what other instances ask the one that leads.
+	answer  func(ctx context.Context, question []byte) ([]byte, error)
 	running atomic.Bool // splitting and delivering
 	seen    outlook
 

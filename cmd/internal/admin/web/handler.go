@@ -46,6 +46,8 @@ type Config struct {
 	Source   Source
 	Replayer Replayer
 	Carrier  Carrier
+	// Leader answers what this instance cannot do. nil = there is no other one.
+	Leader Leader
 	// Metrics serves /metrics; nil = there is none.
 	Metrics http.Handler
 	// Token is asked for when it returns something. nil = never (Unix socket).
@@ -108,7 +110,7 @@ func New(cfg Config) http.Handler {
 		mux.Handle("GET /metrics", cfg.Metrics)
 	}
 	// A page of somebody else in the operator's browser must not send anything.
-	return http.NewCrossOriginProtection().Handler(h.guard(mux))
+	return http.NewCrossOriginProtection().Handler(h.guard(h.forward(mux)))
 }
 
 type handler struct {
@@ -169,6 +171,8 @@ func (s *site) by(r *http.Request) string {
 	_, token := credential(r)
 	who := "somebody"
 	switch {
+	case forwarded(r) != "":
+		return forwarded(r)
 	case local(r):
 		return "socket"
 	case token:
