@@ -162,10 +162,9 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 		if err == nil {
 			err = l.lead(ctx, ledger, func(ctx context.Context) error { return lead(ctx, heard) })
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
 		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // it ends because it was told to
 		case errors.Is(err, event.ErrNewer):
 			l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads", "err", err)
 			<-ctx.Done()

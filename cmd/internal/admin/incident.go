@@ -110,7 +110,11 @@ func (s *Story) tellEvent(r *event.Record) {
 	case event.Dead:
 		add(r.SettledAt, "settled", "given up: "+cmp.Or(r.Reason, r.LastError), Bad)
 	case event.Collapsed:
-		add(r.SettledAt, "settled", "settled without a word to Callgoose: it fired and ended before anything could be sent", "")
+		why := "it fired and ended before anything could be sent"
+		if r.Reason == "flap" || r.Reason == "superseded" {
+			why = "the alert fired again, or a recovery that counts more came, while it waited"
+		}
+		add(r.SettledAt, "settled", "settled without a word to Callgoose: "+why, "")
 	case event.Unknown:
 		add(cmp.Or(r.SettledAt, r.ReceivedAt), "settled", "settled before the ledger was rebuilt: what became of it is not known", Odd)
 	}
