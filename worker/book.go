@@ -53,6 +53,24 @@ func (b book) claim(ctx context.Context, places []event.Position) (claims []time
 	return claims, err
 }
 
+// waitsByName reports whether an event of --incident-by alertname is queued, from before
+// the setting changed: then the order is kept by name.
+func (b book) waitsByName() (found bool) {
+	err := b.ledger.View(func(tx *store.Tx) error {
+		for w := range tx.Waiting(event.Position{}) {
+			r, err := tx.Brief(w.ReceivedAt, w.Pos)
+			if err != nil {
+				return err
+			}
+			if found = r != nil && namesIncidents(tx.Form(r.Facts.Form)); found {
+				break
+			}
+		}
+		return nil
+	})
+	return found || err != nil // whoever sends reports what is wrong
+}
+
 // oldest is when the oldest queued event was queued that is not held, zero when there is none.
 func (b book) oldest() (at time.Time) {
 	_ = b.ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong

@@ -152,7 +152,7 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 	cfg.Concurrency = cmp.Or(cfg.Concurrency, 16)
 	cfg.Observer = cmp.Or[Observer](cfg.Observer, silent{})
 	known := ledger.Summary()
-	byName := cfg.ByAlertname || known.Counts[string(event.Queued)] > 0 && slices.ContainsFunc(known.Forms, namesIncidents)
+	byName := cfg.ByAlertname || slices.ContainsFunc(known.Forms, namesIncidents) && book{ledger}.waitsByName()
 	d := &Deliverer{
 		cfg: cfg, book: book{ledger}, bodies: newBodies(bodies), sender: sender, began: time.Now(),
 		log: cfg.Logger.With("component", "delivery"), w: newWindow(byName, known.Progress),

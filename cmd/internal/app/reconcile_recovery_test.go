@@ -130,3 +130,25 @@ func TestAHeldRecoveryKeepsNothingWaiting(t *testing.T) {
 		}
 	})
 }
+
+// That --incident-by was another once ends no hold at a start.
+func TestAHoldOutlivesARestartAfterIncidentByChanged(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(c *config.Config) { c.HoldRecovery, c.IncidentBy = 5*time.Minute, "alertname" }, func(r *rig) {
+		began := time.Now()
+		r.accept(group(mysqlDown(9, "firing", began)))
+		r.settle()
+		r.cfg.IncidentBy = "alert"
+		r.restart()
+		r.accept(group(mysqlDown(1, "firing", began), mysqlDown(2, "firing", began)))
+		r.settle()
+		r.accept(group(mysqlDown(1, "resolved", began), mysqlDown(2, "resolved", began)))
+		time.Sleep(time.Minute)
+		r.wantOpen("while they are held", 3)
+		r.restart()
+		time.Sleep(time.Minute)
+		r.wantOpen("after a restart", 3)
+		time.Sleep(5 * time.Minute)
+		r.wantOpen("after their time", 1)
+	})
+}
