@@ -59,7 +59,7 @@ func TestExamineFindsWhatIsMissing(t *testing.T) {
 	publish(t, start(t, Config{URL: srv.ClientURL(), User: func() string { return "admin:secret-word" }}), "x")
 	x := Examine(t.Context(), Config{URL: srv.ClientURL(), User: func() string { return "svc:secret-word" }})
 	said := fmt.Sprint(x.Denied)
-	if len(x.Denied) != 2 || !strings.Contains(said, "subscribe to "+instances+";") || !strings.Contains(said, "publish to "+subject+";") {
+	if len(x.Denied) != 3 || !strings.Contains(said, "subscribe to "+leaderAsk+";") || !strings.Contains(said, "subscribe to "+instances+";") || !strings.Contains(said, "publish to "+subject+";") {
 		t.Errorf("denied: %s", said)
 	}
 	if x := Examine(t.Context(), Config{URL: srv.ClientURL(), User: func() string { return "svc:other-word" }}); x.Err == nil || x.Addresses[0].Err == nil {
