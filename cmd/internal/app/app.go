@@ -76,6 +76,7 @@ type App struct {
 	refused   refusedAt
 	failing   atomic.Bool               // the last webhook could not be stored, for want of a disk or of NATS
 	frozen    atomic.Bool               // this process has just stood still, see thaw
+	ticked    atomic.Pointer[time.Time] // when thaw came round last, nil = it does not run
 	addrs     atomic.Pointer[Addresses] // nil until bound
 
 	reconcilers []*reconciler // one for each --pmm-url
@@ -127,7 +128,7 @@ func (r refused) Unwrap() error             { return r.error }
 
 // Publish implements ingest.Publisher.
 func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error) {
-	if a.frozen.Load() {
+	if a.stoodStill() {
 		return "", refused{errors.New("this process stood still: what waited for it is old"), time.Second}
 	}
 	c := a.core.Load()

@@ -182,7 +182,7 @@ func (a *App) alarmStatus(ctx context.Context) (admin.Status, error) {
 // thaw notices that this process stood still. For a while nothing is accepted then: what
 // its sockets hold is old, and the sender has brought it to another instance meanwhile.
 func (a *App) thaw(ctx context.Context) {
-	const every, late, refuse = 200 * time.Millisecond, 3 * time.Second, 2 * time.Second
+	const every, refuse = 200 * time.Millisecond, 2 * time.Second
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var until time.Time
@@ -193,13 +193,24 @@ func (a *App) thaw(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := time.Now()
-		if now.Sub(last) > every+late {
+		if now.Sub(last) > every+stillAfter {
 			a.log.Warn("this process stood still; webhooks are refused for a moment", "stood_still_for", now.Sub(last).Round(time.Millisecond))
 			until = now.Add(refuse)
 		}
 		last = now
 		a.frozen.Store(now.Before(until))
+		a.ticked.Store(&now)
 	}
+}
+
+// stillAfter is how late thaw must be for a process that stood still.
+const stillAfter = 3 * time.Second
+
+// stoodStill reports whether webhooks are refused because of that, also before thaw
+// itself has come round again.
+func (a *App) stoodStill() bool {
+	ticked := a.ticked.Load()
+	return a.frozen.Load() || ticked != nil && time.Since(*ticked) > stillAfter
 }
 
 // cluster is what operators see of the instances, nil when there is only one.

@@ -21,6 +21,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/ingest"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
@@ -457,3 +458,14 @@ func TestAFollowerBringsActsToTheLeader(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// What a process that stood still finds in its sockets is old: the first webhook of them
+// may be looked at before anything else runs again.
+func TestTheFirstWebhookAfterAFreezeIsRefused(t *testing.T) {
+	a := &App{}
+	before := time.Now().Add(-stillAfter - time.Second)
+	a.ticked.Store(&before)
+	if _, err := a.Publish(t.Context(), ingest.Notification{}); err == nil || !strings.Contains(err.Error(), "stood still") {
+		t.Errorf("it was answered with %v", err)
+	}
+}
