@@ -161,6 +161,7 @@ func TestMetricsHoldNoTextOfOthers(t *testing.T) {
 // nothing; one line for each attempt, with everything about it, is all that a
 // good day leaves.
 func TestAGoodDayLeavesOneLineForEachAttempt(t *testing.T) {
+	longDays(t)
 	bubble(t, nil, func(r *rig) {
 		time.Sleep(2 * time.Hour)
 		if strings.Count(r.logs.String(), "\n") != 1 || !strings.Contains(r.logs.String(), "msg=started component=app version=test data_dir=") {

@@ -335,6 +335,7 @@ func TestEventsAreGivenUpAfterRetryFor(t *testing.T) {
 
 // However long an outage was, JetStream must hand out nothing a second time.
 func TestAfterALongOutageNothingGoesOutTwice(t *testing.T) {
+	longDays(t)
 	t.Parallel()
 	for _, n := range []int{1300, 1700} {
 		bubble(t, nil, func(r *rig) {

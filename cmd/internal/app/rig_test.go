@@ -294,3 +294,12 @@ func golden(t *testing.T, name, got string) {
 		t.Errorf("%s differs (a changed payload changes what Callgoose sees):\n got %s\nwant %s", name, got, want)
 	}
 }
+
+// longDays skips a test of so many seconds of an idle service that the race detector
+// takes minutes for it, and sees nothing that shorter ones do not show.
+func longDays(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("days of ticks")
+	}
+}

@@ -64,9 +64,7 @@ func TestAFullStoreIsAnsweredWith503(t *testing.T) {
 // Retention removes what is settled, never what is waiting, and forgets no open
 // episode.
 func TestRetention(t *testing.T) {
-	if testing.Short() {
-		t.Skip("days of ticks")
-	}
+	longDays(t)
 	t.Parallel()
 	bubble(t, func(c *config.Config) { c.Retention = 24 * time.Hour }, func(r *rig) {
 		start := time.Now()
@@ -165,6 +163,7 @@ func TestNothingIsSentWithoutABody(t *testing.T) {
 
 // What is imported is old, and stands behind what is young.
 func TestAnImportTakesNothingYoungWithIt(t *testing.T) {
+	longDays(t)
 	bubble(t, func(c *config.Config) { c.Retention = 12 * time.Hour }, func(r *rig) {
 		ctx := context.Background()
 		first := time.Now()

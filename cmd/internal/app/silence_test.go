@@ -51,6 +51,7 @@ func (r *rig) wantSilent(when string, want ...string) {
 const silentDR = "PerconaPMM - PMM dr is silent - no notification for 30m0s"
 
 func TestADayWithASilentPMM(t *testing.T) {
+	longDays(t)
 	t.Parallel()
 	bubble(t, func(c *config.Config) { c.ExpectEvery.Every = 30 * time.Minute }, func(r *rig) {
 		hours := func(n int, sources ...string) {

@@ -60,6 +60,7 @@ func (m *model) known(server int) bool {
 // A day on which Callgoose is away for all of it, the forwarder is restarted in
 // the middle, and alerts come and go.
 func TestADayOfOutage(t *testing.T) {
+	longDays(t)
 	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		m := &model{open: map[int]time.Time{}}
