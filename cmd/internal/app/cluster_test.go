@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,6 +87,7 @@ type fleet struct {
 type forwarder struct {
 	*rig
 	road *road
+	door atomic.Pointer[App] // the app, for who sends while it is made anew
 }
 
 // make makes its App, with the network as it is.
@@ -97,6 +99,7 @@ func (r *forwarder) make() {
 		r.t.Fatal(err)
 	}
 	r.app = app
+	r.door.Store(app)
 }
 
 // natsServer runs a server, of a cluster when it has routes.
@@ -201,7 +204,7 @@ func (f *fleet) send(r *rand.Rand, mysql int, n int, starts time.Time) {
 	for at := r.IntN(len(f.all)); ; at++ {
 		ctx, cancel := context.WithTimeout(f.t.Context(), 10*time.Second)
 		w := httptest.NewRecorder()
-		f.all[at%len(f.all)].app.Handler().ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "http://127.0.0.1/v1/webhook", bytes.NewReader(body)))
+		f.all[at%len(f.all)].door.Load().Handler().ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "http://127.0.0.1/v1/webhook", bytes.NewReader(body)))
 		cancel()
 		if w.Code == http.StatusAccepted {
 			break
