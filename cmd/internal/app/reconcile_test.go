@@ -272,12 +272,12 @@ func TestAnAlertWithoutAFingerprintIsOpenedOnce(t *testing.T) {
 	t.Parallel()
 	beside(t, "both", 1, func(g *grafana) {
 		g.bare = true
-		g.world.AddRule(pmmtest.Rule{UID: "rule01", Title: "Rule 01", Folder: "folder0", Interval: time.Minute, Series: map[string]bool{"db": true, "db2": true}})
+		g.change(func() { g.world.AddRule(pmmtest.Rule{UID: "rule01", Title: "Rule 01", Folder: "folder0", Interval: time.Minute, Series: map[string]bool{"db": true, "db2": true}}) })
 		g.run(30 * time.Minute)
 		if g.want("beside PMM's own list", 3, nil); *g.status().Sources[0].Drift != 0 {
 			t.Errorf("the status says %+v", g.status().Sources[0].Reconcile.Differences)
 		}
-		g.rule(1).Series["db"] = false
+		g.change(func() { g.rule(1).Series["db"] = false })
 		g.run(5 * time.Minute)
 		g.want("one recovers", 2, nil)
 	})
