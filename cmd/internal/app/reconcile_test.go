@@ -272,7 +272,9 @@ func TestAnAlertWithoutAFingerprintIsOpenedOnce(t *testing.T) {
 	t.Parallel()
 	beside(t, "both", 1, func(g *grafana) {
 		g.bare = true
-		g.change(func() { g.world.AddRule(pmmtest.Rule{UID: "rule01", Title: "Rule 01", Folder: "folder0", Interval: time.Minute, Series: map[string]bool{"db": true, "db2": true}}) })
+		g.change(func() {
+			g.world.AddRule(pmmtest.Rule{UID: "rule01", Title: "Rule 01", Folder: "folder0", Interval: time.Minute, Series: map[string]bool{"db": true, "db2": true}})
+		})
 		g.run(30 * time.Minute)
 		if g.want("beside PMM's own list", 3, nil); *g.status().Sources[0].Drift != 0 {
 			t.Errorf("the status says %+v", g.status().Sources[0].Reconcile.Differences)
