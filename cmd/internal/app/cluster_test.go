@@ -375,23 +375,29 @@ func TestAServerOfTheClusterDies(t *testing.T) {
 	f.same()
 }
 
-// What changes something is for the leader; everybody shows the same.
-func TestAFollowerSaysWhoLeads(t *testing.T) {
-	t.Parallel()
-	f := newFleet(t, 2)
-	defer func() {
+// newPair is who leads and who follows; one event, which the follower took, is delivered.
+func newPair(t *testing.T) (f *fleet, leads, follows *forwarder) {
+	t.Helper()
+	f = newFleet(t, 2)
+	t.Cleanup(func() {
 		for _, r := range f.all {
 			r.halt()
 		}
-	}()
-	leads := f.leader()
-	follows := f.all[0]
+	})
+	leads, follows = f.leader(), f.all[0]
 	if follows == leads {
 		follows = f.all[1]
 	}
 	follows.accept(group(mysqlDown(1, "firing", time.Now())))
 	f.until("it is not delivered", func() bool { return len(f.fake.Received()) == 1 })
 	f.same()
+	return f, leads, follows
+}
+
+// What changes something is for the leader; everybody shows the same.
+func TestAFollowerSaysWhoLeads(t *testing.T) {
+	t.Parallel()
+	f, leads, follows := newPair(t)
 	f.until("nobody announces itself", func() bool {
 		c := follows.status().Cluster
 		return c.Leader == leads.cfg.Instance && len(c.Instances) == 2
@@ -418,20 +424,7 @@ func TestAFollowerSaysWhoLeads(t *testing.T) {
 // leader, in the operator's name.
 func TestAFollowerBringsActsToTheLeader(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 2)
-	defer func() {
-		for _, r := range f.all {
-			r.halt()
-		}
-	}()
-	leads := f.leader()
-	follows := f.all[0]
-	if follows == leads {
-		follows = f.all[1]
-	}
-	follows.accept(group(mysqlDown(1, "firing", time.Now())))
-	f.until("it is not delivered", func() bool { return len(f.fake.Received()) == 1 })
-	f.same()
+	f, leads, follows := newPair(t)
 	ask := func(method, path, want string) {
 		t.Helper()
 		r := httptest.NewRequestWithContext(t.Context(), method, path, nil)
