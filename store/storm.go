@@ -40,7 +40,7 @@ type First struct {
 }
 
 // bucketStorms holds storms by source, bucketFirsts the names by source and hash: a
-// name may be longer than a key. A ledger of before has neither.
+// name may be longer than a key.
 var (
 	bucketStorms = []byte("storms")
 	bucketFirsts = []byte("firsts")
@@ -48,11 +48,7 @@ var (
 
 // Storm reads what is known of a source, nil when nothing is.
 func (t *Tx) Storm(source string) (*Storm, error) {
-	b := t.tx.Bucket(bucketStorms)
-	if b == nil {
-		return nil, nil
-	}
-	v := b.Get([]byte(source))
+	v := t.tx.Bucket(bucketStorms).Get([]byte(source))
 	if v == nil {
 		return nil, nil
 	}
@@ -61,11 +57,7 @@ func (t *Tx) Storm(source string) (*Storm, error) {
 
 // Storms reads what is known of all sources.
 func (t *Tx) Storms() (list []Storm, err error) {
-	b := t.tx.Bucket(bucketStorms)
-	if b == nil {
-		return nil, nil
-	}
-	err = b.ForEach(func(k, v []byte) error {
+	err = t.tx.Bucket(bucketStorms).ForEach(func(k, v []byte) error {
 		s, err := decodeStorm(k, v)
 		if err == nil {
 			list = append(list, *s)
@@ -77,9 +69,6 @@ func (t *Tx) Storms() (list []Storm, err error) {
 
 // PutStorm writes it.
 func (t *Tx) PutStorm(s *Storm) error {
-	if _, err := t.makeBucket(bucketStorms); err != nil {
-		return err
-	}
 	v := wire.AppendTime([]byte{layout}, s.Since)
 	v = wire.AppendString(binary.AppendVarint(v, s.Total), s.Key)
 	v = binary.AppendVarint(v, s.Waiting)
@@ -111,12 +100,8 @@ func firstKey(source, alertname string) []byte {
 
 // First reads the first event of a name, nil when there is none.
 func (t *Tx) First(source, alertname string) (*First, error) {
-	b := t.tx.Bucket(bucketFirsts)
-	if b == nil {
-		return nil, nil
-	}
 	k := firstKey(source, alertname)
-	v := b.Get(k)
+	v := t.tx.Bucket(bucketFirsts).Get(k)
 	if v == nil {
 		return nil, nil
 	}
@@ -125,9 +110,6 @@ func (t *Tx) First(source, alertname string) (*First, error) {
 
 // PutFirst writes it, in place of an older one of that name.
 func (t *Tx) PutFirst(source, alertname string, f *First) error {
-	if _, err := t.makeBucket(bucketFirsts); err != nil {
-		return err
-	}
 	k := firstKey(source, alertname)
 	v := wire.AppendTime(wire.AppendPosition([]byte{layout, flag(1, f.Held)}, f.Pos), f.ReceivedAt)
 	return t.put(bucketFirsts, k, wire.Seal(k, v))
@@ -176,11 +158,7 @@ func (t *Tx) DropFirsts(source string) error {
 
 func (t *Tx) firsts(source string) iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
-		b, prefix := t.tx.Bucket(bucketFirsts), []byte(source+"\x00")
-		if b == nil {
-			return
-		}
-		c := b.Cursor()
+		c, prefix := t.tx.Bucket(bucketFirsts).Cursor(), []byte(source+"\x00")
 		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
 			if !yield(k, v) {
 				return
