@@ -57,7 +57,7 @@ func TestTheForecastIsWhatCallgooseThenDoes(t *testing.T) {
 				fake := callgoosetest.New(callgoosetest.Config{Filters: set, Observe: func(r callgoosetest.Request) { effect = r.Effect }})
 				forecast := filters.NewForecast(set, "PerconaPMM")
 				dice := rand.New(rand.NewPCG(1, 2))
-				for n := range 10_000 {
+				for n := range 2_000 {
 					k := dice.IntN(60)
 					e := sent(n, fmt.Sprintf("pmm-%02d", k), fmt.Sprintf("Alert %d", k%7), []string{"firing", "resolved"}[dice.IntN(2)],
 						[]string{"", "critical", "info"}[k%3], unique)
