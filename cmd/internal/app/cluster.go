@@ -197,9 +197,9 @@ func (a *App) thaw(ctx context.Context) {
 			a.log.Warn("this process stood still; webhooks are refused for a moment", "stood_still_for", now.Sub(last).Round(time.Millisecond))
 			until = now.Add(refuse)
 		}
-		last = now
-		a.frozen.Store(now.Before(until))
-		a.ticked.Store(&now)
+		if last = now; now.After(until) {
+			a.ticked.Store(&now)
+		}
 	}
 }
 
@@ -207,10 +207,10 @@ func (a *App) thaw(ctx context.Context) {
 const stillAfter = 3 * time.Second
 
 // stoodStill reports whether webhooks are refused because of that, also before thaw
-// itself has come round again.
+// itself runs again.
 func (a *App) stoodStill() bool {
 	ticked := a.ticked.Load()
-	return a.frozen.Load() || ticked != nil && time.Since(*ticked) > stillAfter
+	return ticked != nil && time.Since(*ticked) > stillAfter
 }
 
 // cluster is what operators see of the instances, nil when there is only one.
