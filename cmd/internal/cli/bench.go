@@ -43,9 +43,6 @@ func (p *program) benchCommand() *cli.Command {
 	return &cli.Command{
 		Name: "bench", Usage: "load on a running service: throughput and latency", Flags: flags,
 		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
 			connections, err := numbers(c.String("connections"))
 			switch {
 			case err != nil:

@@ -179,8 +179,11 @@ func (p *program) app() *cli.App {
 		for _, c := range cs {
 			c.OnUsageError = misused
 			c.HideHelpCommand = true
-			if len(c.Subcommands) > 0 {
+			switch {
+			case len(c.Subcommands) > 0:
 				c.Action = func(ctx *cli.Context) error { return noCommand(ctx, c.Name+" ", c.Subcommands, cli.ShowSubcommandHelp) }
+			case c.ArgsUsage == "":
+				c.Before = noArgs
 			}
 			each(c.Subcommands)
 		}
@@ -359,9 +362,6 @@ func (p *program) client(c *cli.Context) (*admin.Client, error) {
 // asking is the action of a command that asks the running service.
 func (p *program) asking(do func(*cli.Context, *admin.Client) error) cli.ActionFunc {
 	return func(c *cli.Context) error {
-		if err := noArgs(c); err != nil {
-			return err
-		}
 		client, err := p.client(c)
 		if err != nil {
 			return err
@@ -466,7 +466,7 @@ func newLogger(cfg *config.Config, w io.Writer, forJournal bool) *slog.Logger {
 // noArgs refuses arguments where none are expected: a typing error must not be ignored.
 func noArgs(c *cli.Context) error {
 	if c.Args().Present() {
-		return usagef("%q is not expected; see pmm-callgoose %s --help", c.Args().First(), c.Command.Name)
+		return usagef("%q is not expected; see %s --help", c.Args().First(), c.Command.HelpName)
 	}
 	return nil
 }

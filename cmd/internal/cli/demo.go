@@ -35,9 +35,6 @@ func (p *program) demoCommand() *cli.Command {
 			&cli.BoolFlag{Name: "keep", Usage: "keep the service running at the end, until interrupted"},
 		},
 		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
 			ctx, cancel := context.WithTimeout(c.Context, 2*time.Minute)
 			defer cancel()
 			if c.Bool("keep") {

@@ -29,9 +29,6 @@ func (p *program) doctorCommand() *cli.Command {
 }
 
 func (p *program) doctor(c *cli.Context) error {
-	if err := noArgs(c); err != nil {
-		return err
-	}
 	d := doctor.Config{}
 	own := func(serve bool) error {
 		in := p.input(c, serve)

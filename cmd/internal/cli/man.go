@@ -17,9 +17,6 @@ func (p *program) manCommand() *cli.Command {
 	return &cli.Command{
 		Name: "man", Usage: "print the man page", Hidden: true,
 		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
 			return manPage(p.out, p.app(), build())
 		},
 	}

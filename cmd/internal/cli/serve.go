@@ -22,12 +22,7 @@ func (p *program) serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "run the forwarder until SIGTERM or SIGINT; SIGHUP reads the secrets again",
 		Flags: settingFlags(),
-		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
-			return p.serve(c)
-		},
+		Action: p.serve,
 	}
 }
 

@@ -99,12 +99,7 @@ func (p *program) setupCommand() *cli.Command {
 				&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
 				outputFlag(),
 			),
-			Action: func(c *cli.Context) error {
-				if err := noArgs(c); err != nil {
-					return err
-				}
-				return p.setupPMM(c)
-			},
+			Action: p.setupPMM,
 		}},
 	}
 }
