@@ -19,9 +19,9 @@ import (
 
 func (p *program) serveCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "serve",
-		Usage: "run the forwarder until SIGTERM or SIGINT; SIGHUP reads the secrets again",
-		Flags: settingFlags(),
+		Name:   "serve",
+		Usage:  "run the forwarder until SIGTERM or SIGINT; SIGHUP reads the secrets again",
+		Flags:  settingFlags(),
 		Action: p.serve,
 	}
 }

@@ -75,12 +75,8 @@ func (p *program) refuseCleartext(c *cli.Context, flag string) error {
 	return err
 }
 
-// intakeSettings are the settings of serve that decide what PMM has to send.
-var intakeSettings = []string{
-	"ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file", "ingest-hmac-timestamp-header", "allow-unauthenticated", "allow-http",
-}
-
-var setupSettings = slices.Concat(pmmSettings, intakeSettings)
+// setupSettings are the settings of serve that say which PMM is set up, and what it has to send.
+var setupSettings = slices.Concat(pmmSettings, intakeSecrets, []string{"allow-unauthenticated"})
 
 func (p *program) setupCommand() *cli.Command {
 	return &cli.Command{
