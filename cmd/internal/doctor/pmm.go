@@ -152,8 +152,7 @@ func (e *examination) webhookURL(w *pmm.Webhook, name string) {
 	if err1 != nil || err2 != nil || ours.Host == "" {
 		return
 	}
-	port := cmp.Or(theirs.Port(), map[string]string{"http": "80", "https": "443"}[theirs.Scheme])
-	switch {
+	switch port := port(theirs); {
 	case port == ours.Port() && !w.Loopback && pmm.IsLoopback(e.Service.WebhookURL):
 		e.fail(check, fix("Start serve with --listen and an address that PMM reaches."), "%s posts to %s, and the service listens on %s, which only this machine's own processes reach", name, text.Short(200, theirs.Host), ours.Host)
 	case port != ours.Port():
