@@ -297,7 +297,7 @@ func FuzzAnswers(f *testing.F) {
 			t.Fatal(err)
 		}
 		_, _ = c.Inspect(t.Context(), "")
-		_, _ = c.PlanRemoval(t.Context(), "")
+		_, _ = c.Plan(t.Context(), Want{Remove: true})
 		p, err := c.Plan(t.Context(), Want{URL: "http://x/v1/webhook", Token: "t"})
 		if err != nil || p.tree == nil {
 			return
@@ -306,8 +306,8 @@ func FuzzAnswers(f *testing.F) {
 		if err := json.Unmarshal([]byte(policies), &before); err != nil {
 			t.Fatalf("policies that cannot be read were changed: %v", err)
 		}
-		if err := json.Unmarshal(p.tree, &after); err != nil {
-			t.Fatalf("the policies written are no JSON: %v\n%s", err, p.tree)
+		if err := json.Unmarshal(p.tree.body, &after); err != nil {
+			t.Fatalf("the policies written are no JSON: %v\n%s", err, p.tree.body)
 		}
 		for k, v := range before {
 			if k != "routes" && string(after[k]) != string(v) {

@@ -113,12 +113,7 @@ func (p *program) setupPMM(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	var plan *pmm.Plan
-	if c.Bool("remove") {
-		plan, err = client.PlanRemoval(c.Context, want.Name)
-	} else {
-		plan, err = client.Plan(c.Context, want)
-	}
+	plan, err := client.Plan(c.Context, want)
 	if err != nil {
 		return err
 	}
@@ -163,13 +158,13 @@ func (p *program) applySetup(c *cli.Context, client *pmm.Client, plan *pmm.Plan)
 
 // wanted is what the flags ask for; to remove it, its name alone.
 func (p *program) wanted(c *cli.Context, cfg *config.Config) (pmm.Want, error) {
-	want := pmm.Want{Name: strings.TrimSpace(cfg.ContactPoint)}
+	want := pmm.Want{Name: strings.TrimSpace(cfg.ContactPoint), Remove: c.Bool("remove")}
 	switch {
 	case want.Name == "":
 		return want, usagef("--contact-point has no value")
-	case c.Bool("remove") && (c.IsSet("match") || c.IsSet("rotate-credentials")):
+	case want.Remove && (c.IsSet("match") || c.IsSet("rotate-credentials")):
 		return want, usagef("--match and --rotate-credentials make no sense with --remove")
-	case c.Bool("remove"):
+	case want.Remove:
 		return want, nil
 	}
 	want.URL, want.Rotate = c.String("webhook-url"), c.Bool("rotate-credentials")
