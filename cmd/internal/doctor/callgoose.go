@@ -272,10 +272,10 @@ const (
 
 // clock compares this machine's with the Date of the last answer.
 func (e *examination) clock(net *recorder) {
-	skew, ok := net.skew()
+	skew := net.at.Sub(net.date) // how far ours is ahead, to the second
 	way := fix("Switch on NTP: timedatectl set-ntp true. Compare PMM's clock too.")
 	switch {
-	case !ok:
+	case net.date.IsZero():
 		e.skip("clock", "no answer carried a usable date")
 	case skew.Abs() > maxSkew && e.Settings.IngestHMACSecret.IsSet():
 		e.fail("clock", way, "this machine's clock is %s off Callgoose's, and PMM's signature is refused beyond %s", skew.Round(time.Second), maxSkew)
@@ -286,13 +286,12 @@ func (e *examination) clock(net *recorder) {
 	}
 }
 
-// recorder passes requests on and notes what the answers say of the time.
+// recorder passes one request after the other on, and notes what the answers say of the
+// time.
 type recorder struct {
 	next http.RoundTripper
-
-	mu   sync.Mutex // guards the rest
-	date time.Time  // of the last answer
-	at   time.Time  // ours, in the middle of that request
+	date time.Time // of the last answer
+	at   time.Time // ours, in the middle of that request
 }
 
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -302,18 +301,9 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	if date, perr := http.ParseTime(resp.Header.Get("Date")); perr == nil {
-		r.mu.Lock()
 		r.date, r.at = date, start.Add(time.Since(start)/2)
-		r.mu.Unlock()
 	}
 	return resp, nil
-}
-
-// skew is how far our clock is ahead of theirs, to the second.
-func (r *recorder) skew() (time.Duration, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.at.Sub(r.date), !r.date.IsZero()
 }
 
 // plain is the innermost error, without addresses that are said already.
