@@ -26,14 +26,18 @@ import (
 )
 
 func TestClientsThatCannotWork(t *testing.T) {
-	for want, cfg := range map[string]ClientConfig{
-		"not of the form":   {URL: "pmm.example.net", Token: "s3cret"},
-		"holds a user name": {URL: "https://admin:s3cret@pmm", Token: "s3cret"},
-		"holds a ?":         {URL: "https://pmm/?auth_token=s3cret", Token: "s3cret"},
-		"asks for a token":  {URL: "https://pmm"},
-		"no such file":      {URL: "https://pmm", Token: "s3cret", CAFile: "/nonexistent"},
-		"no certificate in": {URL: "https://pmm", Token: "s3cret", CAFile: "client_test.go"},
+	for _, tt := range []struct {
+		want string
+		cfg  ClientConfig
+	}{
+		{"not of the form", ClientConfig{URL: "pmm.example.net", Token: "s3cret"}},
+		{"not of the form", ClientConfig{URL: "https://admin:s3cret@pmm", Token: "s3cret"}},
+		{"not of the form", ClientConfig{URL: "https://pmm/?auth_token=s3cret", Token: "s3cret"}},
+		{"asks for a token", ClientConfig{URL: "https://pmm"}},
+		{"no such file", ClientConfig{URL: "https://pmm", Token: "s3cret", CAFile: "/nonexistent"}},
+		{"no certificate in", ClientConfig{URL: "https://pmm", Token: "s3cret", CAFile: "client_test.go"}},
 	} {
+		want, cfg := tt.want, tt.cfg
 		_, err := NewClient(cfg)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%+v: %v", cfg.URL, err)

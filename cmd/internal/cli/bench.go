@@ -116,7 +116,7 @@ func (p *program) benchTarget(c *cli.Context, client *admin.Client) (t bench.Tar
 	case err != nil:
 		ask = "nobody says which Callgoose is behind " + given + " (" + err.Error() + ")"
 	case settings["nats-url"].Value == "" && !pmm.IsLoopback(settings["callgoose-url"].Value):
-		ask = "the service sends to a Callgoose that is not on this machine, " + host(settings["callgoose-url"].Value)
+		ask = "the service sends to a Callgoose that is not on this machine, " + settings["callgoose-url"].Value
 	}
 	switch u, err := url.Parse(given); {
 	case given == "":
@@ -141,15 +141,6 @@ func (p *program) benchTarget(c *cli.Context, client *admin.Client) (t bench.Tar
 		}
 	}
 	return t, ask, nil
-}
-
-// host is the part of an address that may be shown.
-func host(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return "?"
-	}
-	return u.Host
 }
 
 func (p *program) benchLoad(c *cli.Context, client *admin.Client, target bench.Target, connections []int) error {
