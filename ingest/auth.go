@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -11,17 +12,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"pmm-callgoose/ingest/pmm"
 )
 
-const (
-	// maxSkew is how far a signed time may be off. A captured request can be sent
-	// again for that long, so signatures that were used are remembered meanwhile:
-	// deduplication does not make a second use harmless, an old recovery could end
-	// the incident of an alert that fires again.
-	maxSkew = 5 * time.Minute
-
-	usualTimestampHeader = "X-Grafana-Alerting-Timestamp"
-)
+// maxSkew is how far a signed time may be off. A captured request can be sent
+// again for that long, so signatures that were used are remembered meanwhile:
+// deduplication does not make a second use harmless, an old recovery could end
+// the incident of an alert that fires again.
+const maxSkew = 5 * time.Minute
 
 // guard decides who may send. Its methods return "" or what to tell the sender,
 // and never repeat what the sender said, which may be half a credential.
@@ -38,11 +37,8 @@ func newGuard(c Config) guard {
 	g := guard{
 		token: c.Token, basic: c.Basic, secret: c.HMACSecret,
 		signatureHeader:   c.HMACHeader,
-		timestampHeader:   c.HMACTimestampHeader,
+		timestampHeader:   cmp.Or(c.HMACTimestampHeader, pmm.TimestampHeader),
 		timestampRequired: c.HMACTimestampHeader != "",
-	}
-	if !g.timestampRequired {
-		g.timestampHeader = usualTimestampHeader
 	}
 	var schemes []string
 	if g.token != nil {

@@ -62,12 +62,8 @@ type Client struct {
 func NewClient(cfg ClientConfig) (*Client, error) {
 	u, err := url.Parse(cfg.URL)
 	switch {
-	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
-		return nil, errors.New("the URL of PMM is not of the form https://host") // the parser's error would print it
-	case u.User != nil:
-		return nil, errors.New("the URL of PMM holds a user name; the token or password belongs into a file")
-	case u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("the URL of PMM holds a ? or #; only https://host is wanted")
+	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https", u.User != nil, u.RawQuery != "", u.Fragment != "":
+		return nil, errors.New("the URL of PMM is not of the form https://host; a token or password belongs into a file") // the parser's error would print it
 	case cfg.Token == "" && cfg.Basic == "":
 		return nil, errors.New("PMM asks for a token, and none is given: make a service account with the role Editor, or Viewer to read only (PMM 2: an API key with the role Admin), and put its token into a file")
 	}

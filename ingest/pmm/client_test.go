@@ -26,14 +26,18 @@ import (
 )
 
 func TestClientsThatCannotWork(t *testing.T) {
-	for want, cfg := range map[string]ClientConfig{
-		"not of the form":   {URL: "pmm.example.net", Token: "s3cret"},
-		"holds a user name": {URL: "https://admin:s3cret@pmm", Token: "s3cret"},
-		"holds a ?":         {URL: "https://pmm/?auth_token=s3cret", Token: "s3cret"},
-		"asks for a token":  {URL: "https://pmm"},
-		"no such file":      {URL: "https://pmm", Token: "s3cret", CAFile: "/nonexistent"},
-		"no certificate in": {URL: "https://pmm", Token: "s3cret", CAFile: "client_test.go"},
+	for _, tt := range []struct {
+		want string
+		cfg  ClientConfig
+	}{
+		{"not of the form", ClientConfig{URL: "pmm.example.net", Token: "s3cret"}},
+		{"not of the form", ClientConfig{URL: "https://admin:s3cret@pmm", Token: "s3cret"}},
+		{"not of the form", ClientConfig{URL: "https://pmm/?auth_token=s3cret", Token: "s3cret"}},
+		{"asks for a token", ClientConfig{URL: "https://pmm"}},
+		{"no such file", ClientConfig{URL: "https://pmm", Token: "s3cret", CAFile: "/nonexistent"}},
+		{"no certificate in", ClientConfig{URL: "https://pmm", Token: "s3cret", CAFile: "client_test.go"}},
 	} {
+		want, cfg := tt.want, tt.cfg
 		_, err := NewClient(cfg)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%+v: %v", cfg.URL, err)
@@ -297,7 +301,7 @@ func FuzzAnswers(f *testing.F) {
 			t.Fatal(err)
 		}
 		_, _ = c.Inspect(t.Context(), "")
-		_, _ = c.PlanRemoval(t.Context(), "")
+		_, _ = c.Plan(t.Context(), Want{Remove: true})
 		p, err := c.Plan(t.Context(), Want{URL: "http://x/v1/webhook", Token: "t"})
 		if err != nil || p.tree == nil {
 			return
@@ -306,8 +310,8 @@ func FuzzAnswers(f *testing.F) {
 		if err := json.Unmarshal([]byte(policies), &before); err != nil {
 			t.Fatalf("policies that cannot be read were changed: %v", err)
 		}
-		if err := json.Unmarshal(p.tree, &after); err != nil {
-			t.Fatalf("the policies written are no JSON: %v\n%s", err, p.tree)
+		if err := json.Unmarshal(p.tree.body, &after); err != nil {
+			t.Fatalf("the policies written are no JSON: %v\n%s", err, p.tree.body)
 		}
 		for k, v := range before {
 			if k != "routes" && string(after[k]) != string(v) {

@@ -30,8 +30,6 @@ const (
 	// may send it back: Grafana then keeps the old secret in some versions and
 	// stores the word itself in others, for nested ones.
 	redacted = "[REDACTED]"
-
-	usualTimestampHeader = "X-Grafana-Alerting-Timestamp"
 )
 
 // Want is what should be in PMM.
@@ -56,6 +54,8 @@ type Want struct {
 	Rotate bool
 	// Bare allows credentials that are in PMM to be taken away when there are none here.
 	Bare bool
+	// Remove takes back what was made for the contact point; only its Name counts then.
+	Remove bool
 }
 
 func (w Want) secrets() []string {
@@ -131,21 +131,10 @@ type Plan struct {
 	Steps   []Step   `json:"steps"`
 	Notes   []string `json:"notes"`
 
-	state  state
-	want   Want
-	remove bool
-	point  *call  // on the contact point, nil = none
-	tree   []byte // the policies to write, nil = none
-	// lockedTree: it was written through the API by somebody who wanted it kept from
-	// being edited in Grafana's pages. It stays so.
-	lockedTree bool
-}
-
-// call is one request that changes something.
-type call struct {
-	doing, method, path string
-	body                []byte
-	editable            bool
+	state state
+	want  Want
+	// What changes the contact point, and the policies; nil = nothing does.
+	point, tree *request
 }
 
 // Empty reports whether there is nothing to do.
@@ -243,11 +232,11 @@ func (s *state) ours(name string) (*point, error) {
 	return nil, nil
 }
 
-// Plan reads PMM and works out what has to change so that w is there. It changes
-// nothing.
+// Plan reads PMM and works out what has to change so that w is there, or is gone. It
+// changes nothing.
 func (c *Client) Plan(ctx context.Context, w Want) (*Plan, error) {
 	w.Name = cmp.Or(w.Name, DefaultName)
-	if err := w.Check(); err != nil {
+	if err := w.Check(); err != nil && !w.Remove {
 		return nil, err
 	}
 	v, err := c.Version(ctx)
@@ -285,6 +274,9 @@ func (c *Client) plan(ctx context.Context, w Want, v Version) (*Plan, error) {
 	var err error
 	if p.state, err = c.read(ctx, &p.Notes); err != nil {
 		return nil, err
+	}
+	if w.Remove {
+		return p, c.planRemoval(ctx, p)
 	}
 	if err := p.planPoint(w); err != nil {
 		return nil, err
@@ -420,45 +412,40 @@ func (w Want) wanted(old object) (object, error) {
 	}
 	if w.HMACSecret != "" {
 		s.set("hmacConfig", map[string]string{
-			"secret": w.HMACSecret, "header": "X-Grafana-Alerting-Signature",
-			"timestampHeader": cmp.Or(w.HMACTimestampHeader, usualTimestampHeader),
+			"secret": w.HMACSecret, "header": SignatureHeader,
+			"timestampHeader": cmp.Or(w.HMACTimestampHeader, TimestampHeader),
 		})
 	}
 	return s, nil
 }
 
-type fact struct{ name, value string }
-
 // shown is what can be seen of a contact point, by field, in the order to print it.
-func shown(disableResolve bool, s object) []fact {
-	var fields []fact
-	add := func(name, value string) { fields = append(fields, fact{name, value}) }
+func shown(disableResolve bool, s object) []Edit {
 	secret := func(key string) string {
 		if s.text(key) == "" {
 			return none
 		}
 		return hidden
 	}
-	add("url", s.text("url"))
-	add("httpMethod", cmp.Or(s.text("httpMethod"), http.MethodPost))
-	add("maxAlerts", strconv.Itoa(maxAlerts(s)))
-	add("disableResolveMessage", strconv.FormatBool(disableResolve))
-	scheme := none
+	scheme, payload := none, none
 	if s.text("authorization_credentials") != "" { // without it the scheme means nothing
 		scheme = cmp.Or(s.text("authorization_scheme"), "Bearer")
 	}
-	add("authorization_scheme", scheme)
-	add("authorization_credentials", secret("authorization_credentials"))
-	add("username", cmp.Or(s.text("username"), none))
-	add("password", secret("password"))
-	h := readHMAC(s)
-	add("hmacConfig", h.String())
-	payload := none
 	if s.filled("payload") {
 		payload = "a template of its own"
 	}
-	add("payload", payload)
-	return fields
+	return []Edit{
+		{Name: "url", To: s.text("url")},
+		{Name: "httpMethod", To: cmp.Or(s.text("httpMethod"), http.MethodPost)},
+		{Name: "maxAlerts", To: strconv.Itoa(maxAlerts(s))},
+		{Name: "disableResolveMessage", To: strconv.FormatBool(disableResolve)},
+		{Name: "authorization_scheme", To: scheme},
+		{Name: "authorization_credentials", To: secret("authorization_credentials")},
+		{Name: "username", To: cmp.Or(s.text("username"), none)},
+		{Name: "password", To: secret("password")},
+		{Name: "hmacConfig", To: readHMAC(s).String()},
+		{Name: "payload", To: payload},
+	}
 }
 
 // maxAlerts is a number or a text with one; Grafana reads anything else as 0.
@@ -477,7 +464,7 @@ type signing struct {
 func readHMAC(s object) signing {
 	var h struct{ Secret, Header, TimestampHeader string }
 	_ = json.Unmarshal(s["hmacConfig"], &h)
-	return signing{h.Secret != "" || s.text("hmacConfig.secret") != "", cmp.Or(h.Header, "X-Grafana-Alerting-Signature"), h.TimestampHeader}
+	return signing{h.Secret != "" || s.text("hmacConfig.secret") != "", cmp.Or(h.Header, SignatureHeader), h.TimestampHeader}
 }
 
 func (h signing) String() string {
@@ -497,25 +484,21 @@ func (p *Plan) planPoint(w Want) error {
 	if old == nil {
 		settings, _ := w.wanted(nil)
 		step.Action = Create
-		for _, f := range shown(false, settings) {
-			if f.value != none {
-				step.Fields = append(step.Fields, Edit{Name: f.name, To: f.value})
-			}
-		}
-		p.point = &call{
-			"create the contact point", http.MethodPost, contactPoints, body(UID(w.Name), w.Name, settings), true,
+		step.Fields = slices.DeleteFunc(shown(false, settings), func(f Edit) bool { return f.To == none })
+		p.point = &request{
+			doing: "create the contact point", method: http.MethodPost, path: contactPoints, body: body(UID(w.Name), w.Name, settings), editable: true,
 		}
 		return nil
 	}
 	held := w.Token != "" || w.Basic != "" || w.HMACSecret != ""
 	bare, _ := w.wanted(nil)
 	now, next := shown(old.flag("disableResolveMessage"), old.settings), shown(false, bare)
-	for i, f := range now {
-		if f.value == next[i].value || f.name == "username" && f.value == redacted && next[i].value != none { // a secret in some versions
+	for i, f := range next {
+		if f.From = now[i].To; f.From == f.To || f.Name == "username" && f.From == redacted && f.To != none { // a secret in some versions
 			continue
 		}
-		step.Fields = append(step.Fields, Edit{f.name, f.value, next[i].value})
-		if !held && !w.Bare && slices.Contains([]string{"authorization_credentials", "password", "hmacConfig"}, f.name) {
+		step.Fields = append(step.Fields, f)
+		if !held && !w.Bare && slices.Contains([]string{"authorization_credentials", "password", "hmacConfig"}, f.Name) {
 			return fmt.Errorf("contact point %q sends credentials, and none are named here; give them as serve gets them (--ingest-token-file), or take them away with --allow-unauthenticated", w.Name)
 		}
 	}
@@ -537,8 +520,9 @@ func (p *Plan) planPoint(w Want) error {
 		return err
 	}
 	step.Action = Change
-	p.point = &call{
-		"change the contact point", http.MethodPut, contactPoints + "/" + url.PathEscape(old.uid()), body(old.uid(), w.Name, settings), !locked,
+	p.point = &request{
+		doing: "change the contact point", method: http.MethodPut, path: contactPoints + "/" + url.PathEscape(old.uid()),
+		body: body(old.uid(), w.Name, settings), editable: !locked,
 	}
 	return nil
 }
@@ -607,9 +591,6 @@ func (p *Plan) planRoutes(w Want) error {
 	if step.Action == Keep && enough {
 		return nil
 	}
-	if p.lockedTree, err = lock(p.state.root.text("provenance"), "tree of notification policies"); err != nil {
-		return err
-	}
 	var routes []*route
 	if front {
 		routes = append(routes, main)
@@ -624,8 +605,17 @@ func (p *Plan) planRoutes(w Want) error {
 			routes = append(routes, newDefault(t))
 		}
 	}
-	p.tree = p.state.root.with(routes)
-	return nil
+	return p.write(routes)
+}
+
+// write makes these the routes of the policies. A tree that was written through the API
+// by somebody who wanted it kept from being edited in Grafana's pages stays so.
+func (p *Plan) write(routes []*route) error {
+	locked, err := lock(p.state.root.text("provenance"), "tree of notification policies")
+	if err == nil {
+		p.tree = &request{doing: "write the notification policies", method: http.MethodPut, path: policies, body: p.state.root.with(routes), editable: !locked}
+	}
+	return err
 }
 
 // correct makes our route, which stands at that place, what it should be, and says
@@ -733,39 +723,26 @@ func covered(terms [][]Matcher, have []*route) bool {
 	return true
 }
 
-// PlanRemoval works out how to take back what was made for the contact point with
-// that name, "" = DefaultName. It changes nothing.
-func (c *Client) PlanRemoval(ctx context.Context, name string) (*Plan, error) {
-	v, err := c.Version(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return c.planRemoval(ctx, Want{Name: cmp.Or(name, DefaultName)}, v)
-}
-
-func (c *Client) planRemoval(ctx context.Context, w Want, v Version) (*Plan, error) {
-	p := &Plan{Version: v, want: w, remove: true, Notes: []string{}}
-	var err error
-	if p.state, err = c.read(ctx, &p.Notes); err != nil {
-		return nil, err
-	}
+// planRemoval works out how to take back what was made.
+func (c *Client) planRemoval(ctx context.Context, p *Plan) error {
+	w := p.want
 	point, err := p.state.ours(w.Name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	main, _, defaultRoutes, others, err := p.state.ourRoutes(w.Name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.inUse(w.Name, point, main, others); err != nil {
-		return nil, err
+		return err
 	}
 	naming, _, err := c.rulesNaming(ctx, w.Name)
 	switch {
 	case err != nil:
 		p.note("whether alert rules name this contact point could not be read: %s", err)
 	case len(naming) > 0 && point != nil: // Grafana would refuse it, when the routes are gone already
-		return nil, fmt.Errorf("%s; give them another one first", countRules(naming, strconv.Quote(w.Name)+" as their contact point"))
+		return fmt.Errorf("%s; give them another one first", countRules(naming, strconv.Quote(w.Name)+" as their contact point"))
 	}
 	if len(defaultRoutes) > 0 && slices.ContainsFunc(others, isOurs(p.state.points)) {
 		// Another contact point made here is still in use, and needs them too.
@@ -774,10 +751,12 @@ func (c *Client) planRemoval(ctx context.Context, w Want, v Version) (*Plan, err
 	}
 	if point != nil {
 		if _, err := lock(point.text("provenance"), "contact point "+strconv.Quote(w.Name)); err != nil {
-			return nil, err
+			return err
 		}
 		p.Steps = append(p.Steps, Step{Object: "contact point", Name: w.Name, Action: Remove})
-		p.point = &call{"remove the contact point", http.MethodDelete, contactPoints + "/" + url.PathEscape(point.uid()), nil, point.text("provenance") == ""}
+		p.point = &request{
+			doing: "remove the contact point", method: http.MethodDelete, path: contactPoints + "/" + url.PathEscape(point.uid()), editable: point.text("provenance") == "",
+		}
 	}
 	if main != nil {
 		p.Steps = append(p.Steps, Step{Object: "route", Name: w.Name, Action: Remove})
@@ -786,19 +765,13 @@ func (c *Client) planRemoval(ctx context.Context, w Want, v Version) (*Plan, err
 		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Remove, Why: "the default contact point gets again what no route takes, without it"})
 	}
 	if main != nil || len(defaultRoutes) > 0 {
-		if p.lockedTree, err = lock(p.state.root.text("provenance"), "tree of notification policies"); err != nil {
-			return nil, err
+		left := slices.DeleteFunc(slices.Clone(p.state.root.children), func(r *route) bool { return !slices.Contains(others, r) })
+		if err := p.write(left); err != nil {
+			return err
 		}
-		var left []*route
-		for _, r := range p.state.root.children {
-			if slices.Contains(others, r) {
-				left = append(left, r)
-			}
-		}
-		p.tree = p.state.root.with(left)
 	}
 	p.keepOthers(slices.DeleteFunc(slices.Clone(others), (*route).isDefault))
-	return p, nil
+	return nil
 }
 
 // isOurs tells whether a route leads to any contact point that was made here.
@@ -866,24 +839,17 @@ func (c *Client) Apply(ctx context.Context, p *Plan) error {
 	if !bytes.Equal(now.rawPoints, p.state.rawPoints) || !bytes.Equal(now.rawTree, p.state.rawTree) {
 		return ErrChanged
 	}
-	calls := []*call{p.point}
-	if p.tree != nil {
-		routes := &call{"write the notification policies", http.MethodPut, policies, p.tree, !p.lockedTree}
-		if p.remove { // a contact point in use cannot be removed, and a route needs one
-			calls = []*call{routes, p.point}
-		} else {
-			calls = []*call{p.point, routes}
-		}
+	calls := []*request{p.point, p.tree}
+	if p.want.Remove { // a contact point in use cannot be removed, and a route needs one
+		slices.Reverse(calls)
 	}
 	done := ""
 	for _, call := range calls {
 		if call == nil {
 			continue
 		}
-		err := c.do(ctx, request{
-			doing: call.doing, method: call.method, path: call.path, body: call.body, editable: call.editable, secrets: p.want.secrets(),
-		})
-		switch {
+		call.secrets = p.want.secrets()
+		switch err := c.do(ctx, *call); {
 		case err != nil && done != "":
 			return &HalfDoneError{done, err}
 		case err != nil:
@@ -897,11 +863,7 @@ func (c *Client) Apply(ctx context.Context, p *Plan) error {
 func (c *Client) confirm(ctx context.Context, p *Plan) error {
 	w := p.want
 	w.Rotate = false
-	again := c.plan
-	if p.remove {
-		again = c.planRemoval
-	}
-	left, err := again(ctx, w, p.Version)
+	left, err := c.plan(ctx, w, p.Version)
 	if err != nil {
 		return fmt.Errorf("it was written, and looking at it afterwards failed: %w", err)
 	}

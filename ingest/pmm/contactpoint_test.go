@@ -51,7 +51,7 @@ func setup(t *testing.T, c *Client, w Want) *Plan {
 
 func remove(t *testing.T, c *Client, name string) {
 	t.Helper()
-	p, err := c.PlanRemoval(t.Context(), name)
+	p, err := c.Plan(t.Context(), Want{Name: name, Remove: true})
 	if err != nil {
 		t.Fatalf("plan the removal: %v", err)
 	}
@@ -182,7 +182,7 @@ func TestChangesAreShownFieldByField(t *testing.T) {
 	if s := f.Secret("callgoose-sqibs", "hmacConfig.secret"); s != "hm4c-secret" {
 		t.Errorf("the HMAC secret stored is %q", s)
 	}
-	if _, err := c.PlanRemoval(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "mute_time_intervals") {
+	if _, err := c.Plan(t.Context(), Want{Remove: true}); err == nil || !strings.Contains(err.Error(), "mute_time_intervals") {
 		t.Errorf("a route that somebody extended would be removed: %v", err)
 	}
 }
@@ -264,7 +264,7 @@ func TestWhatOthersMadeIsInTheWayAndStays(t *testing.T) {
 			before := f.Points() + f.Tree()
 			p, err := client.Plan(t.Context(), want())
 			if c.removal {
-				p, err = client.PlanRemoval(t.Context(), "")
+				p, err = client.Plan(t.Context(), Want{Remove: true})
 			}
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("the error is %v, want one with %q (plan %+v)", err, c.want, p)
@@ -322,7 +322,7 @@ func TestAHalfDoneRunSaysSoAndTheNextOneEndsIt(t *testing.T) {
 	}
 	// The other way round: the route is gone and the contact point is still there.
 	f.Fail(http.MethodDelete, "/callgoose-sqibs", 502)
-	p, err = c.PlanRemoval(t.Context(), "")
+	p, err = c.Plan(t.Context(), Want{Remove: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -722,7 +722,7 @@ func TestTwoContactPointsOfOurs(t *testing.T) {
 	if f.Tree() != tree || f.Points() != points {
 		t.Errorf("left over: %s %s", f.Tree(), f.Points())
 	}
-	if p, err := c.PlanRemoval(t.Context(), ""); err != nil || !p.Empty() {
+	if p, err := c.Plan(t.Context(), Want{Remove: true}); err != nil || !p.Empty() {
 		t.Errorf("removing what is not there: %v", err)
 	}
 }
@@ -819,7 +819,7 @@ func TestARemovalThatARuleForbidsChangesNothing(t *testing.T) {
 	setup(t, c, want())
 	f.World.AddRule(pmmtest.Rule{UID: "r1", Title: "Own way", Folder: "f", Interval: time.Minute, Receiver: DefaultName})
 	before := len(f.Writes())
-	_, err := c.PlanRemoval(t.Context(), "")
+	_, err := c.Plan(t.Context(), Want{Remove: true})
 	if err == nil || !strings.Contains(err.Error(), "Own way") || len(f.Writes()) != before {
 		t.Errorf("the removal said %v", err)
 	}

@@ -15,8 +15,8 @@
 //
 //	Version ─▶ contact points, policies ─▶ [Plan] ──Apply──▶ read again, unchanged? ─▶ write ─▶ read again
 //
-// [Client.Plan] reads and decides, [Client.Apply] writes, [Client.PlanRemoval] takes
-// back, [Client.Inspect] only looks. What they promise:
+// [Client.Plan] reads and decides, [Client.Apply] writes, [Client.Inspect] only looks.
+// What they promise:
 //
 //   - A second run writes nothing. Credentials are the exception that cannot be seen:
 //     Grafana hides them, so they are written again only when asked for ([Want].Rotate).

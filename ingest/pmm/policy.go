@@ -320,10 +320,8 @@ const repeatInterval = "15m"
 // PMM does not try a failed webhook again before it (grafana/alerting, RetryStage);
 // not below a minute, as it bounds how long our answer may take too.
 func newRoute(receiver string, ms []Matcher) *route {
-	r := &route{object: object{}, matchers: sorted(ms)}
+	r := newDefault(append([]Matcher{}, ms...)) // [], not null
 	r.set("receiver", receiver)
-	r.set("continue", true)
-	r.set("object_matchers", append([]Matcher{}, r.matchers...))
 	r.set("group_by", []string{"grafana_folder", "alertname"})
 	r.set("group_wait", "10s")
 	r.set("group_interval", "1m")

@@ -9,8 +9,12 @@ import (
 	"time"
 )
 
-// SignatureHeader carries the signature, unless the contact point names another.
-const SignatureHeader = "X-Grafana-Alerting-Signature"
+// SignatureHeader carries the signature, unless the contact point names another, and
+// TimestampHeader the signed time, where it names none and setup does.
+const (
+	SignatureHeader = "X-Grafana-Alerting-Signature"
+	TimestampHeader = "X-Grafana-Alerting-Timestamp"
+)
 
 // Sign signs a webhook as Grafana does (grafana/alerting, http/hmac.go): an
 // HMAC-SHA256 over the body, in lower-case hex. With a timestampHeader that

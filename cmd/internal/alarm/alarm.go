@@ -68,10 +68,11 @@ func New(cfg Config) *Alarm {
 		pauses: []time.Duration{time.Second, 5 * time.Second},
 	}
 	if cfg.Command != "" {
-		a.targets = append(a.targets, target{"command", command{cfg.Command, commandTimeout}.send})
+		a.targets = append(a.targets, target{"command", func(ctx context.Context, n Notice) error { return n.run(ctx, cfg.Command, commandTimeout) }})
 	}
 	if cfg.Webhook != nil && cfg.Webhook() != "" {
-		a.targets = append(a.targets, target{"webhook", NewHook(cfg.Webhook, cfg.Transport, webhookTimeout).send})
+		hook := NewHook(cfg.Webhook, cfg.Transport, webhookTimeout)
+		a.targets = append(a.targets, target{"webhook", func(ctx context.Context, n Notice) error { return hook.Call(ctx, http.MethodPost, n.body()) }})
 	}
 	if len(a.targets) == 0 {
 		return nil

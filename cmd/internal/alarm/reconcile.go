@@ -27,19 +27,7 @@ func (w *watch) reconcile(now time.Time, s admin.Status) (out []Notice) {
 	}
 	for _, code := range fromPMM {
 		a, there := found[code]
-		since, known := w.differs[code]
-		var told []Notice
-		switch {
-		case !there:
-			delete(w.differs, code)
-			told = w.end(now, now, code, s, "")
-		case !known:
-			w.differs[code] = now
-		case w.raised[code] != nil:
-			told = w.repeat(now, code, s, a.Text)
-		case now.Sub(since) >= w.after:
-			told = w.raise(now, since, code, s, a.Text)
-		}
+		told := w.lasts(now, code, s, there, nil, a.Text)
 		for i := range told {
 			told[i].Hint = a.Way
 		}

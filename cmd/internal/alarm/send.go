@@ -23,19 +23,15 @@ const (
 	webhookTimeout = 10 * time.Second
 )
 
-// command tells people by running a shell command.
-type command struct {
-	line    string
-	timeout time.Duration
+// body is what people are sent.
+func (n Notice) body() []byte {
+	b, _ := json.Marshal(n) // texts, numbers and times of our own
+	return b
 }
 
-// send runs the command once, with n on its standard input.
-func (c command) send(ctx context.Context, n Notice) error {
-	body, err := json.Marshal(n)
-	if err != nil {
-		return fmt.Errorf("encode notice: %w", err)
-	}
-	return RunCommand(ctx, c.line, c.timeout, append(body, '\n'),
+// run runs a line of the shell once, with n on its standard input.
+func (n Notice) run(ctx context.Context, line string, timeout time.Duration) error {
+	return RunCommand(ctx, line, timeout, append(n.body(), '\n'),
 		"PMM_CALLGOOSE_ALARM="+n.Alarm, "PMM_CALLGOOSE_ALARM_OVER="+strconv.FormatBool(n.Over), "PMM_CALLGOOSE_ALARM_TEXT="+n.Text)
 }
 
@@ -121,15 +117,6 @@ func NewHook(url func() string, transport http.RoundTripper, timeout time.Durati
 		// an address nobody configured.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-}
-
-// send posts n once.
-func (h *Hook) send(ctx context.Context, n Notice) error {
-	body, err := json.Marshal(n)
-	if err != nil {
-		return fmt.Errorf("encode notice: %w", err)
-	}
-	return h.Call(ctx, http.MethodPost, body)
 }
 
 // Call calls the URL once, with JSON unless body is nil. Only a 2xx is no error. The

@@ -34,7 +34,7 @@ func TestCommandGetsTheNoticeAndNoSecrets(t *testing.T) {
 	t.Setenv("CREDENTIALS_DIRECTORY_NAME", "kept")
 	line := fmt.Sprintf(`cat >%[1]s/stdin; env >%[1]s/env; printf %%s "$PMM_CALLGOOSE_ALARM $PMM_CALLGOOSE_ALARM_OVER $PMM_CALLGOOSE_ALARM_TEXT" >%[1]s/vars`, dir)
 	n := notice()
-	if err := (command{line, commandTimeout}).send(t.Context(), n); err != nil {
+	if err := n.run(t.Context(), line, commandTimeout); err != nil {
 		t.Fatal(err)
 	}
 	read := func(name string) string {
@@ -73,7 +73,7 @@ func TestCommandThatFails(t *testing.T) {
 			if !strings.Contains(tt.want, "killed") {
 				timeout = commandTimeout
 			}
-			err := command{tt.line, timeout}.send(t.Context(), notice())
+			err := notice().run(t.Context(), tt.line, timeout)
 			if got := fmt.Sprint(err); (err == nil) != (tt.want == "") || err != nil && got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
@@ -138,7 +138,7 @@ func TestWebhook(t *testing.T) {
 		307: "call webhook: answered 307: redirects are not followed", 404: "call webhook: answered 404 Not Found", 503: "call webhook: answered 503 Service Unavailable",
 	} {
 		status.Store(code)
-		err := h.send(t.Context(), notice())
+		err := h.Call(t.Context(), http.MethodPost, notice().body())
 		if got := fmt.Sprint(err); (err == nil) != (want == "") || err != nil && got != want {
 			t.Errorf("%d: got %q, want %q", code, got, want)
 		}
@@ -191,7 +191,7 @@ func TestWebhookErrorsHoldNoSecret(t *testing.T) {
 			h := NewHook(func() string {
 				return strings.Replace(tt.url, "://", "://user:"+secret+"@", 1) + "/" + secret + "?k=" + secret
 			}, tt.transport, time.Second)
-			err := h.send(t.Context(), notice())
+			err := h.Call(t.Context(), http.MethodPost, notice().body())
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("got %v, want %s", err, tt.want)
 			}

@@ -1,6 +1,7 @@
 package alarm
 
 import (
+	"slices"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -31,13 +32,11 @@ type watch struct {
 
 	dead, discarded tally
 
-	pausing time.Time // since when delivery is paused, zero = it is not
-
 	refusing  time.Time // since when webhooks are refused, zero = they are not
 	accepting time.Time // since when they are accepted again
 	problem   string    // why they were refused
 
-	differs map[string]time.Time // since when an alarm of fromPMM is found, by its code
+	found map[string]time.Time // since when what lasts looks at is so, by alarm
 }
 
 // occasion is an alarm that was raised and is not over.
@@ -47,7 +46,7 @@ type occasion struct {
 }
 
 func newWatch(after time.Duration) *watch {
-	return &watch{after: after, raised: map[string]*occasion{}, differs: map[string]time.Time{}}
+	return &watch{after: after, raised: map[string]*occasion{}, found: map[string]time.Time{}}
 }
 
 // observe takes in what is true now, and returns what people must be told.
@@ -56,11 +55,10 @@ func (w *watch) observe(now time.Time, s admin.Status) (out []Notice) {
 		w.first = now
 	}
 	if !closed(s) && !follows(s) {
-		out = append(out, w.callgoose(now, s)...)
-		out = append(out, w.paused(now, s)...)
-		out = append(out, w.lost(now, s, DeadLetters, &w.dead, s.Dead, s.Dead)...)
-		out = append(out, w.lost(now, s, Discarded, &w.discarded, s.DiscardedFiring, s.Discarded)...)
-		out = append(out, w.reconcile(now, s)...)
+		out = slices.Concat(w.callgoose(now, s), w.paused(now, s),
+			w.lost(now, s, DeadLetters, &w.dead, s.Dead, s.Dead),
+			w.lost(now, s, Discarded, &w.discarded, s.DiscardedFiring, s.Discarded),
+			w.reconcile(now, s))
 	}
 	return append(out, w.store(now, s)...)
 }
@@ -168,19 +166,25 @@ func (w *watch) lost(now time.Time, s admin.Status, name string, t *tally, total
 
 // paused tells of delivery that has been held by hand for long.
 func (w *watch) paused(now time.Time, s admin.Status) []Notice {
-	if s.Callgoose.State != event.Paused {
-		w.pausing = time.Time{}
-		return w.end(now, now, Paused, s, "")
-	}
-	w.pausing = earlier(w.pausing, now, s.Callgoose.Since)
 	why := ""
 	if s.Pause != nil {
 		why = s.Pause.Reason
 	}
-	if w.raised[Paused] == nil && now.Sub(w.pausing) >= w.after {
-		return w.raise(now, w.pausing, Paused, s, why)
+	return w.lasts(now, Paused, s, s.Callgoose.State == event.Paused, s.Callgoose.Since, why)
+}
+
+// lasts raises an alarm when what it tells of has been so for after, and ends it when
+// it no longer is. since may know of an earlier beginning.
+func (w *watch) lasts(now time.Time, name string, s admin.Status, is bool, since *time.Time, why string) []Notice {
+	if !is {
+		delete(w.found, name)
+		return w.end(now, now, name, s, "")
 	}
-	return w.repeat(now, Paused, s, why)
+	w.found[name] = earlier(w.found[name], now, since)
+	if w.raised[name] == nil && now.Sub(w.found[name]) >= w.after {
+		return w.raise(now, w.found[name], name, s, why)
+	}
+	return w.repeat(now, name, s, why)
 }
 
 func (w *watch) store(now time.Time, s admin.Status) []Notice {

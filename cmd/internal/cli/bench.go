@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,13 +21,11 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest"
+	"pmm-callgoose/ingest/pmm"
 )
 
-// ingestSecrets are the settings that let a webhook in.
-var ingestSecrets = []string{"ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file", "ingest-hmac-timestamp-header"}
-
 func (p *program) benchCommand() *cli.Command {
-	flags := append(append(settingFlags(append([]string{"data-dir", "admin-token-file"}, ingestSecrets...)...), atFlags()...),
+	flags := append(append(settingFlags(append([]string{"data-dir", "admin-token-file"}, intakeSecrets...)...), atFlags()...),
 		&cli.StringFlag{Name: "webhook-url", Usage: "where webhooks go, without the source (default: what the running service says)"},
 		&cli.StringFlag{Name: "webhook-ca", Usage: "trust these authorities (PEM) for it", TakesFile: true},
 		&cli.StringFlag{Name: "connections", Value: "1,16,64", Usage: "how many connections, several separated by commas"},
@@ -43,9 +40,6 @@ func (p *program) benchCommand() *cli.Command {
 	return &cli.Command{
 		Name: "bench", Usage: "load on a running service: throughput and latency", Flags: flags,
 		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
 			connections, err := numbers(c.String("connections"))
 			switch {
 			case err != nil:
@@ -84,7 +78,7 @@ type serviceReport struct {
 }
 
 func (p *program) benchService(c *cli.Context, connections []int) error {
-	cfg, err := p.load(c, false, append([]string{"data-dir", "admin-token-file"}, ingestSecrets...)...)
+	cfg, err := p.load(c, false, append([]string{"data-dir", "admin-token-file"}, intakeSecrets...)...)
 	if err != nil {
 		return err
 	}
@@ -100,11 +94,8 @@ func (p *program) benchService(c *cli.Context, connections []int) error {
 		return usagef("%s; this would open and close up to %d incidents there: say --yes if that is meant", ask, c.Int("keys"))
 	}
 	target.Header = http.Header{}
-	switch {
-	case cfg.IngestToken.IsSet():
-		target.Header.Set("Authorization", "Bearer "+tokenOf(cfg.IngestToken.Reveal(), c.String("source")))
-	case cfg.IngestBasicAuth.IsSet():
-		target.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(cfg.IngestBasicAuth.Reveal())))
+	if said := authorization(cfg, c.String("source")); said != "" {
+		target.Header.Set("Authorization", said)
 	}
 	target.HMACSecret, target.HMACTimestamp = cfg.IngestHMACSecret.Reveal(), cfg.IngestHMACTimestampHeader
 	return p.benchLoad(c, client, target, connections)
@@ -114,22 +105,18 @@ func (p *program) benchService(c *cli.Context, connections []int) error {
 // without --yes: what a bench sends to a real Callgoose calls people.
 func (p *program) benchTarget(c *cli.Context, client *admin.Client) (t bench.Target, ask string, err error) {
 	var list []config.Setting
-	settings := map[string]string{}
 	status, err := client.Status(c.Context)
 	if err == nil {
 		err = client.Settings(c.Context, &list)
 	}
-	for _, s := range list {
-		settings[s.Name] = s.Value
-	}
-	given := c.String("webhook-url")
+	settings, given := byName(list), c.String("webhook-url")
 	switch {
 	case err != nil && given == "":
 		return t, "", err
 	case err != nil:
 		ask = "nobody says which Callgoose is behind " + given + " (" + err.Error() + ")"
-	case settings["nats-url"] == "" && !local(settings["callgoose-url"]):
-		ask = "the service sends to a Callgoose that is not on this machine, " + host(settings["callgoose-url"])
+	case settings["nats-url"].Value == "" && !pmm.IsLoopback(settings["callgoose-url"].Value):
+		ask = "the service sends to a Callgoose that is not on this machine, " + settings["callgoose-url"].Value
 	}
 	switch u, err := url.Parse(given); {
 	case given == "":
@@ -154,15 +141,6 @@ func (p *program) benchTarget(c *cli.Context, client *admin.Client) (t bench.Tar
 		}
 	}
 	return t, ask, nil
-}
-
-// host is the part of an address that may be shown.
-func host(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return "?"
-	}
-	return u.Host
 }
 
 func (p *program) benchLoad(c *cli.Context, client *admin.Client, target bench.Target, connections []int) error {

@@ -155,15 +155,13 @@ func (p *program) app() *cli.App {
 		Usage: "forward alerts of Percona Monitoring and Management to Callgoose, durably",
 		Description: "Every flag of serve has an environment variable, PMM_CALLGOOSE_ and its name,\n" +
 			"and a key in the YAML file named by --config. Flag over environment over file.",
-		Version:                build().Version,
-		HideVersion:            true, // the command does it
-		HideHelpCommand:        true,
-		Writer:                 p.out,
-		ErrWriter:              p.err,
-		OnUsageError:           misused,
-		ExitErrHandler:         func(*cli.Context, error) {},
-		CommandNotFound:        nil,
-		UseShortOptionHandling: false,
+		Version:         build().Version,
+		HideVersion:     true, // the command does it
+		HideHelpCommand: true,
+		Writer:          p.out,
+		ErrWriter:       p.err,
+		OnUsageError:    misused,
+		ExitErrHandler:  func(*cli.Context, error) {},
 		// A label's value may hold commas: --match may be repeated instead.
 		DisableSliceFlagSeparator: true,
 		Commands: []*cli.Command{
@@ -174,18 +172,16 @@ func (p *program) app() *cli.App {
 		},
 		Action: func(c *cli.Context) error { return noCommand(c, "", c.App.Commands, cli.ShowAppHelp) },
 	}
-	var each func([]*cli.Command)
-	each = func(cs []*cli.Command) {
-		for _, c := range cs {
-			c.OnUsageError = misused
-			c.HideHelpCommand = true
-			if len(c.Subcommands) > 0 {
-				c.Action = func(ctx *cli.Context) error { return noCommand(ctx, c.Name+" ", c.Subcommands, cli.ShowSubcommandHelp) }
-			}
-			each(c.Subcommands)
+	each(app.Commands, "", func(path string, c *cli.Command) {
+		c.OnUsageError = misused
+		c.HideHelpCommand = true
+		switch {
+		case len(c.Subcommands) > 0:
+			c.Action = func(ctx *cli.Context) error { return noCommand(ctx, path+" ", c.Subcommands, cli.ShowSubcommandHelp) }
+		case c.ArgsUsage == "":
+			c.Before = noArgs
 		}
-	}
-	each(app.Commands)
+	})
 	return app
 }
 
@@ -359,9 +355,6 @@ func (p *program) client(c *cli.Context) (*admin.Client, error) {
 // asking is the action of a command that asks the running service.
 func (p *program) asking(do func(*cli.Context, *admin.Client) error) cli.ActionFunc {
 	return func(c *cli.Context) error {
-		if err := noArgs(c); err != nil {
-			return err
-		}
 		client, err := p.client(c)
 		if err != nil {
 			return err
@@ -466,7 +459,7 @@ func newLogger(cfg *config.Config, w io.Writer, forJournal bool) *slog.Logger {
 // noArgs refuses arguments where none are expected: a typing error must not be ignored.
 func noArgs(c *cli.Context) error {
 	if c.Args().Present() {
-		return usagef("%q is not expected; see pmm-callgoose %s --help", c.Args().First(), c.Command.Name)
+		return usagef("%q is not expected; see %s --help", c.Args().First(), c.Command.HelpName)
 	}
 	return nil
 }

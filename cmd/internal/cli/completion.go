@@ -46,9 +46,6 @@ func (p *program) completionCommand() *cli.Command {
 		c.Subcommands = append(c.Subcommands, &cli.Command{
 			Name: shell, Usage: "for " + shell,
 			Action: func(c *cli.Context) error {
-				if err := noArgs(c); err != nil {
-					return err
-				}
 				_, err := fmt.Fprint(p.out, shells[shell])
 				return err
 			},

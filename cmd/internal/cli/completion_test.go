@@ -33,6 +33,9 @@ func TestTheManPageIsComplete(t *testing.T) {
 	man := strings.NewReplacer(`\-`, "-", `\(dq`, `"`).Replace(page.String())
 	seen := 0
 	each(app.Commands, "", func(path string, c *cli.Command) {
+		if c.Hidden {
+			return
+		}
 		seen++
 		if !strings.Contains(man, `.SS "`+path) {
 			t.Errorf("no command %q", path)

@@ -21,9 +21,6 @@ func (p *program) configCommand() *cli.Command {
 			Name: "show", Usage: "print every setting and where it came from, secrets redacted",
 			Flags: append(settingFlags(), outputFlag()),
 			Action: func(c *cli.Context) error {
-				if err := noArgs(c); err != nil {
-					return err
-				}
 				cfg, loadErr := p.load(c, false)
 				settings := cfg.Effective()
 				if done, err := p.json(c, settings); done {
@@ -58,9 +55,6 @@ func (p *program) configCommand() *cli.Command {
 
 // checkConfig refuses what serve refuses before it opens the data directory.
 func (p *program) checkConfig(c *cli.Context) error {
-	if err := noArgs(c); err != nil {
-		return err
-	}
 	cfg, warnings, err := config.Load(p.input(c, true))
 	if err == nil {
 		err = guardDataDir(cfg.DataDir, false)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/store/event"
@@ -35,9 +35,6 @@ func (p *program) demoCommand() *cli.Command {
 			&cli.BoolFlag{Name: "keep", Usage: "keep the service running at the end, until interrupted"},
 		},
 		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
 			ctx, cancel := context.WithTimeout(c.Context, 2*time.Minute)
 			defer cancel()
 			if c.Bool("keep") {
@@ -258,23 +255,10 @@ func (d *demo) stop() {
 // post is PMM sending a body. What Callgoose should hear of it is worked out
 // here by the plainest rule there is: an alert whose state changed.
 func (d *demo) post(name string, body []byte) error {
-	req, err := http.NewRequestWithContext(d.ctx, http.MethodPost, d.url, strings.NewReader(string(body)))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
 	began := time.Now()
-	resp, err := http.DefaultClient.Do(req)
+	_, status, err := (&intake{url: d.url, secrets: &config.Config{}}).post(d.ctx, "pmm", body)
 	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusAccepted {
-		return fmt.Errorf("%s was answered %d: %s", name, resp.StatusCode, answer)
+		return fmt.Errorf("post %s: status %d, %w", name, status, err)
 	}
 	n, err := pmm.Decode(body)
 	if err != nil {
@@ -296,7 +280,7 @@ func (d *demo) post(name string, body []byte) error {
 			d.want = append(d.want, callgoosetest.Expect{IncidentKey: key, Status: string(now)})
 		}
 	}
-	d.line("PMM -> %d     %s (%d alerts, %s, on disk in %s)", resp.StatusCode, name, len(n.Alerts), text.Size(int64(len(body))), time.Since(began).Round(100*time.Microsecond))
+	d.line("PMM -> %d     %s (%d alerts, %s, on disk in %s)", status, name, len(n.Alerts), text.Size(int64(len(body))), time.Since(began).Round(100*time.Microsecond))
 	return nil
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"path/filepath"
 	"strings"
 
@@ -16,6 +14,7 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/doctor"
 	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/store/queue"
 )
 
@@ -29,9 +28,6 @@ func (p *program) doctorCommand() *cli.Command {
 }
 
 func (p *program) doctor(c *cli.Context) error {
-	if err := noArgs(c); err != nil {
-		return err
-	}
 	d := doctor.Config{}
 	own := func(serve bool) error {
 		in := p.input(c, serve)
@@ -78,16 +74,6 @@ func (p *program) doctor(c *cli.Context) error {
 	return err
 }
 
-// local tells whether an address is this machine's own.
-func local(adminURL string) bool {
-	u, err := url.Parse(adminURL)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(u.Hostname())
-	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
-}
-
 // besideService takes settings and facts from the service that runs. What it
 // cannot tell, a secret of its own, is taken from the settings here.
 func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.Client, where string, s admin.Status) error {
@@ -107,7 +93,7 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 		theirs.CallgooseToken = here.CallgooseToken
 	}
 	d.Settings = theirs
-	d.Service = &doctor.Service{Status: s, Where: where, Remote: c.String("admin-url") != "" && !local(c.String("admin-url"))}
+	d.Service = &doctor.Service{Status: s, Where: where, Remote: c.String("admin-url") != "" && !pmm.IsLoopback(c.String("admin-url"))}
 	if err := client.Health(c.Context, false); err != nil {
 		d.Service.NotReady = err.Error()
 	}
@@ -125,10 +111,9 @@ func stale(running, now []config.Setting) (list []string) {
 		}
 		return path
 	}
-	there := map[string]config.Setting{}
-	known := map[string]bool{}
+	there, known := byName(running), map[string]bool{}
 	for _, s := range running {
-		there[s.Name], known[file(s)] = s, true
+		known[file(s)] = true
 	}
 	for _, s := range now {
 		was := there[s.Name]
@@ -152,14 +137,18 @@ func asks(settings []config.Setting) (kinds []string) {
 	return kinds
 }
 
-// asFlags turns the settings of a service into flags that give the same
-// configuration, as far as it can be known from outside.
-func asFlags(settings []config.Setting) map[string]string {
-	by := map[string]config.Setting{}
+func byName(settings []config.Setting) map[string]config.Setting {
+	by := make(map[string]config.Setting, len(settings))
 	for _, s := range settings {
 		by[s.Name] = s
 	}
-	flags := map[string]string{}
+	return by
+}
+
+// asFlags turns the settings of a service into flags that give the same
+// configuration, as far as it can be known from outside.
+func asFlags(settings []config.Setting) map[string]string {
+	flags, by := map[string]string{}, byName(settings)
 	for _, o := range config.Options() {
 		s, ok := by[o.Setting()]
 		switch {

@@ -66,9 +66,6 @@ func filters(c *cli.Context) (url.Values, error) {
 
 // filtered is how every command begins that takes filters and no arguments.
 func (p *program) filtered(c *cli.Context) (*admin.Client, url.Values, error) {
-	if err := noArgs(c); err != nil {
-		return nil, nil, err
-	}
 	q, err := filters(c)
 	if err != nil {
 		return nil, nil, err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -16,7 +17,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -31,13 +31,13 @@ import (
 // intake posts webhooks to the running service as PMM does: to the address that
 // is really bound, with the credentials that the service itself names.
 type intake struct {
-	url             string
-	tokens          string // as in --ingest-token-file
-	basic           string
-	secret          string // of the signature
-	timestampHeader string
-	http            http.Client
+	url     string
+	secrets *config.Config // those of the intake
+	http    http.Client
 }
+
+// intakeSecrets are the settings that let a webhook in.
+var intakeSecrets = []string{"ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file", "ingest-hmac-timestamp-header"}
 
 // findIntake asks the service where and how it takes webhooks. An error says why
 // the caller cannot post there, in words for a person.
@@ -45,7 +45,7 @@ func (p *program) findIntake(c *cli.Context, client *admin.Client, s admin.Statu
 	if s.WebhookURL == "" {
 		return nil, errors.New("the service does not say where it takes webhooks")
 	}
-	if at := c.String("admin-url"); at != "" && !local(at) {
+	if at := c.String("admin-url"); at != "" && !pmm.IsLoopback(at) {
 		return nil, errors.New("the service runs on another machine")
 	}
 	var settings []config.Setting
@@ -63,39 +63,31 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 	if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsUnspecified() { // bound to every address
 		u.Host = net.JoinHostPort("localhost", u.Port())
 	}
-	in := &intake{url: u.String()}
-	named := func(name string) config.Setting {
-		i := slices.IndexFunc(settings, func(s config.Setting) bool { return s.Name == name })
-		if i < 0 {
-			return config.Setting{}
-		}
-		return settings[i]
+	in, named := &intake{url: u.String()}, byName(settings)
+	flags := map[string]string{}
+	if header := named["ingest-hmac-timestamp-header"].Value; header != "" {
+		flags["ingest-hmac-timestamp-header"] = header
 	}
-	files := map[string]string{}
 	for _, name := range []string{"ingest-token", "ingest-basic-auth", "ingest-hmac-secret"} {
-		switch s := named(name); {
+		switch s := named[name]; {
 		case s.Value == "":
 		case s.File == "":
 			return nil, fmt.Errorf("its %s came from the %s, which only the service can read", name, s.From)
 		case !filepath.IsAbs(s.File):
 			return nil, fmt.Errorf("its %s-file is named by a relative path", name)
 		default:
-			files[name+"-file"] = s.File
+			flags[name+"-file"] = s.File
 		}
 	}
-	cfg, _, err := config.Load(config.Input{Flags: files, Only: []string{"ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file"}})
-	if err != nil {
+	if in.secrets, _, err = config.Load(config.Input{Flags: flags, Only: intakeSecrets}); err != nil {
 		return nil, fmt.Errorf("a secret of the intake cannot be used (%w)", err)
 	}
-	in.tokens, in.basic, in.secret = cfg.IngestToken.Reveal(), cfg.IngestBasicAuth.Reveal(), cfg.IngestHMACSecret.Reveal()
-	in.timestampHeader = named("ingest-hmac-timestamp-header").Value
-
 	t := &http.Transport{DisableKeepAlives: true} // like Grafana; and no proxy on the way to ourselves
 	if u.Scheme == "https" {
-		if named("tls-client-ca").Value != "" {
+		if named["tls-client-ca"].Value != "" {
 			return nil, errors.New("the intake wants a client certificate (--tls-client-ca)")
 		}
-		if t.TLSClientConfig, err = pinned(named("tls-cert").Value); err != nil {
+		if t.TLSClientConfig, err = pinned(named["tls-cert"].Value); err != nil {
 			return nil, err
 		}
 	}
@@ -107,6 +99,17 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 func tokenOf(tokens, source string) string {
 	if own := ingest.TokensOf(tokens, source); len(own) > 0 {
 		return own[len(own)-1]
+	}
+	return ""
+}
+
+// authorization is the header with which source is let in, "" when there is none.
+func authorization(cfg *config.Config, source string) string {
+	switch {
+	case cfg.IngestToken.IsSet():
+		return "Bearer " + tokenOf(cfg.IngestToken.Reveal(), source)
+	case cfg.IngestBasicAuth.IsSet():
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(cfg.IngestBasicAuth.Reveal()))
 	}
 	return ""
 }
@@ -151,15 +154,11 @@ func (in *intake) post(ctx context.Context, source string, body []byte) (id stri
 		return "", 0, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	switch {
-	case in.tokens != "":
-		req.Header.Set("Authorization", "Bearer "+tokenOf(in.tokens, source))
-	case in.basic != "":
-		user, password, _ := bytes.Cut([]byte(in.basic), []byte(":"))
-		req.SetBasicAuth(string(user), string(password))
+	if said := authorization(in.secrets, source); said != "" {
+		req.Header.Set("Authorization", said)
 	}
-	if in.secret != "" {
-		pmm.Sign(req.Header, in.secret, in.timestampHeader, body, time.Now())
+	if secret := in.secrets.IngestHMACSecret; secret.IsSet() {
+		pmm.Sign(req.Header, secret.Reveal(), in.secrets.IngestHMACTimestampHeader, body, time.Now())
 	}
 	resp, err := in.http.Do(req)
 	if err != nil {

@@ -17,9 +17,6 @@ func (p *program) manCommand() *cli.Command {
 	return &cli.Command{
 		Name: "man", Usage: "print the man page", Hidden: true,
 		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
 			return manPage(p.out, p.app(), build())
 		},
 	}
@@ -73,13 +70,11 @@ type manEntry struct {
 	Path string
 }
 
-// each calls fn for every command that is shown, with its path.
+// each calls fn for every command, with its path.
 func each(commands []*cli.Command, path string, fn func(path string, c *cli.Command)) {
 	for _, c := range commands {
-		if !c.Hidden {
-			fn(path+c.Name, c)
-			each(c.Subcommands, path+c.Name+" ", fn)
-		}
+		fn(path+c.Name, c)
+		each(c.Subcommands, path+c.Name+" ", fn)
 	}
 }
 
@@ -91,6 +86,9 @@ func manPage(w io.Writer, app *cli.App, b buildInfo) error {
 		Options              []config.Option
 	}{Date: date, Version: b.Version, Usage: app.Usage, Options: config.Options()}
 	each(app.Commands, "", func(path string, c *cli.Command) {
+		if c.Hidden {
+			return
+		}
 		page.Commands = append(page.Commands, manEntry{c, path})
 		if len(c.Subcommands) == 0 {
 			page.Synopsis = append(page.Synopsis, manEntry{c, path})

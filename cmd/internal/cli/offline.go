@@ -8,7 +8,6 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/app"
-	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store"
 )
 
@@ -49,19 +48,5 @@ func (p *program) replayOffline(c *cli.Context) error {
 		return err
 	}
 	defer o.Close()
-	if c.String("output") != "json" {
-		p.showPlan(o.Plan)
-	}
-	if c.Bool("dry-run") || o.Plan.Events == 0 {
-		_, err := p.json(c, o.Plan)
-		return err
-	}
-	if err := p.confirm(c, fmt.Sprintf("send %s to %s?", text.Plural(o.Plan.Events, "event", "events"), cfg.CallgooseURL)); err != nil {
-		return err
-	}
-	job, err := o.Send(c.Context)
-	if err != nil {
-		return err
-	}
-	return p.judge(c, job)
+	return p.carryOut(c, o.Plan, "to "+cfg.CallgooseURL, func() (admin.Job, error) { return o.Send(c.Context) })
 }

@@ -156,36 +156,37 @@ func (p *program) sendAgain(c *cli.Context, only event.Outcome) error {
 	if err != nil {
 		return err
 	}
-	asJSON := c.String("output") == "json"
-	if !asJSON {
+	return p.carryOut(c, plan, "again", func() (admin.Job, error) {
+		q.Del("dry_run")
+		q.Set("rate", strconv.FormatFloat(c.Float64("rate"), 'f', -1, 64))
+		plan, err := client.Replay(c.Context, q)
+		if err != nil {
+			return admin.Job{}, err
+		}
+		return p.watch(c.Context, client, plan.Job)
+	})
+}
+
+// carryOut shows the plan of a replay, asks whether the events may go where it says,
+// sends them, and makes the exit code of what became of them.
+func (p *program) carryOut(c *cli.Context, plan admin.Plan, where string, send func() (admin.Job, error)) error {
+	if c.String("output") != "json" {
 		p.showPlan(plan)
 	}
 	if c.Bool("dry-run") || plan.Events == 0 {
-		if _, err := p.json(c, plan); err != nil {
-			return err
+		_, err := p.json(c, plan)
+		if err == nil && plan.Events == 0 && c.NArg() > 0 {
+			err = errors.New("nothing of what was named can be sent again")
 		}
-		if plan.Events == 0 && c.NArg() > 0 {
-			return errors.New("nothing of what was named can be sent again")
-		}
-		return nil
-	}
-	if err := p.confirm(c, fmt.Sprintf("send %s again?", text.Plural(plan.Events, "event", "events"))); err != nil {
 		return err
 	}
-	q.Del("dry_run")
-	q.Set("rate", strconv.FormatFloat(c.Float64("rate"), 'f', -1, 64))
-	if plan, err = client.Replay(c.Context, q); err != nil {
+	if err := p.confirm(c, fmt.Sprintf("send %s %s?", text.Plural(plan.Events, "event", "events"), where)); err != nil {
 		return err
 	}
-	job, err := p.watch(c.Context, client, plan.Job)
+	job, err := send()
 	if err != nil {
 		return err
 	}
-	return p.judge(c, job)
-}
-
-// judge prints what a replay came to, and makes the exit code of it.
-func (p *program) judge(c *cli.Context, job admin.Job) error {
 	if err := p.show(c, job, func() { p.showJob(job) }); err != nil {
 		return err
 	}

@@ -19,15 +19,10 @@ import (
 
 func (p *program) serveCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "serve",
-		Usage: "run the forwarder until SIGTERM or SIGINT; SIGHUP reads the secrets again",
-		Flags: settingFlags(),
-		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
-			return p.serve(c)
-		},
+		Name:   "serve",
+		Usage:  "run the forwarder until SIGTERM or SIGINT; SIGHUP reads the secrets again",
+		Flags:  settingFlags(),
+		Action: p.serve,
 	}
 }
 

@@ -75,12 +75,8 @@ func (p *program) refuseCleartext(c *cli.Context, flag string) error {
 	return err
 }
 
-// intakeSettings are the settings of serve that decide what PMM has to send.
-var intakeSettings = []string{
-	"ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file", "ingest-hmac-timestamp-header", "allow-unauthenticated", "allow-http",
-}
-
-var setupSettings = slices.Concat(pmmSettings, intakeSettings)
+// setupSettings are the settings of serve that say which PMM is set up, and what it has to send.
+var setupSettings = slices.Concat(pmmSettings, intakeSecrets, []string{"allow-unauthenticated"})
 
 func (p *program) setupCommand() *cli.Command {
 	return &cli.Command{
@@ -99,12 +95,7 @@ func (p *program) setupCommand() *cli.Command {
 				&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
 				outputFlag(),
 			),
-			Action: func(c *cli.Context) error {
-				if err := noArgs(c); err != nil {
-					return err
-				}
-				return p.setupPMM(c)
-			},
+			Action: p.setupPMM,
 		}},
 	}
 }
@@ -122,12 +113,7 @@ func (p *program) setupPMM(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	var plan *pmm.Plan
-	if c.Bool("remove") {
-		plan, err = client.PlanRemoval(c.Context, want.Name)
-	} else {
-		plan, err = client.Plan(c.Context, want)
-	}
+	plan, err := client.Plan(c.Context, want)
 	if err != nil {
 		return err
 	}
@@ -172,13 +158,13 @@ func (p *program) applySetup(c *cli.Context, client *pmm.Client, plan *pmm.Plan)
 
 // wanted is what the flags ask for; to remove it, its name alone.
 func (p *program) wanted(c *cli.Context, cfg *config.Config) (pmm.Want, error) {
-	want := pmm.Want{Name: strings.TrimSpace(cfg.ContactPoint)}
+	want := pmm.Want{Name: strings.TrimSpace(cfg.ContactPoint), Remove: c.Bool("remove")}
 	switch {
 	case want.Name == "":
 		return want, usagef("--contact-point has no value")
-	case c.Bool("remove") && (c.IsSet("match") || c.IsSet("rotate-credentials")):
+	case want.Remove && (c.IsSet("match") || c.IsSet("rotate-credentials")):
 		return want, usagef("--match and --rotate-credentials make no sense with --remove")
-	case c.Bool("remove"):
+	case want.Remove:
 		return want, nil
 	}
 	want.URL, want.Rotate = c.String("webhook-url"), c.Bool("rotate-credentials")

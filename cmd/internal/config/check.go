@@ -107,34 +107,28 @@ const maxBody = 30 << 20
 // check compares the options with each other.
 func (l *loader) check() {
 	c := l.c
-	refuse := func(bad bool, name, format string, args ...any) {
-		if bad {
-			l.wrong(name, format, args...)
-		}
-	}
 	anyone := !l.given("ingest-token-file") && !l.given("ingest-basic-auth-file") && !l.given("ingest-hmac-secret-file")
-	refuse(BeyondLoopback(c.Listen) && !c.AllowUnauthenticated && anyone, "listen", "%s can be reached from other machines and nobody is asked who they are; "+
+	l.refuse(BeyondLoopback(c.Listen) && !c.AllowUnauthenticated && anyone, "listen", "%s can be reached from other machines and nobody is asked who they are; "+
 		"set ingest-token-file (or ingest-basic-auth-file, ingest-hmac-secret-file), listen on 127.0.0.1, or set allow-unauthenticated", quote(c.Listen))
-	refuse(BeyondLoopback(c.AdminListen) && !l.given("admin-token-file"), "admin-listen",
+	l.refuse(BeyondLoopback(c.AdminListen) && !l.given("admin-token-file"), "admin-listen",
 		"%s can be reached from other machines; set admin-token-file, listen on 127.0.0.1, or set it off", quote(c.AdminListen))
-	refuse(c.AdminListen == c.Listen && !strings.HasSuffix(c.Listen, ":0"), "admin-listen", "is the address of listen; each needs its own")
+	l.refuse(c.AdminListen == c.Listen && !strings.HasSuffix(c.Listen, ":0"), "admin-listen", "is the address of listen; each needs its own")
 	l.together("tls-cert", "tls-key")
 	l.together("admin-tls-cert", "admin-tls-key")
-	refuse(c.TLSClientCA != "" && (c.TLSCert == "" || c.TLSKey == ""), "tls-client-ca", "needs tls-cert and tls-key")
+	l.needs(c.TLSCert != "" && c.TLSKey != "", "tls-cert and tls-key", "tls-client-ca")
+	l.needs(l.given("ingest-hmac-secret-file"), "ingest-hmac-secret-file", "ingest-hmac-timestamp-header")
 	h := c.IngestHMACTimestampHeader
-	unsigned := h != "" && !l.given("ingest-hmac-secret-file")
-	refuse(unsigned, "ingest-hmac-timestamp-header", "needs ingest-hmac-secret-file")
-	refuse(!unsigned && !isHeader(h), "ingest-hmac-timestamp-header", "%s is not the name of a header", quote(h))
-	refuse(c.MaxBody > maxBody, "max-body", "is more than 30MiB")
-	refuse(c.MaxStore/4 < c.MaxBody, "max-store", "is less than 4 times max-body: such a body might never find room")
-	refuse(c.MaxConnections < 1, "max-connections", "%d is less than 1", c.MaxConnections)
-	refuse(c.RetryMin > c.RetryMax, "retry-min", "is longer than retry-max")
-	refuse(c.Concurrency < 1 || c.Concurrency > 1024, "concurrency", "%d is not between 1 and 1024", c.Concurrency)
-	for _, name := range []string{"fallback-after", "fallback-match"} {
-		refuse(l.setting(name).From != fromDefault && !l.given("fallback-webhook-file") && !l.given("fallback-command"),
-			name, "needs fallback-webhook-file or fallback-command: the other way")
-	}
+	l.refuse(!isHeader(h), "ingest-hmac-timestamp-header", "%s is not the name of a header", quote(h))
+	l.refuse(c.MaxBody > maxBody, "max-body", "is more than 30MiB")
+	l.refuse(c.MaxStore/4 < c.MaxBody, "max-store", "is less than 4 times max-body: such a body might never find room")
+	l.refuse(c.MaxConnections < 1, "max-connections", "%d is less than 1", c.MaxConnections)
+	l.refuse(c.RetryMin > c.RetryMax, "retry-min", "is longer than retry-max")
+	l.refuse(c.Concurrency < 1 || c.Concurrency > 1024, "concurrency", "%d is not between 1 and 1024", c.Concurrency)
+	l.refuse(c.ShortLength < 20 || c.ShortLength > 255, "short-length", "%d is not between 20 and 255", c.ShortLength)
+	l.needs(c.HollowRecovery == "hold", "hollow-recovery hold", "hollow-match")
+	l.needs(l.given("fallback-webhook-file") || l.given("fallback-command"), "fallback-webhook-file or fallback-command: the other way", "fallback-after", "fallback-match")
 	l.checkURLs()
+	l.checkNATS()
 	l.checkPMM()
 	l.checkProxies()
 	l.strength("listen", c.Listen, c.TLSCert, "ingest-token-file", "ingest-basic-auth-file", "ingest-hmac-secret-file")
@@ -144,19 +138,29 @@ func (l *loader) check() {
 	}
 	l.checkFiles()
 	if !l.unreadable { // else what is missing may stand in the file
-		refuse(!l.given("callgoose-url"), "callgoose-url", "is needed: the endpoint of your Callgoose organisation, https://…/v1/process")
-		refuse(!l.given("callgoose-token-file"), "callgoose-token-file", "is needed: a file with the API token of Callgoose")
+		l.refuse(!l.given("callgoose-url"), "callgoose-url", "is needed: the endpoint of your Callgoose organisation, https://…/v1/process")
+		l.refuse(!l.given("callgoose-token-file"), "callgoose-token-file", "is needed: a file with the API token of Callgoose")
+	}
+}
+
+// refuse reports what is wrong with an option where bad.
+func (l *loader) refuse(bad bool, name, format string, args ...any) {
+	if bad {
+		l.wrong(name, format, args...)
+	}
+}
+
+// needs refuses options that somebody named, where what they need is not there.
+func (l *loader) needs(there bool, what string, names ...string) {
+	for _, name := range names {
+		l.refuse(!there && l.given(name) && l.c.Named(name), name, "needs %s", what)
 	}
 }
 
 // together refuses one of two options that need each other.
 func (l *loader) together(a, b string) {
-	if l.given(a) && !l.given(b) {
-		l.wrong(a, "needs %s", b)
-	}
-	if l.given(b) && !l.given(a) {
-		l.wrong(b, "needs %s", a)
-	}
+	l.needs(l.given(b), b, a)
+	l.needs(l.given(a), a, b)
 }
 
 // checkFiles reads the certificates as serve does later.

@@ -79,7 +79,7 @@ func (o Option) inline() bool {
 
 // Setting is the name under which Effective shows the option.
 func (o Option) Setting() string {
-	if o.Secret && o.plainTwin() == "" {
+	if o.inline() {
 		return o.Credential()
 	}
 	return o.Name

@@ -45,27 +45,13 @@ func ParsePMMs(text string) (list PMMs, err error) {
 func (l *loader) checkPMM() {
 	c := l.c
 	for _, p := range c.PMMURL {
-		if Cleartext(p.URL) && !c.AllowHTTP {
-			l.wrong("pmm-url", "is plain http, which shows the token to everyone on the way; use https, or set allow-http")
-		}
+		l.refuse(Cleartext(p.URL) && !c.AllowHTTP, "pmm-url", "is plain http, which shows the token to everyone on the way; use https, or set allow-http")
 	}
-	if len(c.PMMURL) > 0 && l.in.Serve && !l.given("pmm-token-file") && !l.given("pmm-basic-auth-file") {
-		l.wrong("pmm-url", "needs pmm-token-file: a file with the token of a service account of PMM, role Viewer")
-	}
-	switch r := l.setting("reconcile"); {
-	case len(c.PMMURL) > 0 || c.Reconcile == "off":
-	case r.From != fromDefault:
-		l.wrong("reconcile", "needs pmm-url and pmm-token-file: whom to ask")
-	default:
+	l.refuse(len(c.PMMURL) > 0 && l.in.Serve && !l.given("pmm-token-file") && !l.given("pmm-basic-auth-file"),
+		"pmm-url", "needs pmm-token-file: a file with the token of a service account of PMM, role Viewer")
+	if r := l.setting("reconcile"); len(c.PMMURL) == 0 && r.From == fromDefault {
 		c.Reconcile, r.Value = "off", "off"
 	}
-	if c.ReconcileLimit <= 0 || c.ReconcileLimit > 1 {
-		l.wrong("reconcile-limit", "is not more than 0 and at most 100%%")
-	}
-	if c.HollowRecovery != "hold" && l.setting("hollow-match").From != fromDefault {
-		l.wrong("hollow-match", "needs hollow-recovery hold")
-	}
-	if c.ShortLength < 20 || c.ShortLength > 255 {
-		l.wrong("short-length", "%d is not between 20 and 255", c.ShortLength)
-	}
+	l.needs(len(c.PMMURL) > 0 || c.Reconcile == "off", "pmm-url and pmm-token-file: whom to ask", "reconcile")
+	l.refuse(c.ReconcileLimit <= 0 || c.ReconcileLimit > 1, "reconcile-limit", "is not more than 0 and at most 100%%")
 }

@@ -244,7 +244,7 @@ func TestOneWayToLogInToNATS(t *testing.T) {
 		"credentials and a token in URL":  {map[string]string{"nats-creds-file": seed, "nats-url": "tls://hunter2@a"}, "two ways"},
 		"user without a server":           {map[string]string{"nats-user-file": user, "nats-url": ""}, "nats-user-file: needs nats-url"},
 		"an authority without a server":   {map[string]string{"nats-ca": "/ca.pem", "nats-url": ""}, "nats-ca: needs nats-url"},
-		"a certificate without its key":   {map[string]string{"nats-cert": "/c.pem"}, "need each other"},
+		"a certificate without its key":   {map[string]string{"nats-cert": "/c.pem"}, "needs nats-key"},
 		"two replicas":                    {map[string]string{"nats-replicas": "2"}, "2 is not 1, 3 or 5"},
 		"one replica":                     {map[string]string{"nats-replicas": "1"}, ""},
 		"monitoring that is no URL":       {map[string]string{"nats-monitor": "n1:8222"}, "nats-monitor: is not a URL"},

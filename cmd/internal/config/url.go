@@ -29,41 +29,29 @@ func (l *loader) checkURLs() {
 		{"ping-url-file", c.PingURL.Reveal()},
 		{"fallback-webhook-file", c.FallbackWebhook.Reveal()},
 	} {
-		if Cleartext(u.url) && !c.AllowHTTP {
-			l.wrong(u.name, "is plain http, which shows its secrets to everyone on the way; use https, or set allow-http")
-		}
+		l.refuse(Cleartext(u.url) && !c.AllowHTTP, u.name, "is plain http, which shows its secrets to everyone on the way; use https, or set allow-http")
 	}
 	for name, u := range map[string]URL{"nats-url": c.NATSURL, "alarm-webhook": c.AlarmWebhook} {
-		if err := u.checkFor(name); err != nil && u != "" {
-			l.wrong(name, "%v", err)
-		}
-		if u != "" && l.given(name+"-file") {
-			l.wrong(name, "and %s-file are both set; keep one of them", name)
-		}
+		err := u.checkFor(name)
+		l.refuse(err != nil && u != "", name, "%v", err)
+		l.refuse(u != "" && l.given(name+"-file"), name, "and %s-file are both set; keep one of them", name)
 	}
-	l.checkNATS()
-	l.checkCluster()
 }
 
-// checkNATS checks the options about external servers with each other.
+// checkNATS checks the options about external servers, and about the instances on them.
 func (l *loader) checkNATS() {
 	c := l.c
-	for _, name := range []string{"nats-creds-file", "nats-user-file", "nats-ca", "nats-cert", "nats-key", "nats-monitor"} {
-		if l.given(name) && c.NATS() == "" {
-			l.wrong(name, "needs nats-url")
-		}
-	}
-	if c.NATSReplicas != 1 && c.NATSReplicas != 3 && c.NATSReplicas != 5 {
-		l.wrong("nats-replicas", "%d is not 1, 3 or 5", c.NATSReplicas)
-	}
-	if (c.NATSCert == "") != (c.NATSKey == "") {
-		l.wrong("nats-cert", "and nats-key need each other")
-	}
+	l.needs(c.NATS() != "", "nats-url", "nats-creds-file", "nats-user-file", "nats-ca", "nats-cert", "nats-key", "nats-monitor",
+		"nats-name", "nats-replicas", "instance", "takeover-after")
+	l.together("nats-cert", "nats-key")
+	l.refuse(c.NATSReplicas != 1 && c.NATSReplicas != 3 && c.NATSReplicas != 5, "nats-replicas", "%d is not 1, 3 or 5", c.NATSReplicas)
 	for part := range strings.SplitSeq(c.NATSMonitor.Reveal(), ",") {
-		if err := URL(strings.TrimSpace(part)).check("http", "https"); err != nil && part != "" {
-			l.wrong("nats-monitor", "%v", err)
-		}
+		err := URL(strings.TrimSpace(part)).check("http", "https")
+		l.refuse(err != nil && part != "", "nats-monitor", "%v", err)
 	}
+	l.refuse(len(c.NATSName) > 32 || strings.Trim(c.NATSName, "abcdefghijklmnopqrstuvwxyz0123456789-") != "",
+		"nats-name", "%s is not at most 32 of a-z, 0-9 and -", quote(c.NATSName))
+	l.refuse(c.TakeOverAfter < 6*time.Second || c.TakeOverAfter > 5*time.Minute, "takeover-after", "is not between 6s and 5m")
 	var ways []string
 	inURL, cleartext := false, false
 	for part := range strings.SplitSeq(c.NATS(), ",") {
@@ -82,9 +70,7 @@ func (l *loader) checkNATS() {
 			ways = append(ways, name)
 		}
 	}
-	if len(ways) > 1 {
-		l.wrong("nats-url", "is logged in to in two ways: %s; keep one of them", strings.Join(ways, " and "))
-	}
+	l.refuse(len(ways) > 1, "nats-url", "is logged in to in two ways: %s; keep one of them", strings.Join(ways, " and "))
 	if cleartext && (inURL || c.NATSUser.IsSet()) && c.NATSCA == "" && c.NATSCert == "" {
 		l.warn("nats-url", "its password can be read on the way unless that server demands TLS; tls:// makes sure")
 	}
@@ -158,20 +144,4 @@ func checkProxy(value string) error {
 		return errors.New(`is not the address of a proxy: something follows the host; in user and password # / and ? are written as %23 %2F and %3F`)
 	}
 	return nil
-}
-
-// checkCluster checks what is said of several instances on one NATS.
-func (l *loader) checkCluster() {
-	c := l.c
-	for _, name := range []string{"nats-name", "nats-replicas", "instance", "takeover-after"} {
-		if l.setting(name).From != fromDefault && c.NATS() == "" {
-			l.wrong(name, "needs nats-url")
-		}
-	}
-	if len(c.NATSName) > 32 || strings.Trim(c.NATSName, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-		l.wrong("nats-name", "%s is not at most 32 of a-z, 0-9 and -", quote(c.NATSName))
-	}
-	if c.TakeOverAfter < 6*time.Second || c.TakeOverAfter > 5*time.Minute {
-		l.wrong("takeover-after", "is not between 6s and 5m")
-	}
 }

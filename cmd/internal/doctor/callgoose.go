@@ -1,16 +1,15 @@
 package doctor
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
@@ -38,7 +37,7 @@ func (e *examination) callgoose(ctx context.Context) {
 	}
 	network.Proxy = e.Proxy
 	defer network.CloseIdleConnections()
-	if e.connect(ctx, u, network.TLSClientConfig.RootCAs) {
+	if e.connect(ctx, u, network.Clone()) {
 		e.token(ctx, &recorder{next: network})
 		return
 	}
@@ -49,100 +48,91 @@ func (e *examination) callgoose(ctx context.Context) {
 	}
 }
 
-// connect goes as far as a connection on which a request could be sent.
-func (e *examination) connect(ctx context.Context, u *url.URL, roots *x509.CertPool) bool {
-	host, port := u.Hostname(), u.Port()
-	if port == "" {
-		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
-	}
-	target := net.JoinHostPort(host, port)
+// port is that of a URL, named or usual.
+func port(u *url.URL) string {
+	return cmp.Or(u.Port(), map[string]string{"https": "443", "http": "80", "socks5": "1080", "socks5h": "1080"}[u.Scheme])
+}
+
+// connect makes the service's own transport connect, and tells each step of it: the name,
+// TCP, the proxy's tunnel, TLS. It reports whether a request could be sent.
+func (e *examination) connect(ctx context.Context, u *url.URL, network *http.Transport) bool {
+	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
+	defer cancel()
+	target := net.JoinHostPort(u.Hostname(), port(u))
 	proxy, err := e.Proxy(&http.Request{URL: u})
 	if err != nil {
 		e.fail("callgoose proxy", fix("Correct HTTPS_PROXY or HTTP_PROXY, for example http://proxy.example:3128."), "the proxy's address in the environment is not one")
 		return false
 	}
-	first, role := target, "Callgoose"
+	first, role := u, "Callgoose"
 	if proxy == nil {
-		e.ok("callgoose proxy", "none for %s", host)
+		e.ok("callgoose proxy", "none for %s", u.Hostname())
 	} else {
-		e.ok("callgoose proxy", "%s://%s for %s, as the environment here says", proxy.Scheme, proxy.Host, host)
-		role = "the proxy"
-		first = net.JoinHostPort(proxy.Hostname(), cmp.Or(proxy.Port(), map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}[proxy.Scheme]))
+		e.ok("callgoose proxy", "%s://%s for %s, as the environment here says", proxy.Scheme, proxy.Host, u.Hostname())
+		first, role = proxy, "the proxy"
 	}
-	conn, ok := e.reach(ctx, first, role)
-	if !ok {
-		return false
+	network.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+		e.tunnel(resp, proxy, target)
+		return nil // any other than 200 is an error anyway
 	}
-	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(e.Timeout))
-	if proxy != nil {
-		if proxy.Scheme != "http" || u.Scheme != "https" {
-			return true // the request itself will tell
+	before, start := e.Failed, time.Now()
+	var reached sync.Once // of several addresses, in goroutines side by side
+	met := false
+	conn, err := network.NewClientConn(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		DNSDone: func(found httptrace.DNSDoneInfo) {
+			var addrs []string
+			for _, a := range found.Addrs {
+				addrs = append(addrs, a.String())
+			}
+			if start = time.Now(); found.Err == nil {
+				e.ok("callgoose dns", "%s is %s", first.Hostname(), strings.Join(addrs, ", "))
+			}
+		},
+		ConnectDone: func(_, addr string, err error) {
+			if err == nil {
+				reached.Do(func() {
+					met = true
+					e.ok("callgoose tcp", "%s answers in %s", addr, round(time.Since(start)))
+				})
+			}
+		},
+		TLSHandshakeDone: func(state tls.ConnectionState, err error) { e.handshake(state, err, u.Hostname()) },
+	}), u.Scheme, target)
+	switch {
+	case err == nil:
+		if u.Scheme != "https" {
+			e.ok("callgoose tls", "none: the URL is plain http")
 		}
-		if !e.throughProxy(conn, proxy, target) {
-			return false
-		}
+		_ = conn.Close()
+	case e.Failed > before: // the step has said why
+	case met:
+		e.fail("callgoose connect", fix("Is that really an HTTP proxy? See HTTPS_PROXY."), "%s gave no usable answer: %s", role, plain(err))
+	default:
+		e.unreached(err, first, role)
 	}
-	if u.Scheme != "https" {
-		e.ok("callgoose tls", "none: the URL is plain http")
-		return true
-	}
-	return e.handshake(ctx, conn, host, roots)
+	return err == nil
 }
 
-// reach resolves and dials one address.
-func (e *examination) reach(ctx context.Context, addr, role string) (net.Conn, bool) {
-	host, port, _ := net.SplitHostPort(addr)
-	addrs := []string{host}
-	if net.ParseIP(host) == nil {
-		looking, cancel := context.WithTimeout(ctx, e.Timeout)
-		defer cancel()
-		var err error
-		if addrs, err = net.DefaultResolver.LookupHost(looking, host); err != nil {
-			e.fail("callgoose dns", fix("Look for a typing error in the name. Try: getent hosts "+host,
-				"Does this machine have a resolver (/etc/resolv.conf) that knows names outside? A container may have none."), "the name of %s, %s, cannot be resolved: %s", role, host, plain(err))
-			return nil, false
-		}
-		e.ok("callgoose dns", "%s is %s", host, strings.Join(addrs, ", "))
+// unreached says why there is not even a TCP connection to the host of a URL.
+func (e *examination) unreached(err error, to *url.URL, role string) {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		e.fail("callgoose dns", fix("Look for a typing error in the name. Try: getent hosts "+dns.Name,
+			"Does this machine have a resolver (/etc/resolv.conf) that knows names outside? A container may have none."), "the name of %s, %s, cannot be resolved: %s", role, dns.Name, dns.Err)
+		return
 	}
-	var err error
-	for _, ip := range addrs {
-		start := time.Now()
-		var conn net.Conn
-		if conn, err = e.dial(ctx, net.JoinHostPort(ip, port)); err == nil {
-			e.ok("callgoose tcp", "%s answers in %s", net.JoinHostPort(ip, port), round(time.Since(start)))
-			return conn, true
-		}
-	}
-	way := "A firewall must let TCP to " + addr + " out."
+	at := net.JoinHostPort(to.Hostname(), port(to))
+	way := "A firewall must let TCP to " + at + " out."
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		way = "Nothing listens there, or a firewall refuses: look at the port, and let TCP to " + addr + " out."
+		way = "Nothing listens there, or a firewall refuses: look at the port, and let TCP to " + at + " out."
 	}
-	e.fail("callgoose tcp", fix(way, "Is there a proxy for the way out? Set HTTPS_PROXY for the service."), "%s at %s cannot be connected to: %s", role, addr, plain(err))
-	return nil, false
+	e.fail("callgoose tcp", fix(way, "Is there a proxy for the way out? Set HTTPS_PROXY for the service."), "%s at %s cannot be connected to: %s", role, at, plain(err))
 }
 
-// throughProxy asks the proxy for a tunnel.
-func (e *examination) throughProxy(conn net.Conn, proxy *url.URL, target string) bool {
-	req := "CONNECT " + target + " HTTP/1.1\r\nHost: " + target + "\r\n"
-	if user := proxy.User; user != nil {
-		password, _ := user.Password()
-		req += "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)) + "\r\n"
-	}
-	_, err := conn.Write([]byte(req + "\r\n"))
-	var resp *http.Response
-	if err == nil {
-		resp, err = http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: http.MethodConnect})
-	}
-	if err != nil {
-		e.fail("callgoose connect", fix("Is that really an HTTP proxy? See HTTPS_PROXY."), "the proxy %s gave no usable answer to CONNECT: %s", proxy.Host, plain(err))
-		return false
-	}
-	_ = resp.Body.Close()
+// tunnel judges the proxy's answer to CONNECT.
+func (e *examination) tunnel(resp *http.Response, proxy *url.URL, target string) {
 	switch resp.StatusCode {
 	case http.StatusOK:
 		e.ok("callgoose connect", "the proxy made a tunnel to %s", target)
-		return true
 	case http.StatusProxyAuthRequired:
 		e.fail("callgoose connect", fix("Put user and password into HTTPS_PROXY: http://USER:PASSWORD@"+proxy.Host), "the proxy %s wants credentials (407)", proxy.Host)
 	default:
@@ -150,28 +140,22 @@ func (e *examination) throughProxy(conn net.Conn, proxy *url.URL, target string)
 		e.fail("callgoose connect", fix("The proxy's administrator must allow CONNECT to "+target+".", "Or, if there is a way without it: NO_PROXY="+host),
 			"the proxy %s answered %d %s to CONNECT %s", proxy.Host, resp.StatusCode, http.StatusText(resp.StatusCode), target)
 	}
-	return false
 }
 
-// handshake makes TLS on conn as the service does.
-func (e *examination) handshake(ctx context.Context, conn net.Conn, host string, roots *x509.CertPool) bool {
-	client := tls.Client(conn, &tls.Config{ServerName: host, RootCAs: roots, MinVersion: tls.VersionTLS12})
-	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
-	defer cancel()
-	if err := client.HandshakeContext(ctx); err != nil {
+// handshake judges how TLS with host ended.
+func (e *examination) handshake(state tls.ConnectionState, err error, host string) {
+	if err != nil {
 		what, way := tlsTrouble(err, host)
 		e.fail("callgoose tls", way, "%s", what)
-		return false
+		return
 	}
-	state := client.ConnectionState()
 	leaf := state.PeerCertificates[0]
 	what := fmt.Sprintf("%s; certificate of %s until %s", tls.VersionName(state.Version), text.Short(200, cmp.Or(leaf.Issuer.CommonName, leaf.Issuer.String())), leaf.NotAfter.UTC().Format(time.DateOnly))
 	if time.Until(leaf.NotAfter) < 3*24*time.Hour {
 		e.warn("callgoose tls", fix("Tell those who run it: when it ends, events wait."), "%s", what)
-		return true
+		return
 	}
 	e.ok("callgoose tls", "%s", what)
-	return true
 }
 
 func tlsTrouble(err error, host string) (what string, way []string) {
@@ -213,7 +197,11 @@ func (e *examination) token(ctx context.Context, net *recorder) {
 		e.skip("callgoose token", "the token cannot be read from here; run this as the service's user, or see pmm-callgoose send-test")
 		return
 	}
-	client, err := e.client(net)
+	s := e.Settings
+	client, err := callgoose.New(callgoose.Config{
+		URL: s.CallgooseURL, From: s.CallgooseFrom, Token: s.CallgooseToken.Reveal, Query: s.CallgooseAuth == "query",
+		Timeout: max(s.Timeout, e.Timeout), Transport: net,
+	})
 	if err != nil {
 		e.fail("callgoose http", fix("See --callgoose-url."), "%s", err)
 		return
@@ -238,14 +226,6 @@ func (e *examination) token(ctx context.Context, net *recorder) {
 		return
 	}
 	e.refused(sent)
-}
-
-func (e *examination) client(net *recorder) (*callgoose.Client, error) {
-	s := e.Settings
-	return callgoose.New(callgoose.Config{
-		URL: s.CallgooseURL, From: s.CallgooseFrom, Token: s.CallgooseToken.Reveal, Query: s.CallgooseAuth == "query",
-		Timeout: max(s.Timeout, e.Timeout), Transport: net,
-	})
 }
 
 // tokenFile says where a new token goes, and how it comes to the service. systemd hands
@@ -292,10 +272,10 @@ const (
 
 // clock compares this machine's with the Date of the last answer.
 func (e *examination) clock(net *recorder) {
-	skew, ok := net.skew()
+	skew := net.at.Sub(net.date) // how far ours is ahead, to the second
 	way := fix("Switch on NTP: timedatectl set-ntp true. Compare PMM's clock too.")
 	switch {
-	case !ok:
+	case net.date.IsZero():
 		e.skip("clock", "no answer carried a usable date")
 	case skew.Abs() > maxSkew && e.Settings.IngestHMACSecret.IsSet():
 		e.fail("clock", way, "this machine's clock is %s off Callgoose's, and PMM's signature is refused beyond %s", skew.Round(time.Second), maxSkew)
@@ -306,13 +286,12 @@ func (e *examination) clock(net *recorder) {
 	}
 }
 
-// recorder passes requests on and notes what the answers say of the time.
+// recorder passes one request after the other on, and notes what the answers say of the
+// time.
 type recorder struct {
 	next http.RoundTripper
-
-	mu   sync.Mutex // guards the rest
-	date time.Time  // of the last answer
-	at   time.Time  // ours, in the middle of that request
+	date time.Time // of the last answer
+	at   time.Time // ours, in the middle of that request
 }
 
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -322,18 +301,9 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	if date, perr := http.ParseTime(resp.Header.Get("Date")); perr == nil {
-		r.mu.Lock()
 		r.date, r.at = date, start.Add(time.Since(start)/2)
-		r.mu.Unlock()
 	}
 	return resp, nil
-}
-
-// skew is how far our clock is ahead of theirs, to the second.
-func (r *recorder) skew() (time.Duration, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.at.Sub(r.date), !r.date.IsZero()
 }
 
 // plain is the innermost error, without addresses that are said already.

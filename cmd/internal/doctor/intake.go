@@ -33,7 +33,7 @@ func (e *examination) intake(ctx context.Context) {
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	conn, err := e.dial(ctx, net.JoinHostPort(host, u.Port()))
+	conn, err := (&net.Dialer{Timeout: e.Timeout}).DialContext(ctx, "tcp", net.JoinHostPort(host, u.Port()))
 	if err != nil {
 		e.fail("intake", fix("The service runs, so a firewall of this machine may be in the way (lo is often forgotten)."), "%s cannot be connected to: %s", e.Service.WebhookURL, plain(err))
 		return
@@ -137,9 +137,4 @@ func (e *examination) certificate(check string, s audience, c *x509.Certificate)
 	default:
 		e.ok(check, "certificate until %s, for %s", until, text.Short(200, whom))
 	}
-}
-
-func (e *examination) dial(ctx context.Context, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: e.Timeout}
-	return d.DialContext(ctx, "tcp", addr)
 }

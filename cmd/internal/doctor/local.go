@@ -85,7 +85,7 @@ func (e *examination) secrets() {
 		fi, err := os.Stat(path)
 		switch {
 		case err != nil:
-			e.fail("secrets", fix("Make it readable for the service's user: the next start, and a replaced token, need it."), "the file of %s cannot be looked at: %s", name, reason(err))
+			e.fail("secrets", fix("Make it readable for the service's user: the next start, and a replaced token, need it."), "the file of %s cannot be looked at: %s", name, plain(err))
 		case fi.Mode().Perm()&0o022 != 0:
 			e.warn("secrets", fix("chmod go-w "+path), "others than the owner may replace the file of %s (mode %04o)", name, fi.Mode().Perm())
 		case config.Exposed(fi, int(service), groups):
@@ -120,14 +120,6 @@ func group(fi fs.FileInfo) uint32 {
 	return 0
 }
 
-// reason is the innermost error, without the path.
-func reason(err error) string {
-	if pe, ok := errors.AsType[*fs.PathError](err); ok {
-		return pe.Err.Error()
-	}
-	return err.Error()
-}
-
 func (e *examination) dataDir() {
 	dir := e.Settings.DataDir
 	fi, err := os.Stat(dir)
@@ -137,9 +129,9 @@ func (e *examination) dataDir() {
 	case errors.Is(err, fs.ErrNotExist) && e.Service == nil:
 		e.warn("data directory", fix("It is made at the first start. Is it the right one? See --data-dir."), "%s is not there", dir)
 	case err != nil && e.Service != nil:
-		e.skip("data directory", "%s cannot be looked at from here: %s", dir, reason(err))
+		e.skip("data directory", "%s cannot be looked at from here: %s", dir, plain(err))
 	case err != nil:
-		e.fail("data directory", fix("Run this as the service's user."), "%s cannot be looked at: %s", dir, reason(err))
+		e.fail("data directory", fix("Run this as the service's user."), "%s cannot be looked at: %s", dir, plain(err))
 	case !fi.IsDir():
 		e.fail("data directory", fix("Name a directory with --data-dir."), "%s is not a directory", dir)
 	case fi.Mode().Perm()&0o077 != 0:
@@ -248,7 +240,7 @@ func (e *examination) fsync() {
 		return
 	}
 	if err != nil {
-		e.fail("fsync", fix("Look at the kernel's log: the disk may be failing, full or read-only."), "a small file cannot be written to %s: %s", dir, reason(err))
+		e.fail("fsync", fix("Look at the kernel's log: the disk may be failing, full or read-only."), "a small file cannot be written to %s: %s", dir, plain(err))
 		return
 	}
 	slices.Sort(times)

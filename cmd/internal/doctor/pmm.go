@@ -152,8 +152,7 @@ func (e *examination) webhookURL(w *pmm.Webhook, name string) {
 	if err1 != nil || err2 != nil || ours.Host == "" {
 		return
 	}
-	port := cmp.Or(theirs.Port(), map[string]string{"http": "80", "https": "443"}[theirs.Scheme])
-	switch {
+	switch port := port(theirs); {
 	case port == ours.Port() && !w.Loopback && pmm.IsLoopback(e.Service.WebhookURL):
 		e.fail(check, fix("Start serve with --listen and an address that PMM reaches."), "%s posts to %s, and the service listens on %s, which only this machine's own processes reach", name, text.Short(200, theirs.Host), ours.Host)
 	case port != ours.Port():
@@ -181,19 +180,18 @@ func (e *examination) credentials(w *pmm.Webhook, fail func(way, format string, 
 		return
 	}
 	if has("hmac") && w.HMACTimestampHeader == "" {
-		e.warn("pmm contact point", fix("Write X-Grafana-Alerting-Timestamp as timestamp header. "+again), "%s signs without the time: whoever records a webhook can send it again", quoted(w.Name))
+		e.warn("pmm contact point", fix("Write "+pmm.TimestampHeader+" as timestamp header. "+again), "%s signs without the time: whoever records a webhook can send it again", quoted(w.Name))
 	}
-	const usualHeader, usualTime = "X-Grafana-Alerting-Signature", "X-Grafana-Alerting-Timestamp"
 	ourTime := e.Settings.IngestHMACTimestampHeader
 	switch {
 	case !has("hmac"):
 		fail("Set its HMAC signature (PMM 3.2 and later). "+again, "does not sign, and the service asks for a signature: PMM gets 401")
-	case !strings.EqualFold(cmp.Or(w.HMACHeader, usualHeader), usualHeader):
+	case !strings.EqualFold(cmp.Or(w.HMACHeader, pmm.SignatureHeader), pmm.SignatureHeader):
 		fail("Leave the header's name empty.", "puts its signature into the header %s", text.Short(200, w.HMACHeader))
 	case ourTime != "" && !strings.EqualFold(w.HMACTimestampHeader, ourTime),
-		ourTime == "" && w.HMACTimestampHeader != "" && !strings.EqualFold(w.HMACTimestampHeader, usualTime):
+		ourTime == "" && w.HMACTimestampHeader != "" && !strings.EqualFold(w.HMACTimestampHeader, pmm.TimestampHeader):
 		fail("Write the same name here (--ingest-hmac-timestamp-header) and there.", "signs with the time in the header %s, and the service looks into %s",
-			cmp.Or(text.Short(200, w.HMACTimestampHeader), "(none)"), cmp.Or(ourTime, usualTime))
+			cmp.Or(text.Short(200, w.HMACTimestampHeader), "(none)"), cmp.Or(ourTime, pmm.TimestampHeader))
 	}
 }
 

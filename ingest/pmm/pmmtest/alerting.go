@@ -23,7 +23,7 @@ func (f *Fake) policies() map[string]any {
 func (f *Fake) alerting(w http.ResponseWriter, r *http.Request) bool {
 	path := strings.TrimPrefix(r.URL.Path, "/graph/api/")
 	readers := map[string]func(*node) any{
-		"alertmanager/grafana/api/v2/alerts": func(n *node) any { return f.World.list(n, r.URL.Query().Get("receiver")) },
+		"alertmanager/grafana/api/v2/alerts": func(n *node) any { return f.World.list(n) },
 		"prometheus/grafana/api/v1/rules": func(n *node) any {
 			return f.World.listRules(n, r.URL.Query().Get("includeInternalLabels") == "true")
 		},
@@ -47,8 +47,8 @@ func (f *Fake) alerting(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// list is the Alertmanager's. A receiver that nobody is called gives none, with 200.
-func (w *World) list(n *node, receiver string) []map[string]any {
+// list is the Alertmanager's.
+func (w *World) list(n *node) []map[string]any {
 	out := []map[string]any{}
 	for _, fp := range slices.Sorted(maps.Keys(n.alerts)) {
 		a := n.alerts[fp]
@@ -65,9 +65,6 @@ func (w *World) list(n *node, receiver string) []map[string]any {
 		}
 		for _, name := range names {
 			receivers = append(receivers, map[string]string{"name": name})
-		}
-		if receiver != "" && !slices.Contains(names, receiver) {
-			continue
 		}
 		status := map[string]any{"inhibitedBy": []string{}, "silencedBy": []string{}, "state": "active"}
 		if w.silenced(a.state) {

@@ -80,37 +80,17 @@ func (r Report) String() string {
 	return b.String()
 }
 
-// Event is what came in for one event.
-type Event struct {
-	Expect
-	Requests int  `json:"requests"`
-	Accepted int  `json:"accepted"` // of them
-	Changed  bool `json:"changed"`  // a request's bytes differ from the first attempt's
-	// Overlapped says that one of its requests was answered while a later one of the
-	// same incident key was under way. One that the client gave up does not count.
-	Overlapped bool `json:"overlapped"`
-}
-
 // history is all that Check needs to know of one event. Guarded by Fake.mu.
 type history struct {
-	Event
-	came    int    // place in the order of first arrival, from 1
-	hash    uint64 // of the first body
-	first   int    // place in the order of first acceptance, from 1
-	settled int    // answers a sender must take as delivered
-	effects bool   // accepted other than discarded
-	doubled bool
-}
-
-// Events returns what came in, by event, in order of first arrival.
-func (f *Fake) Events() []Event {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	list := make([]Event, len(f.events))
-	for _, h := range f.events {
-		list[h.came-1] = h.Event
-	}
-	return list
+	Expect
+	requests, accepted int
+	changed            bool   // a request's bytes differ from the first attempt's
+	overlapped         bool   // answered while a later request of its key was under way that its client had not given up
+	hash               uint64 // of the first body
+	first              int    // place in the order of first acceptance, from 1
+	settled            int    // answers a sender must take as delivered
+	effects            bool   // accepted other than discarded
+	doubled            bool
 }
 
 // note enters a request into the history of its event. Without an event_id the
@@ -122,16 +102,16 @@ func (f *Fake) note(rec *Request, hash uint64) *history {
 	}
 	h := f.events[id]
 	if h == nil {
-		h = &history{Event: Event{Expect: Expect{rec.IncidentKey, rec.EventID, rec.Status}}, came: len(f.events) + 1, hash: hash}
+		h = &history{Expect: Expect{rec.IncidentKey, rec.EventID, rec.Status}, hash: hash}
 		f.events[id] = h
 	}
-	h.Requests++
-	h.Changed = h.Changed || h.hash != hash
+	h.requests++
+	h.changed = h.changed || h.hash != hash
 	return h
 }
 
 func (f *Fake) accept(rec *Request, h *history) {
-	if h.Accepted++; h.Accepted == 1 {
+	if h.accepted++; h.accepted == 1 {
 		f.stats.Events++
 		h.first = f.stats.Events
 	}
@@ -155,7 +135,7 @@ func (f *Fake) Check(want []Expect) Report {
 	var r Report
 	all := make([]*history, 0, len(f.events))
 	for _, h := range f.events {
-		if all = append(all, h); h.Accepted > 0 {
+		if all = append(all, h); h.accepted > 0 {
 			r.Events++
 		}
 	}
@@ -195,10 +175,10 @@ func (f *Fake) find(r *Report, all []*history, want []Expect) map[*history]int {
 		case h == nil || taken || h.IncidentKey != w.IncidentKey || h.Status != w.Status:
 			add(&r.Missing, w, "never received")
 			continue
-		case h.Accepted == 0:
-			add(&r.Missing, w, "%d requests, none accepted", h.Requests)
+		case h.accepted == 0:
+			add(&r.Missing, w, "%d requests, none accepted", h.requests)
 		case !h.effects:
-			add(&r.Discarded, h.Expect, "accepted %d times, always discarded", h.Accepted)
+			add(&r.Discarded, h.Expect, "accepted %d times, always discarded", h.accepted)
 		}
 		place[h] = i
 	}
@@ -211,25 +191,25 @@ func (r *Report) judge(all []*history, place map[*history]int) {
 	latest := map[string]*history{} // by incident key: the accepted one that comes last in want
 	for _, h := range all {
 		i, expected := place[h]
-		if h.Changed {
-			add(&r.Changed, h.Expect, "%d requests with different bodies", h.Requests)
+		if h.changed {
+			add(&r.Changed, h.Expect, "%d requests with different bodies", h.requests)
 		}
-		if h.Overlapped {
+		if h.overlapped {
 			add(&r.Overlapped, h.Expect, "answered while a later request of its key was under way")
 		}
-		if h.Accepted == 0 {
+		if h.accepted == 0 {
 			continue
 		}
 		switch {
 		case h.doubled:
-			add(&r.Doubled, h.Expect, "accepted %d times", h.Accepted)
-		case h.Accepted > 1:
-			add(&r.Retried, h.Expect, "accepted %d times", h.Accepted)
+			add(&r.Doubled, h.Expect, "accepted %d times", h.accepted)
+		case h.accepted > 1:
+			add(&r.Retried, h.Expect, "accepted %d times", h.accepted)
 		}
 		last := latest[h.IncidentKey]
 		switch {
 		case !expected:
-			add(&r.Unexpected, h.Expect, "accepted %d times", h.Accepted)
+			add(&r.Unexpected, h.Expect, "accepted %d times", h.accepted)
 		case last != nil && place[last] > i:
 			add(&r.OutOfOrder, h.Expect, "accepted after %s", strings.TrimSpace(last.Status+" "+last.EventID))
 		default:

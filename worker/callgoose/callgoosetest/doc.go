@@ -24,12 +24,8 @@
 //
 //	GET  /_fake/received    what came in, []Request (a body is base64)
 //	GET  /_fake/incidents   []Incident; ?open=1 only the open ones
-//	GET  /_fake/open        the open ones by incident key
-//	GET  /_fake/events      []Event: requests by event
 //	GET  /_fake/stats       Stats
-//	POST /_fake/check       []Expect -> Report, with "ok" and "text"
-//	POST /_fake/fail        {"mode":"status","status":503,"retry_after":7,"delay":"1s","count":3,"next":false,
-//	                         "content_type":"text/html","body":"<html>"}; with "key" or "text" only what matches;
-//	                         see ParseFailure for short forms of mode, as 400-html
+//	POST /_fake/fail        {"mode":"503","retry_after":"7","delay":"1s","count":3,"next":false}; with "key" or
+//	                         "text" only what matches; the modes are those of ParseFailure
 //	POST /_fake/reset       forget everything, stop failing
 package callgoosetest

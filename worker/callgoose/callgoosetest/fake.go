@@ -29,15 +29,6 @@ const (
 	SecondIncident                       // opens another incident
 )
 
-// DuplicateKey says what makes a request a duplicate inside the window.
-type DuplicateKey int
-
-// Callgoose does not say which of these it is.
-const (
-	ByPayload DuplicateKey = iota // the same bytes
-	ByMapped                      // the same mapped value, for triggers and resolves apart
-)
-
 // Config is a Callgoose service. The zero value is an open one with the
 // recommended filters.
 type Config struct {
@@ -45,9 +36,9 @@ type Config struct {
 	Strict  bool     // refuse a request with both forms; otherwise the header counts
 	Filters []Filter // nil = RecommendedFilters
 
-	// DuplicateWindow starts with the first of a series; 0 = nothing is a duplicate.
+	// DuplicateWindow is how long the same bytes are a duplicate, from the first of a
+	// series on; 0 = nothing is a duplicate.
 	DuplicateWindow time.Duration
-	DuplicateBy     DuplicateKey
 	DuplicateStatus int // 0 = 200; 201, 202
 	SecondTrigger   SecondTrigger
 	ResolveOne      bool // a resolve closes the oldest incident of its value, not all
@@ -110,7 +101,7 @@ type Incident struct {
 	OpenedBy    string    `json:"opened_by"`    // call id
 	OpenedEvent string    `json:"opened_event"` // event id
 	ClosedAt    time.Time `json:"closed_at,omitzero"`
-	ClosedBy    string    `json:"closed_by,omitempty"` // call id, or "operator"
+	ClosedBy    string    `json:"closed_by,omitempty"` // call id
 	ClosedEvent string    `json:"closed_event,omitempty"`
 }
 
@@ -140,7 +131,7 @@ type Fake struct {
 	incidents []*Incident
 	incidentN int
 	open      map[string][]*Incident // by mapped value, oldest first
-	seen      map[string]bool        // duplicate keys inside the window
+	seen      map[string]bool        // bodies inside the window, by their sum
 	seenOrder []sighting
 	events    map[string]*history
 	begun     map[string]int // requests by incident key
@@ -231,19 +222,6 @@ func (f *Fake) Stats() Stats {
 	return f.stats
 }
 
-// CloseByHand closes an open incident as an operator would.
-func (f *Fake) CloseByHand(id string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, i := range f.incidents {
-		if i.ID == id && i.ClosedBy == "" {
-			f.closeIncident(i, "operator", "")
-			return true
-		}
-	}
-	return false
-}
-
 // ServeHTTP receives one request.
 func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, "/_fake/") {
@@ -295,7 +273,7 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	rec.How = Answered // first, so that whoever has the answer can see this
 	hist.answered(rec)
-	hist.Overlapped = hist.Overlapped || rec.turn < f.begun[rec.IncidentKey]
+	hist.overlapped = hist.overlapped || rec.turn < f.begun[rec.IncidentKey]
 	f.mu.Unlock()
 	maps.Copy(w.Header(), resp.Header)
 	w.WriteHeader(resp.code())
@@ -413,12 +391,12 @@ func (f *Fake) filter(a *answer, rec *Request, body []byte, doc any) (status int
 	if i := slices.IndexFunc(f.filters, func(f Filter) bool { return f.Resolve.Passes(doc) }); i >= 0 {
 		mapped := f.filters[i].Resolve.MapWith.Value(doc)
 		status, effect = f.cfg.UnmatchedStatus, "none"
-		if f.repeated("resolve", mapped, body) {
+		if f.repeated("resolve", body) {
 			a.Resolved.Duplicate = true
 		} else {
 			for n := len(f.open[mapped]); n > 0; n-- {
 				a.Resolved.Resolved = true
-				f.closeIncident(f.open[mapped][0], rec.CallID, rec.EventID)
+				f.closeIncident(f.open[mapped][0], rec)
 				if f.cfg.ResolveOne {
 					break
 				}
@@ -430,7 +408,7 @@ func (f *Fake) filter(a *answer, rec *Request, body []byte, doc any) (status int
 		mapped := t.MapWith.Value(doc)
 		status, effect = http.StatusOK, "none"
 		switch {
-		case f.repeated("trigger", mapped, body):
+		case f.repeated("trigger", body):
 			a.Triggered.Duplicate = true
 		case len(f.open[mapped]) > 0 && f.cfg.SecondTrigger != SecondIncident:
 			a.Triggered.Duplicate = f.cfg.SecondTrigger == SecondDuplicate
@@ -453,15 +431,10 @@ func (f *Fake) filter(a *answer, rec *Request, body []byte, doc any) (status int
 	return status, effect
 }
 
-// repeated says whether the like was seen inside the window, and remembers it.
-func (f *Fake) repeated(part, mapped string, body []byte) bool {
-	key := part + " " + mapped
-	if f.cfg.DuplicateBy == ByPayload {
-		sum := sha256.Sum256(body)
-		key = part + string(sum[:])
-	} else if mapped == "" {
-		return false
-	}
+// repeated says whether the same bytes were seen inside the window, and remembers them.
+func (f *Fake) repeated(part string, body []byte) bool {
+	sum := sha256.Sum256(body)
+	key := part + string(sum[:])
 	now := time.Now()
 	for len(f.seenOrder) > 0 && now.Sub(f.seenOrder[0].at) >= f.cfg.DuplicateWindow {
 		delete(f.seen, f.seenOrder[0].key)
@@ -497,8 +470,8 @@ func (f *Fake) openIncident(t Trigger, mapped string, rec *Request, body []byte,
 	}
 }
 
-func (f *Fake) closeIncident(i *Incident, by, event string) {
-	i.ClosedAt, i.ClosedBy, i.ClosedEvent = time.Now(), by, event
+func (f *Fake) closeIncident(i *Incident, rec *Request) {
+	i.ClosedAt, i.ClosedBy, i.ClosedEvent = time.Now(), rec.CallID, rec.EventID
 	f.stats.Open--
 	f.open[i.Mapped] = slices.DeleteFunc(f.open[i.Mapped], func(o *Incident) bool { return o == i })
 	if len(f.open[i.Mapped]) == 0 {
