@@ -145,7 +145,7 @@ func TestANewInstanceBeginsWithTheSnapshot(t *testing.T) {
 		t.Errorf("without a snapshot: %v", err)
 	}
 	for range 2 { // the second takes the place of the first
-		if err := a.log.Snapshot(t.Context(), a.ledger); err != nil {
+		if _, err := a.log.Snapshot(t.Context(), a.ledger); err != nil {
 			t.Fatal(err)
 		}
 	}
