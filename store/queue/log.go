@@ -182,14 +182,14 @@ func skewOf(at, began, ended time.Time) time.Duration {
 	return 0
 }
 
-// MostSkew is by how much two clocks may differ: what PMM says of time is compared with
+// mostSkew is by how much two clocks may differ: what PMM says of time is compared with
 // the clock of the instance that leads.
-const MostSkew = 2 * time.Minute
+const mostSkew = 2 * time.Minute
 
 func (l *Log) compareClocks(skew time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if skew.Abs() > MostSkew && l.skew.Abs() <= MostSkew {
+	if skew.Abs() > mostSkew && l.skew.Abs() <= mostSkew {
 		l.log.Warn("the clock of NATS and the clock of this machine differ", "nats_ahead_by", skew.Round(time.Second))
 	}
 	l.skew = skew

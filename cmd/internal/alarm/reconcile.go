@@ -1,6 +1,8 @@
 package alarm
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -27,23 +29,44 @@ func (w *watch) reconcile(now time.Time, s admin.Status) (out []Notice) {
 	}
 	for _, code := range fromPMM {
 		a, there := found[code]
-		since, known := w.differs[code]
-		var told []Notice
-		switch {
-		case !there:
-			delete(w.differs, code)
-			told = w.end(now, now, code, s, "")
-		case !known:
-			w.differs[code] = now
-		case w.raised[code] != nil:
-			told = w.repeat(now, code, s, a.Text)
-		case now.Sub(since) >= w.after:
-			told = w.raise(now, since, code, s, a.Text)
-		}
-		for i := range told {
-			told[i].Hint = a.Way
-		}
-		out = append(out, told...)
+		out = append(out, w.found(now, s, code, there, a.Text, a.Way)...)
 	}
 	return out
+}
+
+// cluster raises what each instance says by itself: that NATS does not answer, and that
+// none leads.
+func (w *watch) cluster(now time.Time, s admin.Status) (out []Notice) {
+	for _, code := range []string{admin.NATSUnreachable, admin.NoLeader} {
+		if s.Cluster == nil || code == admin.NoLeader && !w.differs[admin.NATSUnreachable].IsZero() {
+			break // whether one leads is not known
+		}
+		var a admin.Attention
+		i := slices.IndexFunc(s.Attention, func(a admin.Attention) bool { return a.Code == code })
+		if i >= 0 {
+			a = s.Attention[i]
+		}
+		out = append(out, w.found(now, s, code, i >= 0, strings.TrimSuffix(a.Text, "."), a.Fix)...)
+	}
+	return out
+}
+
+// found raises what is there when it has lasted for after, and ends it when it is not.
+func (w *watch) found(now time.Time, s admin.Status, code string, there bool, what, way string) (told []Notice) {
+	since, known := w.differs[code]
+	switch {
+	case !there:
+		delete(w.differs, code)
+		told = w.end(now, now, code, s, "")
+	case !known:
+		w.differs[code] = now
+	case w.raised[code] != nil:
+		told = w.repeat(now, code, s, what)
+	case now.Sub(since) >= w.after:
+		told = w.raise(now, since, code, s, what)
+	}
+	for i := range told {
+		told[i].Hint = way
+	}
+	return told
 }

@@ -37,7 +37,7 @@ type watch struct {
 	accepting time.Time // since when they are accepted again
 	problem   string    // why they were refused
 
-	differs map[string]time.Time // since when an alarm of fromPMM is found, by its code
+	differs map[string]time.Time // since when an alarm of fromPMM or of the cluster is found, by its code
 }
 
 // occasion is an alarm that was raised and is not over.
@@ -62,7 +62,11 @@ func (w *watch) observe(now time.Time, s admin.Status) (out []Notice) {
 		out = append(out, w.lost(now, s, Discarded, &w.discarded, s.DiscardedFiring, s.Discarded)...)
 		out = append(out, w.reconcile(now, s)...)
 	}
-	return append(out, w.store(now, s)...)
+	out = append(out, w.cluster(now, s)...)
+	if w.differs[admin.NATSUnreachable].IsZero() { // else that is why, and has an alarm of its own
+		out = append(out, w.store(now, s)...)
+	}
+	return out
 }
 
 // closed reports whether the store is being opened: the zeros in such a status
@@ -72,9 +76,8 @@ func closed(s admin.Status) bool {
 		s.Callgoose.State != event.Down && s.Callgoose.State != event.Held
 }
 
-// follows reports whether another instance leads: all but whether webhooks are accepted is
-// for that one to tell.
-func follows(s admin.Status) bool { return s.Cluster != nil && s.Cluster.Role != "leader" }
+// follows reports whether another instance leads, which tells what it knows from the ledger.
+func follows(s admin.Status) bool { return s.Cluster != nil && s.Cluster.Role == "follower" }
 
 // unheard takes in that the last notice of an alarm reached nobody.
 func (w *watch) unheard(now time.Time, name string) {

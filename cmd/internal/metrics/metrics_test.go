@@ -36,13 +36,12 @@ func busy() *Metrics {
 		s := admin.Status{
 			Queued: 7, InFlight: 2, Delivered: 100, Discarded: 3, Dead: 4, Suppressed: 50, Collapsed: 6,
 			Notifications: 80, Alerts: 170, Damaged: 1, OldestQueuedAt: &oldest, StormsTotal: 2, Storms: []admin.Storm{{Source: "pmm", Waiting: 470}, {Source: "dr", Waiting: 3}}, SLO: &admin.SLO{Share: &share},
-			Cluster:          &admin.Cluster{Role: "leader", Term: 962, Behind: new(uint64(3))},
+			Cluster:          &admin.Cluster{Role: "leader", Term: 962, Behind: new(uint64(3)), NATS: &admin.NATS{Connected: true, Replicas: 3, Streams: []admin.Stream{{Name: "NOTIFICATIONS", Replicas: 3, Current: 2}}}},
 			AlertsByStatus:   map[string]int64{"firing": 99, "resolved": 70, "unusable": 1},
 			SuppressedReason: map[string]int64{"repeat": 40, "late": 1, "already_resolved": 8, "still_firing": 1},
 		}
 		s.Callgoose.State, s.Callgoose.LastError = event.Down, "no such host of-the-customer"
 		s.Store = admin.Store{Accepting: true, UsedBytes: 1 << 20, MaxBytes: 2 << 30, FreeBytes: 5 << 30}
-		s.NATS = &admin.NATS{Connected: true, Streams: []admin.Stream{{Name: "NOTIFICATIONS", Replicas: 3, Current: 2}}}
 		return s, true
 	}})
 	m.Webhook(202, 3*time.Millisecond)
@@ -67,6 +66,9 @@ func busy() *Metrics {
 	m.IntakeCommit(4*time.Millisecond, 3)
 	m.LedgerCommit(2 * time.Millisecond)
 	m.StoreFailed()
+	m.TookOver()
+	m.Appended(3 * time.Millisecond)
+	m.StaleRead()
 	m.ReconcilePass("pmm", "ok", map[string]int{"hollow": 2}, true)
 	m.Reconciled("closed")
 	m.Reloaded(false)
