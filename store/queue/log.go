@@ -219,6 +219,7 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 		switch {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // it ends because it was told to
+		case err == nil: // it stepped down
 		case errors.Is(err, event.ErrNewer):
 			l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads", "err", err)
 			<-ctx.Done()
