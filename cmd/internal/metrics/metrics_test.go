@@ -150,7 +150,9 @@ func TestTheTableIsWhatIsThere(t *testing.T) {
 
 // A zero while the store is being opened would be a lie and look like a reset.
 func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
-	m := New(Config{Version: "1", Status: func() (admin.Status, bool) { return admin.Status{}, false }})
+	m := New(Config{Version: "1", Status: func() (admin.Status, bool) {
+		return admin.Status{Cluster: &admin.Cluster{Role: "follower", NATS: &admin.NATS{}}}, false
+	}})
 	seen := map[string]float64{}
 	for _, f := range ours(t, m) {
 		seen[f.GetName()] = f.Metric[0].GetGauge().GetValue()
@@ -158,17 +160,27 @@ func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
 	if v, ok := seen[accepting.Name]; !ok || v != 0 {
 		t.Errorf("%s is %v, %v", accepting.Name, v, ok)
 	}
-	for _, row := range []Metric{notifications, alerts, suppressed, queued, oldestAge, events, callgooseState, storeUsed, storeMax, diskFree, lastSuccess} {
+	if v, ok := seen[natsConnected.Name]; !ok || v != 0 {
+		t.Errorf("%s is %v, %v", natsConnected.Name, v, ok)
+	}
+	for _, row := range []Metric{notifications, alerts, suppressed, queued, oldestAge, events, callgooseState, storeUsed, storeMax, diskFree, lastSuccess, clusterLeader, streamCurrent} {
 		if _, ok := seen[row.Name]; ok {
 			t.Errorf("%s is there", row.Name)
 		}
 	}
 	follows := New(Config{Status: func() (admin.Status, bool) {
-		return admin.Status{Notifications: 80, Cluster: &admin.Cluster{Role: "follower"}}, true
+		return admin.Status{Notifications: 80, Cluster: &admin.Cluster{Role: "follower", NATS: &admin.NATS{Connected: true, Streams: []admin.Stream{{Name: "LEDGER", Current: 3}}}}}, true
 	}})
+	there := map[string]bool{}
 	for _, f := range ours(t, follows) {
+		there[f.GetName()] = true
 		if name := f.GetName(); name == notifications.Name || name == clusterLeader.Name && f.Metric[0].GetGauge().GetValue() != 0 {
 			t.Errorf("a follower shows %v", f)
+		}
+	}
+	for _, row := range []Metric{clusterLeader, natsConnected, streamCurrent} {
+		if !there[row.Name] {
+			t.Errorf("a follower does not show %s", row.Name)
 		}
 	}
 	external := New(Config{Status: func() (admin.Status, bool) { return admin.Status{Store: admin.Store{FreeBytes: -1}}, true }})
