@@ -319,6 +319,7 @@ func (q *Queue) getAgain(ctx context.Context, seq uint64) ([]byte, error) {
 		m, err := q.stream.GetMsg(ctx, seq)
 		switch {
 		case err == nil:
+			q.cfg.Observer.StaleRead()
 			return m.Data, nil
 		case !errors.Is(err, jetstream.ErrMsgNotFound):
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)

@@ -167,7 +167,7 @@ func (p *program) app() *cli.App {
 		DisableSliceFlagSeparator: true,
 		Commands: []*cli.Command{
 			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.incidentsCommand(), p.replayCommand(), p.deadLettersCommand(),
-			p.reconcileCommand(), p.pauseCommand(), p.resumeCommand(), p.filtersCommand(),
+			p.reconcileCommand(), p.pauseCommand(), p.resumeCommand(), p.filtersCommand(), p.clusterCommand(),
 			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.benchCommand(), p.configCommand(), p.versionCommand(),
 			p.healthCommand(), p.completionCommand(), p.manCommand(),
 		},
