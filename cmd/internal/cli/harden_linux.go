@@ -13,7 +13,7 @@ import (
 // What the kernel refuses is left as it is: the service works without.
 //
 // There is no Landlock here. The commands would inherit it, a data directory that is
-// mounted anew would become read-only for the service, and what it forbids the unit
+// mounted again would become read-only for the service, and what it forbids the unit
 // and the image forbid already.
 func harden(runsCommands bool) {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)

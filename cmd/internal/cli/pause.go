@@ -16,7 +16,7 @@ func (p *program) pauseCommand() *cli.Command {
 	return &cli.Command{
 		Name: "pause", Usage: "hold delivery, not intake, until it is resumed; survives restarts, alarmed after --alarm-after",
 		Description: "Webhooks are accepted and what comes in is kept. Use it while a filter at Callgoose\n" +
-			"is being repaired, so that events are not thrown at it and discarded:\n\n" +
+			"is being repaired, so that no events are sent into it and discarded:\n\n" +
 			"   pmm-callgoose pause --reason \"filter of the DBA service\" --until 30m\n" +
 			"   pmm-callgoose resume",
 		Flags: clientFlags(

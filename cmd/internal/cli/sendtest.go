@@ -277,7 +277,7 @@ func (t *test) follow(ctx context.Context) {
 		case <-waiting.Done():
 			if ctx.Err() == nil && !t.down(ctx, d) {
 				t.hop(hop{Step: "delivered", Text: fmt.Sprintf("not settled within %s", t.timeout)})
-				t.fail(fmt.Sprintf("no answer of Callgoose's within %s; the test is safe in the queue", t.timeout),
+				t.fail(fmt.Sprintf("no answer from Callgoose within %s; the test is safe in the queue", t.timeout),
 					"It waits behind others, or Callgoose is slow: see pmm-callgoose status.")
 			}
 			return
@@ -294,7 +294,7 @@ func (t *test) down(ctx context.Context, d *admin.Detail) bool {
 		return false
 	}
 	if d.Tries == 0 && (s.Callgoose.Since == nil || s.Callgoose.Since.After(t.began)) {
-		return false // another event's failure: ours will be tried
+		return false // another event failed: this one will still be tried
 	}
 	what := fmt.Sprintf("Callgoose is %s since %s: %s", s.Callgoose.State, text.Stamp(*s.Callgoose.Since), s.Callgoose.LastError)
 	t.hop(hop{Step: "delivered", Text: what})

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// EnvPrefix begins the name of every environment variable of ours.
+// EnvPrefix begins the name of every environment variable of pmm-callgoose.
 const EnvPrefix = "PMM_CALLGOOSE_"
 
 // EnvName is the environment variable of a flag.

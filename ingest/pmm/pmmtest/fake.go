@@ -150,14 +150,14 @@ func (f *Fake) Fail(method, suffix string, status int) {
 	}
 }
 
-// Unconfigured makes it a new organisation for as many requests.
+// Unconfigured makes it a new organisation, which refuses that many requests.
 func (f *Fake) Unconfigured(requests int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.unconfigured = requests
 }
 
-// Before is called ahead of every request, so that somebody can come in between.
+// Before sets what is called before every request, for changes made in between.
 func (f *Fake) Before(hook func(method, path string)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -240,7 +240,7 @@ func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	answer(w, status, map[string]any{"message": fmt.Sprintf(format, args...), "traceID": ""})
 }
 
-// who is the role, "" of nobody.
+// who is the role of the caller, "" for an unknown one.
 func (f *Fake) who(r *http.Request) string {
 	token, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	user, password, isBasic := r.BasicAuth()
