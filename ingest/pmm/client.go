@@ -108,7 +108,7 @@ func trust(t *tls.Config, file, host string) error {
 		leaf := cs.PeerCertificates[0]
 		for _, der := range own {
 			if bytes.Equal(der, leaf.Raw) {
-				return nil // its holder has just proved to have the key
+				return nil // the handshake has proved that the other side has its key
 			}
 		}
 		chain := x509.NewCertPool()

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// harden gives up what the service never needs, whoever started it: other processes
+// harden gives up what the service never needs, however it was started: other processes
 // of its user can then neither trace it nor read its memory and environment, and no
 // core is written. Unless it runs commands of the operator, some of which need it
 // (sendmail's queue belongs to another group), no program can give it more rights.

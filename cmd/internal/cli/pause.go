@@ -20,7 +20,7 @@ func (p *program) pauseCommand() *cli.Command {
 			"   pmm-callgoose pause --reason \"filter of the DBA service\" --until 30m\n" +
 			"   pmm-callgoose resume",
 		Flags: clientFlags(
-			&cli.StringFlag{Name: "reason", Usage: "why, for whoever looks"},
+			&cli.StringFlag{Name: "reason", Usage: "why; shown wherever the pause is"},
 			&cli.StringFlag{Name: "until", Usage: "when it ends by itself: for how long (30m, 2h), or when (2026-01-31T03:00:00Z)"},
 		),
 		Action: p.asking(func(c *cli.Context, client *admin.Client) error {

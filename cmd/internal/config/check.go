@@ -100,8 +100,8 @@ func (l *loader) tokenInURL(token string) {
 	}
 }
 
-// maxBody is what fits, with its envelope, into one record of JetStream: it takes
-// nothing larger than 32 MiB, and would destroy it at the next start.
+// maxBody is what fits, with its envelope, into one record of JetStream, which takes at
+// most 32 MiB and would destroy a larger one at the next start.
 const maxBody = 30 << 20
 
 // check compares the options with each other.
