@@ -38,13 +38,13 @@ type ClientConfig struct {
 	// name, since the one that PMM makes itself names no host
 	// (percona/pmm:build/ansible/roles/nginx/files/ssl).
 	CAFile string
-	// InsecureSkipVerify accepts any certificate: the token can then be read by
-	// whoever stands in between.
+	// InsecureSkipVerify accepts any certificate: an attacker on the way can then read
+	// the token.
 	InsecureSkipVerify bool
 	// Timeout bounds one request. 0 = 15s.
 	Timeout time.Duration
-	// Waiting is told once that Plan waits, for a minute at most, until Grafana has made
-	// the alerting configuration of a new organisation. nil = it does not wait.
+	// Waiting is called once when Plan has to wait, at most a minute, until Grafana has
+	// made the alerting configuration of a new organisation. nil = it does not wait.
 	Waiting func(why error)
 	// Transport replaces the network in tests. nil = HTTP with the proxy of the
 	// environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
@@ -108,7 +108,7 @@ func trust(t *tls.Config, file, host string) error {
 		leaf := cs.PeerCertificates[0]
 		for _, der := range own {
 			if bytes.Equal(der, leaf.Raw) {
-				return nil // its holder has just proved to have the key
+				return nil // the handshake has proved that the other side has its key
 			}
 		}
 		chain := x509.NewCertPool()
@@ -129,8 +129,7 @@ func (c *Client) Host() string {
 	return host
 }
 
-// IsLoopback reports whether the host of a URL is this machine, from the point of
-// view of whoever uses the URL.
+// IsLoopback reports whether the host of a URL is the very machine that uses the URL.
 func IsLoopback(rawURL string) bool {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -305,11 +304,11 @@ func (r request) read(resp *http.Response, secrets []string, fail func(status in
 	return nil
 }
 
-// target is where a redirect leads, without what may be in its query.
+// target is where a redirect leads, without user and query, which may hold secrets.
 func target(location string) string {
 	u, err := url.Parse(location)
 	if err != nil {
-		return "somewhere unreadable"
+		return "an unreadable address"
 	}
 	u.User, u.RawQuery, u.Fragment = nil, "", ""
 	return u.String()
@@ -377,7 +376,7 @@ func advice(status int, body []byte, text string) string {
 // is there (grafana/grafana:pkg/services/ngalert/notifier/legacy_storage/errors.go).
 const configMissing = "alerting.notification.configMissing"
 
-// why takes an error of the transport apart. None of its texts holds a header.
+// why says in words what an error of the transport means. No header is in its texts.
 func (c *Client) why(ctx context.Context, err error) string {
 	var (
 		dns      *net.DNSError
@@ -396,13 +395,13 @@ func (c *Client) why(ctx context.Context, err error) string {
 	case errors.As(err, &op) && op.Op == "proxyconnect":
 		return "cannot connect through the proxy: " + innermost(op.Err)
 	case errors.As(err, &unknown):
-		return "the certificate of PMM is signed by nobody we know; give its authority, or the certificate itself, with --pmm-ca"
+		return "the authority that signed the certificate of PMM is not known here; give it, or the certificate itself, with --pmm-ca"
 	case errors.As(err, &hostname):
 		return fmt.Sprintf("the certificate of PMM is for another name: %s; use that name in the URL, or give the certificate itself with --pmm-ca", hostname.Error())
 	case errors.As(err, &verify), errors.As(err, &invalid):
 		return "the certificate of PMM is not valid: " + innermost(err)
 	case errors.As(err, &record), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
-		return fmt.Sprintf("%s does not speak TLS; is it http:// or another port?", c.Host())
+		return fmt.Sprintf("%s does not speak TLS; is it plain http://, or another port?", c.Host())
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Sprintf("cannot connect to %s: nothing listens there", c.Host())
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):

@@ -153,7 +153,7 @@ func TestTLS(t *testing.T) {
 		insecure bool
 		want     string // in the error, "" = none
 	}{
-		"signed by nobody we know":         {proper, properKey, nil, false, "signed by nobody we know; give its authority, or the certificate itself, with --pmm-ca"},
+		"signed by an unknown authority":   {proper, properKey, nil, false, "is not known here; give it, or the certificate itself, with --pmm-ca"},
 		"its authority is named":           {proper, properKey, authority, false, ""},
 		"for another name":                 {other, otherKey, authority, false, "for another name"},
 		"for another name, named itself":   {other, otherKey, other, false, ""},

@@ -79,8 +79,8 @@ func (w Want) Check() error {
 
 var notInUID = regexp.MustCompile(`[^a-z0-9]+`)
 
-// UID is the fixed identifier of the contact point with that name: how we know our
-// own again. Grafana allows letters, digits, - and _, 40 of them.
+// UID is the fixed identifier of the contact point with that name, by which a later run
+// recognises it. Grafana allows letters, digits, - and _, 40 of them.
 func UID(name string) string {
 	slug := strings.Trim(notInUID.ReplaceAllString(strings.ToLower(name), "-"), "-")
 	if !strings.HasPrefix(slug, "callgoose") {
@@ -210,7 +210,7 @@ func readPoints(raw []byte) ([]*point, error) {
 }
 
 // ours finds our contact point. It is ours when identifier and name are both what
-// we give it; one of them alone means that somebody's work is in the way.
+// setup gives it; if only one of them is, it belongs to somebody else, and the error says so.
 func (s *state) ours(name string) (*point, error) {
 	uid := UID(name)
 	for _, p := range s.points {
@@ -246,8 +246,8 @@ func (c *Client) Plan(ctx context.Context, w Want) (*Plan, error) {
 	return c.configured(ctx, func() (*Plan, error) { return c.plan(ctx, w, v) })
 }
 
-// configured makes the plan again until Grafana has a configuration to plan for, for a
-// minute at most, where somebody is told that it waits.
+// configured plans again, for at most a minute, until Grafana has a configuration to
+// plan for. Without Waiting it plans once.
 func (c *Client) configured(ctx context.Context, plan func() (*Plan, error)) (*Plan, error) {
 	const patience, pause = time.Minute, 2 * time.Second
 	for waited := time.Duration(0); ; waited += pause {
@@ -285,16 +285,16 @@ func (c *Client) plan(ctx context.Context, w Want, v Version) (*Plan, error) {
 		return nil, err
 	}
 	if _, passing, err := c.rulesNaming(ctx, w.Name); err != nil {
-		p.note("whether alert rules name a contact point of their own could not be read; those that do pass by the notification policies and are not sent here")
+		p.note("whether alert rules name a contact point of their own could not be read; those that do bypass the notification policies and are not sent here")
 	} else if len(passing) > 0 {
-		p.note("%s: they pass by the notification policies and are not sent here", countRules(passing, "a contact point of their own"))
+		p.note("%s: they bypass the notification policies and are not sent here", countRules(passing, "a contact point of their own"))
 	}
 	p.notice(w)
 	return p, nil
 }
 
-// rulesNaming finds the alert rules that name a contact point themselves, and so pass
-// by the policies: the one with that name, or another. That exists since Grafana 10.4.
+// rulesNaming finds the alert rules that name a contact point themselves, and so bypass
+// the policies: the one with that name, or another. That exists since Grafana 10.4.
 func (c *Client) rulesNaming(ctx context.Context, name string) (this, other []string, err error) {
 	var list []struct {
 		Title    string
@@ -337,7 +337,7 @@ func (p *Plan) note(format string, args ...any) {
 func (p *Plan) notice(w Want) {
 	note := p.note
 	for _, other := range p.state.straight() {
-		note("contact point %q posts straight to Callgoose: alerts that go there and here are two incidents; take one of the two away", other)
+		note("contact point %q posts straight to Callgoose: alerts that go there and here open two incidents; remove one of the two", other)
 	}
 	u, err := url.Parse(w.URL)
 	if err != nil {
@@ -350,15 +350,15 @@ func (p *Plan) notice(w Want) {
 		note("the path %s does not end in /v1/webhook or /v1/webhook/NAME, which is where serve listens", cmp.Or(u.Path, "/"))
 	}
 	if u.RawQuery != "" {
-		note("PMM shows the webhook URL, with all that stands after its ?, to everybody who may read contact points")
+		note("everybody who may read contact points in PMM sees the whole webhook URL, also what follows its ?")
 	}
 	if w.Token == "" && w.Basic == "" && w.HMACSecret == "" {
 		note("no credentials: serve has to run without ingest secrets; name them here as serve gets them (--ingest-token-file)")
 	}
 }
 
-// straight are the webhooks that post to Callgoose without us, as the Callgoose guide
-// for Percona sets them up.
+// straight are the webhooks that post to Callgoose directly, as the Callgoose guide for
+// Percona sets them up.
 func (s *state) straight() []string {
 	var names []string
 	for _, p := range s.points {
@@ -379,14 +379,14 @@ func (s *state) tellsNobody() bool {
 
 var webhookPath = regexp.MustCompile(`/v1/webhook(/[a-z0-9-]{1,16})?/?$`)
 
-// managed are the settings that we decide about; all others are left as they are.
-// payload would replace the body, and the result could not be read by us.
+// managed are the settings that setup decides about; all others are left as they are.
+// payload would replace the body, and the intake could not read the result.
 var managed = []string{
 	"url", "httpMethod", "maxAlerts", "authorization_scheme", "authorization_credentials", "username", "password",
 	"hmacConfig", "hmacConfig.secret", "payload",
 }
 
-// wanted makes the settings of the webhook, on top of those that are not ours to decide.
+// wanted makes the settings of the webhook, and keeps those that setup does not manage.
 func (w Want) wanted(old object) (object, error) {
 	s := object{}
 	for _, k := range slices.Sorted(maps.Keys(old)) {
@@ -394,7 +394,7 @@ func (w Want) wanted(old object) (object, error) {
 			continue
 		}
 		if bytes.Contains(old[k], []byte(redacted)) {
-			return nil, fmt.Errorf("contact point %q has a secret in %s that was not put there by us and would be lost by a change; change the contact point in PMM, or remove that secret first", w.Name, k)
+			return nil, fmt.Errorf("contact point %q has a secret in %s that setup did not put there, and a change would lose it; change the contact point in PMM, or remove that secret first", w.Name, k)
 		}
 		s[k] = old[k]
 	}
@@ -459,8 +459,8 @@ type signing struct {
 	Header, TimestampHeader string
 }
 
-// readHMAC reads what is shown of the signature. The secret stands inside the
-// object, or beside it under the name "hmacConfig.secret".
+// readHMAC reads what is shown of the signature. The secret is inside the object, or
+// beside it under the name "hmacConfig.secret".
 func readHMAC(s object) signing {
 	var h struct{ Secret, Header, TimestampHeader string }
 	_ = json.Unmarshal(s["hmacConfig"], &h)
@@ -499,7 +499,7 @@ func (p *Plan) planPoint(w Want) error {
 		}
 		step.Fields = append(step.Fields, f)
 		if !held && !w.Bare && slices.Contains([]string{"authorization_credentials", "password", "hmacConfig"}, f.Name) {
-			return fmt.Errorf("contact point %q sends credentials, and none are named here; give them as serve gets them (--ingest-token-file), or take them away with --allow-unauthenticated", w.Name)
+			return fmt.Errorf("contact point %q sends credentials, and none are named here; give them as serve gets them (--ingest-token-file), or remove them with --allow-unauthenticated", w.Name)
 		}
 	}
 	if w.Rotate && held && len(step.Fields) == 0 {
@@ -531,8 +531,8 @@ func body(uid, name string, settings object) []byte {
 	return encode(map[string]any{"uid": uid, "name": name, "type": "webhook", "disableResolveMessage": false, "settings": settings})
 }
 
-// lock says what Grafana's provenance allows. What came from a file comes from it
-// again at the next start, and older versions would let us write in between.
+// lock says what Grafana's provenance allows. What came from a file is read from it
+// again at the next start, although older versions accept a change until then.
 func lock(provenance, what string) (locked bool, err error) {
 	switch provenance {
 	case "":
@@ -543,14 +543,14 @@ func lock(provenance, what string) (locked bool, err error) {
 	return true, nil
 }
 
-// ourRoutes takes the routes of the root apart.
+// ourRoutes sorts the routes of the root: ours, its place, our default routes, all others.
 func (s *state) ourRoutes(receiver string) (main *route, at int, defaultRoutes, others []*route, err error) {
 	at = -1
 	for i, r := range s.root.children {
 		switch {
 		case r.isDefault():
 			if k := r.foreign(); k != "" || r.text("receiver") != "" {
-				return nil, 0, nil, nil, fmt.Errorf("somebody changed our default route (%s), which is the one with %s; undo that in PMM's notification policies", cmp.Or(k, "receiver"), mark)
+				return nil, 0, nil, nil, fmt.Errorf("the default route that setup made was changed (%s), the one with %s; undo that in PMM's notification policies", cmp.Or(k, "receiver"), mark)
 			}
 			defaultRoutes = append(defaultRoutes, r)
 		case r.text("receiver") == receiver:
@@ -642,7 +642,7 @@ func (p *Plan) correct(main *route, want []Matcher, at int) (fields []Edit, fron
 	}
 	before := p.state.root.children[:at]
 	if i := slices.IndexFunc(before, func(r *route) bool { return !r.flag("continue") }); i >= 0 {
-		fields = append(fields, Edit{"position", "after the route to " + before[i].label() + ", which keeps its alerts from us", "first"})
+		fields = append(fields, Edit{"position", "after the route to " + before[i].label() + ", which keeps its alerts from this one", "first"})
 		front = true
 	}
 	return fields, front
@@ -657,9 +657,9 @@ func (p *Plan) planDefaults(w Want, oldDefaults, others []*route) (terms [][]Mat
 	}
 	last := Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Keep}
 	if last.Name == w.Name || p.state.tellsNobody() {
-		terms = nil // to ourselves, or to nobody, there is nothing to give back
+		terms = nil // alerts that come here anyway, or go to nobody, need not be given back
 	}
-	// More than needed is left alone: to take it away would silence somebody now.
+	// More than needed is left alone: to remove it would silence somebody now.
 	enough = covered(terms, oldDefaults)
 	if enough {
 		if len(oldDefaults) == 0 {
@@ -676,9 +676,9 @@ func (p *Plan) planDefaults(w Want, oldDefaults, others []*route) (terms [][]Mat
 			last.Action = Change
 		}
 		for _, t := range terms {
-			last.Fields = append(last.Fields, Edit{"matches", "", describe(t) + " (" + mark.Name + " is our mark, true of every alert)"})
+			last.Fields = append(last.Fields, Edit{"matches", "", describe(t) + " (" + mark.Name + " marks what setup made, and is true of every alert)"})
 		}
-		last.Why = "Grafana gives the default contact point only what no route takes, and ours takes alerts; this one, last, gives it back what it had. What is firing now may be notified once more there"
+		last.Why = "Grafana gives the default contact point only what no route takes, and the new route takes alerts; this one, last, gives back what it had. What fires now may be notified there once more"
 	}
 	p.Steps = append(p.Steps, last)
 	return terms, enough, nil
@@ -699,10 +699,10 @@ func (p *Plan) keepOthers(others []*route) {
 func (p *Plan) timing(main *route) {
 	t := rootTiming.below(p.state.root).below(main)
 	if d, ok := duration(t.interval); ok && d < time.Minute {
-		p.note("the route has a group interval of %s: PMM gives up on our answer after so long (at least 10s), and a late answer makes both sides disagree; 1m is right", t.interval)
+		p.note("the route has a group interval of %s: PMM waits no longer than that for an answer (at least 10s), and after a late answer both sides disagree; 1m is right", t.interval)
 	}
 	if d, ok := duration(t.repeat); ok && d > 30*time.Minute {
-		p.note("the route has a repeat interval of %s: so long PMM says nothing of an alert whose notification was lost; %s is right, and repetitions are not sent on", t.repeat, repeatInterval)
+		p.note("the route has a repeat interval of %s: for that long PMM does not repeat an alert whose notification was lost; %s is right, and repeats do not reach Callgoose", t.repeat, repeatInterval)
 	}
 }
 
@@ -746,7 +746,7 @@ func (c *Client) planRemoval(ctx context.Context, p *Plan) error {
 	}
 	if len(defaultRoutes) > 0 && slices.ContainsFunc(others, isOurs(p.state.points)) {
 		// Another contact point made here is still in use, and needs them too.
-		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Keep, Why: "another route of ours still needs it"})
+		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Keep, Why: "another route made by setup still needs it"})
 		others, defaultRoutes = append(others, defaultRoutes...), nil
 	}
 	if point != nil {
@@ -762,7 +762,7 @@ func (c *Client) planRemoval(ctx context.Context, p *Plan) error {
 		p.Steps = append(p.Steps, Step{Object: "route", Name: w.Name, Action: Remove})
 	}
 	if len(defaultRoutes) > 0 {
-		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Remove, Why: "the default contact point gets again what no route takes, without it"})
+		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Remove, Why: "without it the default contact point again gets what no route takes"})
 	}
 	if main != nil || len(defaultRoutes) > 0 {
 		left := slices.DeleteFunc(slices.Clone(p.state.root.children), func(r *route) bool { return !slices.Contains(others, r) })
@@ -799,10 +799,10 @@ func (p *Plan) inUse(name string, ours *point, main *route, others []*route) err
 		return fmt.Errorf("a route leads to %q, which was not made here; it stays as it is", name)
 	}
 	if k := main.foreign(); k != "" {
-		return fmt.Errorf("the route to %q was given %s by somebody, which would be lost; take that away in the notification policies first", name, k)
+		return fmt.Errorf("somebody added %[2]s to the route to %[1]q, which would be lost; remove it in the notification policies first", name, k)
 	}
 	if slices.ContainsFunc(p.state.points, func(o *point) bool { return o.name() == name && o != ours }) {
-		return fmt.Errorf("contact point %q was given further integrations by somebody, which need its route; remove them in PMM first", name)
+		return fmt.Errorf("somebody added further integrations to contact point %q, which need its route; remove them in PMM first", name)
 	}
 	return nil
 }
@@ -825,9 +825,9 @@ func (e *HalfDoneError) Unwrap() error { return e.err }
 
 // Apply does what the plan says. It reads PMM again first and returns ErrChanged if
 // anything is no longer as it was: the policies are written whole, so a change that
-// somebody made in between would be undone. (The API has no way to make that one
-// step: what is changed within the same instant can still be lost.) Afterwards it
-// reads once more, because an answer of 202 does not say that all was kept.
+// somebody made in between would be undone. (The API cannot compare and write in one
+// step: a change made in the same instant can still be lost.) Afterwards it reads once
+// more, because an answer of 202 does not say that all was kept.
 func (c *Client) Apply(ctx context.Context, p *Plan) error {
 	if p.Empty() {
 		return nil
@@ -865,7 +865,7 @@ func (c *Client) confirm(ctx context.Context, p *Plan) error {
 	w.Rotate = false
 	left, err := c.plan(ctx, w, p.Version)
 	if err != nil {
-		return fmt.Errorf("it was written, and looking at it afterwards failed: %w", err)
+		return fmt.Errorf("it was written, and reading it again failed: %w", err)
 	}
 	for _, s := range left.Steps {
 		if s.Action == Keep {

@@ -165,8 +165,8 @@ func TestChangesAreShownFieldByField(t *testing.T) {
 		"payload: a template of its own -> (none)",
 		`matches: severity="critical" -> severity=~"critical|error"`,
 		"continue: false -> true",
-		`position: after the route to "grafana-default-email" (team="a"), which keeps its alerts from us -> first`,
-		`matches:  -> pmm_callgoose_route!="default" (pmm_callgoose_route is our mark, true of every alert)`,
+		`position: after the route to "grafana-default-email" (team="a"), which keeps its alerts from this one -> first`,
+		`matches:  -> pmm_callgoose_route!="default" (pmm_callgoose_route marks what setup made, and is true of every alert)`,
 	}
 	if !slices.Equal(got, wanted) {
 		t.Errorf("the plan shows\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(wanted, "\n"))
@@ -250,7 +250,7 @@ func TestWhatOthersMadeIsInTheWayAndStays(t *testing.T) {
 			tree: `{"receiver":"grafana-default-email","routes":[{"receiver":"grafana-default-email","continue":true,"object_matchers":[["a","~","b"]]}]}`, want: "object_matchers cannot be read",
 		},
 		"a default route that somebody changed": {
-			tree: `{"receiver":"grafana-default-email","routes":[{"continue":true,"object_matchers":[["pmm_callgoose_route","!=","default"]],"routes":[{"receiver":"grafana-default-email"}]}]}`, want: "changed our default route",
+			tree: `{"receiver":"grafana-default-email","routes":[{"continue":true,"object_matchers":[["pmm_callgoose_route","!=","default"]],"routes":[{"receiver":"grafana-default-email"}]}]}`, want: "default route that setup made was changed",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

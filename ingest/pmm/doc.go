@@ -1,6 +1,6 @@
 // Package pmm holds all we know about Percona Monitoring and Management: what its
-// webhook bodies look like and how far they may stray, and how its HTTP API is
-// told to send them to us.
+// webhook bodies look like and which deviations are accepted, and how its HTTP API is
+// told to send them here.
 //
 // # Bodies
 //
@@ -55,7 +55,7 @@
 //
 //   - "values" is null for NoData, Error and test alerts, because NaN is not
 //     JSON (grafana/grafana:pkg/services/ngalert/state/compat.go). Members that
-//     do not concern us are therefore kept, never decoded.
+//     are not needed here are therefore kept, never decoded.
 //   - The end of a firing alert is 0001-01-01T00:00:00Z, a Go zero time
 //     (grafana/alerting:templates/template_data.go). Year 1 is "no time".
 //   - Grafana's fingerprint covers labels it does not show, such as

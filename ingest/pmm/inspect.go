@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Webhook is what PMM shows of one contact point that leads to us, or should. It
-// is plain data: whoever asks decides what is wrong with it.
+// Webhook is what PMM shows of one contact point that leads here, or should. It is
+// plain data: the caller decides what is wrong with it.
 type Webhook struct {
 	Name string
 	// Ours reports whether setup made it: identifier and name are ours.
@@ -28,8 +28,8 @@ type Webhook struct {
 	Credentials []string
 	// HMACHeader and HMACTimestampHeader are set with "hmac".
 	HMACHeader, HMACTimestampHeader string
-	// CustomPayload: a template replaces the body (PMM 3.8 and later), which then
-	// cannot be read by us.
+	// CustomPayload: a template replaces the body (PMM 3.8 and later), and the intake
+	// cannot read the result.
 	CustomPayload bool
 	// Routes lead here. None and Default false: no alert comes.
 	Routes []Lead
@@ -50,7 +50,7 @@ type Lead struct {
 	GroupInterval string
 }
 
-// Look is what PMM says about itself and about the way to us.
+// Look is what PMM says about itself and about its webhooks to the service.
 type Look struct {
 	Version Version
 	// Webhooks are the contact point with the name asked for, ours, and every other
@@ -61,12 +61,12 @@ type Look struct {
 	// Silenced: a route of ours takes what fell to the default contact point, and
 	// no default route gives it back. Setup repairs that.
 	Silenced bool
-	// Straight are contact points that post to Callgoose without us.
+	// Straight are contact points that post to Callgoose directly.
 	Straight []string
 	// Passing are the titles of alert rules that name another contact point themselves,
 	// so that they do not come here.
 	Passing []string
-	// Attempt is how PMM fared with the contact point asked for. nil = unknown.
+	// Attempt is PMM's last attempt with the contact point asked for. nil = unknown.
 	Attempt *ContactState
 }
 

@@ -48,8 +48,8 @@ type Unusable struct {
 	Reason string
 }
 
-// maxMembers bounds what decoding a body can cost. PMM's alerts take hundreds of
-// bytes each, so that many of them would not fit into a body we accept.
+// maxMembers bounds what decoding a body can cost. PMM's alerts take hundreds of bytes
+// each: a body with that many of them is larger than what is accepted.
 const maxMembers = 100_000
 
 var errTooMany = &Error{fmt.Sprintf(`"alerts" has more than %d members`, maxMembers)}
@@ -121,7 +121,7 @@ func Decode(body []byte) (*Notification, error) {
 	return n, nil
 }
 
-// Check comes to the verdict of [Decode] without keeping anything. Members counts
+// Check judges a body as [Decode] does, without keeping anything. Members counts
 // the unusable ones too; truncated is what PMM cut off.
 func Check(body []byte) (members int, truncated int64, err error) {
 	h, err := survey(body, nil)
@@ -341,7 +341,7 @@ func instant(value []byte) time.Time {
 }
 
 // Test reports whether a, a member of n, came from the Test button of a contact
-// point. Nothing ever resolves such an alert.
+// point. PMM never resolves such an alert.
 func (a Alert) Test(n *Notification) bool {
 	if n.GroupKey == "" || n.GroupKey[0] == '{' {
 		return false

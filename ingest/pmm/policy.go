@@ -113,7 +113,7 @@ func describe(ms []Matcher) string {
 var mark = Matcher{"pmm_callgoose_route", "!=", "default"}
 
 // object is a JSON object of which every member that we do not touch stays as it
-// was, byte for byte: a newer Grafana has members unknown to us.
+// was, byte for byte: a newer Grafana has members that this code does not know.
 type object map[string]json.RawMessage
 
 // encode is JSON without escapes that the text does not need.
@@ -216,7 +216,7 @@ func (r *route) readMatchers() (all []Matcher, err error) {
 	return sorted(all), nil
 }
 
-// isDefault reports whether the route is a default route of ours.
+// isDefault reports whether the route is a default route that setup made.
 func (r *route) isDefault() bool { return r.unread == nil && slices.Contains(r.matchers, mark) }
 
 // label names a route for people.
@@ -291,7 +291,7 @@ func defaults(others []*route) ([][]Matcher, error) {
 			}
 		}
 		if terms = next; len(terms) > maxDefaults {
-			return nil, fmt.Errorf("the routes that continue are so many that more than %d routes would be needed to leave the default contact point what it has; add the route by hand", maxDefaults)
+			return nil, fmt.Errorf("so many routes continue that more than %d routes would be needed to leave the default contact point what it has; add the route by hand", maxDefaults)
 		}
 	}
 	return terms, nil
@@ -310,13 +310,13 @@ func newDefault(ms []Matcher) *route {
 	return r
 }
 
-// repeatInterval is how long Grafana says nothing of what it believes to have told.
-// Where our answer was lost on the way, the two disagree for so long: measured on a
+// repeatInterval is how long Grafana does not repeat what it believes to have told.
+// Where the intake's answer was lost, the two sides disagree for that long: measured on a
 // real Grafana 12.4.3, an alert without an incident for the 4 h that are usual. A
 // repetition that tells nothing new is suppressed here.
 const repeatInterval = "15m"
 
-// newRoute makes the route that leads to us. The group interval is short because
+// newRoute makes the route that leads here. The group interval is short because
 // PMM does not try a failed webhook again before it (grafana/alerting, RetryStage);
 // not below a minute, as it bounds how long our answer may take too.
 func newRoute(receiver string, ms []Matcher) *route {
@@ -333,7 +333,7 @@ func newRoute(receiver string, ms []Matcher) *route {
 // by somebody, who would lose them if it were removed.
 var ourKeys = []string{"receiver", "continue", "object_matchers", "matchers", "match", "match_re", "group_by", "group_wait", "group_interval", "repeat_interval", "provenance"}
 
-// foreign names what somebody added to a route of ours, "" if nothing.
+// foreign names what somebody added to a route that setup made, "" if nothing.
 func (r *route) foreign() string {
 	for _, k := range slices.Sorted(maps.Keys(r.object)) {
 		if r.filled(k) && !slices.Contains(ourKeys, k) {

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// What PMM's Grafana holds to be firing is read from two of its parts that do not
-// share their memory, so that one of them can be wrong:
+// What PMM's Grafana believes to be firing is read from two of its parts. They keep
+// separate state, so one of them can be wrong:
 //
 //   - the Alertmanager's list, alertmanager/grafana/api/v2/alerts: what is firing
 //     now, silenced or not, with fingerprint and startsAt of the webhook and the
@@ -99,8 +99,8 @@ type Routing struct {
 	Settle time.Duration
 }
 
-// ContactState is how Grafana fares with one contact point. It counts from
-// Grafana's start; the zero LastAttempt means none since.
+// ContactState is what Grafana says of its last attempt with one contact point. The
+// zero LastAttempt means none since Grafana's start.
 type ContactState struct {
 	LastAttempt time.Time `json:"last_attempt"`
 	// LastError of the last attempt, one line; "" = it succeeded.
@@ -331,8 +331,8 @@ func (v *Viewer) grafana(ctx context.Context, _ *View) error {
 	return err
 }
 
-// policies reads how the policies lead to us. A token that may not read them, as a
-// Viewer's of an older PMM, is no reason to see nothing else.
+// policies reads how the policies lead to our contact point. A token that may not read
+// them, as a Viewer's of an older PMM, is no reason to read nothing else.
 func (v *Viewer) policies(ctx context.Context, _ *View) error {
 	v.routing = nil
 	var raw json.RawMessage
@@ -352,8 +352,8 @@ func (v *Viewer) policies(ctx context.Context, _ *View) error {
 	return nil
 }
 
-// ContactStates asks how Grafana fares with its contact points, by name: its own
-// last attempt and its error.
+// ContactStates asks for Grafana's last attempt with each contact point, by name, and
+// its error.
 func (c *Client) ContactStates(ctx context.Context) (map[string]ContactState, error) {
 	var list []struct {
 		Name         string

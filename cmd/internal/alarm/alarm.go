@@ -202,7 +202,7 @@ func (b *outbox) put(n Notice) {
 		if old.Alarm != n.Alarm {
 			continue
 		}
-		if !n.Over && old.NewDead+old.NewDiscarded > 0 { // those nobody has heard of are still news
+		if !n.Over && old.NewDead+old.NewDiscarded > 0 { // those that nobody was told of are still news
 			n.NewDead += old.NewDead
 			n.NewDiscarded += old.NewDiscarded
 			n.Text = n.sentence()

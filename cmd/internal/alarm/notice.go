@@ -167,7 +167,7 @@ func (n Notice) ending(lasted, left, reason string) string {
 	case Paused:
 		return fmt.Sprintf("Delivery is no longer paused, after %s; %s.", lasted, left)
 	case StoreFull:
-		return fmt.Sprintf("Alerts from PMM are accepted again, after %s; what PMM gave up sending meanwhile is only to be seen there.", lasted)
+		return fmt.Sprintf("Alerts from PMM are accepted again, after %s; what PMM gave up sending meanwhile can be seen only in PMM.", lasted)
 	case Held, Unreachable:
 		return fmt.Sprintf("Callgoose takes alerts again, after %s; %s.", lasted, left)
 	}
@@ -178,8 +178,8 @@ func (n Notice) ending(lasted, left, reason string) string {
 var endings = map[string]string{
 	admin.NATSUnreachable:       "The NATS servers answer again",
 	admin.NoLeader:              "An instance leads again",
-	"reconcile_mass":            "No longer are many open episodes gone in PMM at once",
-	"reconcile_missing":         "No longer do alerts fire in PMM of which no webhook came",
+	"reconcile_mass":            "Open episodes are no longer gone in PMM all at once",
+	"reconcile_missing":         "No more alerts fire in PMM without a webhook",
 	"pmm_contact_point_failing": "The contact point of PMM reaches the service again",
 	"pmm_not_routed":            "PMM sends to the service again what fires there",
 }

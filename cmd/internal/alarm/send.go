@@ -71,7 +71,7 @@ func RunCommand(ctx context.Context, line string, timeout time.Duration, input [
 	return fmt.Errorf("run command: %w", err)
 }
 
-// environ is the environment without what is ours and may hold a secret.
+// environ is the environment without our own variables, which may hold secrets.
 func environ(all []string) []string {
 	keep := make([]string, 0, len(all)+3)
 	for _, kv := range all {

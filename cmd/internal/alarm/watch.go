@@ -49,7 +49,7 @@ func newWatch(after time.Duration) *watch {
 	return &watch{after: after, raised: map[string]*occasion{}, found: map[string]time.Time{}}
 }
 
-// observe takes in what is true now, and returns what people must be told.
+// observe compares what is true now with what was, and returns what people must be told.
 func (w *watch) observe(now time.Time, s admin.Status) (out []Notice) {
 	if w.first.IsZero() {
 		w.first = now
@@ -77,7 +77,7 @@ func closed(s admin.Status) bool {
 // follows reports whether another instance leads, which tells what it knows from the ledger.
 func follows(s admin.Status) bool { return s.Cluster != nil && s.Cluster.Role == "follower" }
 
-// unheard takes in that the last notice of an alarm reached nobody.
+// unheard notes that the last notice of an alarm reached nobody.
 func (w *watch) unheard(now time.Time, name string) {
 	if o := w.raised[name]; o != nil {
 		o.told = now.Add(soonAgain - again)
@@ -130,7 +130,7 @@ func (w *watch) callgoose(now time.Time, s admin.Status) []Notice {
 		return append(w.end(now, now, active, s, name), w.raise(now, w.trouble, name, s, "")...)
 	}
 	// Both must have lasted: an event that comes in long after Callgoose was last
-	// tried must have its own chance first.
+	// tried must be tried first.
 	if now.Sub(w.trouble) < w.after || now.Sub(w.waiting) < w.after || now.Sub(w.first) < min(w.after, start) {
 		return nil
 	}

@@ -114,7 +114,7 @@ func (p *program) benchTarget(c *cli.Context, client *admin.Client) (t bench.Tar
 	case err != nil && given == "":
 		return t, "", err
 	case err != nil:
-		ask = "nobody says which Callgoose is behind " + given + " (" + err.Error() + ")"
+		ask = "it is not known which Callgoose is behind " + given + " (" + err.Error() + ")"
 	case settings["nats-url"].Value == "" && !pmm.IsLoopback(settings["callgoose-url"].Value):
 		ask = "the service sends to a Callgoose that is not on this machine, " + settings["callgoose-url"].Value
 	}

@@ -70,7 +70,7 @@ func Main(args, environ []string, stdout, stderr io.Writer) int {
 	return p.report(err)
 }
 
-// plainly knows the other ways to ask for help and for the version.
+// plainly turns the other ways to ask for help and for the version into the one that is known.
 func plainly(args []string) []string {
 	if len(args) < 2 {
 		return args
@@ -86,7 +86,7 @@ func plainly(args []string) []string {
 
 var badValue = regexp.MustCompile(`^invalid value (".*") for flag -+([^:]+): `)
 
-// misused says in our words what the library found wrong with the flags of c.
+// misused rewords what the library found wrong with the flags of c.
 func misused(c *cli.Context, err error, _ bool) error {
 	command, flags := "pmm-callgoose", c.App.Flags
 	if c.Command != nil && c.Command.Name != "" && c.Command.HelpName != "" {
@@ -186,7 +186,7 @@ func (p *program) app() *cli.App {
 	return app
 }
 
-// noCommand is what happens where one of some commands should stand.
+// noCommand is the action where a subcommand is missing or unknown.
 func noCommand(c *cli.Context, path string, commands []*cli.Command, help func(*cli.Context) error) error {
 	word := c.Args().First()
 	if !c.Args().Present() {

@@ -43,11 +43,11 @@ func unitInstalled(dir string) bool {
 	})
 }
 
-// guardDataDir makes sure that nobody else can put files of theirs in the place
-// of ours. A directory of our own that others may write is closed to them; one of
-// somebody else's is refused, unless only a group of ours may write it: so a pod
-// gets its volume, root's with the group that fsGroup names. Without repair
-// nothing is changed.
+// guardDataDir makes sure that no other user can replace the files in the data
+// directory. If others may write a directory of this user, it is closed to them; a
+// directory of another user is refused, unless only a group of this user may write it:
+// a pod gets its volume so, owned by root with the group that fsGroup names. Without
+// repair nothing is changed.
 func guardDataDir(dir string, repair bool) error {
 	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -121,7 +121,7 @@ func (p *program) eventsList(c *cli.Context) error {
 		return err
 	}
 	if len(list) == c.Int("limit") {
-		fmt.Fprintf(p.err, "the newest %d; more with --limit, less with filters\n", len(list))
+		fmt.Fprintf(p.err, "the newest %d; more with --limit, fewer with filters\n", len(list))
 	}
 	return nil
 }

@@ -6,14 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// harden gives up what the service never needs, whoever started it: other processes
+// harden gives up what the service never needs, however it was started: other processes
 // of its user can then neither trace it nor read its memory and environment, and no
 // core is written. Unless it runs commands of the operator, some of which need it
 // (sendmail's queue belongs to another group), no program can give it more rights.
 // What the kernel refuses is left as it is: the service works without.
 //
 // There is no Landlock here. The commands would inherit it, a data directory that is
-// mounted anew would become read-only for the service, and what it forbids the unit
+// mounted again would become read-only for the service, and what it forbids the unit
 // and the image forbid already.
 func harden(runsCommands bool) {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)

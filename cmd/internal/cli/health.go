@@ -18,7 +18,7 @@ func (p *program) healthCommand() *cli.Command {
 		Name: "health", Usage: "exit 0 if a webhook would be accepted now, 1 if not: the health check of containers",
 		Description: "Callgoose being down does not make it unhealthy: that is when webhooks must be\n" +
 			"accepted. status tells of Callgoose.",
-		Flags: clientFlags(&cli.BoolFlag{Name: "alive", Usage: "only ask whether the process answers at all: for whatever restarts it: a restart does not make room in a full store"}),
+		Flags: clientFlags(&cli.BoolFlag{Name: "alive", Usage: "only ask whether the process answers: for what restarts it, as a restart makes no room in a full store"}),
 		Action: p.asking(func(c *cli.Context, client *admin.Client) error {
 			ctx, cancel := context.WithTimeoutCause(c.Context, healthTimeout, errors.New("no answer in time"))
 			defer cancel()

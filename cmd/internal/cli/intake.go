@@ -64,10 +64,6 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 		u.Host = net.JoinHostPort("localhost", u.Port())
 	}
 	in, named := &intake{url: u.String()}, byName(settings)
-	flags := map[string]string{}
-	if header := named["ingest-hmac-timestamp-header"].Value; header != "" {
-		flags["ingest-hmac-timestamp-header"] = header
-	}
 	for _, name := range []string{"ingest-token", "ingest-basic-auth", "ingest-hmac-secret"} {
 		switch s := named[name]; {
 		case s.Value == "":
@@ -75,11 +71,9 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 			return nil, fmt.Errorf("its %s came from the %s, which only the service can read", name, s.From)
 		case !filepath.IsAbs(s.File):
 			return nil, fmt.Errorf("its %s-file is named by a relative path", name)
-		default:
-			flags[name+"-file"] = s.File
 		}
 	}
-	if in.secrets, _, err = config.Load(config.Input{Flags: flags, Only: intakeSecrets}); err != nil {
+	if in.secrets, _, err = config.Load(config.Input{Flags: asFlags(settings), Only: intakeSecrets}); err != nil {
 		return nil, fmt.Errorf("a secret of the intake cannot be used (%w)", err)
 	}
 	t := &http.Transport{DisableKeepAlives: true} // like Grafana; and no proxy on the way to ourselves

@@ -25,7 +25,7 @@ import (
 func choiceFlags(more ...cli.Flag) []cli.Flag {
 	flags := filterFlags()
 	flags = flags[:len(flags)-1] // its limit is the last
-	return append(append(flags, &cli.IntFlag{Name: "limit", Usage: "the oldest so many", DefaultText: "all"}), more...)
+	return append(append(flags, &cli.IntFlag{Name: "limit", Usage: "how many, oldest first", DefaultText: "all"}), more...)
 }
 
 func yesFlag() cli.Flag {

@@ -199,24 +199,10 @@ func (t *test) accept(ctx context.Context) bool {
 		t.fail(err.Error())
 		return false
 	}
-	start := time.Now()
 	if t.intake == nil {
-		line, err := json.Marshal(admin.Carried{Kind: admin.KindNotification, ID: "send-test", Source: t.source, ReceivedAt: start.UTC(), Body: body})
-		if err == nil {
-			var done admin.Imported
-			if done, err = t.client.Import(ctx, bytes.NewReader(append(line, '\n'))); err == nil && done.Error != "" {
-				err = errors.New(strings.TrimSuffix(strings.TrimPrefix(done.Error, "line 1: "), "; the lines before it are stored"))
-			}
-		}
-		took := ms(time.Since(start))
-		if err != nil {
-			t.hop(hop{Step: "accepted", Took: took, Text: err.Error()})
-			t.fail("the service did not take it: "+err.Error(), "See pmm-callgoose status, line store.")
-			return false
-		}
-		t.hop(hop{Step: "accepted", OK: true, Took: took, Text: fmt.Sprintf("stored in %.0f ms, through the operators' address", took)})
-		return true
+		return t.carry(ctx, body)
 	}
+	start := time.Now()
 	id, status, err := t.intake.post(ctx, t.source, body)
 	h := hop{Step: "accepted", OK: err == nil, Took: ms(time.Since(start)), Status: status}
 	switch {
@@ -231,6 +217,26 @@ func (t *test) accept(ctx context.Context) bool {
 	}
 	t.hop(h)
 	return err == nil || status == 0 && ctx.Err() != nil // interrupted: it may have got there
+}
+
+// carry hands the alert over through the operators' address.
+func (t *test) carry(ctx context.Context, body []byte) bool {
+	start := time.Now()
+	line, err := json.Marshal(admin.Carried{Kind: admin.KindNotification, ID: "send-test", Source: t.source, ReceivedAt: start.UTC(), Body: body})
+	var done admin.Imported
+	if err == nil {
+		done, err = t.client.Import(ctx, bytes.NewReader(append(line, '\n')))
+	}
+	if err == nil && done.Error != "" {
+		err = errors.New(strings.TrimSuffix(strings.TrimPrefix(done.Error, "line 1: "), "; the lines before it are stored"))
+	}
+	h := hop{Step: "accepted", OK: err == nil, Took: ms(time.Since(start))}
+	if h.Text = fmt.Sprintf("stored in %.0f ms, through the operators' address", h.Took); err != nil {
+		h.Text = "the service did not take it: " + err.Error()
+		t.fail(h.Text, "See pmm-callgoose status, line store.")
+	}
+	t.hop(h)
+	return err == nil
 }
 
 func intakeFix(status int) string {
@@ -277,7 +283,7 @@ func (t *test) follow(ctx context.Context) {
 		case <-waiting.Done():
 			if ctx.Err() == nil && !t.down(ctx, d) {
 				t.hop(hop{Step: "delivered", Text: fmt.Sprintf("not settled within %s", t.timeout)})
-				t.fail(fmt.Sprintf("no answer of Callgoose's within %s; the test is safe in the queue", t.timeout),
+				t.fail(fmt.Sprintf("no answer from Callgoose within %s; the test is safe in the queue", t.timeout),
 					"It waits behind others, or Callgoose is slow: see pmm-callgoose status.")
 			}
 			return
@@ -294,7 +300,7 @@ func (t *test) down(ctx context.Context, d *admin.Detail) bool {
 		return false
 	}
 	if d.Tries == 0 && (s.Callgoose.Since == nil || s.Callgoose.Since.After(t.began)) {
-		return false // another event's failure: ours will be tried
+		return false // another event failed: this one will still be tried
 	}
 	what := fmt.Sprintf("Callgoose is %s since %s: %s", s.Callgoose.State, text.Stamp(*s.Callgoose.Since), s.Callgoose.LastError)
 	t.hop(hop{Step: "delivered", Text: what})

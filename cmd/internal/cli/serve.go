@@ -40,7 +40,7 @@ func (p *program) serve(c *cli.Context) error {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	}
 	// A reader of the log or of the terminal that goes away ends no forwarding: the
-	// write fails, and nobody looks at that. Not Ignore, which --alarm-command would
+	// write fails, and the failure is ignored. Not Ignore, which --alarm-command would
 	// inherit.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	syscall.Umask(0o077)

@@ -63,7 +63,7 @@ func (p *program) pmmClient(cfg *config.Config, webhooks string) (*pmm.Client, e
 }
 
 // refuseCleartext refuses the URL in a flag when the secret that goes there can be
-// read on the way, and nobody allowed that.
+// read on the way and --allow-http does not allow that.
 func (p *program) refuseCleartext(c *cli.Context, flag string) error {
 	if !config.Cleartext(c.String(flag)) {
 		return nil

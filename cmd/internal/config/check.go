@@ -100,15 +100,15 @@ func (l *loader) tokenInURL(token string) {
 	}
 }
 
-// maxBody is what fits, with its envelope, into one record of JetStream: it takes
-// nothing larger than 32 MiB, and would destroy it at the next start.
+// maxBody is what fits, with its envelope, into one record of JetStream, which takes at
+// most 32 MiB and would destroy a larger one at the next start.
 const maxBody = 30 << 20
 
 // check compares the options with each other.
 func (l *loader) check() {
 	c := l.c
 	anyone := !l.given("ingest-token-file") && !l.given("ingest-basic-auth-file") && !l.given("ingest-hmac-secret-file")
-	l.refuse(BeyondLoopback(c.Listen) && !c.AllowUnauthenticated && anyone, "listen", "%s can be reached from other machines and nobody is asked who they are; "+
+	l.refuse(BeyondLoopback(c.Listen) && !c.AllowUnauthenticated && anyone, "listen", "%s can be reached from other machines and no credentials are asked for; "+
 		"set ingest-token-file (or ingest-basic-auth-file, ingest-hmac-secret-file), listen on 127.0.0.1, or set allow-unauthenticated", quote(c.Listen))
 	l.refuse(BeyondLoopback(c.AdminListen) && !l.given("admin-token-file"), "admin-listen",
 		"%s can be reached from other machines; set admin-token-file, listen on 127.0.0.1, or set it off", quote(c.AdminListen))
@@ -150,7 +150,7 @@ func (l *loader) refuse(bad bool, name, format string, args ...any) {
 	}
 }
 
-// needs refuses options that somebody named, where what they need is not there.
+// needs refuses options that were given although what they need was not.
 func (l *loader) needs(there bool, what string, names ...string) {
 	for _, name := range names {
 		l.refuse(!there && l.given(name) && l.c.Named(name), name, "needs %s", what)

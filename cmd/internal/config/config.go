@@ -122,7 +122,7 @@ func (c *Config) Effective() []Setting {
 	return out
 }
 
-// Named tells whether somebody named the value of an option, be it only in the file.
+// Named tells whether the value of an option was given: by flag, environment or file.
 func (c *Config) Named(option string) bool {
 	s := c.settings[option]
 	return s != nil && s.From != fromDefault

@@ -43,7 +43,7 @@ type Input struct {
 	KnownEnv []string
 }
 
-// Warning is something odd that does not stop us.
+// Warning is something odd that does not keep a command from running.
 type Warning string
 
 // Problem is one thing wrong with the configuration.
@@ -329,7 +329,7 @@ func (l *loader) unknownEnv() {
 	}
 	slices.Sort(unknown)
 	for _, name := range unknown {
-		l.warn(name, "is not a variable of ours and is ignored%s", Suggest(name, known))
+		l.warn(name, "is not a variable of pmm-callgoose and is ignored%s", Suggest(name, known))
 	}
 }
 

@@ -157,7 +157,7 @@ log-level: verbose
 	if len(ps) != len(want) || strings.Count(text, "\n") != len(want)-1 || strings.Contains(text, "hunter2") {
 		t.Errorf("problems are\n%s", text)
 	}
-	if len(warnings) != 1 || warnings[0] != "PMM_CALLGOOSE_LISTENN: is not a variable of ours and is ignored; did you mean PMM_CALLGOOSE_LISTEN?" {
+	if len(warnings) != 1 || warnings[0] != "PMM_CALLGOOSE_LISTENN: is not a variable of pmm-callgoose and is ignored; did you mean PMM_CALLGOOSE_LISTEN?" {
 		t.Errorf("warnings are %q", warnings)
 	}
 	if c.MaxBody != 10<<20 || from(t, c, "max-body").Value != "(invalid)" {

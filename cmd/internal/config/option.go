@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// EnvPrefix begins the name of every environment variable of ours.
+// EnvPrefix begins the name of every environment variable of pmm-callgoose.
 const EnvPrefix = "PMM_CALLGOOSE_"
 
 // EnvName is the environment variable of a flag.
@@ -159,7 +159,7 @@ var table = group("Intake from PMM",
 	option("pmm-ca", KindPath, "", func(c *Config) any { return &c.PMMCA },
 		"trust these authorities (PEM) besides the system's; the certificate of PMM itself is accepted under any name"),
 	option("pmm-insecure-skip-verify", KindBool, "false", func(c *Config) any { return &c.PMMInsecureSkipVerify },
-		"accept any certificate of PMM; whoever stands in between can then read the token"),
+		"accept any certificate of PMM; an attacker on the way can then read the token"),
 	option("contact-point", KindText, "Callgoose SQIBS", func(c *Config) any { return &c.ContactPoint },
 		"name of the contact point in PMM that leads here"),
 	option("reconcile", KindEnum, "report", func(c *Config) any { return &c.Reconcile },

@@ -137,8 +137,7 @@ func pathless(err error) error {
 }
 
 // sayFile names the file of a secret in an error. People do put the token itself
-// where its file should be named: what does not stand in a directory that is
-// there may be one.
+// where its file should be named: a path whose directory does not exist may be one.
 func sayFile(path string) string {
 	dir := filepath.Dir(path)
 	if fi, err := os.Stat(dir); filepath.IsAbs(path) && dir != "/" && err == nil && fi.IsDir() {
@@ -161,10 +160,10 @@ func exposed(path string) bool {
 	return Exposed(fi, os.Geteuid(), append(groups, os.Getegid()))
 }
 
-// Exposed tells whether more people may read the file than uid with these
-// groups needs. A file that belongs to somebody else can be given to us only
-// through a group: so a pod gets its secrets, root's and of mode 0440 with the
-// group that fsGroup names. Of our own files nobody else need read any.
+// Exposed tells whether more people may read the file than the user uid with these
+// groups needs. A file of another owner can be given to that user only through a group:
+// a pod gets its secrets so, owned by root, mode 0440, with the group that fsGroup names.
+// Files of the user itself need be readable for nobody else.
 func Exposed(fi fs.FileInfo, uid int, groups []int) bool {
 	mode := fi.Mode().Perm()
 	st, ok := fi.Sys().(*syscall.Stat_t)

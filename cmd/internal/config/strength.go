@@ -21,7 +21,7 @@ var placeholders = []string{"A-LONG-RANDOM-WORD", "YOUR-API-TOKEN"}
 // secretURLs are the settings whose secret is a URL that stands in no other one.
 var secretURLs = []string{"ping-url", "fallback-webhook"}
 
-// checkSecret refuses what was not meant so, and what could not be sent in a
+// checkSecret refuses what is surely a mistake, and what could not be sent in a
 // header. The HMAC secret is not sent, but it too was typed into a form.
 func (o Option) checkSecret(v string) error {
 	if o.Name == "nats-creds-file" {
@@ -66,7 +66,7 @@ func checkWord(v string) error {
 	case len(v) >= 7 && strings.EqualFold(v[:7], "bearer "):
 		return errors.New(`the secret begins with "Bearer "; only what follows it is the token`)
 	case slices.ContainsFunc(placeholders, func(p string) bool { return strings.EqualFold(p, v) }):
-		return errors.New("the secret is the placeholder of our own examples; put a real one in its place")
+		return errors.New("the secret is the placeholder of the examples; put a real one in its place")
 	}
 	return nil
 }

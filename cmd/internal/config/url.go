@@ -70,9 +70,9 @@ func (l *loader) checkNATS() {
 			ways = append(ways, name)
 		}
 	}
-	l.refuse(len(ways) > 1, "nats-url", "is logged in to in two ways: %s; keep one of them", strings.Join(ways, " and "))
+	l.refuse(len(ways) > 1, "nats-url", "has two ways to log in: %s; keep one of them", strings.Join(ways, " and "))
 	if cleartext && (inURL || c.NATSUser.IsSet()) && c.NATSCA == "" && c.NATSCert == "" {
-		l.warn("nats-url", "its password can be read on the way unless that server demands TLS; tls:// makes sure")
+		l.warn("nats-url", "its password can be read on the way unless that server demands TLS; tls:// demands it from here")
 	}
 }
 

@@ -161,13 +161,13 @@ func ParseExpect(text string) (e Expect, err error) {
 }
 
 // Storm says how many alerts of one PMM may begin within a time before there is a
-// storm. The zero value: as many as like.
+// storm. The zero value: there never is one.
 type Storm struct {
 	Most   int
 	Within time.Duration
 }
 
-// mostStorm bounds Storm.Most: the times of so many alerts are kept with each.
+// mostStorm bounds Storm.Most: that many times are kept for each source.
 const mostStorm = 1000
 
 func parseStorm(text string) (s Storm, err error) {

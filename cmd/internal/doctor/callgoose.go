@@ -44,7 +44,7 @@ func (e *examination) callgoose(ctx context.Context) {
 	e.skip("callgoose token", "not reached")
 	if e.Service != nil && e.Service.Callgoose.State == "up" {
 		e.warn("callgoose", fix("Run doctor with the variables of the service: HTTPS_PROXY, HTTP_PROXY, NO_PROXY (systemctl show -p Environment pmm-callgoose)."),
-			"the service does reach it: its way out is another one than that from here")
+			"the service does reach it: its way out differs from the one used here")
 	}
 }
 
@@ -68,7 +68,7 @@ func (e *examination) connect(ctx context.Context, u *url.URL, network *http.Tra
 	if proxy == nil {
 		e.ok("callgoose proxy", "none for %s", u.Hostname())
 	} else {
-		e.ok("callgoose proxy", "%s://%s for %s, as the environment here says", proxy.Scheme, proxy.Host, u.Hostname())
+		e.ok("callgoose proxy", "%s://%s for %s, from the environment here", proxy.Scheme, proxy.Host, u.Hostname())
 		first, role = proxy, "the proxy"
 	}
 	network.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
@@ -180,12 +180,12 @@ func tlsTrouble(err error, host string) (what string, way []string) {
 			names = hostname.Certificate.DNSNames
 		}
 		return fmt.Sprintf("its certificate is not for %s but for %s", host, cmp.Or(text.Short(200, strings.Join(names, ", ")), "no name")),
-			fix("Use the name of the certificate in --callgoose-url. If you do: somebody else answers there (a captive portal, a proxy).")
+			fix("Use the name of the certificate in --callgoose-url. If you do, another server answers there (a captive portal, a proxy).")
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "its certificate is not valid now: " + text.Short(200, invalid.Detail),
 			fix("Look at this machine's clock first (timedatectl). If it is right, those who run that server must renew the certificate.")
 	case errors.As(err, &record):
-		return "what answers there does not speak TLS", fix("Look at the port and at https:// in --callgoose-url. A proxy that answers itself looks so, too.")
+		return "what answers there does not speak TLS", fix("Look at the port and at https:// in --callgoose-url. A proxy that answers by itself looks the same.")
 	}
 	return "the TLS handshake failed: " + plain(err), fix("A firewall or proxy that looks into TLS may cut it off. Compare: openssl s_client -connect " + host + ":443")
 }
@@ -217,7 +217,7 @@ func (e *examination) token(ctx context.Context, net *recorder) {
 			return
 		}
 		e.ok("callgoose token", "accepted: %d in %s", reply.Status, took)
-		e.skip("callgoose filters", "checking them opens an incident and may call somebody: pmm-callgoose send-test")
+		e.skip("callgoose filters", "to check them opens an incident and may call people: pmm-callgoose send-test")
 		return
 	}
 	sent, ok := errors.AsType[*callgoose.Error](err)
@@ -306,7 +306,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// plain is the innermost error, without addresses that are said already.
+// plain is the innermost error, without addresses and paths that are said already.
 func plain(err error) string {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return dns.Err

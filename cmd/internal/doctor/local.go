@@ -86,7 +86,7 @@ func (e *examination) secrets() {
 		case err != nil:
 			e.fail("secrets", fix("Make it readable for the service's user: the next start, and a replaced token, need it."), "the file of %s cannot be looked at: %s", name, plain(err))
 		case fi.Mode().Perm()&0o022 != 0:
-			e.warn("secrets", fix("chmod go-w "+path), "others than the owner may replace the file of %s (mode %04o)", name, fi.Mode().Perm())
+			e.warn("secrets", fix("chmod go-w "+path), "users other than the owner may replace the file of %s (mode %04o)", name, fi.Mode().Perm())
 		case config.Exposed(fi, int(service), groups):
 			e.warn("secrets", fix("chmod 600 "+path), "other users of this machine may read the file of %s (mode %04o)", name, fi.Mode().Perm())
 		case !slices.Contains(owners, owner(fi)):
@@ -146,7 +146,7 @@ func (e *examination) dataDir() {
 	}
 }
 
-// The kinds of file systems worth a word: magic numbers of statfs(2).
+// The file systems that are told by name: magic numbers of statfs(2).
 var fileSystems = map[int64]struct{ name, bad string }{
 	0xEF53: {"ext4", ""}, 0x58465342: {"xfs", ""}, 0x9123683E: {"btrfs", ""}, 0x2FC12FC1: {"zfs", ""},
 	0x01021994: {"tmpfs", "memory"}, 0x858458F6: {"ramfs", "memory"},

@@ -92,10 +92,10 @@ func (e *examination) besides(look pmm.Look) {
 			"PMM's last attempt to reach the service, at %s, failed: %s", a.LastAttempt.UTC().Format("2006-01-02 15:04:05 UTC"), text.Short(200, a.LastError))
 	}
 	for _, name := range look.Straight {
-		e.warn("pmm contact point", fix("Take its route away, or ours: each alert that goes both ways is two incidents."), "%s posts straight to Callgoose", quoted(name))
+		e.warn("pmm contact point", fix("Remove its route, or the one to the service: an alert that goes both ways opens two incidents."), "%s posts straight to Callgoose", quoted(name))
 	}
 	if n := len(look.Passing); n > 0 {
-		e.warn("pmm policies", fix("Is that meant? They name another contact point in the rule itself."), "%d alert rules pass by our route, such as %s", n, quoted(look.Passing[0]))
+		e.warn("pmm policies", fix("Is that intended? The rules name another contact point themselves."), "%d alert rules bypass the route to the service, such as %s", n, quoted(look.Passing[0]))
 	}
 }
 
@@ -180,7 +180,7 @@ func (e *examination) credentials(w *pmm.Webhook, fail func(way, format string, 
 		return
 	}
 	if has("hmac") && w.HMACTimestampHeader == "" {
-		e.warn("pmm contact point", fix("Write "+pmm.TimestampHeader+" as timestamp header. "+again), "%s signs without the time: whoever records a webhook can send it again", quoted(w.Name))
+		e.warn("pmm contact point", fix("Write "+pmm.TimestampHeader+" as timestamp header. "+again), "%s signs without the time: a recorded webhook can be sent again", quoted(w.Name))
 	}
 	ourTime := e.Settings.IngestHMACTimestampHeader
 	switch {
@@ -209,10 +209,10 @@ func (e *examination) routes(w *pmm.Webhook, name string) {
 			e.warn("pmm policies", fix("Set \"Continue matching\" on the route before it, or move the one to here up."), "%s: %s stands behind %s, which keeps what it takes", name, which, text.Short(200, r.Behind))
 		}
 		if d, err := time.ParseDuration(r.GroupInterval); err == nil && d < time.Minute {
-			e.warn("pmm policies", fix("Set the group interval of the route to 1m."), "%s: %s has a group interval of %s, which is also how long PMM waits for our answer", name, which, text.Short(200, r.GroupInterval))
+			e.warn("pmm policies", fix("Set the group interval of the route to 1m."), "%s: %s has a group interval of %s, which is also how long PMM waits for the service's answer", name, which, text.Short(200, r.GroupInterval))
 		}
 		if r.Muted {
-			e.warn("pmm policies", fix("Is that meant? See the mute timings of the route."), "%s: %s is muted at times", name, which)
+			e.warn("pmm policies", fix("Is that intended? See the mute timings of the route."), "%s: %s is muted at times", name, which)
 		}
 	}
 	if e.Report.Warnings == before {

@@ -51,7 +51,7 @@ func TestPMMsContactPoint(t *testing.T) {
 		{name: "either of two", point: point(`,"username":"u","password":"p"`), asks: []string{"bearer", "basic"}, want: OK},
 		{name: "no signature", point: point(auth), asks: []string{"bearer", "hmac"}, want: Fail, words: []string{"does not sign"}},
 		{name: "signed", point: point(`,"hmacConfig":{"secret":"s","timestampHeader":"X-Grafana-Alerting-Timestamp"}` + auth), asks: []string{"bearer", "hmac"}, want: OK, words: []string{"hmac"}},
-		{name: "signed without the time", point: point(`,"hmacConfig":{"secret":"s"}` + auth), asks: []string{"bearer", "hmac"}, want: Warn, words: []string{"send it again"}},
+		{name: "signed without the time", point: point(`,"hmacConfig":{"secret":"s"}` + auth), asks: []string{"bearer", "hmac"}, want: Warn, words: []string{"sent again"}},
 		{
 			name: "a short group interval", point: point(auth), check: "pmm policies",
 			tree: `{"receiver":"grafana-default-email","routes":[{"receiver":"Callgoose SQIBS","continue":true,"group_interval":"10s"}]}`,

@@ -11,7 +11,7 @@ func (e *examination) roads() {
 	if p := e.Service.Ping; p != nil {
 		switch {
 		case p.Withheld != "":
-			e.fail("heartbeat", fix("Whoever watches it is about to be called: what is wrong stands here."), "%s", p.Line(now))
+			e.fail("heartbeat", fix("The heartbeat service is about to raise an alarm: repair what is named here."), "%s", p.Line(now))
 		case p.LastError != "":
 			e.fail("heartbeat", fix("Look at the URL in the file of --ping-url-file, and at the way out of this machine."), "%s", p.Line(now))
 		default:

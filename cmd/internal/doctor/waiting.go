@@ -9,7 +9,7 @@ import (
 	"pmm-callgoose/cmd/internal/text"
 )
 
-// longWait is how long an event may wait with Callgoose up before it is odd.
+// longWait is how long an event may wait with Callgoose up before that deserves a warning.
 const longWait = 5 * time.Minute
 
 // waiting looks at what the service says of Callgoose, and of what became of events.
@@ -96,8 +96,8 @@ func (e *examination) turnedAway() {
 	}
 }
 
-// longQuiet is how long a PMM that is not watched may say nothing before that is
-// odd: its own repeat interval is four hours as a rule.
+// longQuiet is how long a PMM that is not watched may be silent before that deserves a
+// warning: its repeat interval is usually four hours.
 const longQuiet = 48 * time.Hour
 
 // consistent compares queue and ledger.
@@ -133,9 +133,9 @@ func (e *examination) heard() {
 		case s.SilentSince != nil:
 			e.fail("heard from pmm", fix("Look at that PMM, at its heartbeat rule, and at the way from it to here."), "%s is silent since %s", s.Name, text.Stamp(*s.SilentSince))
 		case s.LastHeardAt == nil:
-			e.warn("heard from pmm", fix("Press Test in its contact point."), "%s is waited for and never sent anything", s.Name)
+			e.warn("heard from pmm", fix("Press Test in its contact point."), "%s is expected and never sent anything", s.Name)
 		case time.Since(*s.LastHeardAt) > longQuiet && s.ExpectEvery == 0:
-			e.warn("heard from pmm", fix("Press Test in its contact point. --expect-every reports such a silence by itself; a server that is gone for good can be ignored."), "%s was last heard of %s, and is not watched for silence", s.Name, text.Ago(*s.LastHeardAt, time.Now()))
+			e.warn("heard from pmm", fix("Press Test in its contact point. --expect-every reports such a silence by itself; ignore a server that is gone for good."), "%s was last heard of %s, and is not watched for silence", s.Name, text.Ago(*s.LastHeardAt, time.Now()))
 		default:
 			e.ok("heard from pmm", "%s, %s", s.Name, text.Ago(*s.LastHeardAt, time.Now()))
 		}

@@ -20,7 +20,7 @@
 //   - Secrets go inside settings and come back as [REDACTED]. A PUT with that word
 //     keeps the old secret at the top level only
 //     (G/provisioning/contactpoints.go, UpdateContactPoint).
-//   - Before Grafana 11.6 nobody knows hmacConfig: it is stored in the clear, shown
+//   - Before Grafana 11.6 hmacConfig is unknown: it is stored in the clear, shown
 //     in the clear, and nothing is signed (GA 2acbeef2).
 //   - A contact point whose name is taken joins the one that has it; only the uid is
 //     checked, with 409 uidInUse (contactpoints.go).

@@ -51,12 +51,15 @@ type Fake struct {
 	unconfigured int
 }
 
+// point is a contact point as it is read and shown.
 type point struct {
-	UID, Name, Type string
-	NoResolved      bool
-	Settings        map[string]any
-	Secrets         map[string]string // by path, such as "hmacConfig.secret"
-	Provenance      string
+	UID        string            `json:"uid"`
+	Name       string            `json:"name"`
+	Type       string            `json:"type"`
+	NoResolved bool              `json:"disableResolveMessage"`
+	Settings   map[string]any    `json:"settings"`
+	Provenance string            `json:"provenance,omitempty"`
+	Secrets    map[string]string `json:"-"` // by path, such as "hmacConfig.secret"
 }
 
 // New makes a fake as a fresh PMM is: one contact point for e-mail that gets
@@ -72,17 +75,12 @@ func New(cfg Config) *Fake {
 
 // AddPoint adds a contact point as given, whatever rule it breaks.
 func (f *Fake) AddPoint(text string) {
-	var p struct {
-		UID, Name, Type, Provenance string
-		DisableResolveMessage       bool
-		Settings                    map[string]any
-	}
-	must(json.Unmarshal([]byte(text), &p))
+	p := &point{}
+	must(json.Unmarshal([]byte(text), p))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := &point{p.UID, p.Name, p.Type, p.DisableResolveMessage, p.Settings, nil, p.Provenance}
-	n.Secrets = f.takeSecrets(n.Settings)
-	f.points = append(f.points, n)
+	p.Secrets = f.takeSecrets(p.Settings)
+	f.points = append(f.points, p)
 }
 
 // SetTree replaces the policies as they are given; "provenance" locks them.
@@ -134,11 +132,7 @@ func (f *Fake) Writes() []string {
 }
 
 // Page makes nginx answer everything with an error page, until Page(0).
-func (f *Fake) Page(status int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.page = status
-}
+func (f *Fake) Page(status int) { f.mu.Lock(); f.page = status; f.mu.Unlock() }
 
 // Fail makes requests of that method to paths that end so fail with the status,
 // until it is called with 0.
@@ -150,19 +144,11 @@ func (f *Fake) Fail(method, suffix string, status int) {
 	}
 }
 
-// Unconfigured makes it a new organisation for as many requests.
-func (f *Fake) Unconfigured(requests int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.unconfigured = requests
-}
+// Unconfigured makes it a new organisation, which refuses that many requests.
+func (f *Fake) Unconfigured(requests int) { f.mu.Lock(); f.unconfigured = requests; f.mu.Unlock() }
 
-// Before is called ahead of every request, so that somebody can come in between.
-func (f *Fake) Before(hook func(method, path string)) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.before = hook
-}
+// Before sets what is called before every request, for changes made in between.
+func (f *Fake) Before(hook func(method, path string)) { f.mu.Lock(); f.before = hook; f.mu.Unlock() }
 
 func must(err error) {
 	if err != nil {
@@ -240,7 +226,7 @@ func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	answer(w, status, map[string]any{"message": fmt.Sprintf(format, args...), "traceID": ""})
 }
 
-// who is the role, "" of nobody.
+// who is the role of the caller, "" for an unknown one.
 func (f *Fake) who(r *http.Request) string {
 	token, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	user, password, isBasic := r.BasicAuth()
@@ -367,35 +353,28 @@ func nested(settings map[string]any, path string) (in map[string]any, key string
 	return in, key
 }
 
-func (f *Fake) shownPoints() []map[string]any {
-	list := []map[string]any{}
+func (f *Fake) shownPoints() []point {
+	list := []point{}
 	for _, p := range f.points {
+		shown := *p
+		shown.Settings = map[string]any{}
 		b, err := json.Marshal(p.Settings)
 		must(err)
-		settings := map[string]any{}
-		must(json.Unmarshal(b, &settings))
+		must(json.Unmarshal(b, &shown.Settings))
 		for path := range p.Secrets {
-			in, key := nested(settings, path)
+			in, key := nested(shown.Settings, path)
 			in[key] = redacted
 		}
-		m := map[string]any{"uid": p.UID, "name": p.Name, "type": p.Type, "disableResolveMessage": p.NoResolved, "settings": settings}
-		if p.Provenance != "" {
-			m["provenance"] = p.Provenance
-		}
-		list = append(list, m)
+		list = append(list, shown)
 	}
-	slices.SortStableFunc(list, func(a, b map[string]any) int { return strings.Compare(a["name"].(string), b["name"].(string)) })
+	slices.SortStableFunc(list, func(a, b point) int { return strings.Compare(a.Name, b.Name) })
 	return list
 }
 
 // decode reads a contact point and judges it.
 func (f *Fake) decode(w http.ResponseWriter, body []byte, old *point) (*point, bool) {
-	var in struct {
-		UID, Name, Type       string
-		DisableResolveMessage bool
-		Settings              map[string]any
-	}
-	if err := json.Unmarshal(body, &in); err != nil {
+	p := &point{}
+	if err := json.Unmarshal(body, p); err != nil {
 		refuse(w, http.StatusBadRequest, "bad request data")
 		return nil, false
 	}
@@ -403,7 +382,7 @@ func (f *Fake) decode(w http.ResponseWriter, body []byte, old *point) (*point, b
 		refuse(w, http.StatusBadRequest, "invalid object specification: %s", text)
 		return nil, false
 	}
-	s := in.Settings
+	s := p.Settings
 	text := func(key string) string { v, _ := s[key].(string); return v }
 	if old != nil {
 		for _, key := range []string{"password", "authorization_credentials"} {
@@ -413,11 +392,11 @@ func (f *Fake) decode(w http.ResponseWriter, body []byte, old *point) (*point, b
 		}
 	}
 	switch {
-	case in.Name == "" || in.Type == "":
+	case p.Name == "" || p.Type == "":
 		return invalid("contact point should have a name and a type")
 	case s == nil:
 		return invalid("settings should not be empty")
-	case in.Type == "webhook" && text("url") == "":
+	case p.Type == "webhook" && text("url") == "":
 		return invalid("required field 'url' is not specified")
 	case text("username") != "" && text("password") != "" && text("authorization_credentials") != "":
 		return invalid("both HTTP Basic Authentication and Authorization Header are set, only 1 is permitted")
@@ -431,7 +410,6 @@ func (f *Fake) decode(w http.ResponseWriter, body []byte, old *point) (*point, b
 	default:
 		return invalid("failed to unmarshal settings")
 	}
-	p := &point{in.UID, in.Name, in.Type, in.DisableResolveMessage, s, nil, ""}
 	p.Secrets = f.takeSecrets(s)
 	return p, true
 }
@@ -452,13 +430,12 @@ func (f *Fake) post(w http.ResponseWriter, body []byte, provenance string) bool 
 	p.Provenance = provenance
 	f.points = append(f.points, p)
 	// The secrets come back flat here, "hmacConfig.secret" beside "hmacConfig".
-	settings := maps.Clone(p.Settings)
+	shown := *p
+	shown.Settings = maps.Clone(p.Settings)
 	for path := range p.Secrets {
-		settings[path] = redacted
+		shown.Settings[path] = redacted
 	}
-	answer(w, http.StatusAccepted, map[string]any{
-		"uid": p.UID, "name": p.Name, "type": p.Type, "disableResolveMessage": p.NoResolved, "settings": settings, "provenance": provenance,
-	})
+	answer(w, http.StatusAccepted, shown)
 	return true
 }
 

@@ -184,8 +184,8 @@ func (w *World) Alerts() []string {
 	return out
 }
 
-// Held reports whether a silence or mute keeps the alert from us, or its route does
-// not lead here.
+// Held reports whether a silence, a mute or its route keeps the alert from our contact
+// point.
 func (w *World) Held(fingerprint string) bool {
 	s := w.stored[fingerprint]
 	if s == nil {
@@ -197,7 +197,8 @@ func (w *World) Held(fingerprint string) bool {
 
 func (w *World) silenced(s *state) bool { return w.Now.Before(w.silent[s.labels["service_name"]]) }
 
-// way says whether the running policies lead the alert to us, only muted ones or not.
+// way says whether the running policies lead the alert to our contact point, and whether
+// all that do are muted.
 func (w *World) way(s *state) (ours, muted bool) {
 	if s.rule.Receiver != "" {
 		return s.rule.Receiver == w.Contact, false

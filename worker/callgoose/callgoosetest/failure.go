@@ -61,7 +61,7 @@ type rule struct {
 	failure Failure
 }
 
-// strangers are answers that are not of Callgoose's kind: type and body. %d is the status.
+// strangers are answers that Callgoose would not give: type and body. %d is the status.
 var strangers = map[string][2]string{
 	"html":  {"text/html", "<html>\r\n<head><title>%[1]d</title></head>\r\n<body>\r\n<center><h1>%[1]d</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"},
 	"text":  {"text/plain", "status %d"},

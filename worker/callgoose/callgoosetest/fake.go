@@ -271,7 +271,7 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.mu.Lock()
-	rec.How = Answered // first, so that whoever has the answer can see this
+	rec.How = Answered // first: a caller that has the answer must see this
 	hist.answered(rec)
 	hist.overlapped = hist.overlapped || rec.turn < f.begun[rec.IncidentKey]
 	f.mu.Unlock()
