@@ -13,7 +13,11 @@ import (
 func TestTheServersOfNATS(t *testing.T) {
 	whole := queue.Examined{
 		Addresses: []queue.Address{{URL: "n1:4222", Name: "n1", Version: "2.15.2", TLS: true, RoundTrip: time.Millisecond}, {URL: "n2:4222", Name: "n2", Version: "2.15.2"}},
-		Stream:    &queue.Stream{Name: "NOTIFICATIONS", Leader: "n1", Replicas: 3, Current: 3, Bytes: 1 << 20}, MaxPayload: 64 << 20, FreeBytes: -1,
+		Streams: []queue.Found{
+			{Stream: queue.Stream{Name: "NOTIFICATIONS", Leader: "n1", Replicas: 3, Current: 3, Bytes: 1 << 20}},
+			{Stream: queue.Stream{Name: "LEDGER", Leader: "n1", Replicas: 3, Current: 3, Bytes: 1 << 20}},
+		},
+		MaxPayload: 64 << 20, FreeBytes: -1,
 		Monitored: []queue.Monitored{{URL: "http://n1:8222", Name: "n1", SyncAlways: true}},
 	}
 	for name, tt := range map[string]struct {
@@ -23,7 +27,8 @@ func TestTheServersOfNATS(t *testing.T) {
 		words  []string
 	}{
 		"a server":             {func(*queue.Examined) {}, "nats", OK, []string{"n1:4222", "2.15.2", "1ms", "TLS"}},
-		"the stream":           {func(*queue.Examined) {}, "nats stream", OK, []string{"3 replicas", "leader n1", "no limit"}},
+		"the stream":           {func(*queue.Examined) {}, "nats stream", OK, []string{"3 replicas", "leader n1"}},
+		"the room":             {func(*queue.Examined) {}, "nats room", OK, []string{"no limit"}},
 		"all that is needed":   {func(*queue.Examined) {}, "nats permissions", OK, nil},
 		"each write is synced": {func(*queue.Examined) {}, "nats sync", OK, []string{"n1"}},
 		"none answers": {func(x *queue.Examined) {
@@ -38,19 +43,18 @@ func TestTheServersOfNATS(t *testing.T) {
 		"monitoring is off":      {func(x *queue.Examined) { x.Monitored[0].Err = errors.New("refused") }, "nats sync", Warn, []string{"http://n1:8222"}},
 		"a permission missing":   {func(x *queue.Examined) { x.Denied = []error{errors.New("may not publish to x")} }, "nats permissions", Fail, []string{"may not publish to x", "permissions: {"}},
 		"JetStream is off":       {func(x *queue.Examined) { x.Err = errors.New("JetStream is off") }, "nats stream", Fail, []string{"JetStream is off"}},
-		"no stream yet":          {func(x *queue.Examined) { x.Stream = nil }, "nats stream", OK, []string{"first start"}},
-		"a stream that forgets":  {func(x *queue.Examined) { x.Unfit = "has a max_age" }, "nats stream", Fail, []string{"NOTIFICATIONS has a max_age"}},
-		"fewer replicas":         {func(x *queue.Examined) { x.Stream.Replicas, x.Stream.Current = 1, 1 }, "nats stream", Warn, []string{"1 replicas"}},
-		"a replica is behind":    {func(x *queue.Examined) { x.Stream.Current = 2 }, "nats stream", Warn, []string{"2 of the 3"}},
-		"an account nearly full": {func(x *queue.Examined) { x.FreeBytes = 1 << 20 }, "nats stream", Warn, []string{"--max-store"}},
-		"small messages only":    {func(x *queue.Examined) { x.MaxPayload = 1 << 20 }, "nats stream", Warn, []string{"--max-body", "max_payload"}},
+		"no stream yet":          {func(x *queue.Examined) { x.Streams = nil }, "nats stream", OK, []string{"first start"}},
+		"a stream that forgets":  {func(x *queue.Examined) { x.Streams[0].Unfit = "has a max_age" }, "nats stream", Fail, []string{"NOTIFICATIONS has a max_age"}},
+		"fewer replicas":         {func(x *queue.Examined) { x.Streams[1].Replicas, x.Streams[1].Current = 1, 1 }, "nats stream", Warn, []string{"LEDGER has 1 replicas"}},
+		"a replica is behind":    {func(x *queue.Examined) { x.Streams[1].Current = 2 }, "nats stream", Warn, []string{"2 of the 3 replicas of LEDGER"}},
+		"an account nearly full": {func(x *queue.Examined) { x.FreeBytes = 1 << 20 }, "nats room", Warn, []string{"--max-store"}},
+		"small messages only":    {func(x *queue.Examined) { x.MaxPayload = 1 << 20 }, "nats room", Warn, []string{"--max-body", "max_payload"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			x := whole
 			x.Addresses = append([]queue.Address(nil), whole.Addresses...)
 			x.Monitored = append([]queue.Monitored(nil), whole.Monitored...)
-			stream := *whole.Stream
-			x.Stream = &stream
+			x.Streams = append([]queue.Found(nil), whole.Streams...)
 			tt.change(&x)
 			c := settings(t, nowhere(map[string]string{"nats-url": "tls://n1:4222,tls://n2:4222"}))
 			demand(t, examine(t, Config{Settings: c, NATS: func(context.Context) queue.Examined { return x }}), tt.check, tt.want, tt.words...)
