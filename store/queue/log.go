@@ -67,6 +67,7 @@ type Log struct {
 	behind   atomic.Pointer[uint64]
 	down     chan struct{} // has an element when this instance is to stop leading
 	changed  chan struct{} // has an element when others are to hear of this instance at once
+	declared time.Time     // when the streams were looked at last; owned by Announce
 	released uint64        // the last entry by which this instance stopped leading; owned by Run
 
 	snapping sync.Mutex   // held while a snapshot is made
@@ -86,25 +87,28 @@ func (q *Queue) OpenLog(ctx context.Context) (*Log, error) {
 	l := &Log{
 		q: q, log: q.cfg.Logger.With("component", "cluster"), subject: q.cfg.subject(logSubject), rules: rulesOf(q.cfg.TakeOverAfter),
 		me:   Member{Name: q.cfg.Instance, Run: q.own.run, Version: q.cfg.Version, Began: time.Now().UTC(), Settings: q.cfg.Settings},
-		down: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		down: make(chan struct{}, 1), changed: make(chan struct{}, 1), declared: time.Now(),
 	}
 	l.standing.rules = l.rules
-	for _, s := range []struct {
-		into          *jetstream.Stream
-		name, subject string
-		about         string
-	}{
-		{&l.stream, logName, logSubject, "pmm-callgoose: transactions of the ledger"},
-		{&l.snapshots, snapshotName, snapshotSubject + ".*", "pmm-callgoose: the ledger, whole"},
-	} {
-		cfg := streamConfig()
-		cfg.Name, cfg.Subjects, cfg.Description = q.cfg.stream(s.name), []string{q.cfg.subject(s.subject)}, s.about
+	for i, into := range []*jetstream.Stream{&l.stream, &l.snapshots} {
 		var err error
-		if *s.into, err = q.declare(ctx, cfg); err != nil {
+		if *into, err = q.declare(ctx, q.logStreams()[i]); err != nil {
 			return nil, err
 		}
 	}
 	return l, nil
+}
+
+// logStreams are LEDGER and SNAPSHOTS.
+func (q *Queue) logStreams() (list [2]jetstream.StreamConfig) {
+	for i, s := range []struct{ name, subject, about string }{
+		{logName, logSubject, "pmm-callgoose: transactions of the ledger"},
+		{snapshotName, snapshotSubject + ".*", "pmm-callgoose: the ledger, whole"},
+	} {
+		list[i] = streamConfig()
+		list[i].Name, list[i].Subjects, list[i].Description = q.cfg.stream(s.name), []string{q.cfg.subject(s.subject)}, s.about
+	}
+	return list
 }
 
 // happens takes in an occurrence and returns what to do.
@@ -168,6 +172,12 @@ func (l *Log) measure(ctx context.Context) {
 	l.behind.Store(new(info.State.LastSeq - min(info.State.LastSeq, l.seen.Load())))
 	l.compareClocks(skewOf(info.TimeStamp, began, time.Now()))
 	_, _ = l.snapshots.Info(ctx) // for Streams
+	if time.Since(l.declared) > redeclareAfter {
+		l.declared = time.Now()
+		for _, cfg := range l.q.logStreams() {
+			l.q.declareAgain(ctx, cfg)
+		}
+	}
 }
 
 // skewOf is how far a clock is ahead of the one here that showed at between two readings

@@ -202,6 +202,33 @@ func TestTheSkewOfTwoClocksIsWhatNoDelayExplains(t *testing.T) {
 	}
 }
 
+// What others change in LEDGER and SNAPSHOTS is put right, as in NOTIFICATIONS.
+func TestTheStreamsOfTheLedgerArePutRightAgain(t *testing.T) {
+	t.Parallel()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
+	l, err := start(t, Config{URL: srv.ClientURL()}).OpenLog(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	js := client(t, srv)
+	for _, name := range []string{logName, snapshotName} {
+		s, err := js.Stream(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := s.CachedInfo().Config
+		cfg.AllowDirect = true
+		if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		l.declared = time.Now().Add(-redeclareAfter - time.Second)
+		l.measure(t.Context())
+		if info, err := s.Info(t.Context()); err != nil || info.Config.AllowDirect {
+			t.Errorf("%s: %+v, %v", name, info, err)
+		}
+	}
+}
+
 // An instance that nobody answers says so, and what to do.
 func TestNobodyLeadsIsSaid(t *testing.T) {
 	t.Parallel()

@@ -82,6 +82,9 @@ func (l *Log) KeepSnapshots(ctx context.Context, ledger *store.Store) error {
 func (l *Log) Snapshot(ctx context.Context, ledger *store.Store) (uint64, error) {
 	l.snapping.Lock()
 	defer l.snapping.Unlock()
+	if err := l.q.silent(); err != nil {
+		return 0, err
+	}
 	info, err := l.snapshots.Info(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("read stream %s: %w", snapshotName, err)

@@ -14,24 +14,29 @@ import (
 func (p *program) clusterCommand() *cli.Command {
 	return &cli.Command{
 		Name: "cluster", Usage: "several forwarders on one NATS cluster",
-		Subcommands: []*cli.Command{
-			{
-				Name: "step-down", Usage: "have the instance that leads stop leading, for maintenance: another one leads within seconds",
-				Flags:  clientFlags(),
-				Action: p.asking(p.stepDown),
-			},
-			{
-				Name: "snapshot", Usage: "have the instance that leads store the ledger as a whole in NATS now",
-				Flags: clientFlags(),
-				Action: p.asking(func(c *cli.Context, client *admin.Client) error {
-					entry, err := client.Snapshot(c.Context)
-					if err != nil {
-						return err
-					}
-					return p.done(c, fmt.Sprintf("a snapshot of the ledger is stored, up to entry %d", entry))
-				}),
-			},
-		},
+		Subcommands: []*cli.Command{p.stepDownCommand(), p.snapshotCommand()},
+	}
+}
+
+func (p *program) stepDownCommand() *cli.Command {
+	return &cli.Command{
+		Name: "step-down", Usage: "have the instance that leads stop leading, for maintenance: another one leads within seconds",
+		Flags:  clientFlags(),
+		Action: p.asking(p.stepDown),
+	}
+}
+
+func (p *program) snapshotCommand() *cli.Command {
+	return &cli.Command{
+		Name: "snapshot", Usage: "have the instance that leads store the ledger as a whole in NATS now",
+		Flags: clientFlags(),
+		Action: p.asking(func(c *cli.Context, client *admin.Client) error {
+			entry, err := client.Snapshot(c.Context)
+			if err != nil {
+				return err
+			}
+			return p.done(c, fmt.Sprintf("a snapshot of the ledger is stored, up to entry %d", entry))
+		}),
 	}
 }
 

@@ -84,6 +84,7 @@ func Run(ctx context.Context, cfg Config) Report {
 		e.callgoose(ctx)
 	}
 	e.nats(ctx)
+	e.cluster()
 	e.waiting()
 	e.consistent(ctx)
 	e.heard()
