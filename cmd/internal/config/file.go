@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -39,6 +40,19 @@ func (l *loader) readConfig() {
 	l.readFile(path)
 }
 
+// misread takes what is wrong in the file: a command that needs only some settings goes
+// on with a warning where none of them is concerned.
+func (l *loader) misread(problems Problems) {
+	for _, p := range problems {
+		at := strings.LastIndex(p.Where, ": ")
+		if l.in.Only == nil || l.in.Serve || at >= 0 && slices.Contains(l.in.Only, p.Where[at+2:]) {
+			l.problems = append(l.problems, p)
+			continue
+		}
+		l.warn(p.Where, "%s", p.Text)
+	}
+}
+
 func (l *loader) readFile(path string) {
 	l.path = path
 	const most = 1 << 20
@@ -59,7 +73,7 @@ func (l *loader) readFile(path string) {
 		var problems Problems
 		l.file, problems = parseFile(path, b)
 		l.unreadable = l.file == nil && len(problems) > 0
-		l.problems = append(l.problems, problems...)
+		l.misread(problems)
 	}
 }
 
