@@ -84,7 +84,7 @@ type serviceReport struct {
 }
 
 func (p *program) benchService(c *cli.Context, connections []int) error {
-	cfg, err := p.load(c, false, append([]string{"data-dir", "admin-token-file"}, ingestSecrets...)...)
+	cfg, err := p.loadAsking(c, append([]string{"data-dir", "admin-token-file"}, ingestSecrets...)...)
 	if err != nil {
 		return err
 	}

@@ -277,8 +277,17 @@ func settingFlags(names ...string) []cli.Flag {
 }
 
 // load makes the configuration. Only the named settings are read; none = all.
-func (p *program) load(c *cli.Context, serve bool, only ...string) (*config.Config, error) {
-	cfg, warnings, err := config.Load(p.input(c, serve, only...))
+func (p *program) load(c *cli.Context, only ...string) (*config.Config, error) {
+	cfg, warnings, err := config.Load(p.input(c, false, only...))
+	p.warn(warnings)
+	return cfg, err
+}
+
+// loadAsking is load for a command that asks the running service.
+func (p *program) loadAsking(c *cli.Context, only ...string) (*config.Config, error) {
+	in := p.input(c, false, only...)
+	in.Asks = true
+	cfg, warnings, err := config.Load(in)
 	p.warn(warnings)
 	return cfg, err
 }
@@ -348,7 +357,7 @@ func (p *program) client(c *cli.Context) (*admin.Client, error) {
 	if c.String("admin-url") != "" {
 		only = append(only, "admin-token-file")
 	}
-	cfg, err := p.load(c, false, only...)
+	cfg, err := p.loadAsking(c, only...)
 	if err != nil {
 		return nil, err
 	}
@@ -422,7 +431,9 @@ func (p *program) here(c *cli.Context, cfg *config.Config) (client *admin.Client
 	} else if errors.Is(err, fs.ErrPermission) {
 		p.start = config.Var + " is closed to this user: sudo pmm-callgoose status asks the service there"
 	}
-	there, _, err := config.Load(p.input(c, false, "admin-listen"))
+	in := p.input(c, false, "admin-listen")
+	in.Asks = true
+	there, _, err := config.Load(in)
 	if err != nil || config.BeyondLoopback(there.AdminListen) {
 		return client, own
 	}

@@ -24,7 +24,7 @@ func (p *program) configCommand() *cli.Command {
 				if err := noArgs(c); err != nil {
 					return err
 				}
-				cfg, loadErr := p.load(c, false)
+				cfg, loadErr := p.load(c)
 				settings := cfg.Effective()
 				if done, err := p.json(c, settings); done {
 					return cmp.Or(loadErr, err)

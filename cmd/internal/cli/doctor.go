@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -98,11 +99,13 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 	d.PMM.Asks = asks(settings)
 	here := d.Settings
 	d.Stale = stale(settings, here.Effective())
+	nextStart := broken(settings, d.Problems)
 	theirs, _, err := config.Load(config.Input{Flags: asFlags(settings)})
 	d.Problems = nil
 	if err != nil && !errors.As(err, &d.Problems) {
 		return err
 	}
+	d.Problems = append(nextStart, d.Problems...)
 	if !theirs.CallgooseToken.IsSet() {
 		theirs.CallgooseToken = here.CallgooseToken
 	}
@@ -118,25 +121,38 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 // stale compares what the service runs with and what the same file says now. What flags
 // or the environment say, here or there, is not the file's.
 func stale(running, now []config.Setting) (list []string) {
-	file := func(s config.Setting) string {
-		path, _, _ := strings.Cut(s.From, ":")
-		if !filepath.IsAbs(path) {
-			return ""
-		}
-		return path
-	}
 	there := map[string]config.Setting{}
 	known := map[string]bool{}
 	for _, s := range running {
-		there[s.Name], known[file(s)] = s, true
+		there[s.Name], known[fileOf(s.From)] = s, true
 	}
 	for _, s := range now {
 		was := there[s.Name]
-		fromFile := func(s config.Setting) bool { return file(s) != "" && known[file(s)] }
+		fromFile := func(s config.Setting) bool { return fileOf(s.From) != "" && known[fileOf(s.From)] }
 		if was.Value == s.Value || !fromFile(s) && !fromFile(was) || s.From != "default" && !fromFile(s) || was.From != "default" && !fromFile(was) {
 			continue
 		}
 		list = append(list, fmt.Sprintf("%s is %q in the file, and the service runs with %q", s.Name, s.Value, was.Value))
+	}
+	return list
+}
+
+// fileOf is the file that a place (path:line) is in, "" when it is none.
+func fileOf(place string) string {
+	path, _, _ := strings.Cut(place, ":")
+	if !filepath.IsAbs(path) {
+		return ""
+	}
+	return path
+}
+
+// broken are the problems of a file from which the service took its settings.
+func broken(running []config.Setting, problems config.Problems) (list config.Problems) {
+	for _, p := range problems {
+		if slices.ContainsFunc(running, func(s config.Setting) bool { return fileOf(s.From) != "" && fileOf(s.From) == fileOf(p.Where) }) {
+			p.Text += " (the service runs, and would not start again)"
+			list = append(list, p)
+		}
 	}
 	return list
 }

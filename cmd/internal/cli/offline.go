@@ -30,7 +30,7 @@ func (p *program) replayOffline(c *cli.Context) error {
 		return usageError{err}
 	}
 	req.IncludeClosed = c.Bool("include-closed")
-	cfg, err := p.load(c, false, append(slices.Clone(offlineSettings), "data-dir", "log-level", "log-format")...)
+	cfg, err := p.load(c, append(slices.Clone(offlineSettings), "data-dir", "log-level", "log-format")...)
 	if err != nil {
 		return err
 	}

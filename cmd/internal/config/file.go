@@ -40,16 +40,15 @@ func (l *loader) readConfig() {
 	l.readFile(path)
 }
 
-// misread takes what is wrong in the file: a command that needs only some settings goes
-// on with a warning where none of them is concerned.
+// misread takes what is wrong in the file.
 func (l *loader) misread(problems Problems) {
 	for _, p := range problems {
 		at := strings.LastIndex(p.Where, ": ")
-		if l.in.Only == nil || l.in.Serve || at >= 0 && slices.Contains(l.in.Only, p.Where[at+2:]) {
-			l.problems = append(l.problems, p)
+		if l.in.Asks && (at < 0 || !slices.Contains(l.in.Only, p.Where[at+2:])) {
+			l.warn(p.Where, "%s", p.Text)
 			continue
 		}
-		l.warn(p.Where, "%s", p.Text)
+		l.problems = append(l.problems, p)
 	}
 }
 
