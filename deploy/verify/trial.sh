@@ -143,9 +143,14 @@ code=0
 pmm-callgoose serve >refused 2>&1 || code=$?
 [[ $code == 2 && $(<refused) == *'belongs to pmm-callgoose'*'sudo systemctl start pmm-callgoose'* ]]
 [[ ! $(find /var/lib/pmm-callgoose -user root) ]]
+chown root /var/lib/pmm-callgoose/ledger.db
+systemctl start pmm-callgoose || true
+until_true test "$(property ActiveState)" = failed
+[[ $(property ExecMainStatus) == 2 ]]
+chown pmm-callgoose /var/lib/pmm-callgoose/ledger.db
 systemctl start pmm-callgoose
 [[ $(property ActiveState) == active ]]
-proved "serve by hand as root is refused and leaves nothing behind; the hints name systemctl"
+proved "serve by hand as root is refused and leaves nothing behind; the hints name systemctl; a file that root left is a failed unit, not a loop"
 
 systemctl stop pmm-callgoose
 unwatched() { [[ $(property_of ActiveState pmm-callgoose-credentials.path) == inactive ]]; }

@@ -242,7 +242,13 @@ func (a *App) Run(ctx context.Context) (err error) {
 	later(lock.Unlock)
 	coreCtx, stopCore := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	later(func() { stopCore(); wg.Wait(); a.log.Info("stopped") })
+	later(func() {
+		stopCore()
+		wg.Wait()
+		if a.addrs.Load() != nil { // it had started
+			a.log.Info("stopped")
+		}
+	})
 	var addrs Addresses
 	if !a.opts.NoListen {
 		// Opening takes seconds where much waits or after a crash, and a refused

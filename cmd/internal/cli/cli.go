@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -230,8 +231,12 @@ func (p *program) report(err error) int {
 		code = exitPartial
 	case errors.Is(err, syscall.EADDRINUSE):
 		hint = "ss -ltnp shows who listens there: another pmm-callgoose?"
-	case errors.Is(err, fs.ErrPermission):
-		hint = "run this as the user that owns the data directory, or give that to this user"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		hint = "ip addr shows the addresses of this machine"
+	case errors.As(err, new(*net.OpError)) && errors.Is(err, fs.ErrPermission):
+		code, hint = exitUsage, "a port below 1024 takes root: choose another one"
+	case errors.Is(err, fs.ErrPermission): // trying again, as systemd would, does not help
+		code, hint = exitUsage, "run this as the user that owns the data directory; all in it must be that user's: sudo chown -R USER: DIRECTORY"
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintln(p.err, "pmm-callgoose:", text.Line(line))
