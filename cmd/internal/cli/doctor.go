@@ -51,6 +51,9 @@ func (p *program) doctor(c *cli.Context) error {
 		return err
 	}
 	if d.PMM.Clients, err = pmmClients(d.Settings, nil); err != nil {
+		if len(d.Problems) > 0 { // a token that cannot be read is not a missing one
+			err = d.Problems
+		}
 		return err
 	}
 	d.PMM.Name = d.Settings.ContactPoint

@@ -263,7 +263,11 @@ func (p *program) confirm(c *cli.Context, question string) error {
 		return nil
 	}
 	if !isTerminal(os.Stdin) {
-		return usagef("there is no terminal to ask on: say --yes, or look first with --dry-run")
+		look := ""
+		if slices.ContainsFunc(c.Command.Flags, func(f cli.Flag) bool { return f.Names()[0] == "dry-run" }) {
+			look = ", or look first with --dry-run"
+		}
+		return usagef("there is no terminal to ask on: say --yes%s", look)
 	}
 	fmt.Fprintf(p.err, "%s [y/N] ", question)
 	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
