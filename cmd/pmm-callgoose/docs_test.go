@@ -333,6 +333,23 @@ func TestEveryFileAndTaskInTheDocumentsIsThere(t *testing.T) {
 	}
 }
 
+// What status --check can say is explained.
+func TestEveryAttentionIsInTheDocuments(t *testing.T) {
+	source, err := os.ReadFile(top + "/cmd/internal/admin/attention.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes := regexp.MustCompile(`(?m)^\t\w+ += "([a-z_]+)"$`).FindAllStringSubmatch(string(source), -1)
+	for _, m := range codes {
+		if !strings.Contains(documents(t)["deploy/docs/operate.md"], "`"+m[1]+"`") {
+			t.Errorf("deploy/docs/operate.md does not explain %s", m[1])
+		}
+	}
+	if len(codes) < 15 {
+		t.Errorf("only %d codes", len(codes))
+	}
+}
+
 func TestEveryVariableInTheDocumentsIsKnown(t *testing.T) {
 	known := map[string]bool{
 		config.EnvName("config"): true, config.EnvName("alarm-text"): true, config.EnvName("fallback-text"): true,
