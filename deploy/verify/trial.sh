@@ -44,7 +44,7 @@ install -m 600 /dev/stdin /etc/pmm-callgoose/credentials/callgoose-token <<<'tri
 systemctl start pmm-callgoose || true
 until_true test "$(property ActiveState)" = failed
 [[ $(property ExecMainStatus) == 2 ]]
-journalctl --no-pager -u pmm-callgoose | grep -q 'callgoose-url: is needed'
+journalctl --no-pager -u pmm-callgoose -p err | grep -q 'callgoose-url: is needed'
 systemctl reset-failed pmm-callgoose
 proved "a wrong configuration is a failed unit (exit code 2), not a loop of restarts"
 
@@ -136,9 +136,11 @@ sed -i 's/^callgoose-url/rate: 50\n&/' /etc/pmm-callgoose/config.yaml
 systemctl reload pmm-callgoose
 logged() { journalctl --no-pager -u pmm-callgoose | grep -q 'a setting was changed.*setting=rate'; }
 until_true logged
+[[ $(su oncall -c 'pmm-callgoose doctor' 2>&1) == *' 0 failed'* ]]
 proved "a user without sudo finds the service; a reload says that the changed rate takes a restart"
 systemctl stop pmm-callgoose
 [[ $(pmm-callgoose status 2>&1) == *'hint: sudo systemctl start pmm-callgoose'* ]]
+[[ $(pmm-callgoose doctor 2>&1) == *'The service: sudo systemctl start pmm-callgoose'* ]]
 code=0
 pmm-callgoose serve >refused 2>&1 || code=$?
 [[ $code == 2 && $(<refused) == *'belongs to pmm-callgoose'*'sudo systemctl start pmm-callgoose'* ]]

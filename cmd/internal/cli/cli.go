@@ -224,7 +224,7 @@ func (p *program) report(err error) int {
 	case errors.Is(err, queue.ErrShort), errors.Is(err, store.ErrOther), errors.Is(err, queue.ErrUnfit):
 		code = exitUsage
 	case errors.Is(err, admin.ErrNoService):
-		code, hint = exitNoSuch, cmp.Or(p.start, "start it with pmm-callgoose serve, or name it with --data-dir or --admin-url")
+		code, hint = exitNoSuch, p.howToStart()
 	case errors.Is(err, event.ErrNewer):
 		code, hint = exitUsage, "nothing was changed; install that version again"
 	case errors.As(err, &partial):
@@ -233,18 +233,29 @@ func (p *program) report(err error) int {
 		hint = "ss -ltnp shows who listens there: another pmm-callgoose?"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		hint = "ip addr shows the addresses of this machine"
+	case errors.Is(err, syscall.EROFS):
+		hint = "a service of systemd may write below /var/lib/pmm-callgoose alone: mount the disk there, or name its place in ReadWritePaths= (systemctl edit)"
 	case errors.As(err, new(*net.OpError)) && errors.Is(err, fs.ErrPermission):
 		code, hint = exitUsage, "a port below 1024 takes root: choose another one"
 	case errors.Is(err, fs.ErrPermission): // trying again, as systemd would, does not help
 		code, hint = exitUsage, "run this as the user that owns the data directory; all in it must be that user's: sudo chown -R USER: DIRECTORY"
 	}
+	priority := ""
+	if p.toJournal(p.err) {
+		priority = priorities["ERROR"]
+	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintln(p.err, "pmm-callgoose:", text.Line(line))
+		fmt.Fprintln(p.err, priority+"pmm-callgoose:", text.Line(line))
 	}
 	if hint != "" {
-		fmt.Fprintln(p.err, "hint:", hint)
+		fmt.Fprintln(p.err, priority+"hint:", hint)
 	}
 	return code
+}
+
+// howToStart is the way to a service that does not answer.
+func (p *program) howToStart() string {
+	return cmp.Or(p.start, "start it with pmm-callgoose serve, or name it with --data-dir or --admin-url")
 }
 
 // partialError: part of it failed.

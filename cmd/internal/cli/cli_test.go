@@ -48,6 +48,7 @@ func TestWhatStopsAStartNamesTheWayOut(t *testing.T) {
 		"a file of another user": {&fs.PathError{Op: "open", Path: "ledger.db", Err: syscall.EACCES}, exitUsage, "chown -R"},
 		"a port of root's":       {listen(syscall.EACCES), exitUsage, "choose another"},
 		"a port that is taken":   {listen(syscall.EADDRINUSE), exitFailed, "ss -ltnp"},
+		"a read-only place":      {&fs.PathError{Op: "open", Path: "lock", Err: syscall.EROFS}, exitFailed, "ReadWritePaths="},
 		"a foreign address":      {listen(syscall.EADDRNOTAVAIL), exitFailed, "ip addr"},
 	} {
 		var said bytes.Buffer

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -61,7 +63,7 @@ func (p *program) doctor(c *cli.Context) error {
 	if err == nil {
 		err = p.besideService(c, &d, client, where, s)
 	} else {
-		d.NoService = err.Error()
+		d.NoService, d.Start = err.Error(), p.howToStart()
 		err = own(true)
 		cfg := d.Settings
 		d.PMM.Asks = asks(cfg.Effective())
@@ -183,8 +185,12 @@ func asFlags(settings []config.Setting) map[string]string {
 		s, ok := by[o.Setting()]
 		switch {
 		case !ok || s.Value == "" || s.From == "default" && o.Name != "data-dir":
-		case o.Secret:
-			if filepath.IsAbs(s.File) {
+		case o.Secret: // one that is closed to this user is not wrong
+			f, err := os.Open(s.File)
+			if err == nil {
+				_ = f.Close()
+			}
+			if filepath.IsAbs(s.File) && !errors.Is(err, fs.ErrPermission) {
 				flags[o.Name] = s.File
 			}
 		case o.Kind == config.KindURL && strings.Contains(s.Value, "[redacted]"), strings.HasPrefix(s.Value, "("):
