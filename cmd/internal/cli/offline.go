@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -44,6 +46,9 @@ func (p *program) replayOffline(c *cli.Context) error {
 		return fmt.Errorf("%w: a service is running on %s; leave --callgoose-url out", store.ErrLocked, cfg.DataDir)
 	}
 	o, err := app.OpenOffline(c.Context, cfg, req, nil, newLogger(cfg, p.err, p.toJournal(p.err)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return usagef("--data-dir: %w", err)
+	}
 	if err != nil {
 		return err
 	}
