@@ -139,7 +139,7 @@ func TestACopyEqualsTheLedger(t *testing.T) {
 				after[uint64(len(log.entries))] = contents(t, source)
 				if i == 150 {
 					var err error
-					if from, err = source.Snapshot(func(e []byte) error { snapshot = append(snapshot, e); return nil }); err != nil {
+					if from, err = source.Snapshot(0, func(e []byte) error { snapshot = append(snapshot, e); return nil }); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -90,7 +90,7 @@ func TestAnExternalServerKeepsTheStream(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	q.SetMark(event.Mark{UpTo: event.Position{Seq: 3}})
+	q.SetMark(event.Mark{UpTo: event.Position{Seq: 1}})
 	if _, err := q.PublishMark(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -28,6 +28,9 @@ const (
 	snapshotSubject = "ledger.snapshot"
 )
 
+// Ledger is the stream that the ledger is kept in, as LostStream names it.
+const Ledger = logName
+
 // gatherEntries is how many entries a follower applies in one transaction at most.
 const gatherEntries = 256
 
@@ -59,6 +62,8 @@ type Log struct {
 	seen     atomic.Uint64 // newest entry that was read or appended
 	behind   atomic.Pointer[uint64]
 	kept     int64 // bytes of LEDGER after it was cut last; owned by KeepSnapshots
+	leaving  bool  // see Leave; set before Run
+	outdated atomic.Bool
 }
 
 // term is the time in which this instance leads.
@@ -166,8 +171,7 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // it ends because it was told to
 		case errors.Is(err, event.ErrNewer):
-			l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads", "err", err)
-			<-ctx.Done()
+			l.StandStill(ctx, err)
 			return nil
 		case errors.Is(err, ErrDeposed), errors.Is(err, store.ErrFollowing):
 			l.log.Warn("this instance does not lead any more", "err", err)
@@ -181,6 +185,16 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 	}
 }
 
+// StandStill is Run where a newer version writes the log: until ctx ends.
+func (l *Log) StandStill(ctx context.Context, err error) {
+	l.outdated.Store(true)
+	l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads; install that version here", "err", err)
+	<-ctx.Done()
+}
+
+// Outdated reports whether a newer version writes the log: this instance stands still.
+func (l *Log) Outdated() bool { return l.outdated.Load() }
+
 // follow applies what others append, until this instance has taken over. It returns when
 // it received the last entry of the leader before, zero when that one released.
 func (l *Log) follow(ctx context.Context, ledger Copy) (heard time.Time, err error) {
@@ -189,15 +203,7 @@ func (l *Log) follow(ctx context.Context, ledger Copy) (heard time.Time, err err
 		return heard, err
 	}
 	l.seen.Store(seen)
-	info, err := l.stream.Info(ctx)
-	switch {
-	case err != nil:
-		return heard, fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, logName, err)
-	case info.State.LastSeq == 0: // nobody ever led
-		l.happens(occurrence{kind: occurReleased})
-	default:
-		l.happens(occurrence{kind: occurRead})
-	}
+	l.happens(occurrence{kind: occurRead})
 	entries := make(chan store.LogEntry, gatherEntries)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -246,7 +252,11 @@ func (l *Log) apply(ctx context.Context, ledger Copy, first store.LogEntry, more
 		}
 	}
 	l.seen.Store(last.Seq)
-	if kind, _, err := store.DecodeEntry(last.Data); err == nil && kind == store.EntryRelease {
+	switch kind, _, err := store.DecodeEntry(last.Data); {
+	case err != nil:
+	case kind == store.EntryLeft && !l.leaving:
+		return time.Time{}, ErrLeft
+	case kind == store.EntryRelease, kind == store.EntryLeft:
 		l.happens(occurrence{kind: occurReleased})
 		return time.Time{}, nil
 	}
@@ -379,7 +389,11 @@ func (l *Log) lead(ctx context.Context, ledger Copy, run func(context.Context) e
 			if lost := context.Cause(t.ctx); lost != nil { //nolint:contextcheck // the same
 				err = lost
 			} else {
-				_, rerr := l.Append(store.EncodeEntry(store.EntryRelease, nil)) //nolint:contextcheck // the same
+				end := store.EntryRelease
+				if errors.Is(err, ErrLeft) {
+					end = store.EntryLeft
+				}
+				_, rerr := l.Append(store.EncodeEntry(end, nil)) //nolint:contextcheck // the same
 				l.lose(ErrDeposed)
 				err = errors.Join(err, rerr)
 			}
@@ -399,14 +413,4 @@ func (l *Log) lead(ctx context.Context, ledger Copy, run func(context.Context) e
 			}
 		}
 	}
-}
-
-// Short reports whether the log does not hold what comes behind seq any more: then a
-// snapshot is needed.
-func (l *Log) Short(ctx context.Context, seq uint64) (bool, error) {
-	info, err := l.stream.Info(ctx)
-	if err != nil {
-		return false, fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, logName, err)
-	}
-	return info.State.FirstSeq > seq+1, nil
 }

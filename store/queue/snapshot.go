@@ -11,6 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/faultpoint"
 )
 
 // A snapshot is the ledger as of an entry of LEDGER, in pieces, which SNAPSHOTS holds one
@@ -31,6 +33,8 @@ type complete struct {
 	Log   uint64    `json:"log"`   // the entry up to which it goes
 	First uint64    `json:"first"` // sequence of its first piece
 	At    time.Time `json:"at"`
+	// Adopted names the embedded stream that Adopt brought the ledger with, "" = none.
+	Adopted string `json:"adopted,omitempty"`
 }
 
 func (l *Log) snapshotSubject(part string) string {
@@ -80,6 +84,11 @@ func (l *Log) KeepSnapshots(ctx context.Context, ledger *store.Store) error {
 
 // Snapshot stores one and cuts LEDGER below it.
 func (l *Log) Snapshot(ctx context.Context, ledger *store.Store) error {
+	return l.snapshot(ctx, ledger, 0, "")
+}
+
+// snapshot stores one that goes up to as, if that is not 0.
+func (l *Log) snapshot(ctx context.Context, ledger *store.Store, as uint64, adopted string) error {
 	info, err := l.snapshots.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("read stream %s: %w", snapshotName, err)
@@ -96,14 +105,15 @@ func (l *Log) Snapshot(ctx context.Context, ledger *store.Store) error {
 		return err
 	}
 	first := last + 1
-	at, err := ledger.Snapshot(func(piece []byte) error { return put("piece", piece) })
+	at, err := ledger.Snapshot(as, func(piece []byte) error { return put("piece", piece) })
 	if err != nil {
 		return err
 	}
-	done, err := json.Marshal(complete{Log: at, First: first, At: run})
+	done, err := json.Marshal(complete{Log: at, First: first, At: run, Adopted: adopted})
 	if err == nil {
 		err = put("complete", done)
 	}
+	faultpoint.Here("snapshot-stored")
 	if err == nil && at > keepEntries {
 		err = l.stream.Purge(ctx, jetstream.WithPurgeSequence(at-keepEntries))
 	}
@@ -127,7 +137,7 @@ func (l *Log) Restore(ctx context.Context, dir string) error {
 		return err
 	}
 	if c == nil {
-		return fmt.Errorf("%w: %s begins behind what the ledger here knows, and there is no snapshot", ErrShort, logName)
+		return short(snapshotName, "there is no snapshot")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -160,6 +170,9 @@ func (l *Log) Restore(ctx context.Context, dir string) error {
 			return nil, context.Cause(ctx)
 		}
 	})
+	if errors.Is(err, event.ErrDamaged) {
+		err = short(snapshotName, "the newest snapshot is damaged: %v", err)
+	}
 	if err == nil {
 		l.log.InfoContext(ctx, "the ledger was made from the newest snapshot", "seq", c.Log)
 	}

@@ -22,6 +22,8 @@ type core struct {
 	ledger  *store.Store
 	queue   *queue.Queue
 	log     *queue.Log // nil = embedded: there is no other instance
+	newer   error      // why this instance cannot read the ledger of the others, nil = it can
+	lost    string     // the stream whose loss was accepted and is not counted yet
 	builder *worker.Builder
 	notes   *worker.Notes
 	byName  bool // --incident-by alertname
@@ -75,7 +77,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	c.queue, err = queue.Open(ctx, overNATS(cfg, c.logger, queue.Config{
 		Dir: cfg.DataDir, MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
 		Name: cfg.NATSName, Instance: cfg.InstanceName(), TakeOverAfter: cfg.TakeOverAfter,
-		After: c.ledger.Summary().Progress.Seq, Logger: c.logger, NoSync: opts.NoSync, Synced: synced,
+		After: c.ledger.Summary().Progress.Seq, AcceptLoss: cfg.AcceptLoss, Lost: c.noteLoss, Logger: c.logger, NoSync: opts.NoSync, Synced: synced,
 	}))
 	if err != nil {
 		return nil, err

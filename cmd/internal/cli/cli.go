@@ -168,7 +168,7 @@ func (p *program) app() *cli.App {
 		DisableSliceFlagSeparator: true,
 		Commands: []*cli.Command{
 			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.incidentsCommand(), p.replayCommand(), p.deadLettersCommand(),
-			p.reconcileCommand(), p.pauseCommand(), p.resumeCommand(), p.filtersCommand(),
+			p.reconcileCommand(), p.pauseCommand(), p.resumeCommand(), p.filtersCommand(), p.clusterCommand(),
 			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.benchCommand(), p.configCommand(), p.versionCommand(),
 			p.healthCommand(), p.completionCommand(), p.manCommand(),
 		},
@@ -220,7 +220,7 @@ func (p *program) report(err error) int {
 		code = exitUsage
 	case errors.Is(err, store.ErrLocked):
 		code, hint = exitUsage, "stop the other one, or choose another --data-dir"
-	case errors.Is(err, queue.ErrShort), errors.Is(err, store.ErrOther), errors.Is(err, queue.ErrUnfit):
+	case errors.Is(err, queue.ErrShort), errors.Is(err, store.ErrOther), errors.Is(err, queue.ErrUnfit), errors.Is(err, store.ErrMoved), errors.Is(err, queue.ErrLeft):
 		code = exitUsage
 	case errors.Is(err, admin.ErrNoService):
 		code, hint = exitNoSuch, cmp.Or(p.start, "start it with pmm-callgoose serve, or name it with --data-dir or --admin-url")

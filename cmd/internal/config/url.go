@@ -163,7 +163,7 @@ func checkProxy(value string) error {
 // checkCluster checks what is said of several instances on one NATS.
 func (l *loader) checkCluster() {
 	c := l.c
-	for _, name := range []string{"nats-name", "nats-replicas", "instance", "takeover-after"} {
+	for _, name := range []string{"nats-name", "nats-replicas", "instance", "takeover-after", "accept-loss"} {
 		if l.setting(name).From != fromDefault && c.NATS() == "" {
 			l.wrong(name, "needs nats-url")
 		}
