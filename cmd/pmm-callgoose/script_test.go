@@ -29,6 +29,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"pmm-callgoose/ingest/pmm/pmmtest"
@@ -55,6 +56,7 @@ func TestMain(m *testing.M) {
 //	pmm writes N                  so many requests have changed something
 //	pmm routes RECEIVERS [L=V...]  who gets an alert with these labels, separated by commas
 //	pmm send CODE UID FILE        as the contact point does, with what is stored in it
+//	nats start                    a NATS server at $NATS
 //	page PATH                     what a browser gets there, on standard output
 //	exit CODE COMMAND...          it must end with that code
 //	until REGEXP COMMAND...       again and again until its output matches
@@ -74,7 +76,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fake": fakeCmd, "serve": serveCmd, "post": postCmd, "flow": flowCmd, "exit": exitCmd,
 			"pmm": pmmCmd, "page": pageCmd, "until": untilCmd, "json": jsonCmd, "holds-no": holdsNoCmd, "certificate": certificateCmd, "idle": idleCmd,
-			"newer": newerCmd,
+			"newer": newerCmd, "nats": natsCmd,
 		},
 	})
 }
@@ -295,6 +297,22 @@ func pmmCmd(ts *testscript.TestScript, neg bool, args []string) {
 	default:
 		ts.Fatalf("pmm %s: no such thing", verb)
 	}
+}
+
+func natsCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 || args[0] != "start" {
+		ts.Fatalf("usage: nats start")
+	}
+	srv, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: ts.MkAbs("nats"), NoSigs: true, NoLog: true,
+	})
+	ts.Check(err)
+	srv.Start()
+	ts.Defer(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	if !srv.ReadyForConnections(patience) {
+		ts.Fatalf("NATS does not start")
+	}
+	ts.Setenv("NATS", srv.ClientURL())
 }
 
 var ready = regexp.MustCompile(`^pmm-callgoose is ready: webhooks (\S+), operators (\S+)\n$`)
