@@ -131,7 +131,7 @@ func (q *Queue) Reaches(ctx context.Context, after uint64) error {
 	patient, cancel := context.WithTimeout(ctx, q.cfg.shortFor)
 	defer cancel()
 	for answered := false; ; {
-		_, err := q.state(patient)
+		_, err := q.state(ctx)
 		if err == nil && q.last.Load() >= after {
 			return nil
 		}

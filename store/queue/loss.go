@@ -43,7 +43,7 @@ func LostStream(err error) string {
 // taken in: where NOTIFICATIONS holds something, LEDGER did so too. ErrShort when that is
 // not so for a minute, ErrLeft.
 func (l *Log) Begin(ctx context.Context, at uint64) (restore bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, l.q.cfg.shortFor)
+	patient, cancel := context.WithTimeout(ctx, l.q.cfg.shortFor)
 	defer cancel()
 	var ends [2]uint64 // of LEDGER, at the first look and now
 	for n := 0; ; n++ {
@@ -54,7 +54,7 @@ func (l *Log) Begin(ctx context.Context, at uint64) (restore bool, err error) {
 		if !errors.Is(err, ErrShort) {
 			return restore, err
 		}
-		if sleep(ctx, l.q.stop, 5*tryAfter) {
+		if sleep(patient, l.q.stop, 5*tryAfter) {
 			continue
 		}
 		if ends[1] > ends[0] { // who leads will store a snapshot
