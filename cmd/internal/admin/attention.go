@@ -44,6 +44,7 @@ const (
 	IsUnread     = "pmm_unreadable"
 	NoLeader     = "no_leader"
 	IsBehind     = "behind"
+	IsOutdated   = "outdated"
 
 	HeartbeatFails    = "heartbeat_failing"
 	HeartbeatWithheld = "heartbeat_withheld"
@@ -80,6 +81,9 @@ func (s *Status) Conclude() {
 	}
 	if c := s.Cluster; c != nil && c.Leader == "" {
 		add(NoLeader, Bad, "It goes on by itself once NATS answers; pmm-callgoose doctor and the log say more.", "No instance leads: nothing is delivered.")
+	} else if c != nil && c.Outdated {
+		add(IsOutdated, Bad, "Install on this instance the version of the one that leads.",
+			"This instance is older than the one that leads: it takes webhooks, what it shows is old, and it never leads.")
 	} else if c != nil && c.Behind != nil && *c.Behind > mostBehind {
 		add(IsBehind, Odd, "It catches up by itself; look at the load of this machine and at its way to NATS.",
 			"This instance is %d transactions behind.", *c.Behind)

@@ -127,8 +127,8 @@ func (c *core) lead(ctx context.Context, heard time.Time) error {
 	if err != nil {
 		return err
 	}
-	if lost := c.lost; lost != "" {
-		if err := c.ledger.Do(ctx, func(tx *store.Tx) error { tx.Count("lost:"+lost, 1); return nil }); err != nil {
+	if c.lost != "" {
+		if err := c.ledger.Do(ctx, func(tx *store.Tx) error { tx.Count("accepted_losses", 1); return nil }); err != nil {
 			return err
 		}
 		c.lost = ""
@@ -280,7 +280,7 @@ func (c *core) cluster() *admin.Cluster {
 	if c.log == nil {
 		return nil
 	}
-	out := &admin.Cluster{Name: c.cfg.NATSName, Instance: c.cfg.InstanceName(), Role: "follower", Instances: []admin.Instance{}}
+	out := &admin.Cluster{Name: c.cfg.NATSName, Instance: c.cfg.InstanceName(), Role: "follower", Outdated: c.log.Outdated(), Instances: []admin.Instance{}}
 	if c.leads() {
 		out.Role = "leader"
 	}
