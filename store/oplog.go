@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"path/filepath"
 
 	"github.com/klauspost/compress/s2"
 	"go.etcd.io/bbolt"
@@ -40,6 +41,7 @@ const (
 	EntryBeat                 // the leader is alive
 	EntryRelease              // the leader stopped in good order
 	EntryPart                 // a part of a transaction that others follow
+	EntryLeft                 // all was brought to one forwarder: nobody leads any more
 )
 
 // entryVersion is the first byte of an entry: version, kind, payload in S2, check sum.
@@ -76,7 +78,7 @@ func DecodeEntry(b []byte) (kind byte, payload []byte, err error) {
 	switch {
 	case n < 2 || b[0] == 0:
 		return 0, nil, fmt.Errorf("log entry of %d bytes: %w", len(b), event.ErrDamaged)
-	case b[0] > entryVersion || b[1] > EntryPart:
+	case b[0] > entryVersion || b[1] > EntryLeft:
 		return 0, nil, fmt.Errorf("log entry of version %d, kind %d: %w", b[0], b[1], event.ErrNewer)
 	case binary.BigEndian.Uint32(b[n:]) != crc32.Checksum(b[:n], castagnoli):
 		return 0, nil, fmt.Errorf("check sum of a log entry: %w", event.ErrDamaged)
@@ -135,11 +137,15 @@ func (t *Tx) dropBucket(name []byte) error {
 	return t.tx.DeleteBucket(name)
 }
 
-// replay does recorded operations.
+// replay does recorded operations. event.ErrNewer when they are about something that only
+// a newer program knows: their check sum was right.
 func replay(tx *bbolt.Tx, recorded []byte) error {
 	r := wire.Reader{Rest: recorded}
 	for len(r.Rest) > 0 {
 		kind, name := r.Byte(), r.Block()
+		if !r.Bad() && (kind > opDrop || !known(name)) {
+			return fmt.Errorf("operation %d on bucket %.40q: %w", kind, name, event.ErrNewer)
+		}
 		b := tx.Bucket(name)
 		var err error
 		switch {
@@ -172,8 +178,10 @@ func replay(tx *bbolt.Tx, recorded []byte) error {
 // keyLog holds, in meta, the sequence of the last entry that the file has.
 var keyLog = []byte("log")
 
+func sealLogSeq(seq uint64) []byte { return wire.Seal(keyLog, binary.AppendUvarint(nil, seq)) }
+
 func putLogSeq(tx *bbolt.Tx, seq uint64) error {
-	return tx.Bucket(bucketMeta).Put(keyLog, wire.Seal(keyLog, binary.AppendUvarint(nil, seq)))
+	return tx.Bucket(bucketMeta).Put(keyLog, sealLogSeq(seq))
 }
 
 func readLogSeq(tx *bbolt.Tx) (uint64, error) {
@@ -197,6 +205,16 @@ func (s *Store) LogSeq() (seq uint64, err error) {
 		return err
 	})
 	return seq, err
+}
+
+// Detach makes the closed ledger of a directory one that is no copy of a log.
+func Detach(dir string) error {
+	db, err := bbolt.Open(filepath.Join(dir, FileName), 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType, NoFreelistSync: true})
+	if err != nil {
+		return fmt.Errorf("open the ledger in %s: %w", dir, err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Delete(keyLog) })
+	return errors.Join(err, db.Sync(), db.Close())
 }
 
 // Lead makes every write go through log from now on; nil ends that, and writes are

@@ -139,7 +139,7 @@ func TestACopyEqualsTheLedger(t *testing.T) {
 				after[uint64(len(log.entries))] = contents(t, source)
 				if i == 150 {
 					var err error
-					if from, err = source.Snapshot(func(e []byte) error { snapshot = append(snapshot, e); return nil }); err != nil {
+					if from, err = source.Snapshot(0, func(e []byte) error { snapshot = append(snapshot, e); return nil }); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -204,14 +204,20 @@ func TestALogWithAGapIsRefused(t *testing.T) {
 	flipped, newer := bytes.Clone(log.entries[1].Data), bytes.Clone(log.entries[1].Data)
 	flipped[3] ^= 1
 	newer[0]++
+	var made, put ops
+	made.add(opMake, []byte("future"))
+	put.add(opPut, []byte("future"), []byte("k"), []byte("v"))
 	for name, c := range map[string]struct {
 		entries []LogEntry
 		want    error
 	}{
-		"doubled": {[]LogEntry{log.entries[0], log.entries[0]}, event.ErrGone},
-		"missing": {[]LogEntry{log.entries[0], log.entries[2]}, event.ErrGone},
-		"damaged": {[]LogEntry{log.entries[0], {2, flipped}}, event.ErrDamaged},
-		"newer":   {[]LogEntry{log.entries[0], {2, newer}}, event.ErrNewer},
+		"doubled":                              {[]LogEntry{log.entries[0], log.entries[0]}, event.ErrGone},
+		"missing":                              {[]LogEntry{log.entries[0], log.entries[2]}, event.ErrGone},
+		"damaged":                              {[]LogEntry{log.entries[0], {2, flipped}}, event.ErrDamaged},
+		"newer":                                {[]LogEntry{log.entries[0], {2, newer}}, event.ErrNewer},
+		"makes a bucket that is not known":     {[]LogEntry{log.entries[0], {2, EncodeEntry(EntryCommit, made.b)}}, event.ErrNewer},
+		"writes to a bucket that is not known": {[]LogEntry{log.entries[0], {2, EncodeEntry(EntryCommit, put.b)}}, event.ErrNewer},
+		"does something else than put, delete, make": {[]LogEntry{log.entries[0], {2, EncodeEntry(EntryCommit, []byte{opDrop + 1, 0})}}, event.ErrNewer},
 	} {
 		if err := follower.Apply(t.Context(), c.entries); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)

@@ -11,9 +11,10 @@ import (
 )
 
 // Snapshot yields entries that make an equal ledger of an empty one, and returns the
-// sequence of the log up to which they go. It works on a copy of the file, so that
-// writers go on and whoever takes the entries may take its time.
-func (s *Store) Snapshot(yield func(entry []byte) error) (seq uint64, err error) {
+// sequence of the log up to which they go: that of the file, or, where it is not 0, as.
+// It works on a copy of the file, so that writers go on and whoever takes the entries may
+// take its time.
+func (s *Store) Snapshot(as uint64, yield func(entry []byte) error) (seq uint64, err error) {
 	path := filepath.Join(s.cfg.Dir, FileName+".snapshot")
 	defer func() { err = errors.Join(err, os.RemoveAll(path)) }()
 	if err := s.db.View(func(tx *bbolt.Tx) error { return tx.CopyFile(path, 0o600) }); err != nil {
@@ -44,6 +45,10 @@ func (s *Store) Snapshot(yield func(entry []byte) error) (seq uint64, err error)
 			})
 		}); err != nil {
 			return err
+		}
+		if as != 0 {
+			seq = as
+			o.add(opPut, bucketMeta, keyLog, sealLogSeq(as))
 		}
 		return flush()
 	})

@@ -56,6 +56,7 @@ func TestMain(m *testing.M) {
 //	pmm writes N                  so many requests have changed something
 //	pmm routes RECEIVERS [L=V...]  who gets an alert with these labels, separated by commas
 //	pmm send CODE UID FILE        as the contact point does, with what is stored in it
+//	nats start                    a NATS server at $NATS
 //	page PATH                     what a browser gets there, on standard output
 //	exit CODE COMMAND...          it must end with that code
 //	until REGEXP COMMAND...       again and again until its output matches

@@ -53,7 +53,7 @@ func (q *Queue) openExternal(ctx context.Context) error {
 	}
 	q.own.run = nuid.Next()
 	q.own.subject = q.cfg.subject(subject) + "." + q.own.run
-	if err := q.waitFor(ctx, q.cfg.After); err != nil {
+	if err := q.Reaches(ctx, q.cfg.After); err != nil {
 		return err
 	}
 	q.opened.Store(true)
@@ -129,11 +129,11 @@ func (q *Queue) silent() error {
 	return nil
 }
 
-// waitFor waits until the stream reaches after. A server that came back with an
+// Reaches waits until the stream reaches after. A server that came back with an
 // empty disk may answer that the stream is empty, and does not know better for a
-// while. Nothing is purged or filled on account of that.
-func (q *Queue) waitFor(ctx context.Context, after uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, shortFor)
+// while. Nothing is purged or filled on account of that, unless a person accepts the loss.
+func (q *Queue) Reaches(ctx context.Context, after uint64) error {
+	patient, cancel := context.WithTimeout(ctx, q.cfg.shortFor)
 	defer cancel()
 	for answered := false; ; {
 		_, err := q.state(ctx)
@@ -141,13 +141,16 @@ func (q *Queue) waitFor(ctx context.Context, after uint64) error {
 			return nil
 		}
 		answered = answered || err == nil
-		if !sleep(ctx, q.stop, 5*tryAfter) {
-			if !answered {
-				return err
-			}
-			return fmt.Errorf("%w: %s ends at %d, the ledger knows %d: if the stream was lost, move the data directory aside and start anew",
-				ErrShort, streamName, q.last.Load(), after)
+		if sleep(patient, q.stop, 5*tryAfter) {
+			continue
 		}
+		switch {
+		case !answered:
+			return err
+		case err == nil && q.cfg.AcceptLoss == streamName:
+			return q.goOnWithout(ctx, after)
+		}
+		return short(streamName, "it ends at %d, the ledger knows %d", q.last.Load(), after)
 	}
 }
 

@@ -30,6 +30,9 @@ const (
 	snapshotSubject = "ledger.snapshot"
 )
 
+// Ledger is the stream that the ledger is kept in, as LostStream names it.
+const Ledger = logName
+
 // gatherEntries is how many entries a follower applies in one transaction at most.
 const gatherEntries = 256
 
@@ -69,6 +72,8 @@ type Log struct {
 	changed  chan struct{} // has an element when others are to hear of this instance at once
 	declared time.Time     // when the streams were looked at last; owned by Announce
 	released uint64        // the last entry by which this instance stopped leading; owned by Run
+	leaving  bool          // see Leave; set before Run
+	outdated atomic.Bool
 
 	snapping sync.Mutex   // held while a snapshot is made
 	kept     atomic.Int64 // bytes of LEDGER after it was cut last
@@ -231,8 +236,7 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 			return nil //nolint:nilerr // it ends because it was told to
 		case err == nil: // it stepped down
 		case errors.Is(err, event.ErrNewer):
-			l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads", "err", err)
-			<-ctx.Done()
+			l.StandStill(ctx, err)
 			return nil
 		case errors.Is(err, ErrDeposed), errors.Is(err, store.ErrFollowing):
 			l.log.Warn("this instance does not lead any more", "err", err)
@@ -246,6 +250,16 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 	}
 }
 
+// StandStill is Run where a newer version writes the log: until ctx ends.
+func (l *Log) StandStill(ctx context.Context, err error) {
+	l.outdated.Store(true)
+	l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads; install that version here", "err", err)
+	<-ctx.Done()
+}
+
+// Outdated reports whether a newer version writes the log: this instance stands still.
+func (l *Log) Outdated() bool { return l.outdated.Load() }
+
 // follow applies what others append, until this instance has taken over. It returns when
 // it received the last entry of the leader before, zero when that one released.
 func (l *Log) follow(ctx context.Context, ledger Copy) (heard time.Time, err error) {
@@ -254,15 +268,7 @@ func (l *Log) follow(ctx context.Context, ledger Copy) (heard time.Time, err err
 		return heard, err
 	}
 	l.seen.Store(seen)
-	info, err := l.stream.Info(ctx)
-	switch {
-	case err != nil:
-		return heard, fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, logName, err)
-	case info.State.LastSeq == 0: // nobody ever led
-		l.happens(occurrence{kind: occurReleased})
-	default:
-		l.happens(occurrence{kind: occurRead})
-	}
+	l.happens(occurrence{kind: occurRead})
 	entries := make(chan store.LogEntry, gatherEntries)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -316,7 +322,10 @@ func (l *Log) apply(ctx context.Context, ledger Copy, first store.LogEntry, more
 			l.tookOver(e)
 		}
 	}
-	if store.EntryKind(last.Data) == store.EntryRelease && last.Seq != l.released { // after its own the others go first
+	switch kind := store.EntryKind(last.Data); {
+	case kind == store.EntryLeft && !l.leaving:
+		return time.Time{}, ErrLeft
+	case kind == store.EntryRelease && last.Seq != l.released, kind == store.EntryLeft: // after its own the others go first
 		l.happens(occurrence{kind: occurReleased})
 		return time.Time{}, nil
 	}
@@ -458,8 +467,12 @@ func (l *Log) lead(ctx context.Context, ledger Copy, run func(context.Context) e
 			if lost := context.Cause(t.ctx); lost != nil { //nolint:contextcheck // the same
 				err = lost
 			} else {
+				end := store.EntryRelease
+				if errors.Is(err, ErrLeft) {
+					end = store.EntryLeft
+				}
 				var rerr error
-				l.released, rerr = l.Append(store.EncodeEntry(store.EntryRelease, nil)) //nolint:contextcheck // the same
+				l.released, rerr = l.Append(store.EncodeEntry(end, nil)) //nolint:contextcheck // the same
 				l.lose(ErrDeposed)
 				err = errors.Join(err, rerr)
 			}
@@ -505,14 +518,4 @@ func wake(ch chan<- struct{}) {
 	case ch <- struct{}{}:
 	default:
 	}
-}
-
-// Short reports whether the log does not hold what comes behind seq any more: then a
-// snapshot is needed.
-func (l *Log) Short(ctx context.Context, seq uint64) (bool, error) {
-	info, err := l.stream.Info(ctx)
-	if err != nil {
-		return false, fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, logName, err)
-	}
-	return info.State.FirstSeq > seq+1, nil
 }

@@ -39,6 +39,9 @@ func startInstanceOf(t *testing.T, cfg Config, dir string) *instance {
 	if i.log, err = i.q.OpenLog(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := i.log.Begin(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
 	if i.ledger, _, err = store.Open(store.Config{Dir: dir, NoSync: true, Shared: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -263,8 +266,8 @@ func TestANewInstanceBeginsWithTheSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if short, err := a.log.Short(t.Context(), 0); !short || err != nil {
-		t.Errorf("the log holds all: %v, %v", short, err)
+	if restore, err := a.log.Begin(t.Context(), 0); !restore || err != nil {
+		t.Errorf("the snapshot is not needed: %v, %v", restore, err)
 	}
 	if info, err := a.log.snapshots.Info(t.Context()); err != nil || info.State.Msgs != 2 {
 		t.Errorf("%+v, %v", info.State, err)

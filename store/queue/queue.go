@@ -29,8 +29,10 @@ var (
 	// ErrTooLarge: the notification does not fit into the largest message. Nothing
 	// else is wrong.
 	ErrTooLarge = errors.New("the notification is too large for the store")
-	// ErrShort: the external stream ends before what the ledger knows.
-	ErrShort = errors.New("the stream ends before what the ledger knows")
+	// ErrShort: an external stream does not hold what is known to have been there.
+	ErrShort = errors.New("a stream lost messages")
+	// ErrLeft: what the external streams hold was brought to one forwarder.
+	ErrLeft = errors.New("pmm-callgoose cluster leave brought all of it to one forwarder")
 )
 
 // Config says where the queue lives. Dir or URL is required.
@@ -67,6 +69,10 @@ type Config struct {
 	// After is the highest sequence the ledger knows: a stream that lost its end
 	// goes on behind it, because a sequence must never be used twice.
 	After uint64
+	// AcceptLoss names an external stream whose loss a person accepts, "" = none. Lost is
+	// told, while it is opened, of one that was accepted. May be nil.
+	AcceptLoss string
+	Lost       func(stream string)
 	// NoSync switches fsync off. Only for tests that prove that it matters.
 	NoSync bool
 	Logger *slog.Logger
@@ -74,7 +80,8 @@ type Config struct {
 	// May be nil.
 	Synced func(d time.Duration, notifications int)
 
-	replaced func(error) // is told that the connection cannot go on with the credentials of now
+	shortFor time.Duration // how long a stream may look shorter than it is; 0 = a minute
+	replaced func(error)   // is told that the connection cannot go on with the credentials of now
 }
 
 // Observer is told what becomes of external streams. It must be safe concurrently.
@@ -125,6 +132,7 @@ type Queue struct {
 	once        sync.Once
 
 	mark   atomic.Pointer[[]byte] // what encodeMark made of the newest one
+	marked atomic.Uint64          // up to where it says that all is settled: the stream held that
 	first  atomic.Uint64          // oldest sequence that can be stored; below it all is gone for certain
 	last   atomic.Uint64          // newest sequence; moved by the committer
 	opened atomic.Bool            // from then on only the committer moves last
@@ -149,7 +157,7 @@ type Queue struct {
 // again; ErrSecond, ErrShort and event.ErrNewer need a person.
 func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
-	cfg.MaxStore = cmp.Or(cfg.MaxStore, 2<<30)
+	cfg.MaxStore, cfg.shortFor = cmp.Or(cfg.MaxStore, 2<<30), cmp.Or(cfg.shortFor, shortFor)
 	cfg.Observer = cmp.Or(cfg.Observer, Observer(nobody{}))
 	q := &Queue{
 		cfg:     cfg,
@@ -343,4 +351,5 @@ func (q *Queue) Last() uint64 { return q.last.Load() }
 func (q *Queue) SetMark(m event.Mark) {
 	b := encodeMark(m)
 	q.mark.Store(&b)
+	raise(&q.marked, m.UpTo.Seq)
 }

@@ -103,7 +103,7 @@ func (q *Queue) putOwn(ctx context.Context, data []byte) (seq uint64, err error)
 		}
 	}()
 	q.own.count++
-	id, known := fmt.Sprintf("%s-%d", q.own.run, q.own.count), q.last.Load()
+	id, known := fmt.Sprintf("%s-%d", q.own.run, q.own.count), max(q.last.Load(), q.marked.Load())
 	for {
 		seq, err = q.put(ctx, q.own.subject, data, id, jetstream.WithExpectLastSequencePerSubject(q.own.last))
 		if err == nil && seq <= known { // it would never be read

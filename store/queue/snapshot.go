@@ -11,6 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/faultpoint"
 )
 
 // A snapshot is the ledger as of an entry of LEDGER, in pieces, which SNAPSHOTS holds one
@@ -31,6 +33,8 @@ type complete struct {
 	Log   uint64    `json:"log"`   // the entry up to which it goes
 	First uint64    `json:"first"` // sequence of its first piece
 	At    time.Time `json:"at"`
+	// Adopted names the embedded stream that Adopt brought the ledger with, "" = none.
+	Adopted string `json:"adopted,omitempty"`
 }
 
 func (l *Log) snapshotSubject(part string) string {
@@ -80,6 +84,11 @@ func (l *Log) KeepSnapshots(ctx context.Context, ledger *store.Store) error {
 
 // Snapshot stores one, cuts LEDGER below it, and returns the entry up to which it goes.
 func (l *Log) Snapshot(ctx context.Context, ledger *store.Store) (uint64, error) {
+	return l.snapshot(ctx, ledger, 0, "")
+}
+
+// snapshot stores one that goes up to as, if that is not 0.
+func (l *Log) snapshot(ctx context.Context, ledger *store.Store, as uint64, adopted string) (uint64, error) {
 	l.snapping.Lock()
 	defer l.snapping.Unlock()
 	if err := l.q.silent(); err != nil {
@@ -101,14 +110,15 @@ func (l *Log) Snapshot(ctx context.Context, ledger *store.Store) (uint64, error)
 		return err
 	}
 	first := last + 1
-	at, err := ledger.Snapshot(func(piece []byte) error { return put("piece", piece) })
+	at, err := ledger.Snapshot(as, func(piece []byte) error { return put("piece", piece) })
 	if err != nil {
 		return 0, fmt.Errorf("store a snapshot of the ledger: %w", err)
 	}
-	done, err := json.Marshal(complete{Log: at, First: first, At: run})
+	done, err := json.Marshal(complete{Log: at, First: first, At: run, Adopted: adopted})
 	if err == nil {
 		err = put("complete", done)
 	}
+	faultpoint.Here("snapshot-stored")
 	if err == nil && at > keepEntries {
 		err = l.stream.Purge(ctx, jetstream.WithPurgeSequence(at-keepEntries))
 	}
@@ -132,7 +142,7 @@ func (l *Log) Restore(ctx context.Context, dir string) error {
 		return err
 	}
 	if c == nil {
-		return fmt.Errorf("%w: %s begins behind what the ledger here knows, and there is no snapshot", ErrShort, logName)
+		return short(snapshotName, "there is no snapshot")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -165,6 +175,9 @@ func (l *Log) Restore(ctx context.Context, dir string) error {
 			return nil, context.Cause(ctx)
 		}
 	})
+	if errors.Is(err, event.ErrDamaged) {
+		err = short(snapshotName, "the newest snapshot is damaged: %v", err)
+	}
 	if err == nil {
 		l.log.InfoContext(ctx, "the ledger was made from the newest snapshot", "seq", c.Log)
 	}

@@ -46,6 +46,7 @@ const (
 	NATSUnreachable = "nats_unreachable"
 	NoLeader        = "no_leader"
 	IsBehind        = "behind"
+	IsOutdated      = "outdated"
 	NotReplicated   = "replicas_missing"
 	SettingsDiffer  = "settings_differ"
 	SameName        = "instance_name"
@@ -129,7 +130,11 @@ func (s *Status) concludeCluster(add adder) {
 	if c.Leader == "" {
 		add(NoLeader, Bad, "It goes on by itself; pmm-callgoose status --cluster and the log say more.", "No instance leads: nothing is delivered.")
 	}
-	if c.Behind != nil && *c.Behind > mostBehind {
+	switch {
+	case c.Outdated:
+		add(IsOutdated, Bad, "Install on this instance the version of the one that leads.",
+			"This instance is older than the one that leads: it takes webhooks, what it shows is old, and it never leads.")
+	case c.Behind != nil && *c.Behind > mostBehind:
 		add(IsBehind, Odd, "It catches up by itself; look at the load of this machine and at its way to NATS.",
 			"This instance is %d transactions behind.", *c.Behind)
 	}

@@ -27,6 +27,7 @@ type Status struct {
 	AlertsByStatus   map[string]int64 `json:"alerts_by_status"` // firing, resolved, unusable
 	Truncated        int64            `json:"truncated_alerts"`
 	Damaged          int64            `json:"damaged"`
+	AcceptedLosses   int64            `json:"accepted_losses"` // --accept-loss
 	SuppressedReason map[string]int64 `json:"suppressed_by_reason"`
 
 	// Headline is the state in one or a few sentences, Level how good it is.
@@ -82,7 +83,9 @@ type Cluster struct {
 	LeaderSince *time.Time `json:"leader_since"`
 	Term        uint64     `json:"term"`
 	// Behind counts transactions that this instance has not read, nil while NATS does not answer.
-	Behind    *uint64    `json:"behind"`
+	Behind *uint64 `json:"behind"`
+	// Outdated: a newer version leads, and this instance does nothing but take webhooks.
+	Outdated  bool       `json:"outdated"`
 	Instances []Instance `json:"instances"`
 	// SettingsDiffer names what is set otherwise at the leader; SameName is set where
 	// another instance had the name of this one before, which is called otherwise now.

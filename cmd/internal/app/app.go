@@ -240,6 +240,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 		return err
 	}
 	later(lock.Unlock)
+	if err := store.Moved(a.cfg.DataDir); err != nil {
+		return err
+	}
 	coreCtx, stopCore := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	later(func() {
@@ -327,8 +330,8 @@ func (a *App) tellReady(ctx context.Context, addrs Addresses) {
 }
 
 // keep runs the core, and opens it again when the store failed, or could not be
-// opened yet (c is nil); but not when it holds what only a newer version can read:
-// that would fail for ever.
+// opened yet (c is nil); but not when it holds what only a newer version can read, or was
+// left: that would fail for ever.
 func (a *App) keep(ctx context.Context, c *core) {
 	for {
 		var err error
@@ -344,7 +347,7 @@ func (a *App) keep(ctx context.Context, c *core) {
 			return
 		}
 		for {
-			if errors.Is(err, event.ErrNewer) {
+			if errors.Is(err, event.ErrNewer) || errors.Is(err, queue.ErrLeft) {
 				a.fatal <- err
 				return
 			}

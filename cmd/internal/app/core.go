@@ -21,6 +21,8 @@ type core struct {
 	ledger  *store.Store
 	queue   *queue.Queue
 	log     *queue.Log // nil = embedded: there is no other instance
+	newer   error      // why this instance cannot read the ledger of the others, nil = it can
+	lost    string     // the stream whose loss was accepted and is not counted yet
 	builder *worker.Builder
 	notes   *worker.Notes
 	byName  bool // --incident-by alertname
@@ -73,7 +75,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 		return nil, err
 	}
 	faultpoint.Here("start-ledger")
-	queueConfig.After = c.ledger.Summary().Progress.Seq
+	queueConfig.After, queueConfig.AcceptLoss, queueConfig.Lost = c.ledger.Summary().Progress.Seq, cfg.AcceptLoss, c.noteLoss
 	if c.queue, err = queue.Open(ctx, queueConfig); err != nil {
 		return nil, err
 	}

@@ -36,6 +36,9 @@ func OpenOffline(ctx context.Context, cfg *config.Config, r admin.ReplayRequest,
 	if _, err := os.Stat(filepath.Join(cfg.DataDir, "jetstream")); err != nil {
 		return nil, fmt.Errorf("%s is not a data directory of pmm-callgoose: %w", cfg.DataDir, err)
 	}
+	if err := store.Moved(cfg.DataDir); err != nil {
+		return nil, err
+	}
 	o := &Offline{}
 	if o.core, o.copy, err = openCopy(ctx, cfg, Options{Transport: transport, Logger: log}); err != nil {
 		return nil, err

@@ -87,6 +87,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	s.Delivered, s.Discarded, s.Dead = n[string(event.Delivered)], n[string(event.Discarded)], n[string(event.Dead)]
 	s.Suppressed, s.Collapsed, s.Unknown = n[string(event.Suppressed)], n[string(event.Collapsed)], n[string(event.Unknown)]
 	s.Notifications, s.Alerts, s.Truncated, s.Damaged = n["notifications"], n["alerts"], n["truncated"], n["damaged"]
+	s.AcceptedLosses = n["accepted_losses"]
 	for k, v := range n {
 		if reason, ok := strings.CutPrefix(k, "suppressed:"); ok {
 			s.SuppressedReason[reason] = v

@@ -217,7 +217,7 @@ func (p *program) report(err error) int {
 		code = exitUsage
 	case errors.Is(err, store.ErrLocked):
 		code, hint = exitUsage, "stop the other one, or choose another --data-dir"
-	case errors.Is(err, queue.ErrShort), errors.Is(err, store.ErrOther), errors.Is(err, queue.ErrUnfit):
+	case errors.Is(err, queue.ErrShort), errors.Is(err, store.ErrOther), errors.Is(err, queue.ErrUnfit), errors.Is(err, store.ErrMoved), errors.Is(err, queue.ErrLeft):
 		code = exitUsage
 	case errors.Is(err, admin.ErrNoService):
 		code, hint = exitNoSuch, p.howToStart()

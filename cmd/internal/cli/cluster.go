@@ -14,7 +14,7 @@ import (
 func (p *program) clusterCommand() *cli.Command {
 	return &cli.Command{
 		Name: "cluster", Usage: "several forwarders on one NATS cluster",
-		Subcommands: []*cli.Command{p.stepDownCommand(), p.snapshotCommand()},
+		Subcommands: append(p.movingCommands(), p.stepDownCommand(), p.snapshotCommand()),
 	}
 }
 

@@ -15,17 +15,17 @@ import (
 )
 
 // refuseRoot keeps root's files out of a service's own directory: the service could
-// not read them, and would not start again.
-func refuseRoot(dir string, uid int, unit bool) error {
+// not read them, and would not start again. command is what should run as its owner.
+func refuseRoot(dir string, uid int, unit bool, command string) error {
 	var st syscall.Stat_t
 	_ = syscall.Stat(dir, &st) // a missing directory will be made, or is refused later
 	if uid != 0 || st.Uid == 0 {
 		return nil
 	}
 	owner := "user " + strconv.Itoa(int(st.Uid))
-	instead := fmt.Sprintf("sudo -u '#%d' pmm-callgoose serve", st.Uid)
+	instead := fmt.Sprintf("sudo -u '#%d' pmm-callgoose %s", st.Uid, command)
 	if u, err := user.LookupId(strconv.Itoa(int(st.Uid))); err == nil {
-		owner, instead = u.Username, fmt.Sprintf("runuser -u %s -- pmm-callgoose serve", u.Username)
+		owner, instead = u.Username, fmt.Sprintf("runuser -u %s -- pmm-callgoose %s", u.Username, command)
 	}
 	if unit {
 		instead = startUnit

@@ -69,12 +69,12 @@ func TestRootDoesNotServeOnTheDirectoryOfAnother(t *testing.T) {
 		if err := os.Chown(dir, tt.owner, -1); err != nil {
 			t.Skip("only root can give a directory away")
 		}
-		err := refuseRoot(dir, tt.uid, tt.unit)
+		err := refuseRoot(dir, tt.uid, tt.unit, "serve")
 		if _, usage := errors.AsType[usageError](err); usage != (tt.want != "") || usage && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
-	if err := refuseRoot(filepath.Join(dir, "not-yet"), 0, false); err != nil {
+	if err := refuseRoot(filepath.Join(dir, "not-yet"), 0, false, "serve"); err != nil {
 		t.Error(err)
 	}
 }

@@ -45,7 +45,7 @@ func (p *program) serve(c *cli.Context) error {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	syscall.Umask(0o077)
 	harden(cfg.AlarmCommand != "" || cfg.FallbackCommand != "")
-	if err := refuseRoot(cfg.DataDir, os.Geteuid(), unitInstalled(cfg.DataDir)); err != nil {
+	if err := refuseRoot(cfg.DataDir, os.Geteuid(), unitInstalled(cfg.DataDir), "serve"); err != nil {
 		return err
 	}
 	if err := guardDataDir(cfg.DataDir, true); err != nil {

@@ -78,6 +78,7 @@ type Config struct {
 	NATSName      string
 	Instance      string        // see InstanceName
 	TakeOverAfter time.Duration // 0 = 13s
+	AcceptLoss    string        // the name of a stream, empty = none
 
 	AdminListen      string // empty = none
 	AdminToken       *Secret

@@ -42,7 +42,7 @@ func (l *loader) checkURLs() {
 func (l *loader) checkNATS() {
 	c := l.c
 	l.needs(c.NATS() != "", "nats-url", "nats-creds-file", "nats-user-file", "nats-ca", "nats-cert", "nats-key", "nats-monitor",
-		"nats-name", "nats-replicas", "instance", "takeover-after")
+		"nats-name", "nats-replicas", "instance", "takeover-after", "accept-loss")
 	l.together("nats-cert", "nats-key")
 	l.refuse(c.NATSReplicas != 1 && c.NATSReplicas != 3 && c.NATSReplicas != 5, "nats-replicas", "%d is not 1, 3 or 5", c.NATSReplicas)
 	for part := range strings.SplitSeq(c.NATSMonitor.Reveal(), ",") {

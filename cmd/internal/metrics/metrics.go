@@ -245,7 +245,7 @@ var (
 	states  = []string{event.Up, event.Down, event.Held, event.Paused, event.StateUnknown}
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStale, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
-		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, storms, inStorm, damaged,
+		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, storms, inStorm, damaged, losses,
 		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, natsConnected, natsReplicas, streamCurrent, clusterLeader, clusterTerm, clusterBehind, slo, reloadOK, reloadAt, build,
 	}
 )
@@ -341,6 +341,7 @@ func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) 
 		put(slo, *s.SLO.Share)
 	}
 	put(damaged, float64(s.Damaged))
+	put(losses, float64(s.AcceptedLosses))
 	put(storms, float64(s.StormsTotal))
 	waiting := int64(0)
 	for _, storm := range s.Storms {

@@ -54,6 +54,7 @@ var (
 	storms    = counter("storms_total", "Storms of alerts that began (ledger).")
 	inStorm   = gauge("storm_waiting", "Events that wait for the end of a storm of alerts (ledger).")
 	damaged   = counter("damaged_messages_total", "Stored messages that could not be read; see the log (ledger).")
+	losses    = counter("accepted_losses_total", "Losses of streams on NATS servers that somebody accepted: --accept-loss (ledger).")
 
 	attempts         = counter("delivery_attempts_total", "Requests to Callgoose, by result (delivered, discarded, dead, retry, held, interrupted) and cause (ok, dns, connect, tls, proxy, timeout, reset, interrupted, http_CODE).", "result", "cause")
 	attemptDuration  = histogram("delivery_attempt_duration_seconds", "Time of one request to Callgoose, whatever came of it.")
