@@ -196,10 +196,8 @@ func (failure Failure) response(r *http.Request, body []byte) *Response {
 // wait is false when the client left first.
 func wait(ctx context.Context, d time.Duration) bool {
 	if d > 0 {
-		t := time.NewTimer(d)
-		defer t.Stop()
 		select {
-		case <-t.C:
+		case <-time.After(d):
 		case <-ctx.Done():
 		}
 	}
