@@ -87,8 +87,8 @@ func (w *walk) run() error {
 	if err != nil {
 		return err
 	}
-	if w.size < int64(w.high)*int64(w.page) {
-		return bad("%d bytes where there should be %d", w.size, int64(w.high)*int64(w.page))
+	if w.high > uint64(w.size/int64(w.page)) {
+		return bad("%d bytes where there should be %d pages of %d", w.size, w.high, w.page)
 	}
 	w.seen = make([]bool, w.high)
 	if err := w.bucket(root, nil); err != nil {

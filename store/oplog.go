@@ -62,6 +62,14 @@ func EncodeEntry(kind byte, payload []byte) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
+// EntryKind is the kind of an entry, without a look at the rest.
+func EntryKind(b []byte) byte {
+	if len(b) < 2 {
+		return EntryCommit
+	}
+	return b[1]
+}
+
 // DecodeEntry reads one. event.ErrNewer, event.ErrDamaged.
 func DecodeEntry(b []byte) (kind byte, payload []byte, err error) {
 	n := len(b) - 4

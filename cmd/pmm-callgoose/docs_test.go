@@ -258,6 +258,98 @@ func TestEveryCommandInTheDocumentsIsThere(t *testing.T) {
 	}
 }
 
+// Every line that only asks a service is given to the program, where none runs: what it
+// finds wrong with a flag's value it says first, with exit code 2.
+func TestEveryCommandInTheDocumentsIsTaken(t *testing.T) {
+	all, commands := documents(t), program(t) // before the directory changes
+	var filters bytes.Buffer
+	if code := cli.Main([]string{"pmm-callgoose", "filters", "show", "recommended"}, nil, &filters, &filters); code != 0 {
+		t.Fatal(&filters)
+	}
+	t.Chdir(t.TempDir())
+	for name, text := range map[string]string{"FILE": "a-t0ken-of-the-test", "filters.yaml": filters.String(), "backlog.jsonl": ""} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	environ := []string{config.EnvName("data-dir") + "=none", "CONFIGURATION_DIRECTORY=none"}
+	elsewhere := []string{"serve", "demo", "setup", "doctor", "config", "bench"} // they ask nobody, or others
+	seen := 0
+	for file, text := range all {
+		for _, line := range lines(file, text) {
+			given := invocations(line)
+			if words := upToEnd(word.FindAllString(line, -1)); strings.Contains(line, " --") && len(words) > 2 && commands[words[0]].flags != nil {
+				given = append(given, words) // without the program's name, in back quotes
+			}
+			for _, words := range given {
+				if path.Ext(file) != ".md" || slices.Contains(elsewhere, words[0]) || slices.Contains(words, "--watch") || len(words) == 1 {
+					continue
+				}
+				seen++
+				args := []string{"pmm-callgoose"}
+				for _, w := range words {
+					args = append(args, strings.NewReplacer(`'`, "", `"`, "").Replace(w))
+				}
+				var out bytes.Buffer
+				if code := cli.Main(args, environ, &out, &out); code == 2 && !strings.Contains(out.String(), "no terminal") {
+					t.Errorf("%s: %s\n%s", file, strings.Join(words, " "), &out)
+				}
+			}
+		}
+	}
+	if seen < 30 {
+		t.Errorf("only %d command lines were found", seen)
+	}
+}
+
+// What the lines name in the repository is there: files, and tasks of Taskfile.yml.
+func TestEveryFileAndTaskInTheDocumentsIsThere(t *testing.T) {
+	tasks, err := os.ReadFile(top + "/Taskfile.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := regexp.MustCompile(`(?:^|[\s=@(])((?:deploy|testdata|cmd)/[\w./-]+\w)`)
+	task := regexp.MustCompile("(?i)task(?:@\\S+ | `)([a-z]+(?::[a-z]+)*)")
+	seen := 0
+	for file, text := range documents(t) {
+		if path.Ext(file) != ".md" {
+			continue
+		}
+		for _, m := range at.FindAllStringSubmatch(strings.Join(lines(file, text), "\n"), -1) {
+			seen++
+			if _, err := os.Stat(filepath.Join(top, m[1])); err != nil && !strings.HasPrefix(m[1], "deploy/docker/secrets/") {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
+		for _, m := range task.FindAllStringSubmatch(text, -1) {
+			seen++
+			if !strings.Contains(string(tasks), "\n  "+m[1]+":\n") {
+				t.Errorf("%s: there is no task %s", file, m[1])
+			}
+		}
+	}
+	if seen < 25 {
+		t.Errorf("only %d files and tasks", seen)
+	}
+}
+
+// What status --check can say is explained.
+func TestEveryAttentionIsInTheDocuments(t *testing.T) {
+	source, err := os.ReadFile(top + "/cmd/internal/admin/attention.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes := regexp.MustCompile(`(?m)^\t\w+ += "([a-z_]+)"$`).FindAllStringSubmatch(string(source), -1)
+	for _, m := range codes {
+		if !strings.Contains(documents(t)["deploy/docs/operate.md"], "`"+m[1]+"`") {
+			t.Errorf("deploy/docs/operate.md does not explain %s", m[1])
+		}
+	}
+	if len(codes) < 15 {
+		t.Errorf("only %d codes", len(codes))
+	}
+}
+
 func TestEveryVariableInTheDocumentsIsKnown(t *testing.T) {
 	known := map[string]bool{
 		config.EnvName("config"): true, config.EnvName("alarm-text"): true, config.EnvName("fallback-text"): true,

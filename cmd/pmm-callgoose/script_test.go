@@ -29,6 +29,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"pmm-callgoose/ingest/pmm/pmmtest"
@@ -61,6 +62,7 @@ func TestMain(m *testing.M) {
 //	json PATH VALUE | PATH has KEY...    on the latest standard output
 //	certificate CERT KEY          a new pair for 127.0.0.1, good for an hour, in these files
 //	holds-no TEXT DIR...          no file below holds it
+//	nats start | stop             a NATS server with JetStream at $NATS
 //	newer ledger|notification|event DIR   a version to come has written there
 //
 // The token of the fake stands in the file token; PMM_CALLGOOSE_DATA_DIR is
@@ -74,7 +76,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fake": fakeCmd, "serve": serveCmd, "post": postCmd, "flow": flowCmd, "exit": exitCmd,
 			"pmm": pmmCmd, "page": pageCmd, "until": untilCmd, "json": jsonCmd, "holds-no": holdsNoCmd, "certificate": certificateCmd, "idle": idleCmd,
-			"newer": newerCmd,
+			"newer": newerCmd, "nats": natsCmd,
 		},
 	})
 }
@@ -93,6 +95,7 @@ type story struct {
 	serve  *exec.Cmd
 	log    *os.File // of all runs of serve; read by scripts as serve.log
 	idle   []net.Conn
+	nats   *server.Server
 }
 
 type storyKey struct{}
@@ -122,6 +125,7 @@ func setup(env *testscript.Env) error {
 	env.Values[storyKey{}] = s
 	env.Defer(func() {
 		s.kill()
+		s.stopNATS()
 		_ = s.server.Close()
 		_ = s.log.Close()
 	})
@@ -134,6 +138,33 @@ func (s *story) kill() {
 		_ = s.serve.Wait()
 		s.serve = nil
 	}
+}
+
+func (s *story) stopNATS() {
+	if s.nats != nil {
+		s.nats.Shutdown()
+		s.nats.WaitForShutdown()
+		s.nats = nil
+	}
+}
+
+func natsCmd(ts *testscript.TestScript, neg bool, args []string) {
+	s := of(ts)
+	switch {
+	case neg || len(args) != 1:
+		ts.Fatalf("usage: nats start|stop")
+	case args[0] == "stop":
+		s.stopNATS()
+		return
+	}
+	var err error
+	s.nats, err = server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, JetStream: true, StoreDir: ts.MkAbs("nats")})
+	ts.Check(err)
+	s.nats.Start()
+	if !s.nats.ReadyForConnections(patience) {
+		ts.Fatalf("the NATS server does not start")
+	}
+	ts.Setenv("NATS", s.nats.ClientURL())
 }
 
 func fakeCmd(ts *testscript.TestScript, neg bool, args []string) {

@@ -31,7 +31,7 @@ trap 'rm -rf "$stage"' EXIT
 go build -trimpath -buildvcs=false -ldflags "$flags" -o "$stage/native" ./cmd/pmm-callgoose
 cp deploy/package/{config.yaml,nfpm.yaml,*.sh,copyright,lintian-overrides} deploy/systemd/* LICENSE "$stage"
 mkdir "$stage"/{docs,examples}
-cp deploy/docs/*.md "$stage/docs"
+cp deploy/docs/* "$stage/docs"
 cp deploy/grafana/dashboard.json deploy/prometheus/rules.yml deploy/pmm/alert-templates.yml "$stage/examples"
 cp -r deploy/pmm/{terraform,provisioning} "$stage/examples"
 # README's links lead to where the package puts things.

@@ -50,8 +50,8 @@ url=http://127.0.0.1:4670/v1/process # plain http is for loopback only
 compose() {
 	# A copy, so that the secrets beside it are ours. The image is there: nothing is built.
 	cp deploy/docker/compose.yaml "$work"
-	CALLGOOSE_URL=$url PMM_NETWORK=$network CALLGOOSE_FORWARDER_IMAGE=$image \
-		podman-compose --podman-path "$work/podman" --podman-run-args="${limits[*]}" -p verify -f "$work/compose.yaml" "$@" >>"$work/compose" 2>&1 ||
+	printf '%s\n' "CALLGOOSE_URL=$url" "PMM_NETWORK=$network" "CALLGOOSE_FORWARDER_IMAGE=$image" >"$work/.env"
+	podman-compose --podman-path "$work/podman" --podman-run-args="${limits[*]}" -p verify -f "$work/compose.yaml" "$@" >>"$work/compose" 2>&1 ||
 		{ cat "$work/compose" >&2; return 1; }
 }
 # The words of ExecStart, with what belongs to this trial instead of the example's.

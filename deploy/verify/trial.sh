@@ -44,7 +44,7 @@ install -m 600 /dev/stdin /etc/pmm-callgoose/credentials/callgoose-token <<<'tri
 systemctl start pmm-callgoose || true
 until_true test "$(property ActiveState)" = failed
 [[ $(property ExecMainStatus) == 2 ]]
-journalctl --no-pager -u pmm-callgoose | grep -q 'callgoose-url: is needed'
+journalctl --no-pager -u pmm-callgoose -p err | grep -q 'callgoose-url: is needed'
 systemctl reset-failed pmm-callgoose
 proved "a wrong configuration is a failed unit (exit code 2), not a loop of restarts"
 
@@ -136,16 +136,23 @@ sed -i 's/^callgoose-url/rate: 50\n&/' /etc/pmm-callgoose/config.yaml
 systemctl reload pmm-callgoose
 logged() { journalctl --no-pager -u pmm-callgoose | grep -q 'a setting was changed.*setting=rate'; }
 until_true logged
+[[ $(su oncall -c 'pmm-callgoose doctor' 2>&1) == *' 0 failed'* ]]
 proved "a user without sudo finds the service; a reload says that the changed rate takes a restart"
 systemctl stop pmm-callgoose
 [[ $(pmm-callgoose status 2>&1) == *'hint: sudo systemctl start pmm-callgoose'* ]]
+[[ $(pmm-callgoose doctor 2>&1) == *'The service: sudo systemctl start pmm-callgoose'* ]]
 code=0
 pmm-callgoose serve >refused 2>&1 || code=$?
 [[ $code == 2 && $(<refused) == *'belongs to pmm-callgoose'*'sudo systemctl start pmm-callgoose'* ]]
 [[ ! $(find /var/lib/pmm-callgoose -user root) ]]
+chown root /var/lib/pmm-callgoose/ledger.db
+systemctl start pmm-callgoose || true
+until_true test "$(property ActiveState)" = failed
+[[ $(property ExecMainStatus) == 2 ]]
+chown pmm-callgoose /var/lib/pmm-callgoose/ledger.db
 systemctl start pmm-callgoose
 [[ $(property ActiveState) == active ]]
-proved "serve by hand as root is refused and leaves nothing behind; the hints name systemctl"
+proved "serve by hand as root is refused and leaves nothing behind; the hints name systemctl; a file that root left is a failed unit, not a loop"
 
 systemctl stop pmm-callgoose
 unwatched() { [[ $(property_of ActiveState pmm-callgoose-credentials.path) == inactive ]]; }

@@ -19,6 +19,9 @@ const askAgain = time.Second
 // Ask brings a question to the instance that leads. It is asked again once where nobody
 // heard it: without an answer it may have been done, and must not be done twice.
 func (l *Log) Ask(ctx context.Context, question []byte) ([]byte, error) {
+	if err := l.q.silent(); err != nil {
+		return nil, err
+	}
 	subject := l.q.cfg.subject(leaderAsk)
 	m, err := l.q.nc.RequestWithContext(ctx, subject, question)
 	if errors.Is(err, nats.ErrNoResponders) && sleep(ctx, l.q.stop, askAgain) {

@@ -137,7 +137,7 @@ func oldServer(version string) string {
 	part := strings.SplitN(version, ".", 3)
 	var number [2]int
 	for i := range min(len(part), len(number)) {
-		number[i], _ = strconv.Atoi(part[i])
+		number[i], _ = strconv.Atoi(part[i]) // #nosec G602 -- the range is that of the shorter
 	}
 	if slices.Compare(number[:], []int{leastMajor, leastMinor}) < 0 {
 		return fmt.Sprintf("its version is %s, and %s is the oldest that can be used", cmp.Or(version, "unknown"), leastVersion)

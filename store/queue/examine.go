@@ -83,12 +83,17 @@ type Examined struct {
 	Addresses []Address // one for each server of Config.URL
 	// Err says why nothing of what follows is known, nil when it is.
 	Err        error
-	Stream     *Stream // nil = not there yet
-	Unfit      string  // why the stream would lose what it is given
+	Streams    []Found // those that are there, NOTIFICATIONS first
 	Denied     []error // permissions that the user lacks
 	MaxPayload int64   // bytes
 	FreeBytes  int64   // of the account; -1 = no limit
 	Monitored  []Monitored
+}
+
+// Found is a stream, and why it would lose what it is given; "" = it would not.
+type Found struct {
+	Stream
+	Unfit string
 }
 
 // Address is one server as it answers to its address. Old says why its version is
@@ -176,16 +181,21 @@ func (x *Examined) look(ctx context.Context, nc *nats.Conn, cfg Config) error {
 	if account, err := js.AccountInfo(ctx); err == nil && account.Limits.MaxStore >= 0 {
 		x.FreeBytes = account.Limits.MaxStore - int64(account.Store) //nolint:gosec // bytes of a disk
 	}
-	s, err := js.Stream(ctx, cfg.stream(streamName))
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
+	q := &Queue{cfg: cfg, nc: nc}
+	logs := q.logStreams()
+	for _, want := range append([]jetstream.StreamConfig{q.notifications()}, logs[:]...) {
+		s, err := js.Stream(ctx, want.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue
+		}
+		if err != nil {
+			return q.understand(fmt.Errorf("read stream %s: %w", want.Name, err))
+		}
+		x.Streams = append(x.Streams, Found{describe(s.CachedInfo()), loses(s.CachedInfo().Config, want)})
+	}
+	if len(x.Streams) == 0 || x.Streams[0].Name != cfg.stream(streamName) {
 		return nil
 	}
-	if err != nil {
-		return (&Queue{cfg: cfg, nc: nc}).understand(fmt.Errorf("read stream %s: %w", cfg.stream(streamName), err))
-	}
-	info := s.CachedInfo()
-	found := describe(info)
-	x.Stream, x.Unfit = &found, loses(info.Config, (&Queue{cfg: cfg}).notifications())
 	_, err = js.Publish(ctx, cfg.subject(subject), nil, jetstream.WithExpectLastSequence(math.MaxInt64), jetstream.WithRetryAttempts(0))
 	if refused, ok := errors.AsType[*jetstream.APIError](err); !ok {
 		return fmt.Errorf("publish to %s: %w", cfg.subject(subject), err)

@@ -23,7 +23,7 @@ func TestExamineSaysWhatIsThere(t *testing.T) {
 		URL: fmt.Sprintf("nats://svc:secret-word@%s, nats://svc:secret-word@%s", closed.Addr(), srv.Addr()), Monitor: []string{monitor, "http://" + closed.Addr().String()},
 	}
 	x := Examine(t.Context(), cfg)
-	if x.Err != nil || x.Stream != nil || len(x.Denied) > 0 || strings.Contains(fmt.Sprintf("%+v", x), "secret-word") {
+	if x.Err != nil || len(x.Streams) > 0 || len(x.Denied) > 0 || strings.Contains(fmt.Sprintf("%+v", x), "secret-word") {
 		t.Errorf("before the first start: %+v", x)
 	}
 	if len(x.Addresses) != 2 || x.Addresses[0].Err == nil || x.Addresses[1].Err != nil || x.Addresses[1].Name != "n1" || x.Addresses[1].TLS || x.Addresses[1].Old != "" {
@@ -35,7 +35,10 @@ func TestExamineSaysWhatIsThere(t *testing.T) {
 	cfg.Monitor = cfg.Monitor[:1]
 	q := start(t, cfg)
 	publish(t, q, "x")
-	if x = Examine(t.Context(), cfg); x.Err != nil || x.Stream == nil || x.Stream.Current != 1 || x.Unfit != "" || x.MaxPayload != 1<<20 || x.FreeBytes != -1 {
+	if _, err := q.OpenLog(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if x = Examine(t.Context(), cfg); x.Err != nil || len(x.Streams) != 3 || x.Streams[0].Current != 1 || x.Streams[1].Name != "LEDGER" || x.Streams[2].Unfit != "" || x.MaxPayload != 1<<20 || x.FreeBytes != -1 {
 		t.Errorf("beside the service: %+v", x)
 	}
 	if state, err := q.state(t.Context()); err != nil || state.LastSeq != 1 {

@@ -103,10 +103,15 @@ func (q *Queue) watchServers() {
 		cancel()
 		if time.Since(declared) > redeclareAfter {
 			declared = time.Now()
-			if _, err := q.declareOnce(context.Background(), q.notifications()); err != nil {
-				q.cfg.Logger.Error("the stream cannot be checked", "component", "queue", "stream", streamName, "err", err)
-			}
+			q.declareAgain(context.Background(), q.notifications())
 		}
+	}
+}
+
+// declareAgain puts a stream right that others may have changed.
+func (q *Queue) declareAgain(ctx context.Context, cfg jetstream.StreamConfig) {
+	if _, err := q.declareOnce(ctx, cfg); err != nil {
+		q.cfg.Logger.ErrorContext(ctx, "the stream cannot be checked", "component", "queue", "stream", cfg.Name, "err", err)
 	}
 }
 
@@ -319,6 +324,7 @@ func (q *Queue) getAgain(ctx context.Context, seq uint64) ([]byte, error) {
 		m, err := q.stream.GetMsg(ctx, seq)
 		switch {
 		case err == nil:
+			q.cfg.Observer.StaleRead()
 			return m.Data, nil
 		case !errors.Is(err, jetstream.ErrMsgNotFound):
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)

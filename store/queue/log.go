@@ -2,10 +2,12 @@ package queue
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,13 +54,24 @@ type Log struct {
 	last      uint64     // newest entry
 	count     uint64
 
-	mu       sync.Mutex // guards the next two
+	mu       sync.Mutex // guards the next ones
 	standing standing
 	members  map[string]Member // by run
+	me       Member            // as it is announced, without its term
+	ledBy    uint64            // newest term that was heard of
+	differs  []string          // settings that the instance of that term has otherwise
+	skew     time.Duration     // of the servers' clock
+
 	term     atomic.Pointer[term]
 	seen     atomic.Uint64 // newest entry that was read or appended
 	behind   atomic.Pointer[uint64]
-	kept     int64 // bytes of LEDGER after it was cut last; owned by KeepSnapshots
+	down     chan struct{} // has an element when this instance is to stop leading
+	changed  chan struct{} // has an element when others are to hear of this instance at once
+	declared time.Time     // when the streams were looked at last; owned by Announce
+	released uint64        // the last entry by which this instance stopped leading; owned by Run
+
+	snapping sync.Mutex   // held while a snapshot is made
+	kept     atomic.Int64 // bytes of LEDGER after it was cut last
 }
 
 // term is the time in which this instance leads.
@@ -73,24 +86,29 @@ type term struct {
 func (q *Queue) OpenLog(ctx context.Context) (*Log, error) {
 	l := &Log{
 		q: q, log: q.cfg.Logger.With("component", "cluster"), subject: q.cfg.subject(logSubject), rules: rulesOf(q.cfg.TakeOverAfter),
+		me:   Member{Name: q.cfg.Instance, Run: q.own.run, Version: q.cfg.Version, Began: time.Now().UTC(), Settings: q.cfg.Settings},
+		down: make(chan struct{}, 1), changed: make(chan struct{}, 1), declared: time.Now(),
 	}
 	l.standing.rules = l.rules
-	for _, s := range []struct {
-		into          *jetstream.Stream
-		name, subject string
-		about         string
-	}{
-		{&l.stream, logName, logSubject, "pmm-callgoose: transactions of the ledger"},
-		{&l.snapshots, snapshotName, snapshotSubject + ".*", "pmm-callgoose: the ledger, whole"},
-	} {
-		cfg := streamConfig()
-		cfg.Name, cfg.Subjects, cfg.Description = q.cfg.stream(s.name), []string{q.cfg.subject(s.subject)}, s.about
+	for i, into := range []*jetstream.Stream{&l.stream, &l.snapshots} {
 		var err error
-		if *s.into, err = q.declare(ctx, cfg); err != nil {
+		if *into, err = q.declare(ctx, q.logStreams()[i]); err != nil {
 			return nil, err
 		}
 	}
 	return l, nil
+}
+
+// logStreams are LEDGER and SNAPSHOTS.
+func (q *Queue) logStreams() (list [2]jetstream.StreamConfig) {
+	for i, s := range []struct{ name, subject, about string }{
+		{logName, logSubject, "pmm-callgoose: transactions of the ledger"},
+		{snapshotName, snapshotSubject + ".*", "pmm-callgoose: the ledger, whole"},
+	} {
+		list[i] = streamConfig()
+		list[i].Name, list[i].Subjects, list[i].Description = q.cfg.stream(s.name), []string{q.cfg.subject(s.subject)}, s.about
+	}
+	return list
 }
 
 // happens takes in an occurrence and returns what to do.
@@ -130,15 +148,61 @@ func (l *Log) Behind() (entries uint64, known bool) {
 	return 0, false
 }
 
+// Skew is how far the clock of the servers is ahead of the one here, when they answered last.
+func (l *Log) Skew() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.skew
+}
+
+// Streams are LEDGER and SNAPSHOTS as the servers said last.
+func (l *Log) Streams() []Stream {
+	return []Stream{describe(l.stream.CachedInfo()), describe(l.snapshots.CachedInfo())}
+}
+
 func (l *Log) measure(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, announceEvery)
 	defer cancel()
+	began := time.Now()
 	info, err := l.stream.Info(ctx)
 	if err != nil {
 		l.behind.Store(nil)
 		return
 	}
 	l.behind.Store(new(info.State.LastSeq - min(info.State.LastSeq, l.seen.Load())))
+	l.compareClocks(skewOf(info.TimeStamp, began, time.Now()))
+	_, _ = l.snapshots.Info(ctx) // for Streams
+	if time.Since(l.declared) > redeclareAfter {
+		l.declared = time.Now()
+		for _, cfg := range l.q.logStreams() {
+			l.q.declareAgain(ctx, cfg)
+		}
+	}
+}
+
+// skewOf is how far a clock is ahead of the one here that showed at between two readings
+// of this one.
+func skewOf(at, began, ended time.Time) time.Duration {
+	switch {
+	case at.Before(began):
+		return at.Sub(began)
+	case at.After(ended):
+		return at.Sub(ended)
+	}
+	return 0
+}
+
+// mostSkew is by how much two clocks may differ: what PMM says of time is compared with
+// the clock of the instance that leads.
+const mostSkew = 2 * time.Minute
+
+func (l *Log) compareClocks(skew time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if skew.Abs() > mostSkew && l.skew.Abs() <= mostSkew {
+		l.log.Warn("the clock of NATS and the clock of this machine differ", "nats_ahead_by", skew.Round(time.Second))
+	}
+	l.skew = skew
 }
 
 // Hold is ctx as long as this instance leads; then it ends with the cause.
@@ -165,6 +229,7 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 		switch {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // it ends because it was told to
+		case err == nil: // it stepped down
 		case errors.Is(err, event.ErrNewer):
 			l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads", "err", err)
 			<-ctx.Done()
@@ -246,7 +311,12 @@ func (l *Log) apply(ctx context.Context, ledger Copy, first store.LogEntry, more
 		}
 	}
 	l.seen.Store(last.Seq)
-	if kind, _, err := store.DecodeEntry(last.Data); err == nil && kind == store.EntryRelease {
+	for _, e := range list {
+		if store.EntryKind(e.Data) == store.EntryTakeOver {
+			l.tookOver(e)
+		}
+	}
+	if store.EntryKind(last.Data) == store.EntryRelease && last.Seq != l.released { // after its own the others go first
 		l.happens(occurrence{kind: occurReleased})
 		return time.Time{}, nil
 	}
@@ -275,7 +345,8 @@ func (l *Log) takeOver(ctx context.Context) bool {
 	defer l.appending.Unlock()
 	l.last = seen
 	began := time.Now()
-	if err := l.put(ctx, store.EncodeEntry(store.EntryTakeOver, nil)); err != nil {
+	me, err := json.Marshal(l.myself())
+	if err != nil || l.put(ctx, store.EncodeEntry(store.EntryTakeOver, me)) != nil {
 		return false
 	}
 	faultpoint.Here("took-over")
@@ -283,13 +354,14 @@ func (l *Log) takeOver(ctx context.Context) bool {
 	t := &term{Number: l.last, Since: time.Now()}
 	t.ctx, t.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	l.term.Store(t)
+	l.q.cfg.Observer.TookOver()
 	return true
 }
 
 // put stores an entry behind the last one.
 func (l *Log) put(ctx context.Context, entry []byte) error {
 	l.count++
-	id := fmt.Sprintf("%s-l%d", l.q.own.run, l.count)
+	id, began := fmt.Sprintf("%s-l%d", l.q.own.run, l.count), time.Now()
 	seq, err := l.q.put(ctx, l.subject, entry, id, jetstream.WithExpectLastSequence(l.last))
 	if errors.Is(err, errOutOfTurn) {
 		seq, err = l.landed(ctx, l.last+1, id)
@@ -302,6 +374,7 @@ func (l *Log) put(ctx context.Context, entry []byte) error {
 	}
 	l.last = seq
 	l.seen.Store(seq)
+	l.q.cfg.Observer.Appended(time.Since(began))
 	return nil
 }
 
@@ -366,6 +439,12 @@ func (l *Log) lead(ctx context.Context, ledger Copy, run func(context.Context) e
 		return err
 	}
 	l.log.Info("this instance leads", "term", t.Number)
+	wake(l.changed)
+	defer wake(l.changed)
+	select { // of a term before
+	case <-l.down:
+	default:
+	}
 	work, stop := context.WithCancelCause(ctx)
 	defer context.AfterFunc(t.ctx, func() { stop(context.Cause(t.ctx)) })() //nolint:contextcheck // a term outlives ctx by its last entry
 	done := make(chan error, 1)
@@ -379,11 +458,14 @@ func (l *Log) lead(ctx context.Context, ledger Copy, run func(context.Context) e
 			if lost := context.Cause(t.ctx); lost != nil { //nolint:contextcheck // the same
 				err = lost
 			} else {
-				_, rerr := l.Append(store.EncodeEntry(store.EntryRelease, nil)) //nolint:contextcheck // the same
+				var rerr error
+				l.released, rerr = l.Append(store.EncodeEntry(store.EntryRelease, nil)) //nolint:contextcheck // the same
 				l.lose(ErrDeposed)
 				err = errors.Join(err, rerr)
 			}
 			return errors.Join(err, ledger.Lead(context.WithoutCancel(ctx), nil))
+		case <-l.down:
+			stop(nil)
 		case <-tick.C:
 			switch l.happens(occurrence{}) {
 			case doBeat:
@@ -398,6 +480,30 @@ func (l *Log) lead(ctx context.Context, ledger Copy, run func(context.Context) e
 				l.lose(fmt.Errorf("%w: the hold is over", ErrDeposed))
 			}
 		}
+	}
+}
+
+// StepDown ends the term in which this instance leads, once what is being sent is done:
+// then another one leads in about a second. It returns the term's number and does not
+// wait. ErrDeposed when this instance does not lead, an error when no other one is there.
+func (l *Log) StepDown() (term uint64, err error) {
+	term, _ = l.Term()
+	switch {
+	case !l.Holds():
+		return 0, ErrDeposed
+	case !slices.ContainsFunc(l.Members(), func(m Member) bool { return m.Run != l.me.Run && m.Live() }):
+		return 0, errors.New("no other instance is there to lead")
+	}
+	l.log.Info("this instance was asked to step down", "term", term)
+	wake(l.down)
+	return term, nil
+}
+
+// wake puts an element into a channel that has room for one.
+func wake(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
 	}
 }
 

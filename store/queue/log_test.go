@@ -3,6 +3,9 @@ package queue
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,8 +27,14 @@ type instance struct {
 
 func startInstance(t *testing.T, url, dir string) *instance {
 	t.Helper()
+	return startInstanceOf(t, Config{URL: url}, dir)
+}
+
+func startInstanceOf(t *testing.T, cfg Config, dir string) *instance {
+	t.Helper()
 	i := &instance{leads: make(chan time.Time, 10), done: make(chan error, 1)}
-	i.q = start(t, Config{URL: url, TakeOverAfter: 2 * time.Second})
+	cfg.TakeOverAfter = 2 * time.Second
+	i.q = start(t, cfg)
 	var err error
 	if i.log, err = i.q.OpenLog(t.Context()); err != nil {
 		t.Fatal(err)
@@ -128,6 +137,111 @@ func TestADeposedLeaderCannotAppend(t *testing.T) {
 	eventually(t, "the first does not lead again", func() bool { return a.set(t, 3) == nil })
 }
 
+// Who steps down lets the others go first: it leads again only when none of them did for
+// as long as after a failure.
+func TestWhoStepsDownWaits(t *testing.T) {
+	t.Parallel()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
+	a := startInstance(t, srv.ClientURL(), t.TempDir())
+	<-a.leads
+	if _, err := a.log.StepDown(); err == nil {
+		t.Error("the only instance steps down")
+	}
+	a.log.hear(Member{Name: "other", Run: "other", SeenAt: time.Now()})
+	eventually(t, "it cannot step down", func() bool { term, err := a.log.StepDown(); return err == nil && term > 0 })
+	if unsure := <-a.leads; unsure.IsZero() {
+		t.Error("it did not wait for the others")
+	}
+	eventually(t, "it does not lead again", func() bool { return a.set(t, 1) == nil })
+}
+
+// A follower knows from the take-over itself which settings the leader has otherwise: also
+// where it hears no announcement, and not of those that only one of the versions has.
+func TestATakeOverSaysWithWhichSettings(t *testing.T) {
+	t.Parallel()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
+	a := startInstanceOf(t, Config{URL: srv.ClientURL(), Instance: "a", Settings: map[string]string{"rate": "0a", "storm": "0b", "new": "0c"}}, t.TempDir())
+	<-a.leads
+	b := startInstanceOf(t, Config{URL: srv.ClientURL(), Instance: "b", Settings: map[string]string{"rate": "0a", "storm": "1b", "old": "0d"}}, t.TempDir())
+	eventually(t, "the follower does not know", func() bool { return slices.Equal(b.log.Differs(), []string{"storm"}) })
+	b.log.hear(Member{Name: "c", Run: "c", Settings: map[string]string{"rate": "1a"}}) // which follows, too
+	if got := b.log.Differs(); !slices.Equal(got, []string{"storm"}) {
+		t.Errorf("%q differ", got)
+	}
+	if got := a.log.Differs(); got != nil {
+		t.Errorf("the leader differs from itself: %q", got)
+	}
+}
+
+// The later of two instances of one name takes another, whoever hears whom first.
+func TestTheLaterOfTwoNamesIsChanged(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 27, 3, 0, 0, 0, time.UTC)
+	first, second := Member{Name: "a", Run: "RunOfTheFirst", Began: at}, Member{Name: "a", Run: "RunOfTheSecond", Began: at.Add(time.Second)}
+	log := func(m Member) *Log { return &Log{me: m, log: slog.New(slog.DiscardHandler)} }
+	one, other := log(first), log(second)
+	one.hear(first) // its own
+	one.hear(second)
+	other.hear(first)
+	other.hear(first)
+	if one.Name() != "a" || other.Name() != "a-RunO" {
+		t.Errorf("%s and %s", one.Name(), other.Name())
+	}
+}
+
+func TestTheSkewOfTwoClocksIsWhatNoDelayExplains(t *testing.T) {
+	t.Parallel()
+	began := time.Date(2026, 11, 27, 3, 0, 0, 0, time.UTC)
+	ended := began.Add(3 * time.Second)
+	for at, want := range map[time.Time]time.Duration{
+		began: 0, began.Add(time.Second): 0, ended: 0, began.Add(-time.Minute): -time.Minute, ended.Add(time.Hour): time.Hour,
+	} {
+		if got := skewOf(at, began, ended); got != want {
+			t.Errorf("%v after the beginning: %v", at.Sub(began), got)
+		}
+	}
+}
+
+// What others change in LEDGER and SNAPSHOTS is put right, as in NOTIFICATIONS.
+func TestTheStreamsOfTheLedgerArePutRightAgain(t *testing.T) {
+	t.Parallel()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
+	l, err := start(t, Config{URL: srv.ClientURL()}).OpenLog(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	js := client(t, srv)
+	for _, name := range []string{logName, snapshotName} {
+		s, err := js.Stream(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := s.CachedInfo().Config
+		cfg.AllowDirect = true
+		if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		l.declared = time.Now().Add(-redeclareAfter - time.Second)
+		l.measure(t.Context())
+		if info, err := s.Info(t.Context()); err != nil || info.Config.AllowDirect {
+			t.Errorf("%s: %+v, %v", name, info, err)
+		}
+	}
+}
+
+// An instance that nobody answers says so, and what to do.
+func TestNobodyLeadsIsSaid(t *testing.T) {
+	t.Parallel()
+	q := start(t, Config{URL: natsServer(t, server.Options{StoreDir: t.TempDir()}).ClientURL()})
+	l, err := q.OpenLog(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Ask(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "no instance leads at the moment") {
+		t.Error(err)
+	}
+}
+
 // An instance without a ledger, or with one that LEDGER begins behind, takes the snapshot.
 func TestANewInstanceBeginsWithTheSnapshot(t *testing.T) {
 	t.Parallel()
@@ -145,7 +259,7 @@ func TestANewInstanceBeginsWithTheSnapshot(t *testing.T) {
 		t.Errorf("without a snapshot: %v", err)
 	}
 	for range 2 { // the second takes the place of the first
-		if err := a.log.Snapshot(t.Context(), a.ledger); err != nil {
+		if _, err := a.log.Snapshot(t.Context(), a.ledger); err != nil {
 			t.Fatal(err)
 		}
 	}

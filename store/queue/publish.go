@@ -199,10 +199,7 @@ func (q *Queue) stored(g *gathering, bytes int, seq uint64, began time.Time) {
 	q.room.wrote(bytes, alerts)
 	if q.srv != nil {
 		q.last.Store(seq)
-		select {
-		case q.wake <- struct{}{}:
-		default:
-		}
+		wake(q.wake)
 	}
 	faultpoint.Here("notification-stored")
 	q.answer(g.batch, seq, nil)

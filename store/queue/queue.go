@@ -46,6 +46,12 @@ type Config struct {
 	// Name stands before the names of streams and subjects, for several groups of
 	// instances on the same servers. Instance is the name of this one, for operators.
 	Name, Instance string
+	// Version and Settings are what the instances tell each other: a short hash of each
+	// setting that must be the same on all of them, by its name.
+	Version  string
+	Settings map[string]string
+	// Observer counts what is done on external servers. May be nil.
+	Observer Observer
 	// TakeOverAfter is how long nothing may be heard of the leader. 0 = 13s.
 	TakeOverAfter time.Duration
 	// Replicas is how many servers of an external cluster keep the stream, 0 = 3,
@@ -70,6 +76,19 @@ type Config struct {
 
 	replaced func(error) // is told that the connection cannot go on with the credentials of now
 }
+
+// Observer is told what becomes of external streams. It must be safe concurrently.
+type Observer interface {
+	TookOver()                // this instance leads from now on
+	Appended(d time.Duration) // an entry of the ledger's log was acknowledged
+	StaleRead()               // the servers did not find a message that they hold
+}
+
+type nobody struct{}
+
+func (nobody) TookOver()              {}
+func (nobody) Appended(time.Duration) {}
+func (nobody) StaleRead()             {}
 
 // Sizes, bytes. JetStream takes records of up to 32 MiB, and at a start throws
 // away what is larger.
@@ -131,6 +150,7 @@ type Queue struct {
 func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	cfg.MaxStore = cmp.Or(cfg.MaxStore, 2<<30)
+	cfg.Observer = cmp.Or(cfg.Observer, Observer(nobody{}))
 	q := &Queue{
 		cfg:     cfg,
 		publish: make(chan *publishing, 1024),

@@ -192,10 +192,7 @@ func (q *Queue) readOn(ctx context.Context) error {
 		q.recent.add(seq, data)
 		raise(&q.last, seq)
 		q.room.changed.Store(true)
-		select {
-		case q.wake <- struct{}{}:
-		default:
-		}
+		wake(q.wake)
 	})
 	if err != nil {
 		return fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, q.cfg.stream(streamName), err)

@@ -68,21 +68,26 @@ func (l *Log) KeepSnapshots(ctx context.Context, ledger *store.Store) error {
 		if err != nil {
 			continue
 		}
-		grown := int64(info.State.Bytes) > l.kept+snapshotBytes
+		grown := int64(info.State.Bytes) > l.kept.Load()+snapshotBytes
 		if c, _, err := l.newest(ctx); err != nil || !grown && c != nil && time.Since(c.At) < snapshotAge {
 			continue
 		}
-		if err := l.Snapshot(ctx, ledger); err != nil && ctx.Err() == nil {
+		if _, err := l.Snapshot(ctx, ledger); err != nil && ctx.Err() == nil {
 			l.log.Error("no snapshot of the ledger could be stored; again in a minute", "err", err)
 		}
 	}
 }
 
-// Snapshot stores one and cuts LEDGER below it.
-func (l *Log) Snapshot(ctx context.Context, ledger *store.Store) error {
+// Snapshot stores one, cuts LEDGER below it, and returns the entry up to which it goes.
+func (l *Log) Snapshot(ctx context.Context, ledger *store.Store) (uint64, error) {
+	l.snapping.Lock()
+	defer l.snapping.Unlock()
+	if err := l.q.silent(); err != nil {
+		return 0, err
+	}
 	info, err := l.snapshots.Info(ctx)
 	if err != nil {
-		return fmt.Errorf("read stream %s: %w", snapshotName, err)
+		return 0, fmt.Errorf("read stream %s: %w", snapshotName, err)
 	}
 	last, run := info.State.LastSeq, time.Now().UTC()
 	put := func(part string, data []byte) error {
@@ -98,7 +103,7 @@ func (l *Log) Snapshot(ctx context.Context, ledger *store.Store) error {
 	first := last + 1
 	at, err := ledger.Snapshot(func(piece []byte) error { return put("piece", piece) })
 	if err != nil {
-		return err
+		return 0, fmt.Errorf("store a snapshot of the ledger: %w", err)
 	}
 	done, err := json.Marshal(complete{Log: at, First: first, At: run})
 	if err == nil {
@@ -111,13 +116,13 @@ func (l *Log) Snapshot(ctx context.Context, ledger *store.Store) error {
 		err = l.snapshots.Purge(ctx, jetstream.WithPurgeSequence(first))
 	}
 	if err != nil {
-		return err
+		return 0, fmt.Errorf("store a snapshot of the ledger: %w", err)
 	}
-	if info, err = l.stream.Info(ctx); err == nil {
-		l.kept = int64(info.State.Bytes)
+	if info, err := l.stream.Info(ctx); err == nil {
+		l.kept.Store(int64(info.State.Bytes)) //nolint:gosec // bytes of a disk
 	}
 	l.log.Info("a snapshot of the ledger is stored", "seq", at, "pieces", last-first)
-	return err
+	return at, nil
 }
 
 // Restore makes the ledger of a directory, in which none is open, from the newest snapshot.

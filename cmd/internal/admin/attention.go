@@ -42,8 +42,14 @@ const (
 	IsStorm      = "storm"
 	IsQuiet      = "pmm_quiet"
 	IsUnread     = "pmm_unreadable"
-	NoLeader     = "no_leader"
-	IsBehind     = "behind"
+
+	NATSUnreachable = "nats_unreachable"
+	NoLeader        = "no_leader"
+	IsBehind        = "behind"
+	NotReplicated   = "replicas_missing"
+	SettingsDiffer  = "settings_differ"
+	SameName        = "instance_name"
+	ClockSkew       = "clock_skew"
 
 	HeartbeatFails    = "heartbeat_failing"
 	HeartbeatWithheld = "heartbeat_withheld"
@@ -62,6 +68,8 @@ const (
 	unreadMost = 3
 	// mostBehind is how many transactions an instance may be behind the one that leads.
 	mostBehind = 1000
+	// mostSkew is by how many seconds the clocks of NATS and of this machine may differ.
+	mostSkew = 120
 )
 
 // adder takes in what was found: the way out, and one sentence.
@@ -78,12 +86,7 @@ func (s *Status) Conclude() {
 		add(NotAccepting, Bad, "Until this is repaired look at the alerts in PMM. Make room in the data directory or raise --max-store; the log says more.",
 			"Webhooks are NOT ACCEPTED (503): %s.", strings.TrimSuffix(s.Store.Problem, "."))
 	}
-	if c := s.Cluster; c != nil && c.Leader == "" {
-		add(NoLeader, Bad, "It goes on by itself once NATS answers; pmm-callgoose doctor and the log say more.", "No instance leads: nothing is delivered.")
-	} else if c != nil && c.Behind != nil && *c.Behind > mostBehind {
-		add(IsBehind, Odd, "It catches up by itself; look at the load of this machine and at its way to NATS.",
-			"This instance is %d transactions behind.", *c.Behind)
-	}
+	s.concludeCluster(add)
 	s.concludeCallgoose(add)
 	if r := s.Refused; r.LastHour > 0 && r.LastAt != nil {
 		level := Odd
@@ -110,6 +113,43 @@ func (s *Status) Conclude() {
 	}
 	s.Attention = append(found, s.Attention...)
 	s.headline()
+}
+
+// concludeCluster looks at the instances on the same NATS, and at NATS.
+func (s *Status) concludeCluster(add adder) {
+	c := s.Cluster
+	if c == nil || c.NATS == nil {
+		return
+	}
+	if !c.NATS.Connected {
+		add(NATSUnreachable, Bad, "Look at the NATS servers and at the way to them: pmm-callgoose doctor asks each. Until they answer look at the alerts in PMM.",
+			"The NATS servers do not answer this instance.")
+		return
+	}
+	if c.Leader == "" {
+		add(NoLeader, Bad, "It goes on by itself; pmm-callgoose status --cluster and the log say more.", "No instance leads: nothing is delivered.")
+	}
+	if c.Behind != nil && *c.Behind > mostBehind {
+		add(IsBehind, Odd, "It catches up by itself; look at the load of this machine and at its way to NATS.",
+			"This instance is %d transactions behind.", *c.Behind)
+	}
+	for _, st := range c.NATS.Streams {
+		if st.Current < c.NATS.Replicas {
+			add(NotReplicated, Odd, "nats stream info "+st.Name+" names the server that is away or behind; it catches up by itself.",
+				"%d of %d NATS servers hold all of the stream %s: one lost more may be one too many.", st.Current, c.NATS.Replicas, st.Name)
+		}
+	}
+	if len(c.SettingsDiffer) > 0 {
+		add(SettingsDiffer, Odd, "Give all instances the same settings and restart those that differ: pmm-callgoose config show prints them.",
+			"Other settings than at %s, which leads, would hold after a take-over: %s.", text.Short(40, c.Leader), strings.Join(c.SettingsDiffer, ", "))
+	}
+	if c.SameName {
+		add(SameName, Odd, "Give each instance a name of its own (--instance).", "Another instance had the name of this one before, which is called %s now.", text.Short(40, c.Instance))
+	}
+	if skew := time.Duration(c.ClockSkew * float64(time.Second)); skew.Abs().Seconds() > mostSkew {
+		add(ClockSkew, Odd, "Set the clocks of this machine and of the NATS servers (chrony, systemd-timesyncd): what PMM says of time is compared with the clock here.",
+			"The clock of NATS is %s %s the clock of this machine.", text.Span(skew.Abs()), pick(skew > 0, "ahead of", "behind"))
+	}
 }
 
 func (s *Status) concludeStorms(add adder) {

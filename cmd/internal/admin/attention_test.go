@@ -9,6 +9,13 @@ import (
 	"pmm-callgoose/store/event"
 )
 
+// three is instance a on three servers, when all is well.
+func three(role string) *Cluster {
+	return &Cluster{Role: role, Instance: "a", Leader: "a", Behind: new(uint64(2)), NATS: &NATS{
+		Connected: true, Replicas: 3, Streams: []Stream{{Name: "NOTIFICATIONS", Current: 3}, {Name: "LEDGER", Current: 3}},
+	}}
+}
+
 func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 	now := time.Now()
 	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
@@ -41,6 +48,22 @@ func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 		{"discards of today", func(s *Status) { s.Discarded, s.DiscardedDay = 3, 3 }, Bad, []string{IsDiscarded}, "no filter matched 3 events"},
 		{"discards of last week", func(s *Status) { s.Discarded = 3 }, Good, nil, "takes events"},
 		{"discards that were sent again", func(s *Status) { s.DiscardedDay = 3 }, Good, nil, "takes events"},
+		{"alone", func(s *Status) { s.Cluster = &Cluster{Role: "alone"} }, Good, nil, "Callgoose takes events; nothing waits."},
+		{"leading", func(s *Status) { s.Cluster = three("leader") }, Good, nil, "Instance a leads. Callgoose takes events"},
+		{"following", func(s *Status) { s.Cluster = three("follower"); s.Cluster.Instance = "b" }, Good, nil, "Instance b follows a."},
+		{"no nats", func(s *Status) {
+			s.Cluster = three("follower")
+			s.Cluster.NATS.Connected, s.Cluster.Leader = false, ""
+		}, Bad, []string{NATSUnreachable}, "do not answer this instance"},
+		{"no leader", func(s *Status) { s.Cluster = three("follower"); s.Cluster.Leader = "" }, Bad, []string{NoLeader}, "nothing is delivered"},
+		{"far behind", func(s *Status) { s.Cluster = three("follower"); *s.Cluster.Behind = 1001 }, Odd, []string{IsBehind}, "1001 transactions behind"},
+		{"a server of nats is away", func(s *Status) { s.Cluster = three("leader"); s.Cluster.NATS.Streams[1].Current = 2 }, Odd, []string{NotReplicated},
+			"2 of 3 NATS servers hold all of the stream LEDGER"},
+		{"other settings than the leader", func(s *Status) { s.Cluster = three("follower"); s.Cluster.SettingsDiffer = []string{"rate", "storm"} }, Odd, []string{SettingsDiffer},
+			"Other settings than at a, which leads, would hold after a take-over: rate, storm."},
+		{"two instances of a name", func(s *Status) { s.Cluster = three("follower"); s.Cluster.SameName = true }, Odd, []string{SameName}, "which is called a now"},
+		{"clocks that nearly agree", func(s *Status) { s.Cluster = three("follower"); s.Cluster.ClockSkew = -119 }, Good, nil, ""},
+		{"clocks that differ", func(s *Status) { s.Cluster = three("follower"); s.Cluster.ClockSkew = -180 }, Odd, []string{ClockSkew}, "The clock of NATS is 3 min behind the clock"},
 		{"not accepting", func(s *Status) { s.Store.Accepting, s.Store.Problem = false, "the store is full" }, Bad, []string{NotAccepting}, "NOT ACCEPTED (503): the store is full."},
 		{"the last firing event opened nothing", func(s *Status) {
 			s.LastDelivered.Effect, s.LastDelivered.Status = "duplicate", event.Firing

@@ -200,7 +200,11 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	if strings.HasPrefix(path, "/api/v1/events") || strings.HasPrefix(path, "/api/v1/incidents") {
 		most = maxEvents
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, most)).Decode(into); err != nil {
+	err = json.NewDecoder(io.LimitReader(resp.Body, most)).Decode(into)
+	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return c.another()
+	}
+	if err != nil {
 		return fmt.Errorf("read the answer of %s: %w", c.where, err)
 	}
 	return nil
@@ -242,6 +246,9 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	var answer struct{ Error string }
 	said, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	if json.Unmarshal(said, &answer) != nil || answer.Error == "" {
+		if resp.StatusCode == http.StatusNotFound {
+			return nil, c.another()
+		}
 		answer.Error = "status " + strconv.Itoa(resp.StatusCode)
 	}
 	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
@@ -258,6 +265,11 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 		return nil, fmt.Errorf("%s is the address for PMM's webhooks; operators have one of their own (--admin-listen)", c.where)
 	}
 	return nil, errors.New(answer.Error)
+}
+
+// another is the error when some other program answers.
+func (c *Client) another() error {
+	return fmt.Errorf("%w at %s: what answers there is another program", ErrNoService, c.where)
 }
 
 // Settings asks for the effective settings, nothing secret in them; into is a

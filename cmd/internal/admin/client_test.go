@@ -50,6 +50,23 @@ func TestWhatTheOtherSideSaysIsHarmless(t *testing.T) {
 	}
 }
 
+func TestAnotherProgramThatAnswersIsNoService(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"a page":       func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
+		"no such page": http.NotFound,
+	} {
+		srv := httptest.NewServer(answer)
+		c, err := NewURLClient(srv.URL, "", "")
+		if err == nil {
+			_, err = c.Status(t.Context())
+		}
+		if !errors.Is(err, ErrNoService) || !strings.Contains(err.Error(), "another program") {
+			t.Errorf("%s: %v", name, err)
+		}
+		srv.Close()
+	}
+}
+
 func TestTheClientSaysThatItMeansIt(t *testing.T) {
 	var got http.Header
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -1,5 +1,10 @@
 package admin
 
+import (
+	"context"
+	"net/http"
+)
+
 // NATS are the external servers that keep what was accepted.
 type NATS struct {
 	Connected bool     `json:"connected"`
@@ -18,4 +23,24 @@ type Stream struct {
 	Replicas int    `json:"replicas"`
 	Current  int    `json:"current"`
 	Bytes    uint64 `json:"bytes"`
+}
+
+// Instances asks each instance on the same NATS how it is.
+func (c *Client) Instances(ctx context.Context) (list []Instance, err error) {
+	return list, c.call(ctx, http.MethodGet, "/api/v1/cluster", nil, &list)
+}
+
+// StepDown has the instance that leads stop leading, and returns the number of its term.
+func (c *Client) StepDown(ctx context.Context) (term uint64, err error) {
+	var answer struct{ Term uint64 }
+	err = c.call(ctx, http.MethodPost, "/api/v1/cluster/step-down", nil, &answer)
+	return answer.Term, err
+}
+
+// Snapshot has the instance that leads store the ledger as a whole, and returns the entry
+// of its log up to which that goes.
+func (c *Client) Snapshot(ctx context.Context) (entry uint64, err error) {
+	var answer struct{ Entry uint64 }
+	err = c.call(ctx, http.MethodPost, "/api/v1/cluster/snapshot", nil, &answer)
+	return answer.Entry, err
 }

@@ -63,9 +63,8 @@ type Status struct {
 	// WebhookURL is the address that is really bound for PMM's webhooks.
 	WebhookURL string `json:"webhook_url"`
 	Store      Store  `json:"store"`
-	NATS       *NATS  `json:"nats,omitempty"` // nil when the store is embedded
-	SLO        *SLO   `json:"slo,omitempty"`  // nil while the ledger cannot be read
-	// Cluster is nil when there is only one instance: the store is embedded.
+	SLO        *SLO   `json:"slo,omitempty"` // nil while the ledger cannot be read
+	// Cluster is nil while an embedded store is not open.
 	Cluster *Cluster `json:"cluster,omitempty"`
 	// Ping, Fallback and Filters are nil when they are not set up.
 	Ping     *Ping     `json:"ping,omitempty"`
@@ -77,7 +76,7 @@ type Status struct {
 type Cluster struct {
 	Name     string `json:"name"`
 	Instance string `json:"instance"`
-	Role     string `json:"role"` // leader or follower
+	Role     string `json:"role"` // leader, follower, or alone: the store is embedded
 	// Leader is empty while none is known.
 	Leader      string     `json:"leader"`
 	LeaderSince *time.Time `json:"leader_since"`
@@ -85,6 +84,13 @@ type Cluster struct {
 	// Behind counts transactions that this instance has not read, nil while NATS does not answer.
 	Behind    *uint64    `json:"behind"`
 	Instances []Instance `json:"instances"`
+	// SettingsDiffer names what is set otherwise at the leader; SameName is set where
+	// another instance had the name of this one before, which is called otherwise now.
+	SettingsDiffer []string `json:"settings_differ,omitempty"`
+	SameName       bool     `json:"same_name,omitempty"`
+	// ClockSkew is how far the clock of NATS is ahead of the one here, in seconds.
+	ClockSkew float64 `json:"clock_skew_seconds"`
+	NATS      *NATS   `json:"nats,omitempty"` // nil when the store is embedded
 }
 
 // Instance is one of them as it announced itself.
@@ -93,6 +99,8 @@ type Instance struct {
 	Version string    `json:"version"`
 	Role    string    `json:"role"`
 	SeenAt  time.Time `json:"seen_at"`
+	// Status is what it answered when it was asked: nil when it was not, or did not answer.
+	Status *Status `json:"status,omitempty"`
 }
 
 // Callgoose is the state of the receiving side.

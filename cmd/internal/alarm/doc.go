@@ -9,6 +9,8 @@
 //	store_full             webhooks are refused, for a minute (or After, if shorter)
 //	reconcile_mass, reconcile_missing, pmm_contact_point_failing, pmm_not_routed
 //	                       what comparing with PMM found, for Config.After
+//	nats_unreachable, no_leader
+//	                       of several instances, raised by each, likewise; the former instead of store_full
 //
 //	admin.Status ──1s──▶ watch.observe ──Notice──▶ outbox ──▶ worker ──▶ command, webhook
 //	                      (pure)                (newest of each alarm)   (side by side)

@@ -146,7 +146,7 @@ func (n Notice) telling(lasted, left, reason string) string {
 	case Unreachable:
 		return fmt.Sprintf("Callgoose has taken no alert for %s%s: nobody is paged, %s.", lasted, reason, left)
 	}
-	return fmt.Sprintf("%s (for %s).", n.why, lasted) // of fromPMM
+	return fmt.Sprintf("%s (for %s).", n.why, lasted) // of fromPMM and of the cluster
 }
 
 // ending says what is over.
@@ -174,8 +174,10 @@ func (n Notice) ending(lasted, left, reason string) string {
 	return fmt.Sprintf("%s, after %s.", endings[n.Alarm], lasted)
 }
 
-// endings are the ends of the alarms of fromPMM.
+// endings are the ends of the alarms of fromPMM and of the cluster.
 var endings = map[string]string{
+	admin.NATSUnreachable:       "The NATS servers answer again",
+	admin.NoLeader:              "An instance leads again",
 	"reconcile_mass":            "Open episodes are no longer gone in PMM all at once",
 	"reconcile_missing":         "No more alerts fire in PMM without a webhook",
 	"pmm_contact_point_failing": "The contact point of PMM reaches the service again",

@@ -1,6 +1,8 @@
 package alarm
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -27,11 +29,32 @@ func (w *watch) reconcile(now time.Time, s admin.Status) (out []Notice) {
 	}
 	for _, code := range fromPMM {
 		a, there := found[code]
-		told := w.lasts(now, code, s, there, nil, a.Text)
-		for i := range told {
-			told[i].Hint = a.Way
-		}
-		out = append(out, told...)
+		out = append(out, hinted(w.lasts(now, code, s, there, nil, a.Text), a.Way)...)
 	}
 	return out
+}
+
+// cluster raises what each instance says by itself: that NATS does not answer, and that
+// none leads.
+func (w *watch) cluster(now time.Time, s admin.Status) (out []Notice) {
+	for _, code := range []string{admin.NATSUnreachable, admin.NoLeader} {
+		if s.Cluster == nil || code == admin.NoLeader && !w.found[admin.NATSUnreachable].IsZero() {
+			break // whether one leads is not known
+		}
+		var a admin.Attention
+		i := slices.IndexFunc(s.Attention, func(a admin.Attention) bool { return a.Code == code })
+		if i >= 0 {
+			a = s.Attention[i]
+		}
+		out = append(out, hinted(w.lasts(now, code, s, i >= 0, nil, strings.TrimSuffix(a.Text, ".")), a.Fix)...)
+	}
+	return out
+}
+
+// hinted are notices with the way out.
+func hinted(told []Notice, way string) []Notice {
+	for i := range told {
+		told[i].Hint = way
+	}
+	return told
 }

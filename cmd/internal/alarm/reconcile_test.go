@@ -1,6 +1,7 @@
 package alarm
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,4 +46,50 @@ func TestWhatAPersonMustDecideAboutPMM(t *testing.T) {
 		}
 		see(time.Second, status(), 0)
 	}
+}
+
+// Each instance raises by itself that NATS does not answer and that none leads, and neither
+// is taken for the other, or for a full store.
+func TestEachInstanceSaysThatNobodyLeads(t *testing.T) {
+	const after = 5 * time.Minute
+	status := func(change func(*admin.Status)) admin.Status {
+		s := admin.Status{Store: admin.Store{Accepting: true, MaxBytes: 1}, Dead: 7, Cluster: &admin.Cluster{
+			Role: "follower", Instance: "b", Leader: "a", NATS: &admin.NATS{Connected: true},
+		}}
+		s.Callgoose.State = "unknown"
+		change(&s)
+		s.Conclude()
+		return s
+	}
+	well := status(func(*admin.Status) {})
+	leaderless := status(func(s *admin.Status) { s.Cluster.Leader = "" })
+	away := status(func(s *admin.Status) {
+		s.Cluster.Leader, s.Cluster.NATS.Connected, s.Store.Accepting, s.Store.Problem = "", false, false, "nats has not answered"
+	})
+	w, now := newWatch(after), time.Date(2026, 11, 27, 3, 0, 0, 0, time.UTC)
+	see := func(d time.Duration, s admin.Status, want ...string) {
+		t.Helper()
+		now = now.Add(d)
+		var got []string
+		for _, n := range w.observe(now, s) {
+			if n.Text == "" || n.Over == (n.Hint != "") {
+				t.Errorf("%+v", n)
+			}
+			got = append(got, n.Alarm+map[bool]string{true: " over"}[n.Over])
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("after %s: %q, want %q", d, got, want)
+		}
+	}
+	see(0, well)
+	see(time.Second, leaderless)
+	see(time.Minute, well) // an election
+	see(time.Second, leaderless)
+	see(after, leaderless, "no_leader")
+	see(time.Minute, away) // whether one leads is not known any more
+	see(after, away, "nats_unreachable")
+	see(again, away, "nats_unreachable")
+	see(time.Second, leaderless, "nats_unreachable over", "no_leader")
+	see(time.Second, well, "no_leader over")
+	see(again, well)
 }

@@ -60,7 +60,11 @@ func (w *watch) observe(now time.Time, s admin.Status) (out []Notice) {
 			w.lost(now, s, Discarded, &w.discarded, s.DiscardedFiring, s.Discarded),
 			w.reconcile(now, s))
 	}
-	return append(out, w.store(now, s)...)
+	out = append(out, w.cluster(now, s)...)
+	if w.found[admin.NATSUnreachable].IsZero() { // else that is why, and has an alarm of its own
+		out = append(out, w.store(now, s)...)
+	}
+	return out
 }
 
 // closed reports whether the store is being opened: the zeros in such a status
@@ -70,9 +74,8 @@ func closed(s admin.Status) bool {
 		s.Callgoose.State != event.Down && s.Callgoose.State != event.Held
 }
 
-// follows reports whether another instance leads: all but whether webhooks are accepted is
-// for that one to tell.
-func follows(s admin.Status) bool { return s.Cluster != nil && s.Cluster.Role != "leader" }
+// follows reports whether another instance leads, which tells what it knows from the ledger.
+func follows(s admin.Status) bool { return s.Cluster != nil && s.Cluster.Role == "follower" }
 
 // unheard notes that the last notice of an alarm reached nobody.
 func (w *watch) unheard(now time.Time, name string) {

@@ -2,8 +2,10 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -60,7 +62,7 @@ func (c *core) follow(failed func(context.Context) error) map[string]func(contex
 	return map[string]func(context.Context) error{
 		"store":    failed,
 		"mark":     func(ctx context.Context) error { return worker.FollowMarks(ctx, c.queue, c.ledger) },
-		"announce": c.patient(func(ctx context.Context) error { return c.log.Announce(ctx, c.version) }),
+		"announce": c.patient(func(ctx context.Context) error { return c.log.Announce(ctx, c.state) }),
 		"cluster":  func(ctx context.Context) error { return c.log.Run(ctx, c.ledger, c.lead) },
 	}
 }
@@ -143,40 +145,25 @@ func (a *App) leader() (*core, error) {
 	return nil, errors.New("this instance follows, and no instance leads at the moment: try again in some seconds")
 }
 
-// The answer of a reconcile takes as long as PMM does.
-const (
-	askWithin          = 5 * time.Second
-	askReconcileWithin = 45 * time.Second
-)
+// statesWithin is how long all instances are waited for that are asked how they are.
+const statesWithin = 2 * time.Second
 
-// Elsewhere implements web.Leader.
+// Elsewhere implements web.Cluster.
 func (a *App) Elsewhere() (instance string, elsewhere bool) {
 	c := a.core.Load()
-	return a.cfg.InstanceName(), c != nil && !c.leads()
+	if c == nil || c.leads() {
+		return "", false
+	}
+	return c.log.Name(), true
 }
 
-// AskLeader implements web.Leader.
+// AskLeader implements web.Cluster.
 func (a *App) AskLeader(ctx context.Context, question []byte) ([]byte, error) {
 	c := a.core.Load()
 	if c == nil || c.log == nil {
 		return nil, a.whyClosed()
 	}
-	within := askWithin
-	if len(a.reconcilers) > 0 {
-		within = askReconcileWithin
-	}
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
 	return c.log.Ask(ctx, question)
-}
-
-// alarmStatus is the status for the alarm: also a follower complains when nobody leads.
-func (a *App) alarmStatus(ctx context.Context) (admin.Status, error) {
-	s, err := a.Status(ctx)
-	if s.Cluster != nil && s.Cluster.Leader == "" && s.Store.Accepting {
-		s.Store.Accepting, s.Store.Problem = false, "no instance leads, so nothing is delivered"
-	}
-	return s, err
 }
 
 // thaw notices that this process stood still. For a while nothing is accepted then: what
@@ -197,9 +184,9 @@ func (a *App) thaw(ctx context.Context) {
 			a.log.Warn("this process stood still; webhooks are refused for a moment", "stood_still_for", now.Sub(last).Round(time.Millisecond))
 			until = now.Add(refuse)
 		}
-		last = now
-		a.frozen.Store(now.Before(until))
-		a.ticked.Store(&now)
+		if last = now; now.After(until) {
+			a.ticked.Store(&now)
+		}
 	}
 }
 
@@ -207,18 +194,34 @@ func (a *App) thaw(ctx context.Context) {
 const stillAfter = 3 * time.Second
 
 // stoodStill reports whether webhooks are refused because of that, also before thaw
-// itself has come round again.
+// itself runs again.
 func (a *App) stoodStill() bool {
 	ticked := a.ticked.Load()
-	return a.frozen.Load() || ticked != nil && time.Since(*ticked) > stillAfter
+	return ticked != nil && time.Since(*ticked) > stillAfter
 }
 
-// cluster is what operators see of the instances, nil when there is only one.
-func (c *core) cluster() *admin.Cluster {
-	if c.log == nil {
+// withoutNATS is what operators see while NATS does not answer and the store is not open;
+// nil when that is not why.
+func (a *App) withoutNATS() *admin.Cluster {
+	if p := a.problem.Load(); a.cfg.NATS() == "" || p == nil || !errors.Is(*p, queue.ErrUnavailable) {
 		return nil
 	}
-	out := &admin.Cluster{Name: c.cfg.NATSName, Instance: c.cfg.InstanceName(), Role: "follower", Instances: []admin.Instance{}}
+	return &admin.Cluster{
+		Name: a.cfg.NATSName, Instance: a.cfg.InstanceName(), Role: "follower", Instances: []admin.Instance{},
+		NATS: &admin.NATS{Replicas: a.cfg.NATSReplicas, Sync: "unknown", Streams: []admin.Stream{}},
+	}
+}
+
+// cluster is what operators see of the instances.
+func (c *core) cluster() *admin.Cluster {
+	if c.log == nil {
+		return &admin.Cluster{Instance: c.cfg.InstanceName(), Role: "alone", Instances: []admin.Instance{}}
+	}
+	out := &admin.Cluster{
+		Name: c.cfg.NATSName, Instance: c.log.Name(), Role: "follower", Instances: instances(c.log.Members()),
+		SettingsDiffer: c.log.Differs(), ClockSkew: c.log.Skew().Seconds(), NATS: c.nats(),
+	}
+	out.SameName = out.Instance != c.cfg.InstanceName()
 	if c.leads() {
 		out.Role = "leader"
 	}
@@ -228,12 +231,81 @@ func (c *core) cluster() *admin.Cluster {
 	if behind, known := c.log.Behind(); known {
 		out.Behind = &behind
 	}
-	for _, m := range c.log.Members() {
+	return out
+}
+
+func instances(members []queue.Member) []admin.Instance {
+	list := make([]admin.Instance, 0, len(members))
+	for _, m := range members {
 		role := "follower"
 		if m.Term > 0 {
 			role = "leader"
 		}
-		out.Instances = append(out.Instances, admin.Instance{Name: m.Name, Version: m.Version, Role: role, SeenAt: m.SeenAt.UTC()})
+		list = append(list, admin.Instance{Name: m.Name, Version: m.Version, Role: role, SeenAt: m.SeenAt.UTC()})
 	}
-	return out
+	return list
+}
+
+var errAlone = errors.New("this service runs alone: it has no other instances (--nats-url)")
+
+// Instances implements web.Cluster.
+func (a *App) Instances(ctx context.Context) ([]admin.Instance, error) {
+	c := a.core.Load()
+	switch {
+	case c == nil:
+		return nil, a.whyClosed()
+	case c.log == nil:
+		return nil, errAlone
+	}
+	ctx, cancel := context.WithTimeout(ctx, statesWithin)
+	defer cancel()
+	answers, err := c.log.AskAll(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := instances(c.log.Members())
+	for _, answer := range answers {
+		var s admin.Status
+		if json.Unmarshal(answer, &s) != nil || s.Cluster == nil {
+			continue
+		}
+		if i := slices.IndexFunc(list, func(of admin.Instance) bool { return of.Name == s.Cluster.Instance && of.Status == nil }); i >= 0 {
+			list[i].Role, list[i].Status = s.Cluster.Role, &s
+		}
+	}
+	return list, nil
+}
+
+// state is what this instance answers when another one asks how it is.
+func (a *App) state() []byte {
+	s, err := a.Status(context.Background())
+	if err != nil {
+		return nil
+	}
+	text, _ := json.Marshal(s)
+	return text
+}
+
+// StepDown implements web.Cluster.
+func (a *App) StepDown() (term uint64, err error) {
+	c, err := a.leader()
+	switch {
+	case err != nil:
+		return 0, err
+	case c.log == nil:
+		return 0, errAlone
+	}
+	return c.log.StepDown()
+}
+
+// Snapshot implements web.Cluster.
+func (a *App) Snapshot(ctx context.Context) (entry uint64, err error) {
+	c, err := a.leader()
+	switch {
+	case err != nil:
+		return 0, err
+	case c.log == nil:
+		return 0, errAlone
+	}
+	return c.log.Snapshot(ctx, c.ledger)
 }

@@ -384,14 +384,21 @@ func newPair(t *testing.T) (f *fleet, leads, follows *forwarder) {
 			r.halt()
 		}
 	})
+	leads, follows = f.roles()
+	follows.accept(group(mysqlDown(1, "firing", time.Now())))
+	f.until("it is not delivered", func() bool { return len(f.fake.Received()) == 1 && leads.status().Delivered == 1 })
+	f.same()
+	return f, leads, follows
+}
+
+// roles waits until one of two leads.
+func (f *fleet) roles() (leads, follows *forwarder) {
+	f.t.Helper()
 	leads, follows = f.leader(), f.all[0]
 	if follows == leads {
 		follows = f.all[1]
 	}
-	follows.accept(group(mysqlDown(1, "firing", time.Now())))
-	f.until("it is not delivered", func() bool { return len(f.fake.Received()) == 1 })
-	f.same()
-	return f, leads, follows
+	return leads, follows
 }
 
 // What changes something is for the leader; everybody shows the same.

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -27,13 +26,13 @@ type core struct {
 	byName  bool // --incident-by alertname
 	// beside runs with the others, nil = nothing does.
 	beside func(context.Context) error
-	// answer answers what other instances ask the one that leads.
+	// answer answers what other instances ask the one that leads, state what they ask each.
 	answer  func(ctx context.Context, question []byte) ([]byte, error)
+	state   func() []byte
 	running atomic.Bool // splitting and delivering
 	seen    outlook
 
 	cfg      *config.Config
-	version  string
 	logger   *slog.Logger
 	observer worker.Observer
 	sender   worker.Sender
@@ -57,27 +56,25 @@ func (c *core) splitter() *worker.Splitter { return c.work.Load().splitter }
 // openCore opens ledger and queue, and makes the workers. The caller holds the
 // directory's lock. Webhooks can be accepted as soon as it returns; run does the rest.
 func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, err error) {
-	c := &core{byName: cfg.IncidentBy == "alertname", cfg: cfg, version: opts.Version, logger: opts.Logger}
+	c := &core{byName: cfg.IncidentBy == "alertname", cfg: cfg, logger: opts.Logger}
 	defer func() {
 		if err != nil {
 			c.close()
 		}
 	}()
 	storeConfig := store.Config{Dir: cfg.DataDir, NoSync: opts.NoSync, Shared: cfg.NATS() != "", Logger: c.logger}
-	var synced func(time.Duration, int)
+	queueConfig := overNATS(cfg, c.logger, queue.Config{
+		Dir: cfg.DataDir, MaxStore: cfg.MaxStore, MinFree: cfg.MinFree, Version: opts.Version, Logger: c.logger, NoSync: opts.NoSync,
+	})
 	if m := opts.metrics; m != nil {
-		storeConfig.Committed, synced, c.observer = m.LedgerCommit, m.IntakeCommit, m
+		storeConfig.Committed, queueConfig.Synced, queueConfig.Observer, c.observer = m.LedgerCommit, m.IntakeCommit, m, m
 	}
 	if c.ledger, _, err = store.Open(storeConfig); err != nil {
 		return nil, err
 	}
 	faultpoint.Here("start-ledger")
-	c.queue, err = queue.Open(ctx, overNATS(cfg, c.logger, queue.Config{
-		Dir: cfg.DataDir, MaxStore: cfg.MaxStore, MinFree: cfg.MinFree,
-		Name: cfg.NATSName, Instance: cfg.InstanceName(), TakeOverAfter: cfg.TakeOverAfter,
-		After: c.ledger.Summary().Progress.Seq, Logger: c.logger, NoSync: opts.NoSync, Synced: synced,
-	}))
-	if err != nil {
+	queueConfig.After = c.ledger.Summary().Progress.Seq
+	if c.queue, err = queue.Open(ctx, queueConfig); err != nil {
 		return nil, err
 	}
 	faultpoint.Here("start-queue")
@@ -180,8 +177,8 @@ func (c *core) jobs(w *work) map[string]func(context.Context) error {
 }
 
 // together runs jobs until ctx ends (nil) or one of them fails, and all have ended.
-func together(ctx context.Context, jobs map[string]func(context.Context) error) error {
-	ctx, stop := context.WithCancelCause(ctx)
+func together(parent context.Context, jobs map[string]func(context.Context) error) error {
+	ctx, stop := context.WithCancelCause(parent)
 	defer stop(nil)
 	var wg sync.WaitGroup
 	for name, run := range jobs {
@@ -195,14 +192,11 @@ func together(ctx context.Context, jobs map[string]func(context.Context) error) 
 		})
 	}
 	wg.Wait()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, errStopping) {
-		return cause
+	if parent.Err() != nil {
+		return nil
 	}
-	return nil
+	return context.Cause(ctx)
 }
-
-// errStopping is the cause of an orderly stop.
-var errStopping = errors.New("stopping")
 
 // close ends what openCore began. What was acknowledged is on disk already.
 func (c *core) close() {

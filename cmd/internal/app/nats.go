@@ -16,6 +16,7 @@ import (
 // overNATS adds to q what cfg says of external servers.
 func overNATS(cfg *config.Config, log *slog.Logger, q queue.Config) queue.Config {
 	q.URL, q.Replicas = cfg.NATS(), cfg.NATSReplicas
+	q.Name, q.Instance, q.TakeOverAfter, q.Settings = cfg.NATSName, cfg.InstanceName(), cfg.TakeOverAfter, cfg.Digests()
 	q.Creds, q.User = again(cfg.NATSCreds, log), again(cfg.NATSUser, log)
 	q.CAFile, q.CertFile, q.KeyFile = cfg.NATSCA, cfg.NATSCert, cfg.NATSKey
 	q.Monitor = strings.FieldsFunc(cfg.NATSMonitor.Reveal(), func(r rune) bool { return r == ',' || r == ' ' })
@@ -79,11 +80,11 @@ func (a *App) await(ctx context.Context) *core {
 	}
 }
 
-// nats is what is known of the external servers, nil when the store is embedded.
+// nats is what is known of the external servers.
 func (c *core) nats() *admin.NATS {
 	s := c.queue.Servers()
-	if s == nil {
-		return nil
+	if s.Connected {
+		s.Streams = append(s.Streams, c.log.Streams()...)
 	}
 	out := &admin.NATS{Connected: s.Connected, Server: s.Name, Version: s.Version, Replicas: s.Replicas, Sync: s.Sync, Streams: []admin.Stream{}}
 	for _, st := range s.Streams {

@@ -110,8 +110,8 @@ func TestAStartWithoutNATSWaitsForIt(t *testing.T) {
 		t.Errorf("a webhook that came shortly before NATS was answered %d", code)
 	}
 	s, err := a.Status(ctx)
-	if err != nil || s.NATS == nil || !s.NATS.Connected || s.NATS.Sync != "unknown" || len(s.NATS.Streams) != 1 || s.NATS.Streams[0].Current != 1 {
-		t.Errorf("status says %+v, %v", s.NATS, err)
+	if err != nil || s.Cluster == nil || s.Cluster.NATS == nil || !s.Cluster.NATS.Connected || s.Cluster.NATS.Sync != "unknown" || len(s.Cluster.NATS.Streams) != 3 || s.Cluster.NATS.Streams[0].Current != 1 {
+		t.Errorf("status says %+v, %v", s.Cluster, err)
 	}
 	if err := a.Ready(); err != nil {
 		t.Error(err)

@@ -71,6 +71,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	}
 	c := a.core.Load()
 	if c == nil {
+		s.Cluster = a.withoutNATS()
 		return s, false
 	}
 	sum, view := c.ledger.Summary(), c.deliver().View()
@@ -109,7 +110,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 		s.Pause = &admin.Pause{Since: p.Since, Until: timeOrNil(p.Until), Reason: p.Reason, By: p.By}
 	}
 	s.Store.UsedBytes, s.Store.MaxBytes, s.Store.FreeBytes = c.queue.Room()
-	s.Store.Accepting, s.NATS = true, c.nats()
+	s.Store.Accepting = true
 	if err := c.queue.Full(); err != nil {
 		s.Store.Accepting, s.Store.Problem = false, err.Error()
 	}

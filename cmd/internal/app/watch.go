@@ -42,6 +42,7 @@ func (a *App) open(ctx context.Context) (*core, error) {
 	c.answer = func(ctx context.Context, question []byte) ([]byte, error) {
 		return web.Answer(ctx, a.operators, question)
 	}
+	c.state = a.state
 	for source := range c.ledger.Summary().Heard {
 		a.handler.Know(source)
 	}

@@ -6,5 +6,6 @@
 //	cd cmd/internal/browsertest && go test -count=1 -v ./...
 //
 // PMM_CALLGOOSE_AXE names the axe.min.js of axe-core, which then looks at every page.
-// PMM_CALLGOOSE_SCREENSHOTS names a directory for pictures of every page.
+// PMM_CALLGOOSE_SCREENSHOTS names a directory for pictures of every page. The upper part
+// of live-outage.png is deploy/docs/outage.png, which README.md shows.
 package browsertest

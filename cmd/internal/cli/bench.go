@@ -78,7 +78,7 @@ type serviceReport struct {
 }
 
 func (p *program) benchService(c *cli.Context, connections []int) error {
-	cfg, err := p.load(c, false, append([]string{"data-dir", "admin-token-file"}, intakeSecrets...)...)
+	cfg, err := p.loadAsking(c, append([]string{"data-dir", "admin-token-file"}, intakeSecrets...)...)
 	if err != nil {
 		return err
 	}

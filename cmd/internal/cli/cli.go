@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -166,7 +167,7 @@ func (p *program) app() *cli.App {
 		DisableSliceFlagSeparator: true,
 		Commands: []*cli.Command{
 			p.serveCommand(), p.demoCommand(), p.statusCommand(), p.eventsCommand(), p.incidentsCommand(), p.replayCommand(), p.deadLettersCommand(),
-			p.reconcileCommand(), p.pauseCommand(), p.resumeCommand(), p.filtersCommand(),
+			p.reconcileCommand(), p.pauseCommand(), p.resumeCommand(), p.filtersCommand(), p.clusterCommand(),
 			p.setupCommand(), p.doctorCommand(), p.sendTestCommand(), p.benchCommand(), p.configCommand(), p.versionCommand(),
 			p.healthCommand(), p.completionCommand(), p.manCommand(),
 		},
@@ -219,23 +220,38 @@ func (p *program) report(err error) int {
 	case errors.Is(err, queue.ErrShort), errors.Is(err, store.ErrOther), errors.Is(err, queue.ErrUnfit):
 		code = exitUsage
 	case errors.Is(err, admin.ErrNoService):
-		code, hint = exitNoSuch, cmp.Or(p.start, "start it with pmm-callgoose serve, or name it with --data-dir or --admin-url")
+		code, hint = exitNoSuch, p.howToStart()
 	case errors.Is(err, event.ErrNewer):
 		code, hint = exitUsage, "nothing was changed; install that version again"
 	case errors.As(err, &partial):
 		code = exitPartial
 	case errors.Is(err, syscall.EADDRINUSE):
 		hint = "ss -ltnp shows who listens there: another pmm-callgoose?"
-	case errors.Is(err, fs.ErrPermission):
-		hint = "run this as the user that owns the data directory, or give that to this user"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		hint = "ip addr shows the addresses of this machine"
+	case errors.Is(err, syscall.EROFS):
+		hint = "a service of systemd may write below /var/lib/pmm-callgoose alone: mount the disk there, or name its place in ReadWritePaths= (systemctl edit)"
+	case errors.As(err, new(*net.OpError)) && errors.Is(err, fs.ErrPermission):
+		code, hint = exitUsage, "a port below 1024 takes root: choose another one"
+	case errors.Is(err, fs.ErrPermission): // trying again, as systemd would, does not help
+		code, hint = exitUsage, "run this as the user that owns the data directory; all in it must be that user's: sudo chown -R USER: DIRECTORY"
+	}
+	priority := ""
+	if p.toJournal(p.err) {
+		priority = priorities["ERROR"]
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintln(p.err, "pmm-callgoose:", text.Line(line))
+		fmt.Fprintln(p.err, priority+"pmm-callgoose:", text.Line(line))
 	}
 	if hint != "" {
-		fmt.Fprintln(p.err, "hint:", hint)
+		fmt.Fprintln(p.err, priority+"hint:", hint)
 	}
 	return code
+}
+
+// howToStart is the way to a service that does not answer.
+func (p *program) howToStart() string {
+	return cmp.Or(p.start, "start it with pmm-callgoose serve, or name it with --data-dir or --admin-url")
 }
 
 // partialError: part of it failed.
@@ -273,8 +289,17 @@ func settingFlags(names ...string) []cli.Flag {
 }
 
 // load makes the configuration. Only the named settings are read; none = all.
-func (p *program) load(c *cli.Context, serve bool, only ...string) (*config.Config, error) {
-	cfg, warnings, err := config.Load(p.input(c, serve, only...))
+func (p *program) load(c *cli.Context, only ...string) (*config.Config, error) {
+	cfg, warnings, err := config.Load(p.input(c, false, only...))
+	p.warn(warnings)
+	return cfg, err
+}
+
+// loadAsking is load for a command that asks the running service.
+func (p *program) loadAsking(c *cli.Context, only ...string) (*config.Config, error) {
+	in := p.input(c, false, only...)
+	in.Asks = true
+	cfg, warnings, err := config.Load(in)
 	p.warn(warnings)
 	return cfg, err
 }
@@ -344,7 +369,7 @@ func (p *program) client(c *cli.Context) (*admin.Client, error) {
 	if c.String("admin-url") != "" {
 		only = append(only, "admin-token-file")
 	}
-	cfg, err := p.load(c, false, only...)
+	cfg, err := p.loadAsking(c, only...)
 	if err != nil {
 		return nil, err
 	}
@@ -415,7 +440,9 @@ func (p *program) here(c *cli.Context, cfg *config.Config) (client *admin.Client
 	} else if errors.Is(err, fs.ErrPermission) {
 		p.start = config.Var + " is closed to this user: sudo pmm-callgoose status asks the service there"
 	}
-	there, _, err := config.Load(p.input(c, false, "admin-listen"))
+	in := p.input(c, false, "admin-listen")
+	in.Asks = true
+	there, _, err := config.Load(in)
 	if err != nil || config.BeyondLoopback(there.AdminListen) {
 		return client, own
 	}

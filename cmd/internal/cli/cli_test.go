@@ -2,8 +2,13 @@ package cli
 
 import (
 	"bytes"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -26,6 +31,30 @@ func TestFlagsMayFollowArguments(t *testing.T) {
 		}
 		if !slices.Equal(got[1:], strings.Fields(want)) {
 			t.Errorf("%s became %v", line, got[1:])
+		}
+	}
+}
+
+// What a restart would not heal must be a failed unit, and each has its way out.
+func TestWhatStopsAStartNamesTheWayOut(t *testing.T) {
+	listen := func(errno syscall.Errno) error {
+		return &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", errno)}
+	}
+	for name, tt := range map[string]struct {
+		err  error
+		code int
+		hint string
+	}{
+		"a file of another user": {&fs.PathError{Op: "open", Path: "ledger.db", Err: syscall.EACCES}, exitUsage, "chown -R"},
+		"a port of root's":       {listen(syscall.EACCES), exitUsage, "choose another"},
+		"a port that is taken":   {listen(syscall.EADDRINUSE), exitFailed, "ss -ltnp"},
+		"a read-only place":      {&fs.PathError{Op: "open", Path: "lock", Err: syscall.EROFS}, exitFailed, "ReadWritePaths="},
+		"a foreign address":      {listen(syscall.EADDRNOTAVAIL), exitFailed, "ip addr"},
+	} {
+		var said bytes.Buffer
+		p := &program{err: &said}
+		if code := p.report(fmt.Errorf("start: %w", tt.err)); code != tt.code || !strings.Contains(said.String(), tt.hint) {
+			t.Errorf("%s: exit %d, %q; want %d and %q", name, code, said.String(), tt.code, tt.hint)
 		}
 	}
 }

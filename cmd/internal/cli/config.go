@@ -21,7 +21,7 @@ func (p *program) configCommand() *cli.Command {
 			Name: "show", Usage: "print every setting and where it came from, secrets redacted",
 			Flags: append(settingFlags(), outputFlag()),
 			Action: func(c *cli.Context) error {
-				cfg, loadErr := p.load(c, false)
+				cfg, loadErr := p.load(c)
 				settings := cfg.Effective()
 				if done, err := p.json(c, settings); done {
 					return cmp.Or(loadErr, err)

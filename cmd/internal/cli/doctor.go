@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -46,6 +49,9 @@ func (p *program) doctor(c *cli.Context) error {
 		return err
 	}
 	if d.PMM.Clients, err = pmmClients(d.Settings, nil); err != nil {
+		if len(d.Problems) > 0 { // a token that cannot be read is not a missing one
+			err = d.Problems
+		}
 		return err
 	}
 	d.PMM.Name = d.Settings.ContactPoint
@@ -53,7 +59,7 @@ func (p *program) doctor(c *cli.Context) error {
 	if err == nil {
 		err = p.besideService(c, &d, client, where, s)
 	} else {
-		d.NoService = err.Error()
+		d.NoService, d.Start = err.Error(), p.howToStart()
 		err = own(true)
 		cfg := d.Settings
 		d.PMM.Asks = asks(cfg.Effective())
@@ -84,11 +90,13 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 	d.PMM.Asks = asks(settings)
 	here := d.Settings
 	d.Stale = stale(settings, here.Effective())
+	nextStart := broken(settings, d.Problems)
 	theirs, _, err := config.Load(config.Input{Flags: asFlags(settings)})
 	d.Problems = nil
 	if err != nil && !errors.As(err, &d.Problems) {
 		return err
 	}
+	d.Problems = append(nextStart, d.Problems...)
 	if !theirs.CallgooseToken.IsSet() {
 		theirs.CallgooseToken = here.CallgooseToken
 	}
@@ -104,24 +112,37 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 // stale compares what the service runs with and what the same file says now. What flags
 // or the environment say, here or there, is not the file's.
 func stale(running, now []config.Setting) (list []string) {
-	file := func(s config.Setting) string {
-		path, _, _ := strings.Cut(s.From, ":")
-		if !filepath.IsAbs(path) {
-			return ""
-		}
-		return path
-	}
 	there, known := byName(running), map[string]bool{}
 	for _, s := range running {
-		known[file(s)] = true
+		known[fileOf(s.From)] = true
 	}
 	for _, s := range now {
 		was := there[s.Name]
-		fromFile := func(s config.Setting) bool { return file(s) != "" && known[file(s)] }
+		fromFile := func(s config.Setting) bool { return fileOf(s.From) != "" && known[fileOf(s.From)] }
 		if was.Value == s.Value || !fromFile(s) && !fromFile(was) || s.From != "default" && !fromFile(s) || was.From != "default" && !fromFile(was) {
 			continue
 		}
 		list = append(list, fmt.Sprintf("%s is %q in the file, and the service runs with %q", s.Name, s.Value, was.Value))
+	}
+	return list
+}
+
+// fileOf is the file that a place (path:line) is in, "" when it is none.
+func fileOf(place string) string {
+	path, _, _ := strings.Cut(place, ":")
+	if !filepath.IsAbs(path) {
+		return ""
+	}
+	return path
+}
+
+// broken are the problems of a file from which the service took its settings.
+func broken(running []config.Setting, problems config.Problems) (list config.Problems) {
+	for _, p := range problems {
+		if slices.ContainsFunc(running, func(s config.Setting) bool { return fileOf(s.From) != "" && fileOf(s.From) == fileOf(p.Where) }) {
+			p.Text += " (the service runs, and would not start again)"
+			list = append(list, p)
+		}
 	}
 	return list
 }
@@ -153,8 +174,12 @@ func asFlags(settings []config.Setting) map[string]string {
 		s, ok := by[o.Setting()]
 		switch {
 		case !ok || s.Value == "" || s.From == "default" && o.Name != "data-dir":
-		case o.Secret:
-			if filepath.IsAbs(s.File) {
+		case o.Secret: // one that is closed to this user is not wrong
+			f, err := os.Open(s.File)
+			if err == nil {
+				_ = f.Close()
+			}
+			if filepath.IsAbs(s.File) && !errors.Is(err, fs.ErrPermission) {
 				flags[o.Name] = s.File
 			}
 		case o.Kind == config.KindURL && strings.Contains(s.Value, "[redacted]"), strings.HasPrefix(s.Value, "("):

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -29,7 +31,7 @@ func (p *program) replayOffline(c *cli.Context) error {
 		return usageError{err}
 	}
 	req.IncludeClosed = c.Bool("include-closed")
-	cfg, err := p.load(c, false, append(slices.Clone(offlineSettings), "data-dir", "log-level", "log-format")...)
+	cfg, err := p.load(c, append(slices.Clone(offlineSettings), "data-dir", "log-level", "log-format")...)
 	if err != nil {
 		return err
 	}
@@ -44,6 +46,9 @@ func (p *program) replayOffline(c *cli.Context) error {
 		return fmt.Errorf("%w: a service is running on %s; leave --callgoose-url out", store.ErrLocked, cfg.DataDir)
 	}
 	o, err := app.OpenOffline(c.Context, cfg, req, nil, newLogger(cfg, p.err, p.toJournal(p.err)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return usagef("--data-dir: %w", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -191,13 +191,17 @@ func (p *program) carryOut(c *cli.Context, plan admin.Plan, where string, send f
 		return err
 	}
 	bad := job.Total - job.Outcomes[event.Delivered] - job.Outcomes[event.Collapsed]
-	switch {
-	case bad == 0 && job.Error == "":
+	if bad == 0 && job.Error == "" {
 		return nil
-	case bad == job.Total:
-		return fmt.Errorf("none of %d events was delivered %s", job.Total, job.Error)
 	}
-	return partialError{fmt.Errorf("%d of %d events were not delivered %s", bad, job.Total, job.Error)}
+	err = fmt.Errorf("%d of %s not delivered", bad, text.Plural(job.Total, "event was", "events were"))
+	if job.Error != "" {
+		err = fmt.Errorf("%w: %s", err, job.Error)
+	}
+	if bad == job.Total {
+		return err
+	}
+	return partialError{err}
 }
 
 func (p *program) showPlan(plan admin.Plan) {
@@ -264,7 +268,11 @@ func (p *program) confirm(c *cli.Context, question string) error {
 		return nil
 	}
 	if !isTerminal(os.Stdin) {
-		return usagef("there is no terminal to ask on: say --yes, or look first with --dry-run")
+		look := ""
+		if slices.ContainsFunc(c.Command.Flags, func(f cli.Flag) bool { return f.Names()[0] == "dry-run" }) {
+			look = ", or look first with --dry-run"
+		}
+		return usagef("there is no terminal to ask on: say --yes%s", look)
 	}
 	fmt.Fprintf(p.err, "%s [y/N] ", question)
 	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')

@@ -68,7 +68,9 @@ func (p *program) refuseCleartext(c *cli.Context, flag string) error {
 	if !config.Cleartext(c.String(flag)) {
 		return nil
 	}
-	cfg, _, err := config.Load(p.input(c, false, "allow-http"))
+	in := p.input(c, false, "allow-http")
+	in.Asks = true // where the file counts it was read before
+	cfg, _, err := config.Load(in)
 	if err == nil && !cfg.AllowHTTP {
 		err = usagef("--%s is plain http, which shows the token to everyone on the way; use https, or set %s=true", flag, config.EnvName("allow-http"))
 	}
@@ -101,7 +103,7 @@ func (p *program) setupCommand() *cli.Command {
 }
 
 func (p *program) setupPMM(c *cli.Context) error {
-	cfg, err := p.load(c, false, setupSettings...)
+	cfg, err := p.load(c, setupSettings...)
 	if err != nil {
 		return err
 	}

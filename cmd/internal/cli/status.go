@@ -22,10 +22,14 @@ func (p *program) statusCommand() *cli.Command {
 			"   pmm-callgoose status --output json | jq .attention",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "check", Usage: "exit 1 where a person should look"},
+			&cli.BoolFlag{Name: "cluster", Usage: "ask each instance on the same NATS how it is"},
 			&cli.BoolFlag{Name: "watch", Usage: "show it again every two seconds, until interrupted"},
 		),
 		Action: p.asking(func(c *cli.Context, client *admin.Client) error {
-			if c.Bool("watch") {
+			switch {
+			case c.Bool("cluster"):
+				return p.clusterStatus(c, client)
+			case c.Bool("watch"):
 				return p.watchStatus(c, client)
 			}
 			s, err := client.Status(c.Context)

@@ -11,7 +11,8 @@
 // derived from it. What the package promises:
 //
 //   - Nothing is ignored. An unknown key is an error, an unknown variable a
-//     warning, and every problem is reported at once, with its place.
+//     warning, and every problem is reported at once, with its place. What a
+//     command that only asks the service does not need is a warning at most.
 //   - No secret leaves through print, log or encoding: see Secret and URL.
 //     Problems never quote a URL, nor a path that may be a token put in the
 //     wrong place.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -39,6 +40,18 @@ func (l *loader) readConfig() {
 	l.readFile(path)
 }
 
+// misread takes what is wrong in the file.
+func (l *loader) misread(problems Problems) {
+	for _, p := range problems {
+		at := strings.LastIndex(p.Where, ": ")
+		if l.in.Asks && (at < 0 || !slices.Contains(l.in.Only, p.Where[at+2:])) {
+			l.warn(p.Where, "%s", p.Text)
+			continue
+		}
+		l.problems = append(l.problems, p)
+	}
+}
+
 func (l *loader) readFile(path string) {
 	l.path = path
 	const most = 1 << 20
@@ -59,7 +72,7 @@ func (l *loader) readFile(path string) {
 		var problems Problems
 		l.file, problems = parseFile(path, b)
 		l.unreadable = l.file == nil && len(problems) > 0
-		l.problems = append(l.problems, problems...)
+		l.misread(problems)
 	}
 }
 

@@ -36,6 +36,9 @@ type Input struct {
 	// data-dir works without permission to read the secrets. Checks that compare
 	// options are left out too.
 	Only []string
+	// Asks: the command asks a running service, whose settings are what counts. What
+	// is wrong in the file and not in Only is a warning then.
+	Asks bool
 	// KnownEnv names the variables of other flags, not to be warned about.
 	KnownEnv []string
 }

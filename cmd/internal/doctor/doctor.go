@@ -24,9 +24,10 @@ type Config struct {
 	Stale []string
 
 	// Service is what a running service says of itself; nil when there is none,
-	// and NoService says why it could not be asked.
+	// and NoService says why it could not be asked, Start how it is started.
 	Service   *Service
 	NoService string
+	Start     string
 
 	// Consistent compares queue and ledger: through the service, or offline. It
 	// returns what is wrong and, in a few words, what it looked at. An error says
@@ -83,6 +84,7 @@ func Run(ctx context.Context, cfg Config) Report {
 		e.callgoose(ctx)
 	}
 	e.nats(ctx)
+	e.cluster()
 	e.waiting()
 	e.consistent(ctx)
 	e.heard()

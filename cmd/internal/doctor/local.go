@@ -20,8 +20,7 @@ func (e *examination) service() {
 	case e.Service != nil:
 		e.ok("service", "version %s, running since %s, asked at %s", e.Service.Version, e.Service.StartedAt.UTC().Format(time.RFC3339), e.Service.Where)
 	default:
-		e.warn("service", fix("Start it with pmm-callgoose serve, or name it with --data-dir or --admin-url. What follows is judged by the files and settings here."),
-			"%s", e.NoService)
+		e.warn("service", fix("What follows is judged by the files and settings here. The service: "+e.Start+"."), "%s", e.NoService)
 	}
 }
 

@@ -106,7 +106,7 @@ func TestConfigurationProblems(t *testing.T) {
 	if !errors.As(err, &problems) {
 		t.Fatal(err)
 	}
-	r := examine(t, Config{Settings: c, Problems: problems, Warnings: warnings, NoService: "no running service"})
+	r := examine(t, Config{Settings: c, Problems: problems, Warnings: warnings, NoService: "no running service", Start: "start it with pmm-callgoose serve"})
 	for _, word := range []string{"--listen", "--retry-min", "callgoose-url", "callgoose-token-file"} {
 		demand(t, r, "configuration", Fail, word)
 	}

@@ -3,8 +3,11 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
+	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/queue"
@@ -40,8 +43,47 @@ func (e *examination) nats(ctx context.Context) {
 		e.skip("nats stream", "%v", x.Err)
 	default:
 		e.ok("nats permissions", "the user may do what the service does")
-		e.natsStream(x)
+		for _, s := range x.Streams {
+			e.natsStream(s)
+		}
+		e.natsRoom(x)
 	}
+}
+
+// ofCluster are what the status finds of several instances; what it finds of the servers
+// stands elsewhere.
+var ofCluster = []string{admin.NATSUnreachable, admin.NoLeader, admin.IsBehind, admin.SettingsDiffer, admin.SameName, admin.ClockSkew}
+
+// cluster says what the running service knows of itself and the other instances.
+func (e *examination) cluster() {
+	if e.Service == nil || e.Service.Cluster == nil || e.Service.Cluster.NATS == nil {
+		return
+	}
+	const check = "cluster"
+	c, well := e.Service.Cluster, true
+	for _, a := range e.Service.Attention {
+		switch {
+		case !slices.Contains(ofCluster, a.Code):
+			continue
+		case a.Level == admin.Bad:
+			e.fail(check, fix(a.Fix), "%s", a.Text)
+		default:
+			e.warn(check, fix(a.Fix), "%s", a.Text)
+		}
+		well = false
+	}
+	if !well {
+		return
+	}
+	since := ""
+	if c.LeaderSince != nil {
+		since = " for " + text.Span(time.Since(*c.LeaderSince))
+	}
+	var names []string
+	for _, i := range c.Instances {
+		names = append(names, i.Name+" "+i.Version)
+	}
+	e.ok(check, "instance %s; %s has led%s, term %d; heard of lately: %s", c.Instance, c.Leader, since, c.Term, strings.Join(names, ", "))
 }
 
 func (e *examination) natsServer(at queue.Address, reached int) {
@@ -93,17 +135,11 @@ func (e *examination) natsSync(list []queue.Monitored) {
 	}
 }
 
-func (e *examination) natsStream(x queue.Examined) {
-	free := "the account has no limit"
-	if x.FreeBytes >= 0 {
-		free = text.Size(x.FreeBytes) + " of the account are free"
-	}
+func (e *examination) natsStream(s queue.Found) {
 	const check = "nats stream"
-	switch s := x.Stream; {
-	case s == nil:
-		e.ok(check, "it is made at the first start; %s", free)
-	case x.Unfit != "":
-		e.fail(check, fix("Move it aside (nats stream backup, then rm), or use another account."), "the stream %s %s", s.Name, x.Unfit)
+	switch {
+	case s.Unfit != "":
+		e.fail(check, fix("Move it aside (nats stream backup, then rm), or use another account."), "the stream %s %s", s.Name, s.Unfit)
 	case s.Replicas < e.Settings.NATSReplicas:
 		e.warn(check, fix("The service raises it at its next start, if there are as many servers."), "%s has %d replicas, fewer than --nats-replicas %d", s.Name, s.Replicas, e.Settings.NATSReplicas)
 	case s.Current < s.Replicas:
@@ -113,10 +149,24 @@ func (e *examination) natsStream(x queue.Examined) {
 		if s.Leader != "" {
 			leader = ", leader " + s.Leader
 		}
-		e.ok(check, "%s: %s, all current%s, %s; %s", s.Name, text.Plural(s.Replicas, "replica", "replicas"), leader, text.Size(int64(s.Bytes)), free) //nolint:gosec // bytes of a disk
+		e.ok(check, "%s: %s, all current%s, %s", s.Name, text.Plural(s.Replicas, "replica", "replicas"), leader, text.Size(int64(s.Bytes))) //nolint:gosec // bytes of a disk
 	}
-	if x.FreeBytes >= 0 && x.FreeBytes < e.Settings.MaxStore && x.Unfit == "" {
+}
+
+// natsRoom says whether the servers take what there may be.
+func (e *examination) natsRoom(x queue.Examined) {
+	const check = "nats room"
+	free := text.Size(x.FreeBytes) + " of the account are free"
+	switch {
+	case x.FreeBytes < 0:
+		e.ok(check, "the account has no limit")
+	case x.FreeBytes < e.Settings.MaxStore:
 		e.warn(check, fix("Raise the limit of the account, or lower --max-store."), "%s, less than --max-store %s", free, text.Size(e.Settings.MaxStore))
+	default:
+		e.ok(check, "%s", free)
+	}
+	if len(x.Streams) == 0 {
+		e.ok("nats stream", "they are made at the first start")
 	}
 	if x.MaxPayload < e.Settings.MaxBody {
 		e.warn(check, fix("Raise max_payload in the servers' configuration, or lower --max-body."), "%s", fmt.Sprintf("a message may have %s, and --max-body is %s: larger webhooks are refused", text.Size(x.MaxPayload), text.Size(e.Settings.MaxBody)))

@@ -35,7 +35,8 @@ type Metrics struct {
 	pings, fallbacks, tokens                        *prometheus.CounterVec
 	truncated, storeFailures, told, unforeseen      prometheus.Counter
 	webhookDuration, attemptDuration, deliveryDelay prometheus.Histogram
-	intakeCommit, ledgerCommit                      prometheus.Histogram
+	intakeCommit, ledgerCommit, ledgerAppend        prometheus.Histogram
+	takeOvers, staleReads                           prometheus.Counter
 
 	lastSuccess atomic.Int64 // Unix milliseconds, 0 = never
 	reloadOK    atomic.Bool
@@ -70,6 +71,8 @@ func New(cfg Config) *Metrics {
 	m.webhookDuration, m.attemptDuration = m.histogram(webhookDuration, requestBuckets), m.histogram(attemptDuration, requestBuckets)
 	m.deliveryDelay = m.histogram(deliveryDelay, delayBuckets)
 	m.intakeCommit, m.ledgerCommit = m.histogram(intakeCommit, diskBuckets), m.histogram(ledgerCommit, diskBuckets)
+	m.ledgerAppend = m.histogram(ledgerAppend, diskBuckets)
+	m.takeOvers, m.staleReads = m.counters(takeOvers).WithLabelValues(), m.counters(staleReads).WithLabelValues()
 	// A rate needs a first value: what matters is there from the start.
 	for _, code := range []string{"202", "400", "401", "503"} {
 		m.webhooks.WithLabelValues(code)
@@ -186,6 +189,15 @@ func (m *Metrics) IntakeCommit(d time.Duration, _ int) { m.intakeCommit.Observe(
 // LedgerCommit is told how long a commit of the ledger took.
 func (m *Metrics) LedgerCommit(d time.Duration) { m.ledgerCommit.Observe(d.Seconds()) }
 
+// TookOver implements queue.Observer.
+func (m *Metrics) TookOver() { m.takeOvers.Inc() }
+
+// Appended implements queue.Observer.
+func (m *Metrics) Appended(d time.Duration) { m.ledgerAppend.Observe(d.Seconds()) }
+
+// StaleRead implements queue.Observer.
+func (m *Metrics) StaleRead() { m.staleReads.Inc() }
+
 // ReconcilePass is told what a comparison with a PMM found: differences by kind, and
 // whether PMM fails to reach us.
 func (m *Metrics) ReconcilePass(source, result string, drift map[string]int, failing bool) {
@@ -234,7 +246,7 @@ var (
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStale, event.ReasonStillFiring, event.ReasonHeartbeat}
 	scraped = []Metric{
 		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, storms, inStorm, damaged,
-		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, natsConnected, streamCurrent, clusterLeader, clusterTerm, clusterBehind, slo, reloadOK, reloadAt, build,
+		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, natsConnected, natsReplicas, streamCurrent, clusterLeader, clusterTerm, clusterBehind, slo, reloadOK, reloadAt, build,
 	}
 )
 
@@ -261,14 +273,28 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 	if at := m.lastSuccess.Load(); at > 0 {
 		put(lastSuccess, seconds(at))
 	}
-	if s, ok := m.cfg.Status(); ok {
+	s, ok := m.cfg.Status()
+	if cl := s.Cluster; cl != nil && cl.NATS != nil {
+		collectNATS(cl.NATS, put)
+	}
+	if ok {
 		collect(s, put)
 	} else {
 		put(accepting, 0)
 	}
 }
 
-// collect puts what a status says.
+func collectNATS(n *admin.NATS, put func(row Metric, v float64, labels ...string)) {
+	put(natsConnected, truth(n.Connected))
+	if n.Replicas > 0 {
+		put(natsReplicas, float64(n.Replicas))
+	}
+	for _, stream := range n.Streams {
+		put(streamCurrent, float64(stream.Current), stream.Name)
+	}
+}
+
+// collect puts what a status says, but for NATS.
 func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) {
 	put(accepting, truth(s.Store.Accepting))
 	put(storeUsed, float64(s.Store.UsedBytes))
@@ -276,7 +302,7 @@ func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) 
 	if s.Store.FreeBytes >= 0 {
 		put(diskFree, float64(s.Store.FreeBytes))
 	}
-	if cl := s.Cluster; cl != nil {
+	if cl := s.Cluster; cl != nil && cl.NATS != nil {
 		put(clusterLeader, truth(cl.Role == "leader"))
 		put(clusterTerm, float64(cl.Term))
 		if cl.Behind != nil {
@@ -327,12 +353,6 @@ func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) 
 	}
 	for _, name := range states {
 		put(callgooseState, truth(name == state), name)
-	}
-	if s.NATS != nil {
-		put(natsConnected, truth(s.NATS.Connected))
-		for _, stream := range s.NATS.Streams {
-			put(streamCurrent, float64(stream.Current), stream.Name)
-		}
 	}
 }
 

@@ -36,13 +36,12 @@ func busy() *Metrics {
 		s := admin.Status{
 			Queued: 7, InFlight: 2, Delivered: 100, Discarded: 3, Dead: 4, Suppressed: 50, Collapsed: 6,
 			Notifications: 80, Alerts: 170, Damaged: 1, OldestQueuedAt: &oldest, StormsTotal: 2, Storms: []admin.Storm{{Source: "pmm", Waiting: 470}, {Source: "dr", Waiting: 3}}, SLO: &admin.SLO{Share: &share},
-			Cluster:          &admin.Cluster{Role: "leader", Term: 962, Behind: new(uint64(3))},
+			Cluster:          &admin.Cluster{Role: "leader", Term: 962, Behind: new(uint64(3)), NATS: &admin.NATS{Connected: true, Replicas: 3, Streams: []admin.Stream{{Name: "NOTIFICATIONS", Replicas: 3, Current: 2}}}},
 			AlertsByStatus:   map[string]int64{"firing": 99, "resolved": 70, "unusable": 1},
 			SuppressedReason: map[string]int64{"repeat": 40, "late": 1, "already_resolved": 8, "still_firing": 1},
 		}
 		s.Callgoose.State, s.Callgoose.LastError = event.Down, "no such host of-the-customer"
 		s.Store = admin.Store{Accepting: true, UsedBytes: 1 << 20, MaxBytes: 2 << 30, FreeBytes: 5 << 30}
-		s.NATS = &admin.NATS{Connected: true, Streams: []admin.Stream{{Name: "NOTIFICATIONS", Replicas: 3, Current: 2}}}
 		return s, true
 	}})
 	m.Webhook(202, 3*time.Millisecond)
@@ -67,6 +66,9 @@ func busy() *Metrics {
 	m.IntakeCommit(4*time.Millisecond, 3)
 	m.LedgerCommit(2 * time.Millisecond)
 	m.StoreFailed()
+	m.TookOver()
+	m.Appended(3 * time.Millisecond)
+	m.StaleRead()
 	m.ReconcilePass("pmm", "ok", map[string]int{"hollow": 2}, true)
 	m.Reconciled("closed")
 	m.Reloaded(false)
@@ -148,7 +150,9 @@ func TestTheTableIsWhatIsThere(t *testing.T) {
 
 // A zero while the store is being opened would be a lie and look like a reset.
 func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
-	m := New(Config{Version: "1", Status: func() (admin.Status, bool) { return admin.Status{}, false }})
+	m := New(Config{Version: "1", Status: func() (admin.Status, bool) {
+		return admin.Status{Cluster: &admin.Cluster{Role: "follower", NATS: &admin.NATS{}}}, false
+	}})
 	seen := map[string]float64{}
 	for _, f := range ours(t, m) {
 		seen[f.GetName()] = f.Metric[0].GetGauge().GetValue()
@@ -156,17 +160,27 @@ func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
 	if v, ok := seen[accepting.Name]; !ok || v != 0 {
 		t.Errorf("%s is %v, %v", accepting.Name, v, ok)
 	}
-	for _, row := range []Metric{notifications, alerts, suppressed, queued, oldestAge, events, callgooseState, storeUsed, storeMax, diskFree, lastSuccess} {
+	if v, ok := seen[natsConnected.Name]; !ok || v != 0 {
+		t.Errorf("%s is %v, %v", natsConnected.Name, v, ok)
+	}
+	for _, row := range []Metric{notifications, alerts, suppressed, queued, oldestAge, events, callgooseState, storeUsed, storeMax, diskFree, lastSuccess, clusterLeader, streamCurrent} {
 		if _, ok := seen[row.Name]; ok {
 			t.Errorf("%s is there", row.Name)
 		}
 	}
 	follows := New(Config{Status: func() (admin.Status, bool) {
-		return admin.Status{Notifications: 80, Cluster: &admin.Cluster{Role: "follower"}}, true
+		return admin.Status{Notifications: 80, Cluster: &admin.Cluster{Role: "follower", NATS: &admin.NATS{Connected: true, Streams: []admin.Stream{{Name: "LEDGER", Current: 3}}}}}, true
 	}})
+	there := map[string]bool{}
 	for _, f := range ours(t, follows) {
+		there[f.GetName()] = true
 		if name := f.GetName(); name == notifications.Name || name == clusterLeader.Name && f.Metric[0].GetGauge().GetValue() != 0 {
 			t.Errorf("a follower shows %v", f)
+		}
+	}
+	for _, row := range []Metric{clusterLeader, natsConnected, streamCurrent} {
+		if !there[row.Name] {
+			t.Errorf("a follower does not show %s", row.Name)
 		}
 	}
 	external := New(Config{Status: func() (admin.Status, bool) { return admin.Status{Store: admin.Store{FreeBytes: -1}}, true }})

@@ -76,8 +76,12 @@ var (
 	clusterLeader = gauge("cluster_leader", "1 on the instance that leads, 0 on those that follow it; missing with an embedded store. Series of the ledger come from the leader alone.")
 	clusterTerm   = gauge("cluster_term", "Number of the term of the instance that leads, which rises at each take-over; 0 while none is known.")
 	clusterBehind = gauge("cluster_behind_entries", "Transactions that this instance has not read yet; missing while NATS does not answer.")
+	takeOvers     = counter("cluster_takeovers_total", "How often this instance began to lead; 0 with an embedded store.")
+	ledgerAppend  = histogram("ledger_append_seconds", "Time until most of the NATS servers had a transaction of the ledger; nothing with an embedded store.")
+	staleReads    = counter("stale_reads_total", "Reads of a message that NATS holds and did not find at first; they were made again.")
 	accepting     = gauge("store_accepting", "1 when a webhook would be answered with 202, 0 when with 503.")
-	natsConnected = gauge("nats_connected", "1 while the NATS servers of --nats-url answer, 0 while they do not; missing without it.")
+	natsConnected = gauge("nats_connected", "1 while the NATS servers of --nats-url answer, 0 while they do not; missing with an embedded store.")
+	natsReplicas  = gauge("nats_replicas", "How many NATS servers should hold each stream: --nats-replicas; missing with an embedded store.")
 	streamCurrent = gauge("stream_replicas_current", "Replicas of a stream that hold all of it, by stream; missing while NATS does not answer.", "stream")
 	storeFailures = counter("store_failures_total", "How often the store failed, or could not be opened again after that.")
 

@@ -23,6 +23,7 @@ type ordinary struct {
 	cpu      float64 // seconds
 	written  int64   // bytes to the disk
 	syncs    int     // fsync and fdatasync; -1 = not counted
+	own      int64   // anonymous memory at the end
 	answer   bench.Latency
 	delay    bench.Latency // from the 202 to the sink, of each event
 }
@@ -33,7 +34,14 @@ type ordinary struct {
 // counted by strace in another.
 func TestOrdinaryLoad(t *testing.T) {
 	s := required(t)
-	cost, err := s.ordinary(t.Context(), nil, "")
+	var slow []string
+	if s.SlowSync > 0 {
+		slow = []string{
+			"strace", "--seccomp-bpf", "-f", "-qq", "-o", os.DevNull, "-e", "trace=fsync,fdatasync",
+			"-e", fmt.Sprintf("inject=fsync,fdatasync:delay_exit=%d", s.SlowSync.Microseconds()),
+		}
+	}
+	cost, err := s.ordinary(t.Context(), slow, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,10 +61,11 @@ func TestOrdinaryLoad(t *testing.T) {
 		syncs = fmt.Sprintf("%.2f", float64(cost.syncs)/n)
 	}
 	table(t.Output(), [][]string{
-		{"load", fmt.Sprintf("%d webhooks/s of %d alerts for %s, the sink answers in 1 ms", s.PerSecond, s.Alerts, s.For)},
+		{"load", fmt.Sprintf("%d webhooks/s of %d alerts for %s, the sink answers in 1 ms, each fsync takes %s longer", s.PerSecond, s.Alerts, s.For, s.SlowSync)},
 		{"fsync and fdatasync, each webhook", syncs},
 		{"bytes written, each webhook", fmt.Sprintf("%.0f", float64(cost.written)/n)},
 		{"CPU milliseconds, each webhook", fmt.Sprintf("%.3f", 1000*cost.cpu/n)},
+		{"anonymous memory, MiB", fmt.Sprintf("%.1f", float64(cost.own)/(1<<20))},
 		{"202 after", fmt.Sprintf("p50 %.2f ms, p99 %.2f ms", cost.answer.P50, cost.answer.P99)},
 		{"202 to sink", fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, max %.2f ms", cost.delay.P50, cost.delay.P99, cost.delay.Max)},
 	})
@@ -94,6 +103,7 @@ func (s settings) ordinary(ctx context.Context, tracer []string, trace string) (
 	}
 	after := p.Usage()
 	cost.cpu, cost.written, cost.syncs = after.CPU-before.CPU, after.Written-before.Written, count(trace)-calls
+	cost.own = after.Own
 	cost.answer, cost.delay = bench.Percentiles(l.took), bench.Percentiles(l.delays())
 	if wrong := sink.Wrong.Load(); wrong > 0 {
 		return cost, fmt.Errorf("%d events came twice or out of order", wrong)

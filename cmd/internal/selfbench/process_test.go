@@ -127,6 +127,7 @@ func (p *Process) Stop() {
 type Usage struct {
 	Resident int64   `json:"resident_bytes"`
 	Peak     int64   `json:"peak_resident_bytes"`
+	Own      int64   `json:"anonymous_bytes"` // resident, without pages of files
 	CPU      float64 `json:"cpu_seconds"`
 	Written  int64   `json:"written_bytes"` // to the disk
 }
@@ -135,6 +136,7 @@ type Usage struct {
 func (p *Process) Usage() (u Usage) {
 	proc := fmt.Sprintf("/proc/%d/", p.pid)
 	u.Resident, u.Peak = field(proc+"status", "VmRSS:")<<10, field(proc+"status", "VmHWM:")<<10
+	u.Own = field(proc+"status", "RssAnon:") << 10
 	u.Written = field(proc+"io", "write_bytes:")
 	stat, err := os.ReadFile(proc + "stat")
 	if err != nil {

@@ -27,6 +27,7 @@ type settings struct {
 	Young       int
 	SinkDelay   time.Duration
 	PerSecond   int
+	SlowSync    time.Duration
 }
 
 var given = settings{Connections: numbers{1, 16, 64}}
@@ -46,6 +47,7 @@ func init() {
 	flag.IntVar(&given.Young, "growth", 0, "events of a drain before and after the backlog; 0 leaves it out")
 	flag.DurationVar(&given.SinkDelay, "sink-delay", 0, "before each answer of the sink, in TestEverything")
 	flag.IntVar(&given.PerSecond, "per-second", 100, "webhooks a second of the ordinary load")
+	flag.DurationVar(&given.SlowSync, "slow-sync", 0, "how much longer each fsync of the ordinary load takes (needs strace)")
 }
 
 // numbers is a list such as 1,16,64.

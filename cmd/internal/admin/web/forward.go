@@ -10,15 +10,24 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
 )
 
-// Leader is the instance that leads, when it is another one. Safe concurrently.
-type Leader interface {
+// Cluster is the instances on the same NATS. Safe concurrently.
+type Cluster interface {
 	// Elsewhere reports whether another instance leads, or none does, and how this
 	// one is called.
 	Elsewhere() (instance string, elsewhere bool)
 	// AskLeader brings a question to the instance that leads, whose Answer answers it.
 	AskLeader(ctx context.Context, question []byte) ([]byte, error)
+	// Instances asks each of them how it is.
+	Instances(ctx context.Context) ([]admin.Instance, error)
+	// StepDown, at the one that leads, has it stop leading, and returns the number of
+	// its term. Snapshot stores the ledger as a whole, and returns up to which entry.
+	StepDown() (term uint64, err error)
+	Snapshot(ctx context.Context) (entry uint64, err error)
 }
 
 // question is a request on its way from a follower to the leader. By is who asked the
@@ -53,14 +62,45 @@ func forLeader(r *http.Request) bool {
 	return !slices.Contains([]string{"/login", "/logout", "/import", "/filters/test", "/fallback/test", "/probe"}, p)
 }
 
+// How long the leader may take for an answer: a comparison takes as long as PMM does, a
+// snapshot as long as the ledger is large.
+const (
+	askWithin     = 5 * time.Second
+	askLongWithin = 45 * time.Second
+)
+
+func patience(path string) time.Duration {
+	if strings.HasSuffix(path, "/reconcile") || strings.HasSuffix(path, "/snapshot") {
+		return askLongWithin
+	}
+	return askWithin
+}
+
+// stepDown and snapshot are done by the instance that leads.
+func (h handler) stepDown(r *http.Request) (any, error) {
+	term, err := h.Cluster.StepDown()
+	if err == nil {
+		h.site.did(r, "step down", 1)
+	}
+	return map[string]uint64{"term": term}, err
+}
+
+func (h handler) snapshot(r *http.Request) (any, error) {
+	entry, err := h.Cluster.Snapshot(r.Context())
+	if err == nil {
+		h.site.did(r, "snapshot", 1)
+	}
+	return map[string]uint64{"entry": entry}, err
+}
+
 // forward has the leader answer what is for it.
 func (h handler) forward(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if h.Leader == nil || forwarded(r) != "" || !forLeader(r) {
+		if h.Cluster == nil || forwarded(r) != "" || !forLeader(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		instance, elsewhere := h.Leader.Elsewhere()
+		instance, elsewhere := h.Cluster.Elsewhere()
 		if !elsewhere {
 			next.ServeHTTP(w, r)
 			return
@@ -91,7 +131,9 @@ func (h handler) ask(w http.ResponseWriter, r *http.Request, instance string) (v
 	if err != nil {
 		return v, err
 	}
-	if data, err = h.Leader.AskLeader(r.Context(), data); err != nil {
+	ctx, cancel := context.WithTimeout(r.Context(), patience(r.URL.Path))
+	defer cancel()
+	if data, err = h.Cluster.AskLeader(ctx, data); err != nil {
 		return v, err
 	}
 	if err := json.Unmarshal(data, &v); err != nil || v.Code < 200 {

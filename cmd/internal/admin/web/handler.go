@@ -46,8 +46,9 @@ type Config struct {
 	Source   Source
 	Replayer Replayer
 	Carrier  Carrier
-	// Leader answers what this instance cannot do. nil = there is no other one.
-	Leader Leader
+	// Cluster is the other instances, of which one does what this one cannot. nil = there
+	// is no other one.
+	Cluster Cluster
 	// Metrics serves /metrics; nil = there is none.
 	Metrics http.Handler
 	// Token is asked for when it returns something. nil = never (Unix socket).
@@ -100,6 +101,11 @@ func New(cfg Config) http.Handler {
 		"POST /api/v1/reconcile":         h.reconcile,
 	} {
 		mux.Handle(pattern, do)
+	}
+	if cfg.Cluster != nil {
+		mux.Handle("GET /api/v1/cluster", call(func(r *http.Request) (any, error) { return h.Cluster.Instances(r.Context()) }))
+		mux.Handle("POST /api/v1/cluster/step-down", call(h.stepDown))
+		mux.Handle("POST /api/v1/cluster/snapshot", call(h.snapshot))
 	}
 	mux.HandleFunc("GET /api/v1/events", h.events)
 	mux.HandleFunc("GET /api/v1/events/tail", h.stream(h.tail))
