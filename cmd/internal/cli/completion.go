@@ -45,7 +45,7 @@ func (p *program) completionCommand() *cli.Command {
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		c.Subcommands = append(c.Subcommands, &cli.Command{
 			Name: shell, Usage: "for " + shell,
-			Action: func(c *cli.Context) error {
+			Action: func(*cli.Context) error {
 				_, err := fmt.Fprint(p.out, shells[shell])
 				return err
 			},

@@ -63,7 +63,7 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 	if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsUnspecified() { // bound to every address
 		u.Host = net.JoinHostPort("localhost", u.Port())
 	}
-	in, named := &intake{url: u.String()}, byName(settings)
+	in, named, flags := &intake{url: u.String()}, byName(settings), asFlags(settings)
 	for _, name := range []string{"ingest-token", "ingest-basic-auth", "ingest-hmac-secret"} {
 		switch s := named[name]; {
 		case s.Value == "":
@@ -71,9 +71,11 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 			return nil, fmt.Errorf("its %s came from the %s, which only the service can read", name, s.From)
 		case !filepath.IsAbs(s.File):
 			return nil, fmt.Errorf("its %s-file is named by a relative path", name)
+		default: // one that is closed to this user too, so that the error says so
+			flags[name+"-file"] = s.File
 		}
 	}
-	if in.secrets, _, err = config.Load(config.Input{Flags: asFlags(settings), Only: intakeSecrets}); err != nil {
+	if in.secrets, _, err = config.Load(config.Input{Flags: flags, Only: intakeSecrets}); err != nil {
 		return nil, fmt.Errorf("a secret of the intake cannot be used (%w)", err)
 	}
 	t := &http.Transport{DisableKeepAlives: true} // like Grafana; and no proxy on the way to ourselves

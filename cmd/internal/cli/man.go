@@ -16,7 +16,7 @@ import (
 func (p *program) manCommand() *cli.Command {
 	return &cli.Command{
 		Name: "man", Usage: "print the man page", Hidden: true,
-		Action: func(c *cli.Context) error {
+		Action: func(*cli.Context) error {
 			return manPage(p.out, p.app(), build())
 		},
 	}

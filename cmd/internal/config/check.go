@@ -81,12 +81,12 @@ func (l *loader) tokenInURL(token string) {
 	o, _ := find("callgoose-token-file")
 	s := l.setting(o.Name)
 	if err := o.checkSecret(token); err != nil {
-		l.problem(l.where(name), "token=: %v", err)
+		l.problems.add(l.where(name), "token=: %v", err)
 		s.Value = invalid
 		return
 	}
 	if s.Value != "" {
-		l.problem(l.where(name), "holds token= while there is another token (%s); keep one of them", s.From)
+		l.problems.add(l.where(name), "holds token= while there is another token (%s); keep one of them", s.From)
 		return
 	}
 	l.c.CallgooseToken = NewSecret(token)

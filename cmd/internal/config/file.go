@@ -64,10 +64,10 @@ func (l *loader) readFile(path string) {
 	switch {
 	case err != nil:
 		l.unreadable = true
-		l.problem(path, "cannot be read: %v", pathless(err))
+		l.problems.add(path, "cannot be read: %v", pathless(err))
 	case len(b) > most:
 		l.unreadable = true
-		l.problem(path, "is too large for a configuration file")
+		l.problems.add(path, "is too large for a configuration file")
 	default:
 		var problems Problems
 		l.file, problems = parseFile(path, b)
@@ -82,9 +82,6 @@ var yamlError = regexp.MustCompile(`(?s)^yaml: (?:line (\d+): )?(.*)$`)
 // values: the table does that, so file, environment and flags cannot differ.
 func parseFile(path string, data []byte) (map[string]entry, Problems) {
 	var problems Problems
-	problem := func(where, format string, args ...any) {
-		problems = append(problems, Problem{where, fmt.Sprintf(format, args...)})
-	}
 	syntax := func(err error) {
 		where, text := path, err.Error()
 		if m := yamlError.FindStringSubmatch(text); m != nil {
@@ -93,7 +90,7 @@ func parseFile(path string, data []byte) (map[string]entry, Problems) {
 				where += ":" + m[1]
 			}
 		}
-		problem(where, "%s", strings.Join(strings.Fields(text), " "))
+		problems.add(where, "%s", strings.Join(strings.Fields(text), " "))
 	}
 
 	var doc, second yaml.Node
@@ -105,7 +102,7 @@ func parseFile(path string, data []byte) (map[string]entry, Problems) {
 		return nil, problems
 	}
 	if err := dec.Decode(&second); err == nil {
-		problem(fmt.Sprintf("%s:%d", path, second.Line), "a second document is not read; take the --- out")
+		problems.add(fmt.Sprintf("%s:%d", path, second.Line), "a second document is not read; take the --- out")
 	} else if !errors.Is(err, io.EOF) {
 		syntax(err)
 	}
@@ -114,45 +111,41 @@ func parseFile(path string, data []byte) (map[string]entry, Problems) {
 	}
 	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
-		problem(fmt.Sprintf("%s:%d", path, root.Line), "lines of the form key: value are expected")
+		problems.add(fmt.Sprintf("%s:%d", path, root.Line), "lines of the form key: value are expected")
 		return nil, problems
 	}
-
-	values, wrong := readKeys(path, root)
-	return values, append(problems, wrong...)
+	values := readKeys(path, root, &problems)
+	return values, problems
 }
 
-// readKeys reads the mapping at the top of the file.
-func readKeys(path string, root *yaml.Node) (values map[string]entry, problems Problems) {
-	values = make(map[string]entry)
+// readKeys reads the mapping at the top of the file, and adds what is wrong with it.
+func readKeys(path string, root *yaml.Node, problems *Problems) map[string]entry {
+	values := make(map[string]entry)
 	lines := make(map[string]int) // where each key was seen first
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
 		place := fmt.Sprintf("%s:%d", path, key.Line)
 		where := place + ": " + plain(key.Value)
-		problem := func(where, format string, args ...any) {
-			problems = append(problems, Problem{where, fmt.Sprintf(format, args...)})
-		}
 		o, known := find(key.Value)
 		switch first := lines[key.Value]; {
 		case key.Kind != yaml.ScalarNode:
-			problem(place, "a key is a single word")
+			problems.add(place, "a key is a single word")
 			continue
 		case first != 0:
-			problem(where, "is set twice, first on line %d", first)
+			problems.add(where, "is set twice, first on line %d", first)
 			continue
 		case !known:
-			problem(where, "%s", unknownKey(key.Value))
+			problems.add(where, "%s", unknownKey(key.Value))
 		case value.Kind != yaml.ScalarNode:
-			problem(where, "takes one %s, not a list, a mapping or an alias", o.Kind)
+			problems.add(where, "takes one %s, not a list, a mapping or an alias", o.Kind)
 		case value.ShortTag() == "!!null":
-			problem(where, "has no value")
+			problems.add(where, "has no value")
 		default:
 			values[key.Value] = entry{value.Value, place}
 		}
 		lines[key.Value] = key.Line
 	}
-	return values, problems
+	return values
 }
 
 func unknownKey(key string) string {

@@ -57,6 +57,10 @@ func (p Problem) String() string { return p.Where + ": " + p.Text }
 // Problems is the error that Load returns: everything wrong, one line each.
 type Problems []Problem
 
+func (ps *Problems) add(where, format string, args ...any) {
+	*ps = append(*ps, Problem{where, fmt.Sprintf(format, args...)})
+}
+
 func (ps Problems) Error() string {
 	lines := make([]string, len(ps))
 	for i, p := range ps {
@@ -94,7 +98,7 @@ func Load(in Input) (*Config, []Warning, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.Flags)) {
 		if _, ok := find(name); !ok {
-			l.problem("--"+name, "is not a flag of the configuration")
+			l.problems.add("--"+name, "is not a flag of the configuration")
 		}
 	}
 	l.readConfig()
@@ -131,10 +135,6 @@ type loader struct {
 	problems   Problems
 }
 
-func (l *loader) problem(where, format string, args ...any) {
-	l.problems = append(l.problems, Problem{where, fmt.Sprintf(format, args...)})
-}
-
 func (l *loader) warn(where, format string, args ...any) {
 	l.warnings = append(l.warnings, Warning(where+": "+fmt.Sprintf(format, args...)))
 }
@@ -169,7 +169,7 @@ func (l *loader) where(name string) string {
 
 // wrong reports what is wrong with an option.
 func (l *loader) wrong(name, format string, args ...any) {
-	l.problem(l.where(name), format, args...)
+	l.problems.add(l.where(name), format, args...)
 }
 
 // reject does so for a value that cannot even be shown.
@@ -272,7 +272,7 @@ func (l *loader) secret(o Option) {
 		return
 	}
 	if err != nil {
-		l.problem(where, "%v", err)
+		l.problems.add(where, "%v", err)
 		s.Value, s.File = invalid, "" // the path may be the token, put in the wrong place
 		return
 	}

@@ -119,7 +119,7 @@ func (l *loader) checkProxies() {
 	for _, name := range proxyVariables {
 		if value := l.env[name]; value != "" {
 			if err := checkProxy(value); err != nil {
-				l.problem(name, "%v", err)
+				l.problems.add(name, "%v", err)
 			}
 		}
 	}

@@ -205,15 +205,12 @@ func ParseSize(text string) (int64, error) {
 	if unit == "B" {
 		shift = 0
 	}
-	if number == "" || strings.Trim(number, "0123456789.") != "" {
-		return 0, fmt.Errorf("%s is not a size such as 256MiB or 2GiB", quote(text))
-	}
-	if shift < 0 {
-		return 0, fmt.Errorf("%s has an unknown unit; use KiB, MiB, GiB, TiB or plain bytes", quote(text))
-	}
 	n, err := strconv.ParseFloat(number, 64)
-	if err != nil {
+	switch {
+	case err != nil || strings.Trim(number, "0123456789.") != "":
 		return 0, fmt.Errorf("%s is not a size such as 256MiB or 2GiB", quote(text))
+	case shift < 0:
+		return 0, fmt.Errorf("%s has an unknown unit; use KiB, MiB, GiB, TiB or plain bytes", quote(text))
 	}
 	if n = math.Ldexp(n, 10*shift); n >= math.MaxInt64 {
 		return 0, fmt.Errorf("%s is too large", quote(text))

@@ -100,7 +100,7 @@ func (f *Fake) Fail(failure Failure) {
 	defer f.mu.Unlock()
 	f.standing, f.script = failure, nil
 	if failure.Count > 0 {
-		f.standing, f.script = Failure{}, []Failure{failure}
+		f.standing, f.script = Failure{}, []rule{{failure: failure}}
 	}
 	f.release()
 }
@@ -111,7 +111,7 @@ func (f *Fake) FailNext(n int, failure Failure) {
 	if failure.Count = n; n > 0 {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.script = append(f.script, failure)
+		f.script = append(f.script, rule{failure: failure})
 	}
 }
 
@@ -154,22 +154,19 @@ func (f *Fake) nextFailure(ctx context.Context, key string, body []byte) (Failur
 
 // take uses up one of what applies to a request; f.mu is held.
 func (f *Fake) take(key string, body []byte) Failure {
-	if i := slices.IndexFunc(f.rules, func(r rule) bool { return r.match.holds(key, body) }); i >= 0 {
-		r := &f.rules[i]
-		failure := r.failure
-		if r.failure.Count--; r.failure.Count == 0 {
-			f.rules = slices.Delete(f.rules, i, i+1)
+	for _, list := range []*[]rule{&f.rules, &f.script} {
+		i := slices.IndexFunc(*list, func(r rule) bool { return r.match.holds(key, body) })
+		if i < 0 {
+			continue
 		}
-		return failure
+		failure := &(*list)[i].failure
+		now := *failure
+		if failure.Count--; failure.Count == 0 {
+			*list = slices.Delete(*list, i, i+1)
+		}
+		return now
 	}
-	if len(f.script) == 0 {
-		return f.standing
-	}
-	failure := f.script[0]
-	if f.script[0].Count--; f.script[0].Count == 0 {
-		f.script = f.script[1:]
-	}
-	return failure
+	return f.standing
 }
 
 func (failure Failure) response(r *http.Request, body []byte) *Response {
@@ -196,10 +193,8 @@ func (failure Failure) response(r *http.Request, body []byte) *Response {
 // wait is false when the client left first.
 func wait(ctx context.Context, d time.Duration) bool {
 	if d > 0 {
-		t := time.NewTimer(d)
-		defer t.Stop()
 		select {
-		case <-t.C:
+		case <-time.After(d):
 		case <-ctx.Done():
 		}
 	}

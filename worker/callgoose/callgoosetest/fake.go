@@ -122,7 +122,7 @@ type Fake struct {
 	tokens    []string
 	filters   []Filter
 	standing  Failure
-	script    []Failure
+	script    []rule // without a match
 	rules     []rule
 	changed   chan struct{} // closed when what fails has changed
 	stats     Stats
