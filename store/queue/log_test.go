@@ -196,9 +196,12 @@ func TestInstancesAreForgotten(t *testing.T) {
 	l := &Log{me: Member{Name: "me", Run: "me"}, log: slog.New(slog.DiscardHandler)}
 	now, before := time.Now(), time.Now().Add(-2*liveFor)
 	for _, m := range []Member{
-		{Name: "stopped", Run: "1", SeenAt: now}, {Name: "restarted", Run: "2", SeenAt: before}, {Name: "dead", Run: "3", SeenAt: before},
+		{Name: "stopped", Run: "1", SeenAt: now},
+		{Name: "restarted", Run: "2", SeenAt: before},
+		{Name: "dead", Run: "3", SeenAt: before},
 		{Name: "long dead", Run: "4", SeenAt: now.Add(-forgetAfter)},
-		{Name: "restarted", Run: "5", SeenAt: now}, {Name: "stopped", Run: "1", SeenAt: now, Leaves: true},
+		{Name: "restarted", Run: "5", SeenAt: now},
+		{Name: "stopped", Run: "1", SeenAt: now, Leaves: true},
 	} {
 		l.hear(m)
 	}
