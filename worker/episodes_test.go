@@ -106,6 +106,21 @@ func TestWhatFiresAfterItsDeadLetterWasDroppedHasAnIDOfItsOwn(t *testing.T) {
 	r.want(r.line(), "resolved pmm-a")
 }
 
+// The incident of the earlier firing is open, whose recovery PMM never sent.
+func TestARecoveryGoesOutThoughItsFiringWasDroppedWhenAnEarlierOneIsOpen(t *testing.T) {
+	r := newStage(t, SplitConfig{})
+	r.post(minutes(1), 0, firing("a", t0))
+	r.decide()
+	r.settle(event.Delivered)
+	r.post(minutes(10), 0, firing("a", minutes(10)))
+	r.decide()
+	r.settle(event.Dead)
+	r.drop()
+	r.post(minutes(20), 0, resolved("a", minutes(10), minutes(20)))
+	r.decide()
+	r.want(r.line(), "resolved pmm-a")
+}
+
 // What cannot be read again dies each time: the repeat has bytes that can.
 func TestARepeatOfADamagedNotificationIsDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

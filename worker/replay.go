@@ -261,7 +261,7 @@ func (b *batch) requeueOne(ref Ref, at event.Position, asked time.Time, includeC
 // Forget drops a dead letter of which Callgoose never had anything. What PMM says again
 // then goes out, as an event of its own: an id stands for one body, and Callgoose may
 // know that of the dropped one. Callgoose is not told of a recovery from what it does
-// not know.
+// not know; where an earlier firing may have opened the incident, it is.
 func Forget(tx *store.Tx, r *event.Record) error {
 	if err := tx.DropRecord(r); err != nil {
 		return err
@@ -271,7 +271,7 @@ func Forget(tx *store.Tx, r *event.Record) error {
 		return err
 	}
 	switch {
-	case ep.Open && ep.Firing == r.Pos:
+	case ep.Open && ep.Firing == r.Pos && !ep.Shared:
 		ep.Open, ep.NamedAt, ep.Past = false, ep.RecoveredAt, past(ep, time.Time{})
 	case !ep.Open && ep.Recovery == r.Pos:
 		ep.Recovery = event.Position{} // see Dropped

@@ -300,10 +300,10 @@ func (k *Brake) look(ctx context.Context, now time.Time) error {
 	decided := k.last // all that had come in at the last look
 	k.last = k.queue.Last()
 	if err := k.ledger.View(func(tx *store.Tx) (err error) {
-		if next(tx.Progress()) <= k.reach {
-			return nil
+		if list, err = tx.Storms(); len(list) == 0 || next(tx.Progress()) <= k.reach {
+			list = nil
+			return err
 		}
-		list, err = tx.Storms()
 		for i := range list {
 			w, werr := k.needs(tx, &list[i], now, next(tx.Progress()) > decided)
 			said, err = append(said, w), cmp.Or(err, werr)

@@ -75,7 +75,6 @@ type App struct {
 	fallback  *fallback
 	refused   refusedAt
 	failing   atomic.Bool               // the last webhook could not be stored, for want of a disk or of NATS
-	frozen    atomic.Bool               // this process has just stood still, see thaw
 	ticked    atomic.Pointer[time.Time] // when thaw came round last, nil = it does not run
 	addrs     atomic.Pointer[Addresses] // nil until bound
 
@@ -241,9 +240,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 		return err
 	}
 	later(lock.Unlock)
-	coreCtx, stopCore := context.WithCancelCause(context.WithoutCancel(ctx))
+	coreCtx, stopCore := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	later(func() { stopCore(errStopping); wg.Wait(); a.log.Info("stopped") })
+	later(func() { stopCore(); wg.Wait(); a.log.Info("stopped") })
 	var addrs Addresses
 	if !a.opts.NoListen {
 		// Opening takes seconds where much waits or after a crash, and a refused
@@ -262,35 +261,53 @@ func (a *App) Run(ctx context.Context) (err error) {
 	case err != nil:
 		return err
 	}
-	wg.Go(func() { a.keep(coreCtx, first) })
-	about := alarm.New(alarm.Config{
-		Command: a.cfg.AlarmCommand, Webhook: a.cfg.AlarmURL, After: a.cfg.AlarmAfter,
-		Status: a.Status, Version: a.opts.Version, Logger: a.opts.Logger,
-	})
-	wg.Go(func() { about.Run(coreCtx) })
-	wg.Go(func() { a.watchSilence(coreCtx) })
-	if a.cfg.NATS() != "" {
-		wg.Go(func() { a.thaw(coreCtx) })
-	}
-	if a.ping != nil {
-		wg.Go(func() { a.ping.run(coreCtx) })
-	}
-	if a.cfg.Reconcile != string(worker.ReconcileOff) {
-		for _, r := range a.reconcilers {
-			wg.Go(func() { r.run(coreCtx) })
-		}
-	}
-	a.jobs.start(coreCtx, &wg)
-	if a.opts.Notify != nil {
-		wg.Go(func() { a.watch(coreCtx) })
-	}
-
+	a.begin(coreCtx, &wg, first)
 	if !a.opts.NoListen {
 		if addrs.Admin, err = a.listenAdmin(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
 			return err
 		}
 	}
 	a.addrs.Store(&addrs)
+	a.tellReady(ctx, addrs)
+	select {
+	case <-ctx.Done():
+		a.log.Info("stopping: no new webhooks, attempts under way get 10s")
+	case err = <-a.fatal:
+	}
+	a.opts.Notify.Stopping("no new webhooks; attempts under way get 10 s")
+	a.handler.Stop()
+	faultpoint.Here("stop-begun")
+	return err
+}
+
+// begin starts what runs until ctx ends.
+func (a *App) begin(ctx context.Context, wg *sync.WaitGroup, first *core) {
+	wg.Go(func() { a.keep(ctx, first) })
+	about := alarm.New(alarm.Config{
+		Command: a.cfg.AlarmCommand, Webhook: a.cfg.AlarmURL, After: a.cfg.AlarmAfter,
+		Status: a.Status, Version: a.opts.Version, Logger: a.opts.Logger,
+	})
+	wg.Go(func() { about.Run(ctx) })
+	wg.Go(func() { a.watchSilence(ctx) })
+	if a.cfg.NATS() != "" {
+		wg.Go(func() { a.thaw(ctx) })
+	}
+	if a.ping != nil {
+		wg.Go(func() { a.ping.run(ctx) })
+	}
+	if a.cfg.Reconcile != string(worker.ReconcileOff) {
+		for _, r := range a.reconcilers {
+			wg.Go(func() { r.run(ctx) })
+		}
+	}
+	a.jobs.start(ctx, wg)
+	if a.opts.Notify != nil {
+		wg.Go(func() { a.watch(ctx) })
+	}
+}
+
+// tellReady tells everybody who waits for it that webhooks are taken, and where.
+func (a *App) tellReady(ctx context.Context, addrs Addresses) {
 	line := a.statusLine(ctx)
 	a.log.Info("started", "version", a.opts.Version, "data_dir", a.cfg.DataDir, "webhooks", addrs.Webhooks, "operators", addrs.Admin,
 		"callgoose_url", a.cfg.CallgooseURL, "opened_in", time.Since(a.started).Round(time.Millisecond), "state", line)
@@ -301,15 +318,6 @@ func (a *App) Run(ctx context.Context) (err error) {
 		a.opts.Ready(addrs)
 	}
 	a.opts.Notify.Ready(line)
-	select {
-	case <-ctx.Done():
-		a.log.Info("stopping: no new webhooks, attempts under way get 10s")
-	case err = <-a.fatal:
-	}
-	a.opts.Notify.Stopping("no new webhooks; attempts under way get 10 s")
-	a.handler.Stop()
-	faultpoint.Here("stop-begun")
-	return err
 }
 
 // keep runs the core, and opens it again when the store failed, or could not be

@@ -76,20 +76,25 @@ func (c *core) check(ctx context.Context) (out admin.Check, err error) {
 	}); err != nil {
 		return out, err
 	}
+	return out, c.checkBodies(ctx, waiting, problem)
+}
+
+// checkBodies finds events whose bodies cannot be built.
+func (c *core) checkBodies(ctx context.Context, waiting []*event.Record, problem func(format string, args ...any)) error {
 	for _, r := range waiting {
 		_, err := c.notification(ctx, r.Pos)
 		if err == nil {
 			continue
 		}
 		if !event.Unreadable(err) {
-			return out, err
+			return err
 		}
 		if now, ferr := c.ledger.Find(r.ID); ferr == nil && now.Outcome != event.Queued {
 			continue // settled, and gone, meanwhile
 		}
 		problem("event %s is queued, but its notification cannot be read: %v", r.ID, err)
 	}
-	return out, nil
+	return nil
 }
 
 // copyMost is how large a data directory may be to be copied for a look.

@@ -184,9 +184,9 @@ func (a *App) thaw(ctx context.Context) {
 			a.log.Warn("this process stood still; webhooks are refused for a moment", "stood_still_for", now.Sub(last).Round(time.Millisecond))
 			until = now.Add(refuse)
 		}
-		last = now
-		a.frozen.Store(now.Before(until))
-		a.ticked.Store(&now)
+		if last = now; now.After(until) {
+			a.ticked.Store(&now)
+		}
 	}
 }
 
@@ -194,10 +194,10 @@ func (a *App) thaw(ctx context.Context) {
 const stillAfter = 3 * time.Second
 
 // stoodStill reports whether webhooks are refused because of that, also before thaw
-// itself has come round again.
+// itself runs again.
 func (a *App) stoodStill() bool {
 	ticked := a.ticked.Load()
-	return a.frozen.Load() || ticked != nil && time.Since(*ticked) > stillAfter
+	return ticked != nil && time.Since(*ticked) > stillAfter
 }
 
 // withoutNATS is what operators see while NATS does not answer and the store is not open;

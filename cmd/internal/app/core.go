@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -178,8 +177,8 @@ func (c *core) jobs(w *work) map[string]func(context.Context) error {
 }
 
 // together runs jobs until ctx ends (nil) or one of them fails, and all have ended.
-func together(ctx context.Context, jobs map[string]func(context.Context) error) error {
-	ctx, stop := context.WithCancelCause(ctx)
+func together(parent context.Context, jobs map[string]func(context.Context) error) error {
+	ctx, stop := context.WithCancelCause(parent)
 	defer stop(nil)
 	var wg sync.WaitGroup
 	for name, run := range jobs {
@@ -193,14 +192,11 @@ func together(ctx context.Context, jobs map[string]func(context.Context) error) 
 		})
 	}
 	wg.Wait()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, errStopping) {
-		return cause
+	if parent.Err() != nil {
+		return nil
 	}
-	return nil
+	return context.Cause(ctx)
 }
-
-// errStopping is the cause of an orderly stop.
-var errStopping = errors.New("stopping")
 
 // close ends what openCore began. What was acknowledged is on disk already.
 func (c *core) close() {

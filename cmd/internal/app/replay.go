@@ -265,17 +265,8 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 		if r.DryRun || mistaken != nil {
 			list = nil
 		}
-		for _, ref := range list {
-			rec, err := tx.Record(ref.ReceivedAt, ref.Pos)
-			if err == nil && rec != nil {
-				err = worker.Forget(tx, rec)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if len(list) == 0 {
-			return nil
+		if err := forget(tx, list); err != nil || len(list) == 0 {
+			return err
 		}
 		return tx.AddAct(store.Act{At: time.Now().UTC(), By: r.By, What: "drop", Count: len(list), Keys: slices.Sorted(maps.Keys(incidents))})
 	}
@@ -288,6 +279,19 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin
 		return admin.Plan{}, err
 	}
 	return p, nil
+}
+
+func forget(tx *store.Tx, list []worker.Ref) error {
+	for _, ref := range list {
+		rec, err := tx.Record(ref.ReceivedAt, ref.Pos)
+		if err == nil && rec != nil {
+			err = worker.Forget(tx, rec)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ParkEvent implements web.Replayer.

@@ -167,6 +167,14 @@ func (r *rig) restart() {
 	r.start()
 }
 
+// away lets so much time pass while the service does not run, which costs no ticks.
+func (r *rig) away(d time.Duration) {
+	r.t.Helper()
+	r.halt()
+	time.Sleep(d)
+	r.start()
+}
+
 func (r *rig) post(body []byte) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	r.app.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "http://127.0.0.1/v1/webhook", bytes.NewReader(body)))
@@ -292,14 +300,5 @@ func golden(t *testing.T, name, got string) {
 	}
 	if got != string(want) {
 		t.Errorf("%s differs (a changed payload changes what Callgoose sees):\n got %s\nwant %s", name, got, want)
-	}
-}
-
-// longDays skips a test of so many seconds of an idle service that the race detector
-// takes minutes for it, and sees nothing that shorter ones do not show.
-func longDays(t *testing.T) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("days of ticks")
 	}
 }

@@ -64,7 +64,6 @@ func TestAFullStoreIsAnsweredWith503(t *testing.T) {
 // Retention removes what is settled, never what is waiting, and forgets no open
 // episode.
 func TestRetention(t *testing.T) {
-	longDays(t)
 	t.Parallel()
 	bubble(t, func(c *config.Config) { c.Retention = 24 * time.Hour }, func(r *rig) {
 		start := time.Now()
@@ -73,7 +72,7 @@ func TestRetention(t *testing.T) {
 		r.accept(group(mysqlDown(2, "resolved", start)))
 		r.settle()
 		for day := range 2 {
-			time.Sleep(24 * time.Hour)
+			r.away(24 * time.Hour)
 			at := time.Now()
 			r.accept(group(mysqlDown(10+day, "firing", at)))
 			r.settle()
@@ -82,7 +81,8 @@ func TestRetention(t *testing.T) {
 			}
 			r.accept(group(mysqlDown(10+day, "resolved", at)))
 		}
-		time.Sleep(12 * time.Hour)
+		r.away(12 * time.Hour)
+		time.Sleep(time.Hour)
 		var old int
 		for _, rec := range r.events(event.Filter{}) {
 			if time.Since(rec.ReceivedAt) > 50*time.Hour && rec.Outcome != event.Queued {
@@ -163,16 +163,16 @@ func TestNothingIsSentWithoutABody(t *testing.T) {
 
 // What is imported is old, and stands behind what is young.
 func TestAnImportTakesNothingYoungWithIt(t *testing.T) {
-	longDays(t)
 	bubble(t, func(c *config.Config) { c.Retention = 12 * time.Hour }, func(r *rig) {
 		ctx := context.Background()
 		first := time.Now()
-		time.Sleep(24 * time.Hour)
+		r.away(24 * time.Hour)
 		for i := range 10 {
 			r.accept(group(mysqlDown(i, "resolved", time.Now())))
-			time.Sleep(time.Hour)
+			time.Sleep(10 * time.Minute)
 		}
 		r.settle()
+		r.away(8 * time.Hour)
 		for i := range 40 {
 			if _, err := r.app.Import(ctx, admin.Carried{
 				Kind: admin.KindNotification, ID: "x", Source: "old", ReceivedAt: first,
@@ -188,7 +188,8 @@ func TestAnImportTakesNothingYoungWithIt(t *testing.T) {
 				t.Errorf("notification %d: %v", seq+1, err)
 			}
 		}
-		time.Sleep(15 * time.Hour)
+		r.away(15 * time.Hour)
+		time.Sleep(time.Minute)
 		if _, err := r.app.core.Load().queue.Read(ctx, 10); !errors.Is(err, event.ErrGone) {
 			t.Errorf("after its time: %v", err)
 		}

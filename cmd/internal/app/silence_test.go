@@ -51,7 +51,9 @@ func (r *rig) wantSilent(when string, want ...string) {
 const silentDR = "PerconaPMM - PMM dr is silent - no notification for 30m0s"
 
 func TestADayWithASilentPMM(t *testing.T) {
-	longDays(t)
+	if testing.Short() {
+		t.Skip("a day of ticks")
+	}
 	t.Parallel()
 	bubble(t, func(c *config.Config) { c.ExpectEvery.Every = 30 * time.Minute }, func(r *rig) {
 		hours := func(n int, sources ...string) {

@@ -88,6 +88,7 @@ func TestADiskThatDiesAndComesBackIsUsedAgain(t *testing.T) {
 	t.Parallel()
 	for name, die := range map[string]func(*disk){"EIO": (*disk).cut, "read-only": (*disk).trip} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dice := random(t)
 			d := newDisk(t, "ext4", ",errors=remount-ro", 96<<20)
 			r := newRig(t)

@@ -42,6 +42,8 @@ func post(t *testing.T, fake http.Handler, e filters.Event) filters.Answer {
 	return filters.Answer{Code: w.Code}
 }
 
+const forecastEvents = 3_000
+
 func TestTheForecastIsWhatCallgooseThenDoes(t *testing.T) {
 	odd := []filters.Filter{
 		{ // opens and closes with the same request, and maps on what is not always there
@@ -57,7 +59,7 @@ func TestTheForecastIsWhatCallgooseThenDoes(t *testing.T) {
 				fake := callgoosetest.New(callgoosetest.Config{Filters: set, Observe: func(r callgoosetest.Request) { effect = r.Effect }})
 				forecast := filters.NewForecast(set, "PerconaPMM")
 				dice := rand.New(rand.NewPCG(1, 2))
-				for n := range 10_000 {
+				for n := range forecastEvents {
 					k := dice.IntN(60)
 					e := sent(n, fmt.Sprintf("pmm-%02d", k), fmt.Sprintf("Alert %d", k%7), []string{"firing", "resolved"}[dice.IntN(2)],
 						[]string{"", "critical", "info"}[k%3], unique)
@@ -85,7 +87,7 @@ func compare(t *testing.T, r filters.Report, fake *callgoosetest.Fake) {
 			got[fmt.Sprint(i.Mapped, i.Title, i.Urgency, i.Keys, i.OpenedBy)]++
 		}
 	}
-	if r.Open != len(fake.Open()) || r.Events != 10_000 || r.Created+r.Resolved+r.None+r.Discarded != r.Events {
+	if r.Open != len(fake.Open()) || r.Events != forecastEvents || r.Created+r.Resolved+r.None+r.Discarded != r.Events {
 		t.Errorf("the numbers do not agree with %d open: %+v", len(fake.Open()), r)
 	}
 	if r.Open < 1000 && !maps.Equal(got, want) {
