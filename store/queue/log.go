@@ -456,14 +456,16 @@ func (l *Log) lead(ctx context.Context, ledger Copy, run func(context.Context) e
 	}
 	work, stop := context.WithCancelCause(ctx)
 	defer context.AfterFunc(t.ctx, func() { stop(context.Cause(t.ctx)) })() //nolint:contextcheck // a term outlives ctx by its last entry
-	done := make(chan error, 1)
+	done, stepsDown := make(chan error, 1), false
 	go func() { done <- run(work) }()
 	tick := time.NewTicker(l.rules.beat / 20)
 	defer tick.Stop()
 	for {
 		select {
 		case err := <-done:
-			stop(nil)
+			if stop(nil); stepsDown && errors.Is(err, context.Canceled) {
+				err = nil
+			}
 			if lost := context.Cause(t.ctx); lost != nil { //nolint:contextcheck // the same
 				err = lost
 			} else {
@@ -478,6 +480,7 @@ func (l *Log) lead(ctx context.Context, ledger Copy, run func(context.Context) e
 			}
 			return errors.Join(err, ledger.Lead(context.WithoutCancel(ctx), nil))
 		case <-l.down:
+			stepsDown = true
 			stop(nil)
 		case <-tick.C:
 			switch l.happens(occurrence{}) {

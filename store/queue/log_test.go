@@ -192,6 +192,31 @@ func TestTheLaterOfTwoNamesIsChanged(t *testing.T) {
 	}
 }
 
+// An instance that stopped, and the earlier run of one that was restarted, are not waited
+// for; one that died is known for a while.
+func TestInstancesAreForgotten(t *testing.T) {
+	t.Parallel()
+	l := &Log{me: Member{Name: "me", Run: "me"}, log: slog.New(slog.DiscardHandler)}
+	now, before := time.Now(), time.Now().Add(-2*liveFor)
+	for _, m := range []Member{
+		{Name: "stopped", Run: "1", SeenAt: now},
+		{Name: "restarted", Run: "2", SeenAt: before},
+		{Name: "dead", Run: "3", SeenAt: before},
+		{Name: "long dead", Run: "4", SeenAt: now.Add(-forgetAfter)},
+		{Name: "restarted", Run: "5", SeenAt: now},
+		{Name: "stopped", Run: "1", SeenAt: now, Leaves: true},
+	} {
+		l.hear(m)
+	}
+	var runs []string
+	for _, m := range l.Members() {
+		runs = append(runs, m.Run)
+	}
+	if !slices.Equal(runs, []string{"3", "5"}) {
+		t.Errorf("known are %q", runs)
+	}
+}
+
 func TestTheSkewOfTwoClocksIsWhatNoDelayExplains(t *testing.T) {
 	t.Parallel()
 	began := time.Date(2026, 11, 27, 3, 0, 0, 0, time.UTC)

@@ -20,6 +20,8 @@ const (
 	announceEvery = 2 * time.Second
 	liveFor       = 3 * announceEvery
 	forgetAfter   = 10 * time.Minute
+	// farewellWithin is how long the last announcement may take.
+	farewellWithin = time.Second
 )
 
 // Member is an instance as it announced itself, and as it took over.
@@ -32,7 +34,9 @@ type Member struct {
 	Since   time.Time `json:"since"`
 	// Settings holds a short hash of each setting that must be the same on all.
 	Settings map[string]string `json:"settings"`
-	SeenAt   time.Time         `json:"-"`
+	// Leaves says that it stops, and is not to be waited for.
+	Leaves bool      `json:"leaves,omitempty"`
+	SeenAt time.Time `json:"-"`
 }
 
 // Live reports whether the instance was heard of lately.
@@ -60,16 +64,25 @@ func (l *Log) Announce(ctx context.Context, state func() []byte) error {
 	tick := time.NewTicker(announceEvery)
 	defer tick.Stop()
 	for {
-		if text, err := json.Marshal(l.myself()); err == nil {
-			_ = l.q.nc.Publish(subject, text) // without a connection nobody hears it
-		}
+		l.announce(subject, l.myself())
 		l.measure(ctx)
 		select {
 		case <-ctx.Done():
+			me := l.myself()
+			if me.Leaves = true; l.q.silent() == nil {
+				l.announce(subject, me)
+				_ = l.q.nc.FlushTimeout(farewellWithin) // closing throws away what is not sent
+			}
 			return nil
 		case <-tick.C:
 		case <-l.changed:
 		}
+	}
+}
+
+func (l *Log) announce(subject string, me Member) {
+	if text, err := json.Marshal(me); err == nil {
+		_ = l.q.nc.Publish(subject, text) // without a connection nobody hears it
 	}
 }
 
@@ -101,7 +114,8 @@ func (l *Log) hear(of Member) {
 	}
 	l.members[of.Run] = of
 	for run, other := range l.members {
-		if time.Since(other.SeenAt) > forgetAfter {
+		replaced := other.Name == of.Name && run != of.Run && !other.Live()
+		if other.Leaves || replaced || time.Since(other.SeenAt) > forgetAfter {
 			delete(l.members, run)
 		}
 	}

@@ -344,6 +344,13 @@ func (a *App) state() []byte {
 	if err != nil {
 		return nil
 	}
+	for i, p := range s.Sources { // NATS takes messages of 1 MiB
+		if p.Reconcile != nil {
+			short := *p.Reconcile
+			short.Differences = nil
+			s.Sources[i].Reconcile = &short
+		}
+	}
 	text, _ := json.Marshal(s)
 	return text
 }

@@ -7,12 +7,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/queue"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
@@ -102,6 +104,8 @@ func TestAStartWithoutNATSWaitsForIt(t *testing.T) {
 	}
 	if s, err := a.Status(ctx); err != nil || s.Store.Accepting || !strings.Contains(s.Store.Problem, "nats") {
 		t.Errorf("status says %+v, %v", s.Store, err)
+	} else if !slices.ContainsFunc(s.Attention, func(a admin.Attention) bool { return a.Code == admin.NATSUnreachable }) {
+		t.Errorf("nobody is told that NATS is away: %+v", s.Attention)
 	}
 	waiting := make(chan int)
 	go func() { waiting <- post() }()
