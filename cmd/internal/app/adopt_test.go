@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -53,20 +54,7 @@ func TestWhatMovedToServersOutlivesTheirLedger(t *testing.T) {
 	f.until("not all is delivered", func() bool { return one.status().Delivered == alerts })
 	one.halt()
 
-	nc, err := nats.Connect(servers[0].ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{queue.Ledger, "SNAPSHOTS"} {
-		if err := js.DeleteStream(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
-	}
+	deleteStreams(t, servers[0], queue.Ledger, "SNAPSHOTS")
 	one.cfg.DataDir, one.cfg.AcceptLoss = t.TempDir(), queue.Ledger
 	one.make()
 	one.run()
@@ -78,4 +66,51 @@ func TestWhatMovedToServersOutlivesTheirLedger(t *testing.T) {
 	if got := f.fake.Stats().Accepted; got != alerts+2 {
 		t.Errorf("%d events were accepted of %d", got, alerts+2)
 	}
+}
+
+func deleteStreams(t *testing.T, srv *server.Server, names ...string) {
+	t.Helper()
+	nc, err := nats.Connect(srv.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if err := js.DeleteStream(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// NOTIFICATIONS is deleted: with that accepted, what waited is a dead letter that says so,
+// never silence, and what comes in from then on is delivered.
+func TestWhatWaitedIsToldWhenItsNotificationIsLost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a stream is short for a minute before that is believed")
+	}
+	t.Parallel()
+	srv := natsServer(t, "", server.ClusterOpts{}, nil)
+	f := newFleet(t, 1, srv)
+	one := f.all[0]
+	f.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Status, Status: http.StatusServiceUnavailable})
+	f.leader()
+	for i := range 5 {
+		one.accept(group(mysqlDown(i, "firing", time.Now())))
+	}
+	f.until("not all is split", func() bool { return one.app.core.Load().ledger.Summary().Counts[string(event.Queued)] == 5 })
+	one.halt()
+	f.fake.Fail(callgoosetest.Failure{})
+	deleteStreams(t, srv, "NOTIFICATIONS")
+	one.cfg.AcceptLoss = "NOTIFICATIONS"
+	one.make()
+	one.run()
+	f.leader()
+	f.until("what waited is not told", func() bool { s := one.status(); return s.Dead == 5 && s.Queued == 0 && s.AcceptedLosses == 1 })
+	one.accept(group(mysqlDown(9, "firing", time.Now())))
+	f.until("what comes afterwards is not delivered", func() bool { return one.status().Delivered == 1 })
+	one.halt()
 }
