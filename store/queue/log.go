@@ -278,6 +278,9 @@ func (l *Log) follow(ctx context.Context, ledger Copy) (heard time.Time, err err
 		case <-ctx.Done():
 		}
 	})
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return heard, short(logName, "it is gone")
+	}
 	if err != nil {
 		return heard, fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, logName, err)
 	}
@@ -340,6 +343,10 @@ func (l *Log) takeOver(ctx context.Context) bool {
 	info, err := l.stream.Info(ctx)
 	seen := l.seen.Load()
 	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		l.log.Error("nobody can lead", "err", short(logName, "it is gone"))
+		l.happens(occurrence{kind: occurUnreadable})
+		return false
 	case err != nil:
 		l.happens(occurrence{kind: occurUnreadable})
 		return false

@@ -85,7 +85,10 @@ func (l *Log) look(ctx context.Context, at uint64) (restore bool, last uint64, e
 	restore = at+1 < first || at == 0 && snapshot > 0
 	switch {
 	case last == 0 && max(at, snapshot, notes.LastSeq) == 0 && !l.leaving:
-		if err := l.release(ctx, 0); err != nil && !errors.Is(err, errOutOfTurn) {
+		switch err := l.release(ctx, 0); {
+		case errors.Is(err, errOutOfTurn): // another instance did, or that server did not know better
+			return false, 0, short(logName, "it was begun meanwhile")
+		case err != nil:
 			return false, 0, fmt.Errorf("%w: begin %s: %w", ErrUnavailable, logName, err)
 		}
 		return false, 1, nil

@@ -93,6 +93,23 @@ func TestNobodyBeginsWithAStreamThatIsShort(t *testing.T) {
 	}
 }
 
+// Whoever leads when LEDGER is deleted does not go on, and says what is gone.
+func TestALeaderWhoseLogIsGoneStops(t *testing.T) {
+	t.Parallel()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
+	a := startInstance(t, srv.ClientURL(), t.TempDir())
+	<-a.leads
+	if err := client(t, srv).DeleteStream(t.Context(), logName); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-a.done; LostStream(err) != logName {
+		t.Error(err)
+	}
+	if err := a.set(t, 1); !errors.Is(err, store.ErrFollowing) {
+		t.Errorf("it wrote: %v", err)
+	}
+}
+
 // A log that was lost goes on with a ledger, far ahead, so that every other copy sees that
 // it lacks something and takes the snapshot.
 func TestALostLogGoesOnWithALedger(t *testing.T) {

@@ -160,18 +160,24 @@ func newFleet(t *testing.T, instances int, servers ...*server.Server) *fleet {
 			r.road = newRoad(t, one.Addr().String())
 			at, take = "nats://"+r.road.addr, 2*time.Second
 		}
-		r.rig = &rig{t: t, log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), cfg: &config.Config{
-			DataDir: t.TempDir(), CallgooseURL: f.sink.URL + "/v1/process", CallgooseToken: config.NewSecret(token),
-			CallgooseAuth: "bearer", CallgooseFrom: "PerconaPMM", IncidentBy: "alert", OnBacklog: "deliver",
-			RetryMin: time.Second, RetryMax: time.Minute, RetryFor: 72 * time.Hour, Timeout: time.Second,
-			LateAfter: 5 * time.Minute, Concurrency: 16, MaxBody: 1 << 20, MaxStore: 2 << 30,
-			NATSURL: config.URL(at), Instance: fmt.Sprint("i", i), TakeOverAfter: take,
-		}}
+		r.rig = f.rig(at)
+		r.cfg.Instance, r.cfg.TakeOverAfter = fmt.Sprint("i", i), take
 		r.make()
 		r.run()
 		f.all = append(f.all, r)
 	}
 	return f
+}
+
+// rig is what an instance with a store at these servers is made from; "" = embedded.
+func (f *fleet) rig(at string) *rig {
+	return &rig{t: f.t, log: slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), cfg: &config.Config{
+		DataDir: f.t.TempDir(), CallgooseURL: f.sink.URL + "/v1/process", CallgooseToken: config.NewSecret(token),
+		CallgooseAuth: "bearer", CallgooseFrom: "PerconaPMM", IncidentBy: "alert", OnBacklog: "deliver",
+		RetryMin: time.Second, RetryMax: time.Minute, RetryFor: 72 * time.Hour, Timeout: time.Second,
+		LateAfter: 5 * time.Minute, Concurrency: 16, MaxBody: 1 << 20, MaxStore: 2 << 30,
+		NATSURL: config.URL(at),
+	}}
 }
 
 // leader waits until an instance leads.
