@@ -62,7 +62,7 @@ func anything(r *rand.Rand) (*event.Record, *Episode, *Waiting) {
 	ep.ByName = r.IntN(3) == 1
 	*w = Waiting{
 		At: pos, Pos: w.Pos, ReceivedAt: w.ReceivedAt, Status: statusCodes[r.IntN(3)],
-		Key: rec.Key, Source: "pmm", Alertname: text(), QueuedAt: when(), ClaimedAt: when(), NotBefore: when(),
+		Key: rec.Key, Source: "pmm", Alertname: text(), QueuedAt: when(), ClaimedAt: when(), NotBefore: when(), Size: r.IntN(2) * r.IntN(1<<30),
 	}
 	return rec, ep, w
 }

@@ -142,6 +142,7 @@ func (b *batch) event(c *candidate, key string, ep *store.Episode, what decision
 		Pos: c.pos, Notification: c.pos.NotificationID(), Outcome: event.Queued, Facts: facts,
 	}
 	r.Facts.Form, r.Facts.Since, r.Facts.Suffix = b.form(next.ByName), c.changedAt(b.cfg.Form.LateAfter), suffix
+	r.Facts.Size = large(2 * len(c.alert.Raw)) // its labels and annotations stand in the body a second time
 	r.Facts.Reopened, r.Facts.Reconciled = what == reopen, c.note.Origin == event.Reconciled
 	var hold delay
 	if what == end {
@@ -233,7 +234,7 @@ func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, ho
 	now := time.Now().UTC()
 	w := &store.Waiting{
 		At: at, Pos: r.Pos, ReceivedAt: r.ReceivedAt, Status: r.Status,
-		Key: r.Key, Source: r.Source, Alertname: alertname, QueuedAt: now, ClaimedAt: r.ClaimedAt, NotBefore: hold.until, Storm: hold.storm,
+		Key: r.Key, Source: r.Source, Alertname: alertname, QueuedAt: now, ClaimedAt: r.ClaimedAt, NotBefore: hold.until, Storm: hold.storm, Size: r.Facts.Size,
 	}
 	// Born claimed: it can be sent as soon as this transaction is durable. No more
 	// of them than may be sent at once.
