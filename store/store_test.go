@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"weak"
 
 	"go.etcd.io/bbolt"
 
@@ -95,6 +97,32 @@ func TestRecordsAreListedNewestFirstAcrossDays(t *testing.T) {
 	}
 	if _, err := s.Find("nothing"); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
+	}
+}
+
+// What the functions of earlier writes held is let go: they hold whole webhooks.
+func TestWritesThatAreOverHoldNothing(t *testing.T) {
+	s, _ := open(t)
+	var held []weak.Pointer[[1 << 20]byte]
+	for range 32 {
+		large := new([1 << 20]byte)
+		held = append(held, weak.Make(large))
+		if err := s.Do(t.Context(), func(tx *Tx) error { tx.Count("bytes", int64(large[0])); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Do(t.Context(), func(*Tx) error { return nil }); err != nil { // the committer came round
+		t.Fatal(err)
+	}
+	runtime.GC()
+	left := 0
+	for _, p := range held {
+		if p.Value() != nil {
+			left++
+		}
+	}
+	if left > 1 { // one may be on its way
+		t.Errorf("%d of %d writes that are over are still held", left, len(held))
 	}
 }
 

@@ -132,6 +132,7 @@ func (b *batch) named(c *candidate, ep *store.Episode) error {
 
 // event moves the episode, and queues an event unless its incident needs none.
 func (b *batch) event(c *candidate, key string, ep *store.Episode, what decision, labels map[string]string, facts event.Facts) error {
+	labels = noted(labels)
 	next, suffix, err := b.move(c, key, ep, what, labels)
 	if err != nil {
 		return err
@@ -297,9 +298,10 @@ func (b *batch) stored(pos event.Position) bool {
 // suppress keeps a record of an alert that becomes no event.
 func (b *batch) suppress(c *candidate, key, reason string) error {
 	b.tx.Count("suppressed:"+reason, 1)
+	labels := noted(c.alert.Labels)
 	return b.tx.PutRecord(&event.Record{
 		ID: c.pos.RecordID('s'), Key: key, Source: c.note.Source,
-		Status: c.status, Alertname: c.alert.Labels["alertname"], Labels: c.alert.Labels, StartsAt: c.alert.StartsAt,
+		Status: c.status, Alertname: labels["alertname"], Labels: labels, StartsAt: c.alert.StartsAt,
 		ReceivedAt: c.note.ReceivedAt, Pos: c.pos, Notification: c.pos.NotificationID(),
 		Outcome: event.Suppressed, Reason: reason, SettledAt: c.note.ReceivedAt,
 	})

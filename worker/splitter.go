@@ -218,8 +218,8 @@ type stretch struct {
 
 // load reads and takes apart what one step may decide on.
 func (s *Splitter) load(ctx context.Context, last uint64) (list []stretch, err error) {
-	began, alerts := time.Now(), 0
-	for seq := next(s.at); seq <= last && alerts < stepAlerts && time.Since(began) < stepTime; seq++ {
+	began, alerts, size := time.Now(), 0, 0
+	for seq := next(s.at); seq <= last && alerts < stepAlerts && size < keepNotes && time.Since(began) < stepTime; seq++ {
 		e, err := s.notes.envelope(ctx, seq)
 		switch {
 		case event.Unreadable(err):
@@ -233,6 +233,7 @@ func (s *Splitter) load(ctx context.Context, last uint64) (list []stretch, err e
 			return nil, err
 		}
 		st := stretch{first: seq, last: seq}
+		size += e.size
 		for _, n := range e.notes {
 			st.notes = append(st.notes, n())
 			alerts += len(st.notes[len(st.notes)-1].members)

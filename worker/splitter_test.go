@@ -2,8 +2,10 @@ package worker
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -234,6 +236,56 @@ func TestTheCostOfABodyIsLinear(t *testing.T) {
 		// 25 ms for one of them were the fault: 500 s. A hundred times faster is enough.
 		if took := time.Since(began); took > time.Minute {
 			t.Errorf("by name %v: %s", byName, took)
+		}
+	}
+}
+
+// However many large bodies wait, one at a time is taken apart.
+func TestFewBytesAreTakenApartAtATime(t *testing.T) {
+	r := newStage(t, SplitConfig{})
+	for i := range 5 {
+		a := firing(fmt.Sprint("h", i), t0)
+		a.Labels["long"] = strings.Repeat("x", keepNotes)
+		r.post(t0, 0, a)
+	}
+	loaded, err := r.split.load(t.Context(), r.queue.Last())
+	if err != nil || len(loaded) != 1 {
+		t.Errorf("%d bodies of %d bytes are taken apart at once, %v", len(loaded), keepNotes, err)
+	}
+	if r.decide(); len(r.line()) != 5 {
+		t.Errorf("%d of 5 events are queued", len(r.line()))
+	}
+}
+
+// Of an alert with huge labels the ledger keeps little, its name in any case; Callgoose
+// gets all of it.
+func TestTheLedgerKeepsLittleOfHugeLabels(t *testing.T) {
+	many := map[string]string{}
+	for i := range 50_000 {
+		many[fmt.Sprintf("a%05d", i)] = "x"
+	}
+	for name, labels := range map[string]map[string]string{
+		"one long label": {"long": strings.Repeat("x", 1<<20)}, "a long name": {"alertname": strings.Repeat("é", 1<<20)}, "many labels": many,
+	} {
+		r := newStage(t, SplitConfig{})
+		a := firing("h", t0)
+		maps.Copy(a.Labels, labels)
+		r.post(t0, 0, a, a) // an event, and a repeat
+		r.decide()
+		for _, rec := range r.records() {
+			size := len(rec.Alertname)
+			for k, v := range rec.Labels {
+				size += len(k) + len(v)
+			}
+			if size > notedLabels+notedValue || rec.Alertname == "" || !strings.HasPrefix(a.Labels["alertname"], rec.Alertname) {
+				t.Errorf("%s: %d bytes of the labels are kept", name, size)
+			}
+		}
+		sent := r.sent(r.records()[0])["commonLabels"].(map[string]any)
+		for k, v := range a.Labels {
+			if k != "alertname" && sent[k] != v || !strings.HasPrefix(sent["alertname"].(string), a.Labels["alertname"]) {
+				t.Fatalf("%s: Callgoose does not get label %.20s as it is", name, k)
+			}
 		}
 	}
 }

@@ -107,9 +107,11 @@ func Body(a Alert) []byte {
 		}
 	}
 	b = append(appendFlat(b, a), '}')
-	if *buf = b; cap(b) > 1<<20 { // one large alert must not stay
+	if cap(b) > 1<<20 { // one large alert must not stay, nor be held twice
 		*buf = nil
+		return b
 	}
+	*buf = b
 	return bytes.Clone(b)
 }
 
