@@ -83,6 +83,7 @@ type Deliverer struct {
 	making  chan struct{} // held by who makes a body: one at a time
 	turn    chan struct{} // the loop hands out one each time it comes round and somebody waits
 	view    atomic.Pointer[View]
+	storm   atomic.Pointer[event.Position] // see book.oldest
 }
 
 // View is what operators see of the deliverer.
@@ -161,6 +162,7 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 		poke: make(chan struct{}, 1), making: make(chan struct{}, 1), turn: make(chan struct{}),
 	}
 	d.w.unsure = cfg.Unsure
+	d.storm.Store(&event.Position{})
 	d.gate = newGate(newCircuit(d.began, cfg.RetryMin, cfg.RetryMax), cfg.Concurrency, cfg.Rate, d.wake)
 	d.gate.hold(known.Pause)
 	d.unread.Store(true)
@@ -172,7 +174,10 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 // View is the newest picture. Safe concurrently.
 func (d *Deliverer) View() View {
 	v := *d.view.Load()
-	v.InFlight, v.Oldest = d.gate.stand(time.Now()).requests, d.book.oldest()
+	var storm event.Position
+	v.InFlight = d.gate.stand(time.Now()).requests
+	v.Oldest, storm = d.book.oldest(*d.storm.Load())
+	d.storm.Store(&storm)
 	return v
 }
 

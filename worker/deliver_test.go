@@ -127,6 +127,40 @@ func TestRefusedForItself(t *testing.T) {
 	}
 }
 
+// The oldest event that waits is found behind what a storm holds, and those are not looked
+// at again each time.
+func TestTheOldestIsFoundBehindAStorm(t *testing.T) {
+	bubble(t, DeliverConfig{}, func(r *rig) {
+		r.far.answers(unreached())
+		held := make([]alert, 300)
+		for i := range held {
+			held[i] = alert{key: fmt.Sprint("held", i), storm: true}
+		}
+		places := r.put(held...)
+		if at := r.d.View().Oldest; !at.IsZero() {
+			t.Errorf("what a storm holds is the oldest: %s", at)
+		}
+		time.Sleep(time.Minute)
+		want := time.Now()
+		r.put(alert{key: "sent"})
+		for range 2 {
+			if at := r.d.View().Oldest; !at.Equal(want) {
+				t.Errorf("the oldest waits since %s, want %s", at, want)
+			}
+		}
+		if from := *r.d.storm.Load(); from != places[len(places)-1] {
+			t.Errorf("the search begins behind %v, want %v", from, places[len(places)-1])
+		}
+		r.far.set(r.far.passes)
+		for r.count(event.Delivered) == 0 {
+			time.Sleep(time.Second)
+		}
+		if at := r.d.View().Oldest; !at.IsZero() {
+			t.Errorf("nothing waits, and the oldest does since %s", at)
+		}
+	})
+}
+
 // A Callgoose that hangs on large bodies takes no more than half of the rate from the
 // small ones, whatever waits; few large bodies are held, and each is made once for each
 // attempt, one at a time. What waits for room uses no token of --rate.

@@ -105,6 +105,7 @@ type alert struct {
 	claimed   time.Time // born claimed
 	recorded  time.Time // claimed in the record, too: it was sent before
 	held      time.Duration
+	storm     bool
 	size      int // of its body, as it is put down in the queue
 }
 
@@ -119,7 +120,7 @@ func (r *rig) put(alerts ...alert) (places []event.Position) {
 			places = append(places, at)
 			w := store.Waiting{
 				At: at, Pos: at, ReceivedAt: time.Now().UTC(), Status: event.Firing, Key: a.key, Source: "pmm",
-				Alertname: a.name, QueuedAt: time.Now(), ClaimedAt: a.claimed, Size: a.size,
+				Alertname: a.name, QueuedAt: time.Now(), ClaimedAt: a.claimed, Size: a.size, Storm: a.storm,
 			}
 			if a.name == "" {
 				w.Alertname = a.key

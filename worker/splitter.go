@@ -21,6 +21,8 @@ type Queue interface {
 	Wake() <-chan struct{}
 	// First is the oldest sequence still stored, one past the newest for none.
 	First(ctx context.Context) (uint64, error)
+	// Oldest is First, or what is gone before it because it was damaged.
+	Oldest(ctx context.Context) (uint64, error)
 	Read(ctx context.Context, seq uint64) ([]event.Notification, error)
 	Publish(ctx context.Context, n event.Notification) (event.Position, error)
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -463,6 +465,32 @@ func TestARebuiltLedgerSaysWhatTheRunningOneSaid(t *testing.T) {
 		again, idsAgain := states()
 		if !reflect.DeepEqual(episodes, again) || !reflect.DeepEqual(ids, idsAgain) {
 			t.Fatalf("seed %d:\nrunning %+v\nrebuilt %+v", seed, episodes, again)
+		}
+	}
+}
+
+// What was damaged is counted when the ledger is lost as well, wherever it stood.
+func TestDamageIsCountedWhenTheLedgerIsRebuilt(t *testing.T) {
+	for name, at := range map[string]float64{"the first": 0.1, "one between others": 0.5, "the last": 0.95} {
+		r := newStage(t, SplitConfig{})
+		for i := range 3 {
+			r.post(t0, 0, firing(fmt.Sprint("h", i), t0))
+		}
+		r.decide()
+		r.close()
+		file := filepath.Join(r.dir, "jetstream", "jetstream", "$G", "streams", "NOTIFICATIONS", "msgs", "1.blk")
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[int(at*float64(len(b)))] ^= 4
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.reopen(true)
+		r.decide()
+		if n := r.ledger.Summary().Counts["damaged"]; n != 1 {
+			t.Errorf("%s: %d notifications are counted as damaged; %q", name, n, r.became())
 		}
 	}
 }
