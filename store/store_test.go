@@ -1,11 +1,14 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -96,6 +99,41 @@ func TestRecordsAreListedNewestFirstAcrossDays(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := s.Find("nothing"); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+}
+
+// A PMM server that was silent for long is forgotten, unless something of it is open or
+// queued.
+func TestSourcesThatFellSilentAreForgotten(t *testing.T) {
+	s, _ := open(t)
+	now := time.Now().UTC()
+	if err := s.Do(t.Context(), func(tx *Tx) error {
+		for _, source := range []string{"silent", "closed", "open", "queued"} {
+			tx.SetHeard(source, now.Add(-31*24*time.Hour))
+		}
+		tx.SetHeard("young", now.Add(-29*24*time.Hour))
+		at := event.Position{Seq: 1}
+		return cmp.Or(
+			tx.PutEpisode(&Episode{Key: "closed-a", Source: "closed"}), tx.PutEpisode(&Episode{Key: "open-a", Source: "open", Open: true}),
+			tx.PutWaiting(&Waiting{At: at, Pos: at, Key: "queued-a", Source: "queued"}), tx.PutStorm(&Storm{Source: "silent"}),
+		)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Do(t.Context(), func(tx *Tx) error { return tx.DropSources(now.Add(-30 * 24 * time.Hour)) }); err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Sorted(maps.Keys(s.Summary().Heard)); !slices.Equal(got, []string{"open", "queued", "young"}) {
+		t.Errorf("%q are remembered", got)
+	}
+	if err := s.View(func(tx *Tx) error {
+		list, err := tx.Storms()
+		if len(list) != 0 {
+			t.Errorf("%+v is left", list)
+		}
+		return err
+	}); err != nil {
 		t.Error(err)
 	}
 }
