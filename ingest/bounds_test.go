@@ -260,6 +260,36 @@ func TestSourcesAreBounded(t *testing.T) {
 	}
 }
 
+// A source that the ledger does not know any more gives its place to a new one; one that
+// it knows, or that was here within the hour, keeps it.
+func TestSourcesThatFellSilentGiveTheirPlaces(t *testing.T) {
+	now, asked := time.Now(), 0
+	known := map[string]bool{"kept": true}
+	s := sources{most: 3, known: func() map[string]bool { asked++; return known }}
+	for _, source := range []string{"kept", "silent"} {
+		s.add(source, time.Time{})
+	}
+	for _, source := range []string{"young", "new", "kept", "young"} {
+		if !s.admit(source, now) {
+			t.Errorf("%s is kept out", source)
+		}
+	}
+	for range 1000 {
+		if s.admit("stranger", now) {
+			t.Error("a fourth has a place")
+		}
+	}
+	if known = nil; s.admit("stranger", now.Add(2*time.Hour)) {
+		t.Error("a place is given up while the ledger is not open")
+	}
+	if asked > 3 {
+		t.Errorf("the ledger was asked %d times within a minute", asked)
+	}
+	if known = map[string]bool{"kept": true}; !s.admit("stranger", now.Add(3*time.Hour)) || !s.admit("kept", now.Add(3*time.Hour)) {
+		t.Error("a place is not given up, or the wrong one")
+	}
+}
+
 func TestNoBrowserSendsForAnotherSite(t *testing.T) {
 	const evil = "https://evil.example"
 	for _, tt := range []struct {

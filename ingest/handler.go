@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"net/netip"
@@ -84,9 +85,12 @@ type Config struct {
 	// us through a name of its own.
 	Loopback bool
 
-	MaxBody        int64         // bytes; default 10 MiB
-	MaxInFlight    int64         // bytes of all bodies being read or stored; default 64 MiB, at least MaxBody
-	MaxSources     int           // PMM servers; default 256
+	MaxBody     int64 // bytes; default 10 MiB
+	MaxInFlight int64 // bytes of all bodies being read or stored; default 64 MiB, at least MaxBody
+	MaxSources  int   // PMM servers; default 256
+	// Known are the PMM servers that keep their places, asked for when a new one finds
+	// none; a nil map: all of them do. May be nil.
+	Known          func() map[string]bool
 	PublishTimeout time.Duration // default 8 s: PMM gives up after 10
 
 	Logger   *slog.Logger // default: none
@@ -152,7 +156,7 @@ func New(c Config) (*Handler, error) {
 	h := &Handler{
 		config: c, guard: newGuard(c), late: fmt.Errorf("not stored within %s", c.PublishTimeout),
 		budget: newBudget(c.MaxInFlight, c.MaxBody+1), used: newUsed(maxUsed),
-		sources: sources{most: c.MaxSources}, origin: http.NewCrossOriginProtection(),
+		sources: sources{most: c.MaxSources, known: c.Known}, origin: http.NewCrossOriginProtection(),
 	}
 	h.buffers.New = func() any { b := make([]byte, smallBody); return &b }
 	return h, nil
@@ -214,8 +218,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 	if err != nil {
 		return refuse(http.StatusBadRequest, "%s", err)
 	}
-	if !h.sources.admit(source) {
-		return refuse(http.StatusForbidden, "there are %d sources already: use one of their names, or start with an empty data directory", h.config.MaxSources)
+	if !h.sources.admit(source, received) {
+		return refuse(http.StatusForbidden, "there are %d sources already: use one of their names, or wait until one was silent for --retention", h.config.MaxSources)
 	}
 
 	// From here on it does not matter whether the sender still waits; see the package comment.
@@ -370,27 +374,44 @@ func sourceOf(path string) (source string, ok bool) {
 // long. Safe concurrently.
 type sources struct {
 	most  int
+	known func() map[string]bool // see Config.Known
+
 	mu    sync.Mutex
-	names map[string]bool // guarded by mu
+	names map[string]time.Time // when it last sent something, here; guarded by mu
+	asked time.Time            // known; guarded by mu
 }
 
-// admit reports whether source may send: it did before, or there is room.
-func (s *sources) admit(source string) bool {
+// admit reports whether source may send at now: it did before, or there is room.
+func (s *sources) admit(source string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.names[source] && len(s.names) >= s.most {
+	if _, ok := s.names[source]; !ok && len(s.names) >= s.most && !s.forget(now) {
 		return false
 	}
-	s.add(source)
+	s.add(source, now)
 	return true
 }
 
-// add needs mu.
-func (s *sources) add(source string) {
-	if s.names == nil {
-		s.names = map[string]bool{}
+// forget gives up the places of sources that are not known any more, but for those that
+// sent something within the hour: it may not be decided on. It reports whether there is
+// room then. It needs mu.
+func (s *sources) forget(now time.Time) bool {
+	if s.known == nil || now.Sub(s.asked) < time.Minute { // strangers may ask for it
+		return false
 	}
-	s.names[source] = true
+	s.asked = now
+	if known := s.known(); known != nil {
+		maps.DeleteFunc(s.names, func(source string, at time.Time) bool { return !known[source] && now.Sub(at) > time.Hour })
+	}
+	return len(s.names) < s.most
+}
+
+// add needs mu.
+func (s *sources) add(source string, at time.Time) {
+	if s.names == nil {
+		s.names = map[string]time.Time{}
+	}
+	s.names[source] = at
 }
 
 // Know names a PMM server that may send however many others there are: it sent
@@ -398,7 +419,7 @@ func (s *sources) add(source string) {
 func (h *Handler) Know(source string) {
 	h.sources.mu.Lock()
 	defer h.sources.mu.Unlock()
-	h.sources.add(source)
+	h.sources.add(source, h.sources.names[source])
 }
 
 // ValidSource reports whether a PMM server may be called so: 1 to 16 of a-z,

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"maps"
 	"time"
 
 	"pmm-callgoose/store/event"
@@ -32,6 +33,30 @@ func (t *Tx) DropDays(before time.Time) error {
 		return t.dropKeys(before)
 	}
 	return nil
+}
+
+// DropSources forgets the PMM servers that were not heard of since the time given, and of
+// which nothing is open or queued.
+func (t *Tx) DropSources(before time.Time) error {
+	silent := t.Heard()
+	maps.DeleteFunc(silent, func(_ string, heard time.Time) bool { return !heard.Before(before) })
+	if len(silent) == 0 {
+		return nil
+	}
+	for ep := range t.OpenEpisodes("", "") {
+		delete(silent, ep.Source)
+	}
+	for w := range t.Waiting(event.Position{}) {
+		delete(silent, w.Source)
+	}
+	for source := range silent {
+		delete(t.state.Heard, source)
+		t.dirty = true
+		if err := t.delete(bucketStorms, []byte(source)); err != nil {
+			return err
+		}
+	}
+	return t.bad
 }
 
 // dropDay removes a day's records but for those in keep. A day with an event

@@ -26,6 +26,8 @@ type Waiting struct {
 	NotBefore time.Time
 	// Storm: it waits for the end of a storm of alerts, and is not sent before.
 	Storm bool
+	// Size is how large its body may become, bytes; 0 = less than matters.
+	Size int
 }
 
 // Span is the time of an episode that ended.

@@ -52,6 +52,7 @@ const (
 	factSuffix
 	factReopened
 	factReconciled
+	factSize
 )
 
 // outcomeCodes and the others are places on disk: only append.
@@ -154,13 +155,16 @@ func appendRecord(b []byte, r *event.Record, shared bool) []byte {
 
 func appendFacts(b []byte, f *event.Facts) []byte {
 	b = binary.AppendUvarint(b, uint64(f.Form))
-	b = append(b, flag(factAdopted, f.Adopted)|flag(factSuffix, f.Suffix != "")|flag(factReopened, f.Reopened)|flag(factReconciled, f.Reconciled))
+	b = append(b, flag(factAdopted, f.Adopted)|flag(factSuffix, f.Suffix != "")|flag(factReopened, f.Reopened)|flag(factReconciled, f.Reconciled)|flag(factSize, f.Size > 0))
 	b = wire.AppendTime(b, f.Since)
 	if f.Adopted {
 		b = wire.AppendMap(b, f.Annotations)
 	}
 	if f.Suffix != "" {
 		b = wire.AppendString(b, f.Suffix)
+	}
+	if f.Size > 0 {
+		b = binary.AppendUvarint(b, uint64(f.Size))
 	}
 	return b
 }
@@ -175,6 +179,9 @@ func readFacts(r *wire.Reader) (f event.Facts) {
 	}
 	if flags&factSuffix != 0 {
 		f.Suffix = r.String()
+	}
+	if flags&factSize != 0 {
+		f.Size = int(r.Uint32())
 	}
 	return f
 }
@@ -333,8 +340,11 @@ func appendWaiting(b []byte, w *Waiting) []byte {
 	b = wire.AppendKey(b, w.Key, w.Source)
 	b = wire.AppendString(b, w.Alertname)
 	b = wire.AppendTime(wire.AppendTime(wire.AppendTime(b, w.ReceivedAt), w.QueuedAt), w.ClaimedAt)
-	if !w.NotBefore.IsZero() {
+	if !w.NotBefore.IsZero() || w.Size > 0 {
 		b = wire.AppendTime(b, w.NotBefore)
+	}
+	if w.Size > 0 {
+		b = binary.AppendUvarint(b, uint64(w.Size))
 	}
 	return b
 }
@@ -353,6 +363,9 @@ func readWaiting(at event.Position, b []byte) (Waiting, error) {
 	w.ReceivedAt, w.QueuedAt, w.ClaimedAt = r.Time(), r.Time(), r.Time()
 	if len(r.Rest) > 0 {
 		w.NotBefore = r.Time()
+	}
+	if len(r.Rest) > 0 {
+		w.Size = int(r.Uint32())
 	}
 	return w, r.End("queue entry")
 }

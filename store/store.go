@@ -267,6 +267,7 @@ func (s *Store) commit() {
 	defer timer.Stop()
 	group := make([]*op, 0, maxGroup)
 	for {
+		clear(group) // a function may hold what is large
 		group = group[:0]
 		select {
 		case o := <-s.ops:
@@ -275,18 +276,18 @@ func (s *Store) commit() {
 			return
 		}
 		group = s.fill(group, timer)
-		for len(group) > 0 { // what changes the Store itself goes alone, in its turn
-			n := slices.IndexFunc(group, func(o *op) bool { return o.change != nil })
+		for rest := group; len(rest) > 0; { // what changes the Store itself goes alone, in its turn
+			n := slices.IndexFunc(rest, func(o *op) bool { return o.change != nil })
 			switch n {
 			case 0:
-				group[0].done <- s.notice(group[0].change())
-				group = group[1:]
+				rest[0].done <- s.notice(rest[0].change())
+				rest = rest[1:]
 				continue
 			case -1:
-				n = len(group)
+				n = len(rest)
 			}
-			s.run(group[:n])
-			group = group[n:]
+			s.run(rest[:n])
+			rest = rest[n:]
 		}
 	}
 }

@@ -1,14 +1,19 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"weak"
 
 	"go.etcd.io/bbolt"
 
@@ -95,6 +100,67 @@ func TestRecordsAreListedNewestFirstAcrossDays(t *testing.T) {
 	}
 	if _, err := s.Find("nothing"); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
+	}
+}
+
+// A PMM server that was silent for long is forgotten, unless something of it is open or
+// queued.
+func TestSourcesThatFellSilentAreForgotten(t *testing.T) {
+	s, _ := open(t)
+	now := time.Now().UTC()
+	if err := s.Do(t.Context(), func(tx *Tx) error {
+		for _, source := range []string{"silent", "closed", "open", "queued"} {
+			tx.SetHeard(source, now.Add(-31*24*time.Hour))
+		}
+		tx.SetHeard("young", now.Add(-29*24*time.Hour))
+		at := event.Position{Seq: 1}
+		return cmp.Or(
+			tx.PutEpisode(&Episode{Key: "closed-a", Source: "closed"}), tx.PutEpisode(&Episode{Key: "open-a", Source: "open", Open: true}),
+			tx.PutWaiting(&Waiting{At: at, Pos: at, Key: "queued-a", Source: "queued"}), tx.PutStorm(&Storm{Source: "silent"}),
+		)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Do(t.Context(), func(tx *Tx) error { return tx.DropSources(now.Add(-30 * 24 * time.Hour)) }); err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Sorted(maps.Keys(s.Summary().Heard)); !slices.Equal(got, []string{"open", "queued", "young"}) {
+		t.Errorf("%q are remembered", got)
+	}
+	if err := s.View(func(tx *Tx) error {
+		list, err := tx.Storms()
+		if len(list) != 0 {
+			t.Errorf("%+v is left", list)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// What the functions of earlier writes held is let go: they hold whole webhooks.
+func TestWritesThatAreOverHoldNothing(t *testing.T) {
+	s, _ := open(t)
+	var held []weak.Pointer[[1 << 20]byte]
+	for range 32 {
+		large := new([1 << 20]byte)
+		held = append(held, weak.Make(large))
+		if err := s.Do(t.Context(), func(tx *Tx) error { tx.Count("bytes", int64(large[0])); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Do(t.Context(), func(*Tx) error { return nil }); err != nil { // the committer came round
+		t.Fatal(err)
+	}
+	runtime.GC()
+	left := 0
+	for _, p := range held {
+		if p.Value() != nil {
+			left++
+		}
+	}
+	if left > 1 { // one may be on its way
+		t.Errorf("%d of %d writes that are over are still held", left, len(held))
 	}
 }
 

@@ -73,6 +73,7 @@ func (b *batch) adopt(c *candidate, key string, own *store.Episode) (ep *store.E
 			facts.Annotations = union(a.Annotations, c.alert.Annotations)
 		}
 	}
+	facts.Annotations = noted(facts.Annotations)
 	return ep, union(found.labels, some), facts, nil
 }
 

@@ -71,10 +71,17 @@ func (b book) waitsByName() (found bool) {
 	return found || err != nil // whoever sends reports what is wrong
 }
 
-// oldest is when the oldest queued event was queued that is not held, zero when there is none.
-func (b book) oldest() (at time.Time) {
+// oldest is when the oldest event queued behind a place was queued that is not held, zero
+// when there is none. storm is up to where only events stand that wait for the end of a
+// storm: they leave the queue there and come in again at its end.
+func (b book) oldest(after event.Position) (at time.Time, storm event.Position) {
+	storm = after
 	_ = b.ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
-		for w := range tx.Waiting(event.Position{}) {
+		alone := true
+		for w := range tx.Waiting(after) {
+			if alone = alone && w.Storm; alone {
+				storm = w.At
+			}
 			if !w.NotBefore.After(time.Now()) && !w.Storm {
 				at = w.QueuedAt
 				break
@@ -82,7 +89,7 @@ func (b book) oldest() (at time.Time) {
 		}
 		return nil
 	})
-	return at
+	return at, storm
 }
 
 // open reads a queued event and its record, not ok when it is not queued any more.

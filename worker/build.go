@@ -41,7 +41,8 @@ func namesIncidents(form string) bool { return strings.Contains(form, `"by_alert
 
 // Notes reads what came in, taken apart. Safe concurrently.
 type Notes struct {
-	read func(context.Context, uint64) ([]event.Notification, error)
+	read    func(context.Context, uint64) ([]event.Notification, error)
+	reading chan struct{} // held by who reads: an envelope takes several times its size meanwhile
 
 	mu    sync.Mutex // guards the fields below
 	kept  map[uint64]*envelope
@@ -61,21 +62,27 @@ const keepNotes = 4 << 20
 
 // NewNotes keeps what read returns.
 func NewNotes(read func(context.Context, uint64) ([]event.Notification, error)) *Notes {
-	return &Notes{read: read, kept: map[uint64]*envelope{}}
+	return &Notes{read: read, reading: make(chan struct{}, 1), kept: map[uint64]*envelope{}}
 }
 
 func (k *Notes) envelope(ctx context.Context, seq uint64) (*envelope, error) {
-	k.mu.Lock()
-	e := k.kept[seq]
-	k.mu.Unlock()
-	if e != nil {
+	if e := k.known(seq); e != nil {
+		return e, nil
+	}
+	select {
+	case k.reading <- struct{}{}:
+		defer func() { <-k.reading }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if e := k.known(seq); e != nil { // read meanwhile
 		return e, nil
 	}
 	list, err := k.read(ctx, seq)
 	if err != nil {
 		return nil, err
 	}
-	e = &envelope{notes: make([]func() *note, len(list))}
+	e := &envelope{notes: make([]func() *note, len(list))}
 	for i, n := range list {
 		e.size += len(n.Body)
 		pos := event.Position{Seq: seq, Note: uint32(i)}
@@ -83,15 +90,19 @@ func (k *Notes) envelope(ctx context.Context, seq uint64) (*envelope, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.kept[seq] == nil {
-		k.kept[seq], k.order, k.size = e, append(k.order, seq), k.size+e.size
-		for k.size > keepNotes && len(k.order) > 1 {
-			k.size -= k.kept[k.order[0]].size
-			delete(k.kept, k.order[0])
-			k.order = k.order[1:]
-		}
+	k.kept[seq], k.order, k.size = e, append(k.order, seq), k.size+e.size
+	for k.size > keepNotes && len(k.order) > 1 {
+		k.size -= k.kept[k.order[0]].size
+		delete(k.kept, k.order[0])
+		k.order = k.order[1:]
 	}
 	return e, nil
+}
+
+func (k *Notes) known(seq uint64) *envelope {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.kept[seq]
 }
 
 // at is the notification that a position belongs to.

@@ -59,7 +59,7 @@ type DeliverConfig struct {
 type Deliverer struct {
 	cfg    DeliverConfig
 	book   book
-	bodies *bodies
+	bodies Bodies
 	sender Sender
 	log    *slog.Logger
 	gate   *gate
@@ -80,8 +80,10 @@ type Deliverer struct {
 	poke    chan struct{}
 	unread  atomic.Bool // the queue may hold something behind the window's cursor
 	kicked  atomic.Bool
+	making  chan struct{} // held by who makes a body: one at a time
 	turn    chan struct{} // the loop hands out one each time it comes round and somebody waits
 	view    atomic.Pointer[View]
+	storm   atomic.Pointer[event.Position] // see book.oldest
 }
 
 // View is what operators see of the deliverer.
@@ -154,12 +156,13 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 	known := ledger.Summary()
 	byName := cfg.ByAlertname || slices.ContainsFunc(known.Forms, namesIncidents) && book{ledger}.waitsByName()
 	d := &Deliverer{
-		cfg: cfg, book: book{ledger}, bodies: newBodies(bodies), sender: sender, began: time.Now(),
+		cfg: cfg, book: book{ledger}, bodies: bodies, sender: sender, began: time.Now(),
 		log: cfg.Logger.With("component", "delivery"), w: newWindow(byName, known.Progress),
 		results: make(chan result, mostUnrecorded), claims: make(chan claimed, 1),
-		poke: make(chan struct{}, 1), turn: make(chan struct{}),
+		poke: make(chan struct{}, 1), making: make(chan struct{}, 1), turn: make(chan struct{}),
 	}
 	d.w.unsure = cfg.Unsure
+	d.storm.Store(&event.Position{})
 	d.gate = newGate(newCircuit(d.began, cfg.RetryMin, cfg.RetryMax), cfg.Concurrency, cfg.Rate, d.wake)
 	d.gate.hold(known.Pause)
 	d.unread.Store(true)
@@ -171,7 +174,10 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 // View is the newest picture. Safe concurrently.
 func (d *Deliverer) View() View {
 	v := *d.view.Load()
-	v.InFlight, v.Oldest = d.gate.stand(time.Now()).requests, d.book.oldest()
+	var storm event.Position
+	v.InFlight = d.gate.stand(time.Now()).requests
+	v.Oldest, storm = d.book.oldest(*d.storm.Load())
+	d.storm.Store(&storm)
 	return v
 }
 
@@ -334,7 +340,7 @@ func (d *Deliverer) start(attempts context.Context, now time.Time) time.Time {
 		if p == nothing {
 			return again
 		}
-		l := d.w.next(probe, p == freshProbe, since)
+		l := d.w.next(probe, p == freshProbe, since, d.gate.fits)
 		if l == nil {
 			return again
 		}
@@ -353,20 +359,22 @@ func (d *Deliverer) start(attempts context.Context, now time.Time) time.Time {
 			return again
 		}
 		it := d.w.take(l)
+		d.w.probed = probe && it.size > 0
 		alone := len(l.items) == 1 && !d.w.behind[l]
 		d.flying++
 		go func() { d.results <- d.attempt(attempts, place, it, alone) }()
 	}
 }
 
-// claim begins to claim the oldest events that may be sent, or the one to probe with.
+// claim begins to claim the oldest events that may be sent, or the one of l alone: to
+// probe with, or with a large body, which are few.
 func (d *Deliverer) claim(ctx context.Context, now time.Time, l *lane, probe bool) {
 	most := claimAhead
 	if d.cfg.Rate > 0 { // a claim that waits longer than claimFor is made again
 		most = min(most, max(1, int(d.cfg.Rate*claimFor.Seconds())))
 	}
 	lanes := []*lane{l}
-	if probe {
+	if probe || l.head().size > 0 {
 		d.w.take(l)
 	} else {
 		lanes = d.w.unclaimed(now, most)
@@ -414,8 +422,7 @@ func (d *Deliverer) attempt(ctx context.Context, place *pass, it *item, alone bo
 	if !r.ClaimedAt.IsZero() {
 		e.claim = r.ClaimedAt
 	}
-	body, done, err := d.bodies.take(ctx, r, e.claim)
-	defer done()
+	body, err := d.body(ctx, r, e.claim)
 	if err != nil {
 		place.unused()
 		return d.unsent(ctx, res, e, err)
@@ -445,6 +452,17 @@ func (d *Deliverer) attempt(ctx context.Context, place *pass, it *item, alone bo
 	}
 	faultpoint.Here("recorded")
 	return res
+}
+
+// body makes the body of r, one at a time: some take many times their size.
+func (d *Deliverer) body(ctx context.Context, r *event.Record, claim time.Time) ([]byte, error) {
+	select {
+	case d.making <- struct{}{}:
+		defer func() { <-d.making }()
+		return d.bodies.Body(ctx, r, claim)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // send makes the request, and puts down the attempt.

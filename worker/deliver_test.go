@@ -127,6 +127,95 @@ func TestRefusedForItself(t *testing.T) {
 	}
 }
 
+// The oldest event that waits is found behind what a storm holds, and those are not looked
+// at again each time.
+func TestTheOldestIsFoundBehindAStorm(t *testing.T) {
+	bubble(t, DeliverConfig{}, func(r *rig) {
+		r.far.answers(unreached())
+		held := make([]alert, 300)
+		for i := range held {
+			held[i] = alert{key: fmt.Sprint("held", i), storm: true}
+		}
+		places := r.put(held...)
+		if at := r.d.View().Oldest; !at.IsZero() {
+			t.Errorf("what a storm holds is the oldest: %s", at)
+		}
+		time.Sleep(time.Minute)
+		want := time.Now()
+		r.put(alert{key: "sent"})
+		for range 2 {
+			if at := r.d.View().Oldest; !at.Equal(want) {
+				t.Errorf("the oldest waits since %s, want %s", at, want)
+			}
+		}
+		if from := *r.d.storm.Load(); from != places[len(places)-1] {
+			t.Errorf("the search begins behind %v, want %v", from, places[len(places)-1])
+		}
+		r.far.set(r.far.passes)
+		for r.count(event.Delivered) == 0 {
+			time.Sleep(time.Second)
+		}
+		if at := r.d.View().Oldest; !at.IsZero() {
+			t.Errorf("nothing waits, and the oldest does since %s", at)
+		}
+	})
+}
+
+// A Callgoose that hangs on large bodies takes no more than half of the rate from the
+// small ones, whatever waits; few large bodies are held, and each is made once for each
+// attempt, one at a time. What waits for room uses no token of --rate.
+func TestLargeBodiesThatHangLeaveTheRestItsWay(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		rate       float64
+		large      int // bytes
+		small, all int // small events, and the most large ones that may be under way
+	}{
+		{"places", 0, largeBody + 1, 2000, 8},
+		{"bytes", 0, largeRoom / 2, 2000, 2},
+		{"the largest", 0, 2 * largeRoom, 2000, 1},
+		{"rate", 20, largeBody + 1, 1000, 8},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			took := map[int]time.Duration{}
+			for _, larges := range []int{0, 100} {
+				bubble(t, DeliverConfig{Rate: c.rate}, func(r *rig) {
+					var now, most atomic.Int64
+					r.far.set(func(_ context.Context, q request) *callgoose.Error {
+						if !strings.HasPrefix(q.key, "large") {
+							time.Sleep(100 * time.Millisecond)
+							return nil
+						}
+						most.Store(max(most.Load(), now.Add(1)))
+						defer now.Add(-1)
+						time.Sleep(15 * time.Second)
+						return step("timeout")
+					})
+					heavy := many("large", larges)
+					for i := range heavy {
+						heavy[i].size = c.large
+					}
+					r.put(append(heavy, many("small", c.small)...)...)
+					began := time.Now()
+					for r.count(event.Delivered) < c.small && time.Since(began) < time.Hour {
+						time.Sleep(10 * time.Millisecond)
+					}
+					took[larges] = time.Since(began)
+					if n := int(most.Load()); n > c.all || larges > 0 && n == 0 {
+						t.Errorf("%d large bodies were under way at once, want at most %d", n, c.all)
+					}
+					if n := len(r.far.requests()); r.bodies.made != n || r.bodies.most != 1 {
+						t.Errorf("%d bodies were made for %d requests, %d at once", r.bodies.made, n, r.bodies.most)
+					}
+				})
+			}
+			if took[100] > 2*took[0]+time.Second {
+				t.Errorf("%d small events took %s beside large ones, %s alone", c.small, took[100], took[0])
+			}
+		})
+	}
+}
+
 // Several events that are refused for themselves are no outage either.
 func TestSeveralRefusedForThemselves(t *testing.T) {
 	bubble(t, DeliverConfig{}, func(r *rig) {

@@ -132,6 +132,7 @@ func (b *batch) named(c *candidate, ep *store.Episode) error {
 
 // event moves the episode, and queues an event unless its incident needs none.
 func (b *batch) event(c *candidate, key string, ep *store.Episode, what decision, labels map[string]string, facts event.Facts) error {
+	labels = noted(labels)
 	next, suffix, err := b.move(c, key, ep, what, labels)
 	if err != nil {
 		return err
@@ -142,6 +143,7 @@ func (b *batch) event(c *candidate, key string, ep *store.Episode, what decision
 		Pos: c.pos, Notification: c.pos.NotificationID(), Outcome: event.Queued, Facts: facts,
 	}
 	r.Facts.Form, r.Facts.Since, r.Facts.Suffix = b.form(next.ByName), c.changedAt(b.cfg.Form.LateAfter), suffix
+	r.Facts.Size = large(2 * len(c.alert.Raw)) // its labels and annotations stand in the body a second time
 	r.Facts.Reopened, r.Facts.Reconciled = what == reopen, c.note.Origin == event.Reconciled
 	var hold delay
 	if what == end {
@@ -233,7 +235,7 @@ func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, ho
 	now := time.Now().UTC()
 	w := &store.Waiting{
 		At: at, Pos: r.Pos, ReceivedAt: r.ReceivedAt, Status: r.Status,
-		Key: r.Key, Source: r.Source, Alertname: alertname, QueuedAt: now, ClaimedAt: r.ClaimedAt, NotBefore: hold.until, Storm: hold.storm,
+		Key: r.Key, Source: r.Source, Alertname: alertname, QueuedAt: now, ClaimedAt: r.ClaimedAt, NotBefore: hold.until, Storm: hold.storm, Size: r.Facts.Size,
 	}
 	// Born claimed: it can be sent as soon as this transaction is durable. No more
 	// of them than may be sent at once.
@@ -296,9 +298,10 @@ func (b *batch) stored(pos event.Position) bool {
 // suppress keeps a record of an alert that becomes no event.
 func (b *batch) suppress(c *candidate, key, reason string) error {
 	b.tx.Count("suppressed:"+reason, 1)
+	labels := noted(c.alert.Labels)
 	return b.tx.PutRecord(&event.Record{
 		ID: c.pos.RecordID('s'), Key: key, Source: c.note.Source,
-		Status: c.status, Alertname: c.alert.Labels["alertname"], Labels: c.alert.Labels, StartsAt: c.alert.StartsAt,
+		Status: c.status, Alertname: labels["alertname"], Labels: labels, StartsAt: c.alert.StartsAt,
 		ReceivedAt: c.note.ReceivedAt, Pos: c.pos, Notification: c.pos.NotificationID(),
 		Outcome: event.Suppressed, Reason: reason, SettledAt: c.note.ReceivedAt,
 	})

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"strconv"
 	"testing"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/testdata/webhook"
-	"pmm-callgoose/worker/callgoose"
 )
 
 // FuzzSplit: every member of a body that was accepted comes out once, in its
@@ -96,35 +94,6 @@ func checkBody(t *testing.T, b *Builder, c *candidate, form uint32, now time.Tim
 	if c.alert.Fingerprint != "" && !bytes.Equal(alerts[0], c.alert.Raw) {
 		t.Fatalf("the alert was changed: %s, %s", c.alert.Raw, alerts[0])
 	}
-}
-
-// FuzzOneBadApple: one event of a group is refused with any status, for itself and for
-// ever. All others arrive, and none of them waits for longer than the longest backoff.
-func FuzzOneBadApple(f *testing.F) {
-	for _, s := range []uint16{300, 400, 401, 403, 404, 409, 413, 429, 451, 500, 503, 599} {
-		f.Add(s, uint8(12), uint8(5), false)
-		f.Add(s, uint8(3), uint8(0), true)
-	}
-	f.Fuzz(func(t *testing.T, code uint16, group, bad uint8, foreign bool) {
-		n := int(group)%40 + 2
-		err := &callgoose.Error{Status: 300 + int(code)%300, Sent: true, Foreign: foreign}
-		bubble(t, DeliverConfig{}, func(r *rig) {
-			key := fmt.Sprintf("k%d", int(bad)%n)
-			r.far.set(only(key, err))
-			r.put(many("k", n)...)
-			time.Sleep(3 * time.Minute)
-			if got := r.count(event.Delivered); got != n-1 {
-				t.Errorf("%d of %d events arrived beside one that is refused with %d", got, n-1, err.Status)
-			}
-			r.put(alert{key: "later"})
-			time.Sleep(3 * time.Minute)
-			if len(r.far.of("later")) == 0 {
-				t.Errorf("what came later waits for the one that is refused with %d", err.Status)
-			}
-			r.far.set(r.far.passes)
-			r.settle()
-		})
-	})
 }
 
 // FuzzReplayedHistory: whatever was posted in an honest history of three alerts, some of

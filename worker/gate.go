@@ -14,6 +14,22 @@ import (
 // what a crash can double.
 const mostUnrecorded = 32
 
+// Bodies above largeBody take room of their own, and no more than half of the places:
+// some dozens of the largest that intake takes would not fit into memory, and a Callgoose
+// that hangs on them would keep all others waiting.
+const (
+	largeBody = 1 << 20
+	largeRoom = 48 << 20 // bytes of large bodies under way, at least one
+)
+
+// large is size, or 0 for a body that is not large.
+func large(size int) int {
+	if size <= largeBody {
+		return 0
+	}
+	return size
+}
+
 // gate alone answers whether an event may be sent now. Safe concurrently; only the
 // loop enters, so that who is asked first goes first.
 type gate struct {
@@ -27,6 +43,8 @@ type gate struct {
 	halted     bool
 	requests   int // under way
 	unrecorded int // sent, or about to be, and not recorded
+	larges     int // of the requests, those with a large body
+	room       int // that they take, bytes
 }
 
 func newGate(c *circuit, concurrency int, perSecond float64, changed func()) *gate {
@@ -73,6 +91,14 @@ func (g *gate) fullLocked() bool {
 	return g.requests >= g.concurrency || g.unrecorded >= max(mostUnrecorded, g.concurrency)
 }
 
+// fits reports whether there is room for a body of this size. A lane whose body has none
+// uses neither a place nor a token of --rate.
+func (g *gate) fits(size int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return size == 0 || g.larges == 0 || g.larges < g.concurrency/2 && g.room+size <= largeRoom
+}
+
 // short reports whether places run out for what is not recorded.
 func (g *gate) short() bool {
 	g.mu.Lock()
@@ -85,22 +111,33 @@ type pass struct {
 	g     *gate
 	lane  *lane
 	probe bool
+	size  int // of a large body
 }
 
 // enter takes a place for the head of l, when what ask said still holds.
 func (g *gate) enter(now time.Time, l *lane, probe bool) (*pass, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p, _ := g.circuit.allow(now)
-	if g.fullLocked() || g.halted || p == nothing || probe != (p != everything) || !probe && !g.limit.AllowN(now, 1) {
+	allowed, _ := g.circuit.allow(now)
+	if g.fullLocked() || g.halted || allowed == nothing || probe != (allowed != everything) || !probe && !g.limit.AllowN(now, 1) {
 		return nil, false
 	}
 	if probe {
 		g.circuit.probing = true
 	}
-	g.requests++
+	p := &pass{g: g, lane: l, probe: probe, size: l.head().size}
+	p.takes(1)
 	g.unrecorded++
-	return &pass{g: g, lane: l, probe: probe}, true
+	return p, true
+}
+
+// takes counts the request, n = 1, or its end, -1. It needs the lock.
+func (p *pass) takes(n int) {
+	p.g.requests += n
+	if p.size > 0 {
+		p.g.larges += n
+		p.g.room += n * p.size
+	}
 }
 
 // answered gives the place among the requests back, and says what the answer means. key
@@ -108,7 +145,7 @@ func (g *gate) enter(now time.Time, l *lane, probe bool) (*pass, bool) {
 func (p *pass) answered(key string, v verdict, status int, text string) ruling {
 	p.g.mu.Lock()
 	r := p.g.circuit.observe(time.Now(), p.lane, key, p.probe, v, status, text)
-	p.g.requests--
+	p.takes(-1)
 	p.g.mu.Unlock()
 	p.g.changed()
 	return r
@@ -127,7 +164,7 @@ func (p *pass) unused() {
 	if p.probe {
 		p.g.circuit.probing = false
 	}
-	p.g.requests--
+	p.takes(-1)
 	p.g.unrecorded--
 	p.g.mu.Unlock()
 }

@@ -22,6 +22,7 @@ const claimFor = time.Second
 // item is one queued event in memory. Its body is built when it is sent.
 type item struct {
 	at    event.Position
+	size  int       // of a large body, 0 = it is not large
 	claim time.Time // up to when lateness is counted, durable; zero = not claimed
 	held  time.Time // not to be sent before, unless something is queued behind it
 	ours  bool      // the claim was made in this life
@@ -48,7 +49,7 @@ type lane struct {
 	busy      bool
 	notBefore time.Time
 	turn      uint64 // of failures, the latest in this lane
-	index     int    // in ready or waiting
+	index     int    // in its heap
 }
 
 func (l *lane) head() *item { return l.items[0] }
@@ -102,7 +103,9 @@ type window struct {
 
 	lanes   map[string]*lane
 	ready   laneHeap // may start now
+	large   laneHeap // likewise, once there is room for the large body of the head
 	waiting laneHeap // wait for their backoff
+	probed  bool     // the last that was sent was a probe with a large body
 	size    int      // items
 	most    int      // of them, before nothing more is read
 
@@ -119,7 +122,7 @@ type window struct {
 func newWindow(byAlertname bool, before event.Position) *window {
 	return &window{
 		byAlertname: byAlertname, before: before, most: windowItems, lanes: map[string]*lane{}, behind: map[*lane]bool{},
-		ready: laneHeap{less: older}, waiting: laneHeap{less: func(a, b *lane) bool { return a.notBefore.Before(b.notBefore) }},
+		ready: laneHeap{less: older}, large: laneHeap{less: older}, waiting: laneHeap{less: func(a, b *lane) bool { return a.notBefore.Before(b.notBefore) }},
 	}
 }
 
@@ -207,7 +210,7 @@ func (w *window) addAgain(list []store.Waiting, end bool) {
 
 func (w *window) put(l *lane, e *store.Waiting) {
 	l.last = e.At
-	l.items = append(l.items, &item{at: e.At, claim: e.ClaimedAt, ours: e.At.Compare(w.before) > 0, held: e.NotBefore})
+	l.items = append(l.items, &item{at: e.At, size: e.Size, claim: e.ClaimedAt, ours: e.At.Compare(w.before) > 0, held: e.NotBefore})
 	w.size++
 	switch first := l.head(); {
 	case len(l.items) == 1 && !first.claim.IsZero() && !first.ours && first.held.Before(w.unsure):
@@ -227,10 +230,13 @@ func (w *window) enqueue(l *lane, notBefore time.Time) {
 }
 
 func (w *window) heapOf(l *lane) *laneHeap {
-	if l.notBefore.IsZero() {
-		return &w.ready
+	switch {
+	case !l.notBefore.IsZero():
+		return &w.waiting
+	case l.head().size > 0:
+		return &w.large
 	}
-	return &w.waiting
+	return &w.ready
 }
 
 // take removes the lane from its heap; it is under way from now on.
@@ -294,29 +300,36 @@ func (w *window) tidy(l *lane) {
 	}
 }
 
-// next is the lane to send from, nil when there is none: the oldest that is ready.
-// Probes take turns: one prefers the lanes in which nothing failed since the turn, and
-// then the one whose failure is the longest ago. fresh allows only the former.
-func (w *window) next(probe, fresh bool, since uint64) *lane {
-	if w.ready.Len() == 0 {
-		return nil
+// next is the lane to send from, nil when there is none: the oldest that is ready and,
+// with a large body, fits. Probes take turns: one prefers the lanes in which nothing
+// failed since the turn, and then the one whose failure is the longest ago. fresh allows
+// only the former. No two in a row are large where another lane is ready: they may be all
+// that Callgoose does not take.
+func (w *window) next(probe, fresh bool, since uint64, fits func(size int) bool) (best *lane) {
+	before := older
+	if probe {
+		before = func(a, b *lane) bool {
+			at, bt := max(a.turn, since-1), max(b.turn, since-1)
+			return at < bt || at == bt && (a.head().size > 0) == (b.head().size > 0) && older(a, b)
+		}
 	}
-	best := w.ready.lanes[0]
-	if probe && best.turn >= since {
-		for _, l := range w.ready.lanes {
-			if a, b := max(l.turn, since-1), max(best.turn, since-1); a < b || a == b && older(l, best) {
+	for _, lanes := range [...][]*lane{w.ready.lanes, w.large.lanes} {
+		if probe && best != nil && w.probed {
+			break
+		} else if !probe {
+			lanes = lanes[:min(1, len(lanes))]
+		}
+		for _, l := range lanes {
+			if (best == nil || before(l, best)) && (!fresh || l.turn < since) && (l.head().size == 0 || fits(l.head().size)) {
 				best = l
 			}
-		}
-		if fresh && best.turn >= since {
-			return nil
 		}
 	}
 	return best
 }
 
-// unclaimed takes up to most ready lanes whose heads have no claim to be sent under
-// at now, the oldest first.
+// unclaimed takes up to most ready lanes, with no large body, whose heads have no claim to
+// be sent under at now, the oldest first.
 func (w *window) unclaimed(now time.Time, most int) (lanes []*lane) {
 	var claimed []*lane
 	for w.ready.Len() > 0 && len(lanes) < most && len(claimed) < most {

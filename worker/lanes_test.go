@@ -23,7 +23,7 @@ func TestWhatAnotherInstanceMayBeSendingWaits(t *testing.T) {
 	})
 	ready := func(at time.Time) (keys []string) {
 		w.wake(at)
-		for l := w.next(false, false, 0); l != nil; l = w.next(false, false, 0) {
+		for l := w.next(false, false, 0, nil); l != nil; l = w.next(false, false, 0, nil) {
 			w.take(l)
 			keys = append(keys, l.key)
 		}

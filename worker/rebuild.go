@@ -30,7 +30,7 @@ func Begin(ctx context.Context, queue Queue, ledger *store.Store, log *slog.Logg
 	case known.Rebuild != nil:
 		m.set = known.Rebuild.Mark
 	case known.Progress.IsZero() && last > 0:
-		first, err := queue.First(ctx)
+		first, err := queue.Oldest(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("rebuild the ledger: %w", err)
 		}

@@ -239,6 +239,13 @@ func (b *batch) requeue(n *note) (done bool, err error) {
 // said more since it was chosen.
 func (b *batch) requeueOne(ref Ref, at event.Position, asked time.Time, includeClosed bool) error {
 	rec, err := b.tx.Record(ref.ReceivedAt, ref.Pos)
+	if err == nil && rec == nil { // one that a storm holds would be asked for again and again
+		var w store.Waiting
+		var queued bool
+		if w, queued, err = b.tx.WaitingAt(ref.Pos); err == nil && queued {
+			rec = missing(&w)
+		}
+	}
 	if err == nil && rec != nil {
 		if waited, err := b.fromStorm(rec, at); err != nil || waited {
 			return err
@@ -287,7 +294,11 @@ func Park(tx *store.Tx, r *event.Record, reason string) (bool, error) {
 	if r.Outcome != event.Queued {
 		return false, nil
 	}
-	if err := tx.DropWaiting(r.At); err != nil {
+	w, queued, err := tx.WaitingAt(r.At)
+	if err == nil && queued && w.Storm {
+		err = leaveStorm(tx, r.Source)
+	}
+	if err = cmp.Or(err, tx.DropWaiting(r.At)); err != nil {
 		return false, err
 	}
 	r.Outcome, r.Reason, r.SettledAt = event.Dead, reason, time.Now().UTC()

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -125,7 +126,7 @@ func (r *Retention) prune(ctx context.Context, now time.Time, refused bool) erro
 	if cutoff.IsZero() {
 		return nil
 	}
-	return r.ledger.Do(ctx, func(tx *store.Tx) error { return tx.DropDays(cutoff) })
+	return r.ledger.Do(ctx, func(tx *store.Tx) error { return cmp.Or(tx.DropDays(cutoff), tx.DropSources(cutoff)) })
 }
 
 // settled is the newest sequence that nothing needs: in front of what is waiting,

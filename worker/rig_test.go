@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -104,6 +105,8 @@ type alert struct {
 	claimed   time.Time // born claimed
 	recorded  time.Time // claimed in the record, too: it was sent before
 	held      time.Duration
+	storm     bool
+	size      int // of its body, as it is put down in the queue
 }
 
 // put queues alerts in one transaction, as the splitter does, and wakes the deliverer.
@@ -117,7 +120,7 @@ func (r *rig) put(alerts ...alert) (places []event.Position) {
 			places = append(places, at)
 			w := store.Waiting{
 				At: at, Pos: at, ReceivedAt: time.Now().UTC(), Status: event.Firing, Key: a.key, Source: "pmm",
-				Alertname: a.name, QueuedAt: time.Now(), ClaimedAt: a.claimed,
+				Alertname: a.name, QueuedAt: time.Now(), ClaimedAt: a.claimed, Size: a.size, Storm: a.storm,
 			}
 			if a.name == "" {
 				w.Alertname = a.key
@@ -209,11 +212,21 @@ func (r *rig) state(want string) {
 type builder struct {
 	mu  sync.Mutex
 	err map[string]error // by key
+
+	made      int // bodies
+	now, most int // being made, now and at most
 }
 
 func (b *builder) Body(_ context.Context, r *event.Record, claimedAt time.Time) ([]byte, error) {
 	b.mu.Lock()
+	b.made++
+	b.now++
+	b.most = max(b.most, b.now)
+	b.mu.Unlock()
+	runtime.Gosched()
+	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.now--
 	if claimedAt.IsZero() {
 		return nil, fmt.Errorf("%v is sent without a claim", r.At)
 	}

@@ -2,7 +2,9 @@ package worker
 
 import (
 	"cmp"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"pmm-callgoose/ingest/pmm"
@@ -117,6 +119,36 @@ func (c *candidate) identity() string {
 		fingerprint = pmm.Fingerprint(c.alert.Labels)
 	}
 	return event.Key(c.note.Source, fingerprint)
+}
+
+// notedLabels bounds what the ledger keeps of the labels of one alert, bytes, and
+// notedValue one of them where there are more.
+const (
+	notedLabels = 64 << 10
+	notedValue  = 1 << 10
+)
+
+// noted are labels as the ledger keeps them: too many bytes are cut, the same ones each
+// time. The alert's name stays.
+func noted(labels map[string]string) map[string]string {
+	size := 0
+	for k, v := range labels {
+		size += len(k) + len(v)
+	}
+	if size <= notedLabels {
+		return labels
+	}
+	out, room := map[string]string{}, notedLabels
+	for _, k := range append([]string{"alertname"}, slices.Sorted(maps.Keys(labels))...) {
+		v, has := labels[k]
+		if len(v) > notedValue {
+			v = strings.ToValidUTF8(v[:notedValue], "")
+		}
+		if room -= len(k) + len(v); has && room >= 0 {
+			out[k] = strings.Clone(v) // not the whole value with it
+		}
+	}
+	return out
 }
 
 // changedAt is when the alert changed to its state: what lateness is counted

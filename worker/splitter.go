@@ -21,6 +21,8 @@ type Queue interface {
 	Wake() <-chan struct{}
 	// First is the oldest sequence still stored, one past the newest for none.
 	First(ctx context.Context) (uint64, error)
+	// Oldest is First, or what is gone before it because it was damaged.
+	Oldest(ctx context.Context) (uint64, error)
 	Read(ctx context.Context, seq uint64) ([]event.Notification, error)
 	Publish(ctx context.Context, n event.Notification) (event.Position, error)
 
@@ -218,8 +220,8 @@ type stretch struct {
 
 // load reads and takes apart what one step may decide on.
 func (s *Splitter) load(ctx context.Context, last uint64) (list []stretch, err error) {
-	began, alerts := time.Now(), 0
-	for seq := next(s.at); seq <= last && alerts < stepAlerts && time.Since(began) < stepTime; seq++ {
+	began, alerts, size := time.Now(), 0, 0
+	for seq := next(s.at); seq <= last && alerts < stepAlerts && size < keepNotes && time.Since(began) < stepTime; seq++ {
 		e, err := s.notes.envelope(ctx, seq)
 		switch {
 		case event.Unreadable(err):
@@ -233,6 +235,7 @@ func (s *Splitter) load(ctx context.Context, last uint64) (list []stretch, err e
 			return nil, err
 		}
 		st := stretch{first: seq, last: seq}
+		size += e.size
 		for _, n := range e.notes {
 			st.notes = append(st.notes, n())
 			alerts += len(st.notes[len(st.notes)-1].members)

@@ -2,8 +2,12 @@ package worker
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -238,6 +242,56 @@ func TestTheCostOfABodyIsLinear(t *testing.T) {
 	}
 }
 
+// However many large bodies wait, one at a time is taken apart.
+func TestFewBytesAreTakenApartAtATime(t *testing.T) {
+	r := newStage(t, SplitConfig{})
+	for i := range 5 {
+		a := firing(fmt.Sprint("h", i), t0)
+		a.Labels["long"] = strings.Repeat("x", keepNotes)
+		r.post(t0, 0, a)
+	}
+	loaded, err := r.split.load(t.Context(), r.queue.Last())
+	if err != nil || len(loaded) != 1 {
+		t.Errorf("%d bodies of %d bytes are taken apart at once, %v", len(loaded), keepNotes, err)
+	}
+	if r.decide(); len(r.line()) != 5 {
+		t.Errorf("%d of 5 events are queued", len(r.line()))
+	}
+}
+
+// Of an alert with huge labels the ledger keeps little, its name in any case; Callgoose
+// gets all of it.
+func TestTheLedgerKeepsLittleOfHugeLabels(t *testing.T) {
+	many := map[string]string{}
+	for i := range 50_000 {
+		many[fmt.Sprintf("a%05d", i)] = "x"
+	}
+	for name, labels := range map[string]map[string]string{
+		"one long label": {"long": strings.Repeat("x", 1<<20)}, "a long name": {"alertname": strings.Repeat("é", 1<<20)}, "many labels": many,
+	} {
+		r := newStage(t, SplitConfig{})
+		a := firing("h", t0)
+		maps.Copy(a.Labels, labels)
+		r.post(t0, 0, a, a) // an event, and a repeat
+		r.decide()
+		for _, rec := range r.records() {
+			size := len(rec.Alertname)
+			for k, v := range rec.Labels {
+				size += len(k) + len(v)
+			}
+			if size > notedLabels+notedValue || rec.Alertname == "" || !strings.HasPrefix(a.Labels["alertname"], rec.Alertname) {
+				t.Errorf("%s: %d bytes of the labels are kept", name, size)
+			}
+		}
+		sent := r.sent(r.records()[0])["commonLabels"].(map[string]any)
+		for k, v := range a.Labels {
+			if k != "alertname" && sent[k] != v || !strings.HasPrefix(sent["alertname"].(string), a.Labels["alertname"]) {
+				t.Fatalf("%s: Callgoose does not get label %.20s as it is", name, k)
+			}
+		}
+	}
+}
+
 func TestEventsArePutInLineAgain(t *testing.T) {
 	r := newStage(t, SplitConfig{})
 	r.post(minutes(1), 0, firing("a", t0), firing("b", t0))
@@ -411,6 +465,32 @@ func TestARebuiltLedgerSaysWhatTheRunningOneSaid(t *testing.T) {
 		again, idsAgain := states()
 		if !reflect.DeepEqual(episodes, again) || !reflect.DeepEqual(ids, idsAgain) {
 			t.Fatalf("seed %d:\nrunning %+v\nrebuilt %+v", seed, episodes, again)
+		}
+	}
+}
+
+// What was damaged is counted when the ledger is lost as well, wherever it stood.
+func TestDamageIsCountedWhenTheLedgerIsRebuilt(t *testing.T) {
+	for name, at := range map[string]float64{"the first": 0.1, "one between others": 0.5, "the last": 0.95} {
+		r := newStage(t, SplitConfig{})
+		for i := range 3 {
+			r.post(t0, 0, firing(fmt.Sprint("h", i), t0))
+		}
+		r.decide()
+		r.close()
+		file := filepath.Join(r.dir, "jetstream", "jetstream", "$G", "streams", "NOTIFICATIONS", "msgs", "1.blk")
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[int(at*float64(len(b)))] ^= 4
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.reopen(true)
+		r.decide()
+		if n := r.ledger.Summary().Counts["damaged"]; n != 1 {
+			t.Errorf("%s: %d notifications are counted as damaged; %q", name, n, r.became())
 		}
 	}
 }

@@ -192,7 +192,7 @@ func (b *batch) endWait(ep *store.Episode) (bool, error) {
 	if _, waits, err := b.inStorm(fired); err != nil || !waits {
 		return false, err
 	}
-	return true, cmp.Or(b.release(fired, event.ReasonStorm), b.leaves(fired))
+	return true, cmp.Or(b.release(fired, event.ReasonStorm), leaveStorm(b.tx, fired.Source))
 }
 
 // inStorm reports whether the event of r waits for the end of a storm.
@@ -212,7 +212,7 @@ func (b *batch) fromStorm(r *event.Record, at event.Position) (bool, error) {
 		return false, err
 	}
 	ep, err := b.tx.Episode(r.Key)
-	if err = cmp.Or(err, b.leaves(r)); err != nil {
+	if err = cmp.Or(err, leaveStorm(b.tx, r.Source)); err != nil {
 		return false, err
 	}
 	if ep == nil || !ep.Open || ep.Firing != r.Pos {
@@ -221,14 +221,14 @@ func (b *batch) fromStorm(r *event.Record, at event.Position) (bool, error) {
 	return true, cmp.Or(b.tx.DropWaiting(r.At), b.queueUp(r, w.Alertname, at, delay{}))
 }
 
-// leaves counts an event that does not wait any more.
-func (b *batch) leaves(r *event.Record) error {
-	s, err := b.storm(r.Source)
-	if err != nil {
+// leaveStorm counts an event that does not wait any more.
+func leaveStorm(tx *store.Tx, source string) error {
+	s, err := tx.Storm(source)
+	if err != nil || s == nil {
 		return err
 	}
 	s.Waiting = max(s.Waiting-1, 0)
-	return b.tx.PutStorm(s)
+	return tx.PutStorm(s)
 }
 
 // stormTold takes in the firing of a storm's own incident.

@@ -389,3 +389,64 @@ func TestWhatDoesNotCountForAStorm(t *testing.T) {
 	r.decide()
 	r.want(r.waits())
 }
+
+func TestAnEventThatIsParkedDoesNotWaitForTheEndOfAStorm(t *testing.T) {
+	r := newStorm(t, SplitConfig{})
+	r.fires("a3", "a4", "a5")
+	if err := r.ledger.Do(t.Context(), func(tx *store.Tx) error {
+		for _, w := range waiting(tx) {
+			if w.Key != "pmm-a4" && w.Key != "pmm-a0" { // one that waits for it, and one that does not
+				continue
+			}
+			rec, err := tx.Record(w.ReceivedAt, w.Pos)
+			if err != nil {
+				return err
+			}
+			if parked, err := Park(tx, rec, "parked"); err != nil || !parked {
+				t.Errorf("%s is not parked, %v", w.Key, err)
+			}
+		}
+		s, err := tx.Storm("pmm")
+		if err != nil || s.Waiting != 2 {
+			t.Errorf("%+v, %v; want 2 that wait", s, err)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An event that a storm holds goes out after it, or ends as a dead letter, when its record
+// is missing, too: it is not asked for again and again.
+func TestAnEventWithoutARecordIsReleasedOnce(t *testing.T) {
+	r := newStorm(t, SplitConfig{})
+	r.fires("a3", "a4")
+	if err := r.ledger.Do(t.Context(), func(tx *store.Tx) error {
+		for _, w := range waiting(tx) {
+			if w.Key != "pmm-a3" {
+				continue
+			}
+			rec, err := tx.Record(w.ReceivedAt, w.Pos)
+			if err != nil {
+				return err
+			}
+			return tx.DropRecord(rec)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for after := range 100 {
+		r.looks(time.Duration(61+after) * time.Second)
+	}
+	stored := r.queue.Last()
+	r.looks(170 * time.Second)
+	r.looks(171 * time.Second)
+	if n := r.queue.Last(); n != stored {
+		t.Errorf("%d more requests to release what waits", n-stored)
+	}
+	r.want(r.waits())
+	if got := r.keys(); !slices.Contains(got, "firing a3") {
+		t.Errorf("a3 is not sent: %q", got)
+	}
+}

@@ -493,13 +493,13 @@ func TestEachLimitIsHeldByATest(t *testing.T) {
 // The memory, processes and logs of the service have a bound wherever our files start it.
 func TestOurFilesHaveLimits(t *testing.T) {
 	for file, wanted := range map[string][]string{
-		"systemd/pmm-callgoose.service":      {"MemoryMax=1G", "MemorySwapMax=0", "TasksMax=512", "GOMEMLIMIT=800MiB", "LimitNOFILE=65536", "NoNewPrivileges=yes", "CapabilityBoundingSet=\n", "ProtectSystem=strict"},
-		"docker/compose.yaml":                {"mem_limit: 1g", "memswap_limit: 1g", "pids_limit: 512", "max-size: 10m", `max-file: "3"`, "cap_drop: [ALL]", "read_only: true", "no-new-privileges:true"},
-		"docker/Dockerfile":                  {"GOMEMLIMIT=800MiB", "USER 65532:65532"},
-		"podman/pmm-callgoose.container":     {"--memory=1g", "--memory-swap=1g", "--pids-limit=512", "DropCapability=all", "ReadOnly=true", "NoNewPrivileges=true"},
-		"podman/pmm-callgoose.service":       {"--memory 1g", "--memory-swap 1g", "--pids-limit 512", "--cap-drop all", "--read-only", "no-new-privileges"},
-		"kubernetes/standalone.yaml":         {"memory: 1Gi", "automountServiceAccountToken: false", "drop: [ALL]", "readOnlyRootFilesystem: true", "seccompProfile: {type: RuntimeDefault}", "allowPrivilegeEscalation: false"},
-		"kubernetes/values-pmm-sidecar.yaml": {"memory: 1Gi", "drop: [ALL]", "readOnlyRootFilesystem: true", "seccompProfile: {type: RuntimeDefault}", "allowPrivilegeEscalation: false"},
+		"systemd/pmm-callgoose.service":      {"MemoryMax=768M", "MemorySwapMax=0", "TasksMax=512", "GOMEMLIMIT=320MiB", "LimitNOFILE=65536", "NoNewPrivileges=yes", "CapabilityBoundingSet=\n", "ProtectSystem=strict"},
+		"docker/compose.yaml":                {"mem_limit: 768m", "memswap_limit: 768m", "pids_limit: 512", "max-size: 10m", `max-file: "3"`, "cap_drop: [ALL]", "read_only: true", "no-new-privileges:true"},
+		"docker/Dockerfile":                  {"GOMEMLIMIT=320MiB", "USER 65532:65532"},
+		"podman/pmm-callgoose.container":     {"--memory=768m", "--memory-swap=768m", "--pids-limit=512", "DropCapability=all", "ReadOnly=true", "NoNewPrivileges=true"},
+		"podman/pmm-callgoose.service":       {"--memory 768m", "--memory-swap 768m", "--pids-limit 512", "--cap-drop all", "--read-only", "no-new-privileges"},
+		"kubernetes/standalone.yaml":         {"memory: 768Mi", "automountServiceAccountToken: false", "drop: [ALL]", "readOnlyRootFilesystem: true", "seccompProfile: {type: RuntimeDefault}", "allowPrivilegeEscalation: false"},
+		"kubernetes/values-pmm-sidecar.yaml": {"memory: 768Mi", "drop: [ALL]", "readOnlyRootFilesystem: true", "seccompProfile: {type: RuntimeDefault}", "allowPrivilegeEscalation: false"},
 	} {
 		text, err := os.ReadFile("../../deploy/" + file)
 		if err != nil {

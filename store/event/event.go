@@ -145,6 +145,8 @@ type Facts struct {
 	Suffix     string `json:"suffix,omitempty"`
 	Reopened   bool   `json:"reopened,omitempty"`
 	Reconciled bool   `json:"reconciled,omitempty"`
+	// Size is how large the body may become, bytes; 0 = less than matters.
+	Size int `json:"size,omitempty"`
 }
 
 // Record is what the ledger knows of an alert that came in: one for each

@@ -40,14 +40,16 @@ const (
 // encoder makes envelopes, and reuses its memory. What encode returns is
 // overwritten by the next call.
 type encoder struct {
-	envelope, parts, plain []byte
-	lengths                []int
+	parts, plain, head []byte
+	lengths            []int
 }
 
 // encode makes the envelope of the notifications in batch. mark is what
 // encodeMark returned.
 func (c *encoder) encode(mark []byte, batch []*publishing) []byte {
-	c.parts, c.lengths = c.parts[:0], c.lengths[:0]
+	c.lengths = c.lengths[:0]
+	room := 32 + 10*len(batch) + len(mark) // what comes before the parts needs no more
+	c.parts = append(c.parts[:0], make([]byte, room)...)
 	for _, p := range batch {
 		if !p.empty {
 			before := len(c.parts)
@@ -56,23 +58,23 @@ func (c *encoder) encode(mark []byte, batch []*publishing) []byte {
 			c.lengths = append(c.lengths, len(c.parts)-before)
 		}
 	}
-	b := append(c.envelope[:0], format)
+	c.letGo(&c.plain)
+	b := append(c.head[:0], format)
 	b = binary.AppendUvarint(b, uint64(len(c.lengths)))
 	b = binary.AppendUvarint(b, uint64(len(mark)))
 	for _, n := range c.lengths {
 		b = binary.AppendUvarint(b, uint64(n))
 	}
-	b = sealFrom(b, 1, placeIndex)
-	c.envelope = append(append(b, mark...), c.parts...)
-	return c.envelope
+	c.head = append(sealFrom(b, 1, placeIndex), mark...)
+	from := room - len(c.head)
+	copy(c.parts[from:], c.head)
+	return c.parts[from:]
 }
 
-// trim lets go of memory that one large body needed.
-func (c *encoder) trim() {
-	for _, b := range []*[]byte{&c.envelope, &c.parts, &c.plain} {
-		if cap(*b) > 4*gatherBytes {
-			*b = nil
-		}
+// letGo lets go of memory that one large body needed.
+func (c *encoder) letGo(b *[]byte) {
+	if cap(*b) > 4*gatherBytes {
+		*b = nil
 	}
 }
 

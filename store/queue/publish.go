@@ -118,7 +118,7 @@ func (q *Queue) commit() {
 		seq, err := q.store(message, &g)
 		g.plan()
 		if err != nil {
-			g.envelope = nil // the client may still hold it
+			g.parts = nil // the client may still hold it
 			if errors.Is(err, ErrFull) {
 				q.room.ask()
 			} else {
@@ -289,5 +289,5 @@ func (g *gathering) clear() {
 		g.held = nil
 		g.add(held)
 	}
-	g.trim()
+	g.letGo(&g.parts)
 }

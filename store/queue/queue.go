@@ -131,13 +131,14 @@ type Queue struct {
 	wg          sync.WaitGroup
 	once        sync.Once
 
-	mark   atomic.Pointer[[]byte] // what encodeMark made of the newest one
-	marked atomic.Uint64          // up to where it says that all is settled: the stream held that
-	first  atomic.Uint64          // oldest sequence that can be stored; below it all is gone for certain
-	last   atomic.Uint64          // newest sequence; moved by the committer
-	opened atomic.Bool            // from then on only the committer moves last
-	wake   chan struct{}          // has an element when last moved
-	failed chan error             // has an element when the store can no longer be trusted
+	mark    atomic.Pointer[[]byte] // what encodeMark made of the newest one
+	marked  atomic.Uint64          // up to where it says that all is settled: the stream held that
+	first   atomic.Uint64          // oldest sequence that can be stored; below it all is gone for certain
+	last    atomic.Uint64          // newest sequence; moved by the committer
+	damaged uint64                 // lowest sequence that was damaged when it was opened, 0 = none
+	opened  atomic.Bool            // from then on only the committer moves last
+	wake    chan struct{}          // has an element when last moved
+	failed  chan error             // has an element when the store can no longer be trusted
 
 	denied atomic.Pointer[error]  // the permission that was found missing last; external
 	said   atomic.Pointer[said]   // of what the servers say unasked; external
@@ -215,7 +216,7 @@ func files(dir string) blocks.Stream {
 func Verify(dir string) ([]blocks.Damage, error) { return files(dir).Check() }
 
 func (q *Queue) openEmbedded(ctx context.Context) (err error) {
-	if err := files(q.cfg.Dir).Repair(q.cfg.Logger); err != nil {
+	if q.damaged, err = files(q.cfg.Dir).Repair(q.cfg.Logger); err != nil {
 		return err
 	}
 	if q.srv, err = startServer(q.cfg); err != nil {

@@ -61,6 +61,16 @@ func (q *Queue) First(ctx context.Context) (uint64, error) {
 	return q.first.Load(), nil
 }
 
+// Oldest is First, or the sequence of a damaged envelope before it that Open could not
+// keep.
+func (q *Queue) Oldest(ctx context.Context) (uint64, error) {
+	first, err := q.First(ctx)
+	if err == nil && q.damaged > 0 {
+		first = min(first, q.damaged)
+	}
+	return first, err
+}
+
 // get reads a message. Below the first sequence it is gone for certain, and
 // behind the last one nothing was ever stored.
 func (q *Queue) get(ctx context.Context, seq uint64) ([]byte, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -69,7 +70,7 @@ func Body(a Alert) []byte {
 	each := min(maxMember, room)
 	buf := bodies.Get().(*[]byte)
 	defer bodies.Put(buf)
-	b := append((*buf)[:0], '{')
+	b := append(slices.Grow((*buf)[:0], len(a.Raw)+sizeOf(a.Labels)+sizeOf(a.Annotations)), '{')
 	for _, m := range a.Envelope {
 		if m.Name == "receiver" && len(m.Value) <= each {
 			b = appendMember(b, m.Name, m.Value)
@@ -107,10 +108,20 @@ func Body(a Alert) []byte {
 		}
 	}
 	b = append(appendFlat(b, a), '}')
-	if *buf = b; cap(b) > 1<<20 { // one large alert must not stay
+	if cap(b) > 1<<20 { // one large alert must not stay, nor be held twice
 		*buf = nil
+		return b
 	}
+	*buf = b
 	return bytes.Clone(b)
+}
+
+// sizeOf is about what an object of texts takes, bytes.
+func sizeOf(m map[string]string) (n int) {
+	for k, v := range m {
+		n += len(k) + len(v) + 6
+	}
+	return n
 }
 
 // bodies are buffers to write a body in before its size is known.

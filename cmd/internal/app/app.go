@@ -105,7 +105,7 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	a.handler, err = ingest.New(ingest.Config{
 		Publisher: a, Token: ask(cfg.IngestToken), Basic: ask(cfg.IngestBasicAuth), HMACSecret: ask(cfg.IngestHMACSecret),
 		HMACTimestampHeader: cfg.IngestHMACTimestampHeader, Loopback: !opts.NoListen && !config.BeyondLoopback(cfg.Listen), MaxBody: cfg.MaxBody, Logger: opts.Logger,
-		Observer: opts.metrics,
+		Known: func() map[string]bool { return a.known(a.core.Load()) }, Observer: opts.metrics,
 	})
 	return a, err
 }

@@ -154,7 +154,7 @@ func (o *Offline) queueUp(ctx context.Context) error {
 			r.At, r.Outcome, r.Reason, r.SettledAt = ref.Pos, event.Queued, "", time.Time{}
 			if err := cmp.Or(tx.PutRecord(r), tx.PutWaiting(&store.Waiting{
 				At: ref.Pos, Pos: ref.Pos, ReceivedAt: ref.ReceivedAt, Status: r.Status,
-				Key: r.Key, Source: r.Source, Alertname: r.Alertname, QueuedAt: time.Now().UTC(), ClaimedAt: r.ClaimedAt,
+				Key: r.Key, Source: r.Source, Alertname: r.Alertname, QueuedAt: time.Now().UTC(), ClaimedAt: r.ClaimedAt, Size: r.Facts.Size,
 			})); err != nil {
 				return err
 			}

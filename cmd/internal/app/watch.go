@@ -43,13 +43,26 @@ func (a *App) open(ctx context.Context) (*core, error) {
 		return web.Answer(ctx, a.operators, question)
 	}
 	c.state = a.state
-	for source := range c.ledger.Summary().Heard {
-		a.handler.Know(source)
-	}
-	for source := range a.cfg.ExpectEvery.Sources {
+	for source := range a.known(c) {
 		a.handler.Know(source)
 	}
 	return c, nil
+}
+
+// known are the PMM servers that keep their places: heard of within --retention, or
+// expected. nil while the ledger is not open.
+func (a *App) known(c *core) map[string]bool {
+	if c == nil {
+		return nil
+	}
+	known := map[string]bool{}
+	for source := range c.ledger.Summary().Heard {
+		known[source] = true
+	}
+	for source := range a.cfg.ExpectEvery.Sources {
+		known[source] = true
+	}
+	return known
 }
 
 // watch feeds systemd's watchdog for as long as there is progress, and keeps

@@ -102,7 +102,7 @@ func (s Stream) change(t testing.TB, n int, change func(b []byte) []byte) {
 // gone, and which are not what was stored.
 func repaired(t *testing.T, s Stream, n, size int) (gone, changed []int) {
 	t.Helper()
-	if err := s.Repair(slog.New(slog.DiscardHandler)); err != nil {
+	if _, err := s.Repair(slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	use(t, s, func(_ jetstream.JetStream, stream jetstream.Stream) {
@@ -388,7 +388,7 @@ func FuzzBlock(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		if err := s.Repair(slog.New(slog.DiscardHandler)); err != nil {
+		if _, err := s.Repair(slog.New(slog.DiscardHandler)); err != nil {
 			t.Fatal(err)
 		}
 		left, err := s.Check()

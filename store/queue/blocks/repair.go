@@ -104,16 +104,20 @@ func (b *block) salvageable(p piece) bool {
 // The others become erased records of the same length: JetStream then knows those
 // messages as deleted and keeps all others. A torn end JetStream cuts off itself.
 //
-// If we die in between, the next start repairs the rest.
-func (s Stream) Repair(log *slog.Logger) error {
+// It returns the lowest sequence that is not whole, zero for none. If we die in between,
+// the next start repairs the rest.
+func (s Stream) Repair(log *slog.Logger) (lowest uint64, err error) {
 	found, err := s.Check()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, d := range found {
 		attrs := []any{"component", "queue", "file", d.File, "problem", d.Problem, "lost", d.Lost(), "salvaged", d.Salvaged, "stream", d.Stream}
 		if d.First <= d.Last {
 			attrs = append(attrs, "seq", d.First, "until", d.Last)
+			if !d.Torn && (lowest == 0 || d.First < lowest) {
+				lowest = d.First
+			}
 		}
 		if d.Torn {
 			log.Warn("the store was torn", attrs...)
@@ -128,11 +132,11 @@ func (s Stream) Repair(log *slog.Logger) error {
 			log.Error("no copy could be kept of a damaged file", "component", "queue", "file", d.File, "err", err)
 		}
 		if err := s.repair(d); err != nil {
-			return fmt.Errorf("repair %s: %w", d.File, err)
+			return 0, fmt.Errorf("repair %s: %w", d.File, err)
 		}
 		log.Error("the store was damaged and is repaired", append(attrs, "copy", kept)...)
 	}
-	return nil
+	return lowest, nil
 }
 
 // repair writes what d says. The index goes first: it would not know of the
