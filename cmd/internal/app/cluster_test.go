@@ -452,7 +452,8 @@ func TestAFollowerBringsActsToTheLeader(t *testing.T) {
 	ask(http.MethodPost, "/api/v1/events/nothing/park", "404 ")
 	ask(http.MethodPost, "/api/v1/pause?reason=x", "200 ")
 	by := "somebody from 192.0.2.1 through instance " + follows.cfg.Instance
-	if p := leads.status().Pause; p == nil || p.By != by || p.Reason != "x" {
+	f.until("the leader does not pause", func() bool { return leads.status().Pause != nil })
+	if p := leads.status().Pause; p.By != by || p.Reason != "x" {
 		t.Errorf("the pause at the leader: %+v", p)
 	}
 	ask(http.MethodPost, "/resume", "303 ")

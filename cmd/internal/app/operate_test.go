@@ -123,6 +123,7 @@ func TestWhatAFollowerIsAskedHappensAtTheLeader(t *testing.T) {
 	if err := c.Pause(t.Context(), url.Values{}); err != nil {
 		t.Fatal(err)
 	}
+	f.until("the leader does not pause", func() bool { return leads.status().Pause != nil })
 	follows.accept(group(mysqlDown(4, "resolved", time.Now())))
 	var waits []*event.Record
 	f.until("it does not wait", func() bool {
