@@ -82,7 +82,10 @@ func Leave(ctx context.Context, cfg *config.Config, opts Options, progress Progr
 		return err
 	}
 	defer lock.Unlock()
-	if err := cmp.Or(store.ClearLeaving(dir), store.Mark(dir, store.Leaving, true)); err != nil {
+	if err := store.ClearLeaving(dir); err != nil {
+		return err
+	}
+	if err := store.Mark(dir, store.Leaving, true); err != nil {
 		return err
 	}
 	if err := leave(ctx, cfg, opts, progress); err != nil {
@@ -127,9 +130,9 @@ func leave(ctx context.Context, cfg *config.Config, opts Options, progress Progr
 	defer func() { _ = c.ledger.Close() }()
 	restore, err := log.Begin(ctx, 0)
 	if err == nil && restore {
-		err = cmp.Or(c.restore(ctx, storeConfig), c.newer)
+		err = c.restore(ctx, storeConfig)
 	}
-	if err != nil {
+	if err := cmp.Or(err, c.newer); err != nil {
 		return err
 	}
 	err = log.Run(ctx, c.ledger, func(ctx context.Context, _ time.Time) error {
