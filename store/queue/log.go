@@ -171,8 +171,7 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // it ends because it was told to
 		case errors.Is(err, event.ErrNewer):
-			l.StandStill(ctx, err)
-			return nil
+			return l.StandStill(ctx, err)
 		case errors.Is(err, ErrDeposed), errors.Is(err, store.ErrFollowing):
 			l.log.Warn("this instance does not lead any more", "err", err)
 		case errors.Is(err, ErrUnavailable): // webhooks go on meanwhile, as far as they can
@@ -185,11 +184,12 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 	}
 }
 
-// StandStill is Run where a newer version writes the log: until ctx ends.
-func (l *Log) StandStill(ctx context.Context, err error) {
+// StandStill is Run where a newer version writes the log, as err says: nil when ctx ends.
+func (l *Log) StandStill(ctx context.Context, err error) error {
 	l.outdated.Store(true)
 	l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads; install that version here", "err", err)
 	<-ctx.Done()
+	return nil
 }
 
 // Outdated reports whether a newer version writes the log: this instance stands still.
@@ -255,8 +255,8 @@ func (l *Log) apply(ctx context.Context, ledger Copy, first store.LogEntry, more
 		}
 	}
 	l.seen.Store(last.Seq)
-	switch kind, _, err := store.DecodeEntry(last.Data); {
-	case err != nil:
+	kind, _, _ := store.DecodeEntry(last.Data) // it was applied
+	switch {
 	case kind == store.EntryLeft && !l.leaving:
 		return time.Time{}, ErrLeft
 	case kind == store.EntryRelease, kind == store.EntryLeft:

@@ -153,14 +153,15 @@ func leave(ctx context.Context, cfg *config.Config, opts Options, progress Progr
 
 // alone is an error while another instance runs.
 func alone(log *queue.Log) error {
-	for _, m := range log.Others() {
-		what := "follows"
-		if m.Term > 0 {
-			what = "leads"
-		}
-		return fmt.Errorf("instance %s %s: stop pmm-callgoose there and on all others, then run this again", m.Name, what)
+	others := log.Others()
+	if len(others) == 0 {
+		return nil
 	}
-	return nil
+	what := "follows"
+	if others[0].Term > 0 {
+		what = "leads"
+	}
+	return fmt.Errorf("instance %s %s: stop pmm-callgoose there and on all others, then run this again", others[0].Name, what)
 }
 
 // bring copies the notifications into an embedded queue.
