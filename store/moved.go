@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// ErrMoved: what a data directory holds is elsewhere now, or not all of it is there yet.
+// ErrMoved says that what a data directory holds is elsewhere now, or not all there yet.
 var ErrMoved = errors.New("this data directory cannot be served")
 
 // Files that say so, for Mark. Adopted: the directory's contents are on NATS servers.

@@ -185,7 +185,9 @@ func TestWhatWasLeftIsLedByNobody(t *testing.T) {
 	<-a.leads
 	eventually(t, "it does not lead", func() bool { return a.set(t, 1) == nil })
 	a.stop()
-	<-a.done
+	if err := <-a.done; err != nil {
+		t.Error(err)
+	}
 	for range 2 {
 		l := openLog(t, cfg)
 		l.Leave()

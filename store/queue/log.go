@@ -236,8 +236,7 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 			return nil //nolint:nilerr // it ends because it was told to
 		case err == nil: // it stepped down
 		case errors.Is(err, event.ErrNewer):
-			l.StandStill(ctx, err)
-			return nil
+			return l.StandStill(ctx, err)
 		case errors.Is(err, ErrDeposed), errors.Is(err, store.ErrFollowing):
 			l.log.Warn("this instance does not lead any more", "err", err)
 		case errors.Is(err, ErrUnavailable): // webhooks go on meanwhile, as far as they can
@@ -250,11 +249,12 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 	}
 }
 
-// StandStill is Run where a newer version writes the log: until ctx ends.
-func (l *Log) StandStill(ctx context.Context, err error) {
+// StandStill is Run where a newer version writes the log, as err says: nil when ctx ends.
+func (l *Log) StandStill(ctx context.Context, err error) error {
 	l.outdated.Store(true)
 	l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads; install that version here", "err", err)
 	<-ctx.Done()
+	return nil
 }
 
 // Outdated reports whether a newer version writes the log: this instance stands still.

@@ -28,7 +28,7 @@ func (l *lost) Error() string {
 }
 
 // Is makes it an ErrShort.
-func (l *lost) Is(target error) bool { return target == ErrShort } //nolint:errorlint // that is what Is compares
+func (l *lost) Is(target error) bool { return target == ErrShort }
 
 // LostStream is the stream that an ErrShort is about, "" for another error.
 func LostStream(err error) string {

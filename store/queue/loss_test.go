@@ -121,7 +121,9 @@ func TestALostLogGoesOnWithALedger(t *testing.T) {
 	<-a.leads
 	eventually(t, "it does not lead", func() bool { return a.set(t, 7) == nil })
 	a.stop()
-	<-a.done
+	if err := <-a.done; err != nil {
+		t.Error(err)
+	}
 	old := a.log.seen.Load()
 	_ = a.q.Close()
 	if err := client(t, srv).DeleteStream(t.Context(), logName); err != nil {
@@ -148,7 +150,9 @@ func TestALostLogGoesOnWithALedger(t *testing.T) {
 		<-i.leads
 		eventually(t, "nobody leads", func() bool { return i.set(t, 8) == nil })
 		i.stop()
-		<-i.done
+		if err := <-i.done; err != nil {
+			t.Error(err)
+		}
 		s, err := client(t, srv).Stream(t.Context(), logName)
 		if err == nil {
 			err = s.Purge(t.Context(), jetstream.WithPurgeKeep(0))

@@ -82,7 +82,10 @@ func Leave(ctx context.Context, cfg *config.Config, opts Options, progress Progr
 		return err
 	}
 	defer lock.Unlock()
-	if err := cmp.Or(store.ClearLeaving(dir), store.Mark(dir, store.Leaving, true)); err != nil {
+	if err := store.ClearLeaving(dir); err != nil {
+		return err
+	}
+	if err := store.Mark(dir, store.Leaving, true); err != nil {
 		return err
 	}
 	if err := leave(ctx, cfg, opts, progress); err != nil {
@@ -127,9 +130,9 @@ func leave(ctx context.Context, cfg *config.Config, opts Options, progress Progr
 	defer func() { _ = c.ledger.Close() }()
 	restore, err := log.Begin(ctx, 0)
 	if err == nil && restore {
-		err = cmp.Or(c.restore(ctx, storeConfig), c.newer)
+		err = c.restore(ctx, storeConfig)
 	}
-	if err != nil {
+	if err := cmp.Or(err, c.newer); err != nil {
 		return err
 	}
 	err = log.Run(ctx, c.ledger, func(ctx context.Context, _ time.Time) error {
@@ -150,14 +153,15 @@ func leave(ctx context.Context, cfg *config.Config, opts Options, progress Progr
 
 // alone is an error while another instance runs.
 func alone(log *queue.Log) error {
-	for _, m := range log.Others() {
-		what := "follows"
-		if m.Term > 0 {
-			what = "leads"
-		}
-		return fmt.Errorf("instance %s %s: stop pmm-callgoose there and on all others, then run this again", m.Name, what)
+	others := log.Others()
+	if len(others) == 0 {
+		return nil
 	}
-	return nil
+	what := "follows"
+	if others[0].Term > 0 {
+		what = "leads"
+	}
+	return fmt.Errorf("instance %s %s: stop pmm-callgoose there and on all others, then run this again", others[0].Name, what)
 }
 
 // bring copies the notifications into an embedded queue.

@@ -111,8 +111,7 @@ func (c *core) follow(failed func(context.Context) error) map[string]func(contex
 		"announce": c.patient(func(ctx context.Context) error { return c.log.Announce(ctx, c.state) }),
 		"cluster": func(ctx context.Context) error {
 			if c.newer != nil {
-				c.log.StandStill(ctx, c.newer)
-				return nil
+				return c.log.StandStill(ctx, c.newer)
 			}
 			return c.log.Run(ctx, c.ledger, c.lead)
 		},

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -65,6 +66,9 @@ func (p *program) moving(move func(context.Context, *config.Config, app.Options,
 		}
 		err = move(c.Context, cfg, app.Options{Version: build().Version, Logger: newLogger(cfg, p.err, p.toJournal(p.err))}, show)
 		end()
+		if err != nil && c.Context.Err() != nil {
+			return errors.New("interrupted: run it again")
+		}
 		if err != nil {
 			return err
 		}

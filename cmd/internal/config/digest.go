@@ -9,7 +9,7 @@ import (
 )
 
 // ownSettings may differ between instances on one NATS, as addresses, paths and secrets may.
-var ownSettings = []string{"instance", "log-format", "log-level"}
+var ownSettings = []string{"accept-loss", "instance", "log-format", "log-level"}
 
 // Digests is a short hash of each setting that must be the same on all instances on one
 // NATS, by its name: none can be read out of it. Of --callgoose-url only what is no secret

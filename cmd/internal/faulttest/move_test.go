@@ -99,7 +99,8 @@ func TestAMoveThatIsKilledIsNeitherServedNorLost(t *testing.T) {
 	r.fake.Fail(callgoosetest.Failure{})
 	r.data = made
 	r.start()
-	for end := time.Now().Add(patience); r.fake.Stats().Events < sent && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); r.fake.Stats().Events < sent && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
 	}
 	r.stop()
 	if s := r.fake.Stats(); s.Events != sent || s.Accepted != sent {
