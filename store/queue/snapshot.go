@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"pmm-callgoose/store"
+	"pmm-callgoose/store/faultpoint"
 )
 
 // A snapshot is the ledger as of an entry of LEDGER, in pieces, which SNAPSHOTS holds one
@@ -56,7 +57,7 @@ func (l *Log) newest(ctx context.Context) (*complete, uint64, error) {
 // KeepSnapshots makes a snapshot whenever LEDGER has grown, or is a day ahead of the
 // newest one, until ctx ends. For the leader.
 func (l *Log) KeepSnapshots(ctx context.Context, ledger *store.Store) error {
-	tick := time.NewTicker(snapshotLook)
+	tick := time.NewTicker(faultpoint.Often(snapshotLook))
 	defer tick.Stop()
 	for {
 		select {
@@ -68,7 +69,7 @@ func (l *Log) KeepSnapshots(ctx context.Context, ledger *store.Store) error {
 		if err != nil {
 			continue
 		}
-		grown := int64(info.State.Bytes) > l.kept+snapshotBytes
+		grown := int64(info.State.Bytes) > l.kept+faultpoint.Few(snapshotBytes)
 		if c, _, err := l.newest(ctx); err != nil || !grown && c != nil && time.Since(c.At) < snapshotAge {
 			continue
 		}
@@ -96,7 +97,11 @@ func (l *Log) Snapshot(ctx context.Context, ledger *store.Store) error {
 		return err
 	}
 	first := last + 1
-	at, err := ledger.Snapshot(func(piece []byte) error { return put("piece", piece) })
+	at, err := ledger.Snapshot(func(piece []byte) error {
+		err := put("piece", piece)
+		faultpoint.Here("snapshot-piece")
+		return err
+	})
 	if err != nil {
 		return err
 	}
