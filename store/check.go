@@ -49,7 +49,7 @@ func (c Config) aside(damage error) error {
 		return fmt.Errorf("move the damaged ledger aside: %w", err)
 	}
 	if c.Logger != nil {
-		c.Logger.Error("the ledger is damaged; it is moved aside and rebuilt from the notifications", "component", "store", "err", damage, "moved_to", to)
+		c.Logger.Error("the ledger is damaged; it is moved aside and made again", "component", "store", "err", damage, "moved_to", to)
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/wire"
 )
 
@@ -71,8 +72,11 @@ type Store struct {
 	state atomic.Pointer[state]
 	// broken is set when a commit failed: what the file then says may not be what it
 	// will say after the next start. Only opening it again tells. Owned by commit.
-	broken bool
-	names  *names // nil = not made yet; owned by commit
+	broken   bool
+	unsynced bool           // commits do not wait for the disk; see stopped
+	syncing  sync.WaitGroup // keepSynced
+	torn     error          // why the disk may not have it all; owned by keepSynced, then by Close
+	names    *names         // nil = not made yet; owned by commit
 	// Of a shared ledger, owned by commit: where writes are kept, nil while another
 	// instance leads, and the parts that were read of a transaction.
 	log   Log
@@ -143,7 +147,10 @@ type Config struct {
 // ledger.db.damaged-TIME.
 func Open(cfg Config) (s *Store, fresh bool, err error) {
 	path := filepath.Join(cfg.Dir, FileName)
-	if err := cfg.check(); err != nil {
+	if err = cfg.stopped(); err == nil {
+		err = cfg.check()
+	}
+	if err != nil {
 		return nil, false, err
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
@@ -159,9 +166,16 @@ func Open(cfg Config) (s *Store, fresh bool, err error) {
 	if fresh, err = s.init(); err == nil {
 		err = SyncDir(cfg.Dir) // the file's name, too
 	}
+	if err == nil {
+		s.unsynced, err = cfg.unsynced()
+	}
 	if err != nil {
 		_ = db.Close()
 		return nil, false, fmt.Errorf("open %s: %w", path, err)
+	}
+	if s.unsynced {
+		db.NoSync = true
+		s.syncing.Go(s.keepSynced)
 	}
 	go s.commit()
 	return s, fresh, nil
@@ -212,7 +226,14 @@ func (s *Store) Close() (err error) {
 	s.once.Do(func() {
 		close(s.stop)
 		<-s.ended
-		err = s.db.Close()
+		s.syncing.Wait()
+		if s.unsynced {
+			err = s.sync()
+		}
+		err = errors.Join(err, s.db.Close())
+		if s.unsynced && err == nil {
+			err = s.cfg.synced()
+		}
 	})
 	return err
 }
@@ -372,6 +393,7 @@ func (s *Store) transact(group []*op) error {
 		return s.append(btx, recorded)
 	})
 	if err == nil {
+		faultpoint.Here("log-committed")
 		s.state.Store(&next)
 		s.changes.Add(1)
 		if s.cfg.Committed != nil {

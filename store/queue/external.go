@@ -219,7 +219,7 @@ func (q *Queue) replicas() int {
 }
 
 func (q *Queue) declareOnce(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
-	cfg.Replicas, cfg.AllowDirect = q.replicas(), faultpoint.StaleReads()
+	cfg.Replicas, cfg.AllowDirect = q.replicas(), faultpoint.Without("leader reads")
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	s, err := q.js.Stream(ctx, cfg.Name)
@@ -305,7 +305,7 @@ func full(refused *jetstream.APIError) bool {
 // getAgain reads a message that was said not to be found. Also the leader of a
 // stream may not know yet what was acknowledged.
 func (q *Queue) getAgain(ctx context.Context, seq uint64) ([]byte, error) {
-	if faultpoint.StaleReads() {
+	if faultpoint.Without("leader reads") {
 		return nil, event.ErrGone
 	}
 	ctx, cancel := context.WithTimeout(ctx, readWithin)

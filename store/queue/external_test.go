@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue/queuetest"
 )
 
 // natsServer runs a server as operators do, on a port of its own.
@@ -217,6 +218,78 @@ func TestWhatWasGivenUpDoesNotComeLate(t *testing.T) {
 	publish(t, q, "y")
 }
 
+// giveUp publishes a notification that is given up soon.
+func giveUp(t *testing.T, q *Queue) {
+	t.Helper()
+	p := &publishing{note: note("given up"), done: make(chan published, 1), came: time.Now().Add(5*tryAfter - storeWithin)}
+	q.publish <- p
+	if r := <-p.done; !errors.Is(r.err, ErrUnavailable) {
+		t.Fatalf("stored although nothing gets through: %v", r.err)
+	}
+}
+
+// holds waits until the stream ends at last, and returns what it holds.
+func holds(t *testing.T, js jetstream.JetStream, q *Queue, last uint64) (bodies []string) {
+	t.Helper()
+	s, err := js.Stream(t.Context(), streamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the stream does not go on", func() bool {
+		info, err := s.Info(t.Context())
+		return err == nil && info.State.LastSeq >= last && q.Last() >= last
+	})
+	for seq := uint64(1); seq <= q.Last(); seq++ {
+		notes, err := q.Read(t.Context(), seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range notes {
+			bodies = append(bodies, string(n.Body))
+		}
+	}
+	return bodies
+}
+
+// A webhook that was refused is at another instance by now. Here it hangs in the network,
+// and arrives when something newer is stored.
+func TestWhatArrivesAfterItWasGivenUpIsRefused(t *testing.T) {
+	t.Parallel()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
+	hung, other := queuetest.NewProxy(t, srv.Addr().String()), queuetest.NewProxy(t, srv.Addr().String())
+	other.Set(queuetest.Cut)
+	q := start(t, Config{URL: "nats://" + hung.Addr() + ",nats://" + other.Addr()})
+	publish(t, q, "x")
+	js := client(t, srv)
+	hung.Set(queuetest.Silent)
+	giveUp(t, q)
+	other.Set(queuetest.Passing)
+	holds(t, js, q, 2) // the barrier
+	hung.Set(queuetest.Passing)
+	eventually(t, "the connection that hung does not end", func() bool { return srv.NumClients() == 2 })
+	publish(t, q, "y")
+	if got := holds(t, js, q, 3); !slices.Equal(got, []string{"x", "y"}) {
+		t.Errorf("stored: %q", got)
+	}
+}
+
+// Nor does the client keep it for the next connection.
+func TestWhatWasGivenUpWithoutAConnectionIsNotStored(t *testing.T) {
+	t.Parallel()
+	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
+	road := queuetest.NewProxy(t, srv.Addr().String())
+	q := start(t, Config{URL: "nats://" + road.Addr()})
+	publish(t, q, "x")
+	road.Set(queuetest.Cut)
+	eventually(t, "still connected", func() bool { return !q.nc.IsConnected() })
+	giveUp(t, q)
+	road.Set(queuetest.Passing)
+	publish(t, q, "y")
+	if got := holds(t, client(t, srv), q, 3); !slices.Equal(got, []string{"x", "y"}) {
+		t.Errorf("stored: %q", got)
+	}
+}
+
 // A stream made anew acknowledges with sequences that were read long ago.
 func TestAStreamMadeAnewIsAFailure(t *testing.T) {
 	t.Parallel()
@@ -394,8 +467,10 @@ func TestAClusterKeepsWhatWasAcknowledged(t *testing.T) {
 		pos, err := q.Publish(t.Context(), note(body))
 		for errors.Is(err, ErrUnavailable) { // an election that took longer
 			_ = q.Close()
-			if q, err = Open(t.Context(), cfg); err == nil {
-				t.Cleanup(func() { _ = q.Close() })
+			var again *Queue
+			if again, err = Open(t.Context(), cfg); err == nil {
+				t.Cleanup(func() { _ = again.Close() })
+				q = again
 				pos, err = q.Publish(t.Context(), note(body))
 			}
 		}

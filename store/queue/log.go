@@ -378,7 +378,11 @@ func (l *Log) takeOver(ctx context.Context) bool {
 func (l *Log) put(ctx context.Context, entry []byte) error {
 	l.count++
 	id, began := fmt.Sprintf("%s-l%d", l.q.own.run, l.count), time.Now()
-	seq, err := l.q.put(ctx, l.subject, entry, id, jetstream.WithExpectLastSequence(l.last))
+	behind := jetstream.WithExpectLastSequence(l.last)
+	if faultpoint.Without("log fence") {
+		behind = jetstream.WithExpectStream(l.q.cfg.stream(logName))
+	}
+	seq, err := l.q.put(ctx, l.subject, entry, id, behind)
 	if errors.Is(err, errOutOfTurn) {
 		seq, err = l.landed(ctx, l.last+1, id)
 	}

@@ -102,12 +102,23 @@ func TestTheNextInstanceGoesOnWhereTheLastOneStopped(t *testing.T) {
 	eventually(t, "the second does not lead", func() bool { return b.set(t, 4) == nil })
 	c := startInstance(t, srv.ClientURL(), dirs[2])
 	eventually(t, "the third does not follow", func() bool { return c.ledger.Summary().Progress.Seq == 4 })
+	deposed := errors.New("deposed")
+	request, done := b.log.Hold(t.Context(), deposed)
+	defer done()
 	b.q.nc.Close() // it goes on, and reaches nobody
 	if unsure := <-c.leads; unsure.IsZero() {
 		t.Error("what the last one began is not waited for")
 	}
 	if b.log.Holds() {
 		t.Error("two hold")
+	}
+	if err := context.Cause(request); !errors.Is(err, deposed) {
+		t.Errorf("a request of the one before is still under way: %v", err)
+	}
+	late, done := b.log.Hold(t.Context(), deposed)
+	defer done()
+	if err := context.Cause(late); !errors.Is(err, deposed) {
+		t.Errorf("it begins another one: %v", err)
 	}
 	eventually(t, "the third does not lead", func() bool { return c.set(t, 5) == nil })
 	if err := b.set(t, 6); !errors.Is(err, store.ErrFollowing) {

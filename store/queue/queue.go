@@ -233,7 +233,7 @@ func (q *Queue) openEmbedded(ctx context.Context) (err error) {
 	if _, err := q.state(ctx); err != nil {
 		return err
 	}
-	q.dirs = directories{msgs: files(q.cfg.Dir).Messages(), off: q.cfg.NoSync || faultpoint.NoSync()}
+	q.dirs = directories{msgs: files(q.cfg.Dir).Messages(), off: q.cfg.NoSync || faultpoint.Without("fsync")}
 	return q.dirs.syncAll(q.cfg.Dir)
 }
 

@@ -77,7 +77,7 @@ func (q *Queue) get(ctx context.Context, seq uint64) ([]byte, error) {
 	if seq < q.first.Load() || q.srv != nil && seq > q.last.Load() {
 		return nil, event.ErrGone
 	}
-	if q.srv == nil && !faultpoint.StaleReads() {
+	if q.srv == nil && !faultpoint.Without("leader reads") {
 		if data := q.recent.get(seq); data != nil {
 			return data, nil
 		}

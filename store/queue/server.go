@@ -26,7 +26,7 @@ func startServer(cfg Config) (*server.Server, error) {
 		NoSigs:             true,
 		JetStream:          true,
 		StoreDir:           filepath.Join(cfg.Dir, "jetstream"),
-		SyncAlways:         !cfg.NoSync && !faultpoint.NoSync(),
+		SyncAlways:         !cfg.NoSync && !faultpoint.Without("fsync"),
 		JetStreamMaxMemory: 16 << 20,
 		// Room is watched by us (see room.go); the server's own limit only has to
 		// be out of the way, and explicit: the default follows the free disk and

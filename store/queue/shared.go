@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/faultpoint"
 )
 
 // Several instances write to an external stream. Each publishes on a subject of its own
@@ -105,7 +106,11 @@ func (q *Queue) putOwn(ctx context.Context, data []byte) (seq uint64, err error)
 	q.own.count++
 	id, known := fmt.Sprintf("%s-%d", q.own.run, q.own.count), max(q.last.Load(), q.marked.Load())
 	for {
-		seq, err = q.put(ctx, q.own.subject, data, id, jetstream.WithExpectLastSequencePerSubject(q.own.last))
+		behind := jetstream.WithExpectLastSequencePerSubject(q.own.last)
+		if faultpoint.Without("subject fence") {
+			behind = jetstream.WithExpectStream(q.cfg.stream(streamName))
+		}
+		seq, err = q.put(ctx, q.own.subject, data, id, behind)
 		if err == nil && seq <= known { // it would never be read
 			err = fmt.Errorf("%w: stored as %d, but the newest is %d: the stream was made anew", ErrShort, seq, known)
 			q.fail(err)

@@ -60,7 +60,7 @@ func (l *Log) newest(ctx context.Context) (*complete, uint64, error) {
 // KeepSnapshots makes a snapshot whenever LEDGER has grown, or is a day ahead of the
 // newest one, until ctx ends. For the leader.
 func (l *Log) KeepSnapshots(ctx context.Context, ledger *store.Store) error {
-	tick := time.NewTicker(snapshotLook)
+	tick := time.NewTicker(faultpoint.Often(snapshotLook))
 	defer tick.Stop()
 	for {
 		select {
@@ -72,7 +72,7 @@ func (l *Log) KeepSnapshots(ctx context.Context, ledger *store.Store) error {
 		if err != nil {
 			continue
 		}
-		grown := int64(info.State.Bytes) > l.kept.Load()+snapshotBytes
+		grown := int64(info.State.Bytes) > l.kept.Load()+faultpoint.Few(snapshotBytes)
 		if c, _, err := l.newest(ctx); err != nil || !grown && c != nil && time.Since(c.At) < snapshotAge {
 			continue
 		}
@@ -110,7 +110,11 @@ func (l *Log) snapshot(ctx context.Context, ledger *store.Store, as uint64, adop
 		return err
 	}
 	first := last + 1
-	at, err := ledger.Snapshot(as, func(piece []byte) error { return put("piece", piece) })
+	at, err := ledger.Snapshot(as, func(piece []byte) error {
+		err := put("piece", piece)
+		faultpoint.Here("snapshot-piece")
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("store a snapshot of the ledger: %w", err)
 	}

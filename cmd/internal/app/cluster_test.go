@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -25,54 +24,9 @@ import (
 	"pmm-callgoose/ingest"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue/queuetest"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
 )
-
-// road is the network between an instance and NATS: cut, it keeps what is sent, and
-// delivers it late.
-type road struct {
-	gate sync.RWMutex // held while it is cut
-	addr string
-}
-
-func newRoad(t *testing.T, to string) *road {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	r := &road{addr: l.Addr().String()}
-	go func() {
-		for {
-			a, err := l.Accept()
-			if err != nil {
-				return
-			}
-			b, err := net.Dial("tcp", to)
-			if err != nil {
-				_ = a.Close()
-				continue
-			}
-			go r.carry(a, b)
-			go r.carry(b, a)
-		}
-	}()
-	return r
-}
-
-func (r *road) carry(from, to net.Conn) {
-	defer func() { _ = from.Close(); _ = to.Close() }()
-	_, _ = io.Copy(writer(func(b []byte) (int, error) {
-		r.gate.RLock()
-		defer r.gate.RUnlock()
-		return to.Write(b)
-	}), from)
-}
-
-type writer func([]byte) (int, error)
-
-func (w writer) Write(b []byte) (int, error) { return w(b) }
 
 // fleet is some instances on one NATS, and what they deliver to.
 type fleet struct {
@@ -86,7 +40,7 @@ type fleet struct {
 
 type forwarder struct {
 	*rig
-	road *road
+	road *queuetest.Proxy    // to NATS
 	door atomic.Pointer[App] // the app, for who sends while it is made anew
 }
 
@@ -157,8 +111,8 @@ func newFleet(t *testing.T, instances int, servers ...*server.Server) *fleet {
 		r := &forwarder{}
 		at, take := strings.Join(urls, ","), 13*time.Second
 		if one != nil {
-			r.road = newRoad(t, one.Addr().String())
-			at, take = "nats://"+r.road.addr, 2*time.Second
+			r.road = queuetest.NewProxy(t, one.Addr().String())
+			at, take = "nats://"+r.road.Addr(), 2*time.Second
 		}
 		r.rig = f.rig(at)
 		r.cfg.Instance, r.cfg.TakeOverAfter = fmt.Sprint("i", i), take
@@ -328,7 +282,7 @@ func TestAnotherInstanceTakesOver(t *testing.T) {
 	f.until("the next one delivers nothing", func() bool { return len(f.fake.Received()) > seen+50 })
 
 	// Cut off: it believes itself as long as its hold lasts, and no longer.
-	second.road.gate.Lock()
+	second.road.Set(queuetest.Silent)
 	f.until("who is cut off goes on leading", func() bool { return !second.app.core.Load().leads() })
 	third := f.leader()
 	if third == second {
@@ -339,7 +293,7 @@ func TestAnotherInstanceTakesOver(t *testing.T) {
 	}
 	seen = len(f.fake.Received())
 	f.until("the third one delivers nothing", func() bool { return len(f.fake.Received()) > seen+50 })
-	second.road.gate.Unlock()
+	second.road.Set(queuetest.Passing)
 	f.until("who was cut off does not follow", func() bool {
 		s := second.status()
 		return s.Cluster != nil && s.Cluster.Role == "follower" && s.Cluster.Leader == third.cfg.Instance && s.Cluster.Behind != nil && *s.Cluster.Behind < 100

@@ -13,10 +13,10 @@
 // must have arrived, none overtaken by a later one of its alert, and no incident
 // may be open. Deliveries of the same event again are counted and bounded.
 //
-//	proxy_test.go      connections that can be broken
 //	process_test.go    NATS servers and forwarders
 //	load_test.go       the sender, the sink, and the account of both
-//	nemesis_test.go    what is broken, and the tests
+//	nemesis_test.go    what is broken
+//	mutation_test.go   what must be noticed when a check is left out
 //
 // It takes minutes to hours, so it is skipped unless a duration is given:
 //

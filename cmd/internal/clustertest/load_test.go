@@ -37,6 +37,7 @@ type sink struct {
 	again  int
 	latest map[int]mark // by key: the latest of those accepted
 	overt  []mark       // accepted first when a later one of their key had been
+	stale  []mark       // accepted again when a later one of their key had been
 }
 
 func newSink(t *testing.T) *sink {
@@ -79,7 +80,9 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *sink) accept(m mark) {
 	s.times = append(s.times, time.Now())
 	if _, ok := s.first[m]; ok {
-		s.again++
+		if s.again++; s.latest[m.key].n > m.n {
+			s.stale = append(s.stale, m)
+		}
 		return
 	}
 	s.first[m] = len(s.times)
@@ -100,6 +103,20 @@ func (s *sink) since(d time.Duration) (n int) {
 	return n
 }
 
+// stales counts what was accepted again behind a later one.
+func (s *sink) stales() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.stale)
+}
+
+// reached is the latest transition of each key.
+func (s *sink) reached() map[int]mark {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.latest)
+}
+
 // load sends, each alert from a goroutine of its own.
 type load struct {
 	c      *cluster
@@ -118,24 +135,25 @@ const (
 	episodes = 10 * time.Minute // between two episodes of an alert: not the same, and nothing late is taken for new
 )
 
+// newLoad is one that sends nothing by itself. It is as patient as PMM.
+func (c *cluster) newLoad() *load {
+	return &load{c: c, stop: func() {}, accepted: map[mark]bool{}, client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: keys}}}
+}
+
 // startLoad sends until the load is finished.
 func (c *cluster) startLoad(dice *rand.Rand) *load {
 	ctx, stop := context.WithCancel(context.Background())
-	// As patient as PMM.
-	l := &load{c: c, stop: stop, accepted: map[mark]bool{}, client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: keys}}}
+	l := c.newLoad()
+	l.stop = stop
 	c.t.Cleanup(stop)
 	origin := time.Now().Add(-30 * 24 * time.Hour).UTC().Truncate(time.Second)
 	for key := range keys {
 		own := rand.New(rand.NewPCG(dice.Uint64(), uint64(key)))
 		l.wg.Go(func() {
 			for n := 0; ctx.Err() == nil || n%2 == 1; n++ { // none is left firing
-				m := mark{key, n}
-				if !l.post(body(m, origin)) {
+				if !l.accept(mark{key, n}, origin) {
 					return
 				}
-				l.mu.Lock()
-				l.accepted[m] = true
-				l.mu.Unlock()
 				select {
 				case <-time.After(time.Duration(200+own.IntN(800)) * time.Millisecond):
 				case <-ctx.Done():
@@ -144,6 +162,17 @@ func (c *cluster) startLoad(dice *rand.Rand) *load {
 		})
 	}
 	return l
+}
+
+// accept sends a transition until it is accepted.
+func (l *load) accept(m mark, origin time.Time) bool {
+	if !l.post(body(m, origin)) {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.accepted[m] = true
+	return true
 }
 
 // post sends a body to one forwarder after the other until one answers 202.
@@ -192,11 +221,17 @@ func body(m mark, origin time.Time) []byte {
 type account struct {
 	accepted, again, refused             int
 	missing, overtaken, invented, opened []mark
+	stale                                []mark // delivered again behind a later one
+}
+
+// wrong reports whether a promise was broken.
+func (a account) wrong() bool {
+	return len(a.missing)+len(a.overtaken)+len(a.invented)+len(a.opened) > 0
 }
 
 func (a account) String() string {
-	return fmt.Sprintf("accepted %d, missing %d, again %d, overtaken %d, not accepted and arrived %d, incidents left open %d; posts sent again %d",
-		a.accepted, len(a.missing), a.again, len(a.overtaken), len(a.invented), len(a.opened), a.refused)
+	return fmt.Sprintf("accepted %d, missing %d, again %d (%d of them behind a later one), overtaken %d, not accepted and arrived %d, incidents left open %d; posts sent again %d",
+		a.accepted, len(a.missing), a.again, len(a.stale), len(a.overtaken), len(a.invented), len(a.opened), a.refused)
 }
 
 // finish ends the load, waits until what was accepted has arrived, or nothing has
@@ -211,7 +246,7 @@ func (l *load) finish(quiet time.Duration) (a account) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a = account{accepted: len(l.accepted), again: s.again, refused: int(l.repeats.Load()), overtaken: s.overt}
+	a = account{accepted: len(l.accepted), again: s.again, refused: int(l.repeats.Load()), overtaken: s.overt, stale: s.stale}
 	for m := range l.accepted {
 		if s.first[m] == 0 {
 			a.missing = append(a.missing, m)

@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store/queue/queuetest"
 )
 
 const (
@@ -102,15 +103,15 @@ type server struct {
 	process
 	dir    string
 	client string // address
-	routes []*proxy
+	routes []*queuetest.Proxy
 }
 
 // forwarder is the program itself.
 type forwarder struct {
 	process
 	data string
-	nats []*proxy
-	sink *proxy
+	nats []*queuetest.Proxy
+	sink *queuetest.Proxy
 	url  atomic.Pointer[string] // for webhooks; nil = not running
 }
 
@@ -120,6 +121,7 @@ type cluster struct {
 	servers    []*server
 	forwarders []*forwarder
 	sink       *sink
+	step       string // the file that says where the forwarders die or freeze
 }
 
 var readyLine = regexp.MustCompile(`webhooks (\S+)`)
@@ -147,18 +149,18 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// newCluster starts three servers and n forwarders with these variables.
-func newCluster(t *testing.T, n int, env ...string) *cluster {
+// newCluster starts three servers and n forwarders, which lack a check ("" = none).
+func newCluster(t *testing.T, n int, without string) *cluster {
 	t.Helper()
 	dir := t.TempDir()
-	c := &cluster{t: t, sink: newSink(t)}
+	c := &cluster{t: t, sink: newSink(t), step: filepath.Join(dir, "step")}
 	c.startServers(dir, build(t, dir, "nats-server", "github.com/nats-io/nats-server/v2"))
 	program := build(t, dir, "pmm-callgoose", "-tags", "faultpoint", "pmm-callgoose/cmd/pmm-callgoose")
 	if err := os.WriteFile(filepath.Join(dir, "token"), []byte(token), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for i := range n {
-		c.addForwarder(dir, program, i, env)
+		c.addForwarder(dir, program, i, []string{"FAULTPOINT_FILE=" + c.step, "FAULTPOINT_WITHOUT=" + without})
 	}
 	t.Cleanup(c.end)
 	c.await("every forwarder is ready", func() bool {
@@ -183,9 +185,9 @@ func (c *cluster) startServers(dir, program string) {
 		var to []string
 		for j := range servers {
 			if j != i {
-				p := newProxy(c.t, routes[j])
+				p := queuetest.NewProxy(c.t, routes[j])
 				s.routes = append(s.routes, p)
-				to = append(to, "nats-route://"+p.addr())
+				to = append(to, "nats-route://"+p.Addr())
 			}
 		}
 		text := fmt.Sprintf("server_name: %s\nlisten: %q\njetstream { store_dir: %q, sync_interval: always }\n"+
@@ -200,17 +202,17 @@ func (c *cluster) startServers(dir, program string) {
 
 func (c *cluster) addForwarder(dir, program string, i int, env []string) {
 	c.t.Helper()
-	f := &forwarder{data: filepath.Join(dir, fmt.Sprint("data", i)), sink: newProxy(c.t, c.sink.addr())}
+	f := &forwarder{data: filepath.Join(dir, fmt.Sprint("data", i)), sink: queuetest.NewProxy(c.t, c.sink.addr())}
 	var urls []string
 	for _, s := range c.servers {
-		p := newProxy(c.t, s.client)
-		f.nats, urls = append(f.nats, p), append(urls, "nats://"+p.addr())
+		p := queuetest.NewProxy(c.t, s.client)
+		f.nats, urls = append(f.nats, p), append(urls, "nats://"+p.Addr())
 	}
 	f.process = process{
 		t: c.t, name: fmt.Sprint("f", i), env: env, log: filepath.Join(dir, fmt.Sprint("forwarder", i, ".log")),
 		args: []string{
-			program, "serve", "--data-dir", f.data, "--listen", "127.0.0.1:0", "--admin-listen", "off", "--nats-url", strings.Join(urls, ","),
-			"--callgoose-url", "http://" + f.sink.addr() + "/v1/process", "--callgoose-token-file", filepath.Join(dir, "token"),
+			program, "serve", "--data-dir", f.data, "--listen", "127.0.0.1:0", "--admin-listen", "off", "--nats-url", strings.Join(urls, ","), "--instance", fmt.Sprint("f", i),
+			"--callgoose-url", "http://" + f.sink.Addr() + "/v1/process", "--callgoose-token-file", filepath.Join(dir, "token"),
 			"--timeout", "5s", "--retry-min", "50ms", "--retry-max", "1s", "--log-level", "warn",
 		},
 		line: func(text string) {
@@ -255,23 +257,34 @@ func (c *cluster) await(what string, ok func() bool) {
 	}
 }
 
-// whole reports whether every stream has a leader and three replicas that are
-// current. Before that a server's disk must not be emptied.
-func (c *cluster) whole() bool {
+// streams is what a server says of them, nil when it cannot.
+func (c *cluster) streams() (all []*jetstream.StreamInfo) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	nc, err := nats.Connect(c.servers[0].client, nats.Timeout(time.Second))
 	if err != nil {
-		return false
+		return nil
 	}
 	defer nc.Close()
 	js, err := jetstream.New(nc)
 	if err != nil {
-		return false
+		return nil
 	}
-	streams, list := 0, js.ListStreams(ctx)
+	list := js.ListStreams(ctx)
 	for info := range list.Info() {
-		streams++
+		all = append(all, info)
+	}
+	if list.Err() != nil {
+		return nil
+	}
+	return all
+}
+
+// whole reports whether every stream has a leader and three replicas that are
+// current. Before that a server's disk must not be emptied.
+func (c *cluster) whole() bool {
+	all := c.streams()
+	for _, info := range all {
 		if info.Cluster == nil || info.Cluster.Leader == "" || len(info.Cluster.Replicas) != 2 {
 			return false
 		}
@@ -281,13 +294,61 @@ func (c *cluster) whole() bool {
 			}
 		}
 	}
-	return list.Err() == nil && streams > 0
+	return len(all) > 0
+}
+
+// streamLeader is the server that leads a stream, "" when none does.
+func (c *cluster) streamLeader(name string) string {
+	for _, info := range c.streams() {
+		if info.Config.Name == name && info.Cluster != nil {
+			return info.Cluster.Leader
+		}
+	}
+	return ""
+}
+
+// status is what a forwarder says, false when it says nothing.
+func (f *forwarder) status() (admin.Status, bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	s, err := admin.NewSocketClient(f.data).Status(ctx)
+	return s, err == nil
 }
 
 // settled reports whether a forwarder waits for nothing.
 func (f *forwarder) settled() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	s, err := admin.NewSocketClient(f.data).Status(ctx)
-	return err == nil && s.Queued == 0 && s.InFlight == 0
+	s, ok := f.status()
+	return ok && s.Queued == 0 && s.InFlight == 0
+}
+
+func (f *forwarder) role() string {
+	if s, ok := f.status(); ok && s.Cluster != nil {
+		return s.Cluster.Role
+	}
+	return ""
+}
+
+// leader is the forwarder that leads, nil when none does.
+func (c *cluster) leader() *forwarder {
+	for _, f := range c.forwarders {
+		if f.url.Load() != nil && f.role() == "leader" {
+			return f
+		}
+	}
+	return nil
+}
+
+// at lets whoever comes to a step first die or freeze there, and reports whether one did
+// within d. bring makes it happen.
+func (c *cluster) at(what, step string, d time.Duration, bring func()) bool {
+	if err := os.WriteFile(c.step, []byte(what+" "+step), 0o600); err != nil {
+		c.t.Error(err)
+	}
+	bring()
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(c.step); err != nil {
+			return true
+		}
+	}
+	return os.Remove(c.step) != nil
 }

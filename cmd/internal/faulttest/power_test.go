@@ -137,7 +137,7 @@ func TestPowerCutWithoutFsyncIsNoticed(t *testing.T) {
 			dice := random(t)
 			d := newDisk(t, kind, "", 512<<20)
 			r := newRig(t)
-			r.env = []string{"FAULTPOINT_NOSYNC=1"}
+			r.env = []string{"FAULTPOINT_WITHOUT=fsync"}
 			r.data = filepath.Join(d.dir, "data")
 			r.start()
 			l := r.startLoad(dice)

@@ -21,7 +21,7 @@ func needFaultpoints(t *testing.T) {
 	}
 }
 
-// step is a moment to die at (see store/event/faultpoint).
+// step is a moment to die at (see store/faultpoint).
 type step struct {
 	name string
 	most int // it dies there at one of the first so many times

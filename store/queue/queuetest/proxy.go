@@ -1,4 +1,5 @@
-package clustertest
+// Package queuetest has what tests of instances on external servers share.
+package queuetest
 
 import (
 	"net"
@@ -8,59 +9,63 @@ import (
 	"time"
 )
 
-// The modes of a proxy.
-type mode int
+// Mode is what a Proxy does with its connections.
+type Mode int
 
+// The modes of a Proxy.
 const (
-	passing mode = iota
-	cut          // connections are reset, and new ones too
-	silent       // half-open: what is sent waits, and arrives when the mode ends
+	Passing Mode = iota
+	Cut          // connections are reset, and new ones too
+	Silent       // half-open: what is sent waits, and arrives when the mode ends
 )
 
-// proxy passes TCP connections on to one address.
-type proxy struct {
+// Proxy passes TCP connections on to one address. Safe concurrently.
+type Proxy struct {
+	Delay atomic.Int64 // of each piece of data, nanoseconds
+
 	l      net.Listener
 	target string
-	delay  atomic.Int64 // of each piece of data, nanoseconds
 	wg     sync.WaitGroup
 
 	mu    sync.Mutex // guards all below
-	mode  mode
+	mode  Mode
 	gate  chan struct{} // closed unless silent
 	conns map[net.Conn]bool
 }
 
-func newProxy(t *testing.T, target string) *proxy {
+// NewProxy listens on loopback for the length of the test.
+func NewProxy(t *testing.T, target string) *Proxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it takes no time
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{l: l, target: target, gate: make(chan struct{}), conns: map[net.Conn]bool{}}
+	p := &Proxy{l: l, target: target, gate: make(chan struct{}), conns: map[net.Conn]bool{}}
 	close(p.gate)
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		_ = l.Close()
-		p.set(cut)
+		p.Set(Cut)
 		p.wg.Wait()
 	})
 	return p
 }
 
-func (p *proxy) addr() string { return p.l.Addr().String() }
+// Addr is what to dial in place of the target.
+func (p *Proxy) Addr() string { return p.l.Addr().String() }
 
-// set changes the mode, also for the connections that are open.
-func (p *proxy) set(m mode) {
+// Set changes the mode, also for the connections that are open.
+func (p *Proxy) Set(m Mode) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mode != silent && m == silent {
+	if p.mode != Silent && m == Silent {
 		p.gate = make(chan struct{})
 	}
-	if p.mode == silent && m != silent {
+	if p.mode == Silent && m != Silent {
 		close(p.gate)
 	}
 	p.mode = m
-	if m == cut {
+	if m == Cut {
 		for c := range p.conns {
 			reset(c)
 		}
@@ -74,7 +79,7 @@ func reset(c net.Conn) {
 	_ = c.Close()
 }
 
-func (p *proxy) accept() {
+func (p *Proxy) accept() {
 	for {
 		c, err := p.l.Accept()
 		if err != nil {
@@ -84,14 +89,14 @@ func (p *proxy) accept() {
 	}
 }
 
-func (p *proxy) serve(c net.Conn) {
+func (p *Proxy) serve(c net.Conn) {
 	defer c.Close()
 	if !p.keep(c) {
 		return
 	}
 	defer p.forget(c)
 	p.pass()
-	to, err := net.Dial("tcp", p.target)
+	to, err := net.Dial("tcp", p.target) //nolint:noctx // the same
 	if err != nil {
 		reset(c)
 		return
@@ -108,10 +113,10 @@ func (p *proxy) serve(c net.Conn) {
 }
 
 // keep remembers a connection; false when there must be none.
-func (p *proxy) keep(c net.Conn) bool {
+func (p *Proxy) keep(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mode == cut {
+	if p.mode == Cut {
 		reset(c)
 		return false
 	}
@@ -119,14 +124,14 @@ func (p *proxy) keep(c net.Conn) bool {
 	return true
 }
 
-func (p *proxy) forget(c net.Conn) {
+func (p *Proxy) forget(c net.Conn) {
 	p.mu.Lock()
 	delete(p.conns, c)
 	p.mu.Unlock()
 }
 
 // pass waits while the proxy is silent.
-func (p *proxy) pass() {
+func (p *Proxy) pass() {
 	p.mu.Lock()
 	gate := p.gate
 	p.mu.Unlock()
@@ -134,11 +139,11 @@ func (p *proxy) pass() {
 }
 
 // copy passes on what it reads, and the end of it.
-func (p *proxy) copy(to, from net.Conn) {
+func (p *Proxy) copy(to, from net.Conn) {
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buffer)
-		if d := p.delay.Load(); d > 0 {
+		if d := p.Delay.Load(); d > 0 {
 			time.Sleep(time.Duration(d))
 		}
 		p.pass()
