@@ -141,7 +141,8 @@ func (c *cluster) hang(l *load, n int) bool {
 		p.Set(queuetest.Passing)
 	}
 	f.url.Store(url)
-	for end := time.Now().Add(2 * take); !arrived(n+3) && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(2 * take); !arrived(n+3) && time.Now().Before(end); {
+		time.Sleep(50 * time.Millisecond)
 	}
 	return arrived(n + 3)
 }
