@@ -51,7 +51,7 @@ func quiet(int, int) {}
 func TestAStoreMovesToServersAndBack(t *testing.T) {
 	t.Parallel()
 	from, ledger := embedded(t)
-	cfg := Config{URL: natsServer(t, server.Options{StoreDir: t.TempDir()}).ClientURL(), TakeOverAfter: 2 * time.Second, shortFor: time.Second}
+	cfg := Config{URL: natsServer(t, server.Options{StoreDir: t.TempDir()}).ClientURL(), TakeOverAfter: 2 * time.Second, ShortFor: time.Second}
 	cut := errors.New("cut")
 	adopt := func(stopAt int, markErr error) (err error, marked bool) {
 		l := openLog(t, cfg)

@@ -133,7 +133,7 @@ func (q *Queue) silent() error {
 // empty disk may answer that the stream is empty, and does not know better for a
 // while. Nothing is purged or filled on account of that, unless a person accepts the loss.
 func (q *Queue) Reaches(ctx context.Context, after uint64) error {
-	patient, cancel := context.WithTimeout(ctx, q.cfg.shortFor)
+	patient, cancel := context.WithTimeout(ctx, q.cfg.ShortFor)
 	defer cancel()
 	for answered := false; ; {
 		_, err := q.state(ctx)

@@ -43,7 +43,7 @@ func LostStream(err error) string {
 // taken in: where NOTIFICATIONS holds something, LEDGER did so too. ErrShort when that is
 // not so for a minute, ErrLeft.
 func (l *Log) Begin(ctx context.Context, at uint64) (restore bool, err error) {
-	patient, cancel := context.WithTimeout(ctx, l.q.cfg.shortFor)
+	patient, cancel := context.WithTimeout(ctx, l.q.cfg.ShortFor)
 	defer cancel()
 	var ends [2]uint64 // of LEDGER, at the first look and now
 	for n := 0; ; n++ {

@@ -60,7 +60,7 @@ func TestNobodyBeginsWithAStreamThatIsShort(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
-			cfg := Config{URL: srv.ClientURL(), TakeOverAfter: 2 * time.Second, shortFor: 2 * time.Second}
+			cfg := Config{URL: srv.ClientURL(), TakeOverAfter: 2 * time.Second, ShortFor: 2 * time.Second}
 			a := startInstance(t, cfg.URL, t.TempDir())
 			<-a.leads
 			eventually(t, "it does not lead", func() bool { return a.set(t, 1) == nil })
@@ -115,7 +115,7 @@ func TestALeaderWhoseLogIsGoneStops(t *testing.T) {
 func TestALostLogGoesOnWithALedger(t *testing.T) {
 	t.Parallel()
 	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
-	cfg := Config{URL: srv.ClientURL(), TakeOverAfter: 2 * time.Second, shortFor: time.Second}
+	cfg := Config{URL: srv.ClientURL(), TakeOverAfter: 2 * time.Second, ShortFor: time.Second}
 	dir := t.TempDir()
 	a := startInstance(t, cfg.URL, dir)
 	<-a.leads
@@ -178,7 +178,7 @@ func TestAShortStreamGoesOnWhenThatIsAccepted(t *testing.T) {
 			}
 			_ = q.Close()
 			told := ""
-			cfg := Config{URL: srv.ClientURL(), After: 700, AcceptLoss: streamName, Lost: func(s string) { told += s }, shortFor: time.Second}
+			cfg := Config{URL: srv.ClientURL(), After: 700, AcceptLoss: streamName, Lost: func(s string) { told += s }, ShortFor: time.Second}
 			q = start(t, cfg)
 			if told != streamName {
 				t.Errorf("told %q", told)
@@ -207,7 +207,7 @@ func TestAShortStreamGoesOnWhenThatIsAccepted(t *testing.T) {
 // who leads finds out before it does.
 func TestAWebhookIsNotTakenBelowWhatIsSplit(t *testing.T) {
 	t.Parallel()
-	q := start(t, Config{URL: natsServer(t, server.Options{StoreDir: t.TempDir()}).ClientURL(), shortFor: time.Second})
+	q := start(t, Config{URL: natsServer(t, server.Options{StoreDir: t.TempDir()}).ClientURL(), ShortFor: time.Second})
 	q.SetMark(event.Mark{UpTo: event.Position{Seq: 50}})
 	if _, err := q.Publish(t.Context(), note("x")); !errors.Is(err, ErrShort) {
 		t.Error(err)

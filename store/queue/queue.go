@@ -80,8 +80,10 @@ type Config struct {
 	// May be nil.
 	Synced func(d time.Duration, notifications int)
 
-	shortFor time.Duration // how long a stream may look shorter than it is; 0 = a minute
-	replaced func(error)   // is told that the connection cannot go on with the credentials of now
+	// ShortFor is how long an external stream may look shorter than it is; 0 = a minute.
+	ShortFor time.Duration
+
+	replaced func(error) // is told that the connection cannot go on with the credentials of now
 }
 
 // Observer is told what becomes of external streams. It must be safe concurrently.
@@ -158,7 +160,7 @@ type Queue struct {
 // again; ErrSecond, ErrShort and event.ErrNewer need a person.
 func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
-	cfg.MaxStore, cfg.shortFor = cmp.Or(cfg.MaxStore, 2<<30), cmp.Or(cfg.shortFor, shortFor)
+	cfg.MaxStore, cfg.ShortFor = cmp.Or(cfg.MaxStore, 2<<30), cmp.Or(cfg.ShortFor, shortFor)
 	cfg.Observer = cmp.Or(cfg.Observer, Observer(nobody{}))
 	q := &Queue{
 		cfg:     cfg,

@@ -19,9 +19,6 @@ import (
 // Then LEDGER and SNAPSHOTS are deleted and its disk is lost: with that accepted it goes on
 // with what NOTIFICATIONS holds, delivers nothing again, and counts the loss.
 func TestWhatMovedToServersOutlivesTheirLedger(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a stream is short for a minute before that is believed")
-	}
 	t.Parallel()
 	servers := three(t)
 	var urls []string
@@ -89,9 +86,6 @@ func deleteStreams(t *testing.T, srv *server.Server, names ...string) {
 // NOTIFICATIONS is deleted: with that accepted, what waited is a dead letter that says so,
 // never silence, and what comes in from then on is delivered.
 func TestWhatWaitedIsToldWhenItsNotificationIsLost(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a stream is short for a minute before that is believed")
-	}
 	t.Parallel()
 	srv := natsServer(t, "", server.ClusterOpts{}, nil)
 	f := newFleet(t, 1, srv)

@@ -40,6 +40,8 @@ type Options struct {
 	PMM http.RoundTripper
 	// NoSync switches fsync off. Only for tests in which nobody pulls the plug.
 	NoSync bool
+	// ShortFor is how long a stream of NATS servers may look shorter than it is; 0 = a minute.
+	ShortFor time.Duration
 	// NoListen binds no address: Handler is called directly.
 	NoListen bool
 	// Ready is called once, with the addresses really bound.

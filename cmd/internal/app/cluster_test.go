@@ -48,7 +48,7 @@ type forwarder struct {
 func (r *forwarder) make() {
 	r.t.Helper()
 	r.ready = make(chan Addresses, 1)
-	app, err := New(r.cfg, Options{Version: "test", NoListen: true, NoSync: true, Ready: func(a Addresses) { r.ready <- a }, Logger: r.log})
+	app, err := New(r.cfg, Options{Version: "test", NoListen: true, NoSync: true, ShortFor: 5 * time.Second, Ready: func(a Addresses) { r.ready <- a }, Logger: r.log})
 	if err != nil {
 		r.t.Fatal(err)
 	}

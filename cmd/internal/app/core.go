@@ -67,6 +67,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	storeConfig := store.Config{Dir: cfg.DataDir, NoSync: opts.NoSync, Shared: cfg.NATS() != "", Logger: c.logger}
 	queueConfig := overNATS(cfg, c.logger, queue.Config{
 		Dir: cfg.DataDir, MaxStore: cfg.MaxStore, MinFree: cfg.MinFree, Version: opts.Version, Logger: c.logger, NoSync: opts.NoSync,
+		ShortFor: opts.ShortFor,
 	})
 	if m := opts.metrics; m != nil {
 		storeConfig.Committed, queueConfig.Synced, queueConfig.Observer, c.observer = m.LedgerCommit, m.IntakeCommit, m, m
