@@ -22,8 +22,8 @@ type Progress func(done, of int)
 // names, and marks it, so that it is not served any more. Interrupted, it goes on when it
 // is called again.
 func Adopt(ctx context.Context, cfg *config.Config, opts Options, progress Progress) (err error) {
-	if _, err := os.Stat(filepath.Join(cfg.DataDir, "jetstream")); err != nil {
-		return fmt.Errorf("%s is not a data directory of pmm-callgoose: %w", cfg.DataDir, err)
+	if err := isDataDir(cfg.DataDir); err != nil {
+		return err
 	}
 	lock, err := store.LockDir(cfg.DataDir)
 	if err != nil {
@@ -51,9 +51,7 @@ func Adopt(ctx context.Context, cfg *config.Config, opts Options, progress Progr
 }
 
 func openServers(ctx context.Context, cfg *config.Config, opts Options) (*queue.Queue, *queue.Log, error) {
-	q, err := queue.Open(ctx, overNATS(cfg, opts.Logger, queue.Config{
-		Dir: cfg.DataDir, Name: cfg.NATSName, Instance: cfg.InstanceName(), TakeOverAfter: cfg.TakeOverAfter, Logger: opts.Logger,
-	}))
+	q, err := queue.Open(ctx, overNATS(cfg, opts.Logger, queue.Config{Dir: cfg.DataDir, Logger: opts.Logger}))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -354,26 +354,29 @@ func (a *App) state() []byte {
 	return text
 }
 
+// leading is leader where there are several instances.
+func (a *App) leading() (*core, error) {
+	c, err := a.leader()
+	if err == nil && c.log == nil {
+		err = errAlone
+	}
+	return c, err
+}
+
 // StepDown implements web.Cluster.
 func (a *App) StepDown() (term uint64, err error) {
-	c, err := a.leader()
-	switch {
-	case err != nil:
+	c, err := a.leading()
+	if err != nil {
 		return 0, err
-	case c.log == nil:
-		return 0, errAlone
 	}
 	return c.log.StepDown()
 }
 
 // Snapshot implements web.Cluster.
 func (a *App) Snapshot(ctx context.Context) (entry uint64, err error) {
-	c, err := a.leader()
-	switch {
-	case err != nil:
+	c, err := a.leading()
+	if err != nil {
 		return 0, err
-	case c.log == nil:
-		return 0, errAlone
 	}
 	return c.log.Snapshot(ctx, c.ledger)
 }

@@ -29,12 +29,20 @@ type Offline struct {
 	Plan admin.Plan
 }
 
+// isDataDir is nil for a directory that a service has filled.
+func isDataDir(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, "jetstream")); err != nil {
+		return fmt.Errorf("%s is not a data directory of pmm-callgoose: %w", dir, err)
+	}
+	return nil
+}
+
 // OpenOffline copies the directory, brings its ledger up to date (what is not
 // split yet is), and chooses events. Unlike a replay through the
 // service it takes queued events too: there is nobody else to send them.
 func OpenOffline(ctx context.Context, cfg *config.Config, r admin.ReplayRequest, transport http.RoundTripper, log *slog.Logger) (_ *Offline, err error) {
-	if _, err := os.Stat(filepath.Join(cfg.DataDir, "jetstream")); err != nil {
-		return nil, fmt.Errorf("%s is not a data directory of pmm-callgoose: %w", cfg.DataDir, err)
+	if err := isDataDir(cfg.DataDir); err != nil {
+		return nil, err
 	}
 	if err := store.Moved(cfg.DataDir); err != nil {
 		return nil, err
