@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"slices"
@@ -17,6 +18,7 @@ type names struct {
 	open  map[openName]map[string]time.Time // incident key -> when PMM last named it, zero for one with an incident of its own
 	named map[string]openName               // incident key -> where it stands in open
 	shown map[string]map[string]bool        // shown name -> incident keys
+	alone map[string]map[string]bool        // shown name -> incident keys of those open that have an incident of their own
 }
 
 type openName struct{ source, alertname string }
@@ -43,40 +45,61 @@ func (n *names) put(ep *Episode) {
 		n.open[name][ep.Key], n.named[ep.Key] = at, name
 	}
 	shown := ShownName(ep)
-	if n.shown[shown] == nil {
-		n.shown[shown] = map[string]bool{}
+	add(n.shown, shown, ep.Key)
+	if ep.Open && !ep.ByName {
+		add(n.alone, shown, ep.Key)
 	}
-	n.shown[shown][ep.Key] = true
 }
 
-func (n *names) forget(shown, key string) {
-	if delete(n.shown[shown], key); len(n.shown[shown]) == 0 {
-		delete(n.shown, shown)
+func add(set map[string]map[string]bool, shown, key string) {
+	if set[shown] == nil {
+		set[shown] = map[string]bool{}
+	}
+	set[shown][key] = true
+}
+
+func forget(set map[string]map[string]bool, shown, key string) {
+	if delete(set[shown], key); len(set[shown]) == 0 {
+		delete(set, shown)
 	}
 }
 
 // view is the transaction's names.
 func (t *Tx) view() (*names, error) {
-	if t.names == nil {
-		n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string]map[string]bool{}}
-		if err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true }); err != nil {
-			return nil, err
-		}
-		for w := range t.Waiting(event.Position{}) {
-			if w.Status != event.Resolved {
-				continue
-			}
-			ep, err := t.Episode(w.Key)
-			if err != nil {
-				return nil, err
-			}
-			if ep != nil && !ep.Open {
-				n.put(ep)
-			}
-		}
-		t.names = n
+	if t.names != nil {
+		return t.names, nil
 	}
-	return t.names, nil
+	n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string]map[string]bool{}, alone: map[string]map[string]bool{}}
+	if err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true }); err != nil {
+		return nil, err
+	}
+	if err := t.eachLeftOpen(n.put); err != nil {
+		return nil, err
+	}
+	t.names = n
+	return n, nil
+}
+
+// eachLeftOpen gives those that closed, and whose incident may be open: their recovery
+// is queued, or Callgoose did not take it. One may come twice.
+func (t *Tx) eachLeftOpen(fn func(*Episode)) (err error) {
+	closed := func(key string) bool {
+		var ep *Episode
+		if ep, err = t.Episode(key); err == nil && ep != nil && !ep.Open {
+			fn(ep)
+		}
+		return err == nil
+	}
+	for w := range t.Waiting(event.Position{}) {
+		if w.Status == event.Resolved && !closed(w.Key) {
+			return err
+		}
+	}
+	f := event.Filter{Status: event.Resolved, Outcomes: []event.Outcome{event.Dead, event.Discarded, event.Unknown}}
+	if !slices.ContainsFunc(f.Outcomes, func(o event.Outcome) bool { return t.Counted(string(o)) > 0 }) {
+		return nil
+	}
+	return cmp.Or(t.Each(f, func(r *event.Record) bool { return closed(r.Key) }), err)
 }
 
 // OpenNamed is the key of an open alert that shares the incident of that source and
@@ -111,7 +134,7 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 				return
 			}
 			if ep == nil || ShownName(ep) != shown {
-				n.forget(shown, key)
+				forget(n.shown, shown, key)
 				continue
 			}
 			if !ep.Open && !ep.Dropped() {
@@ -121,7 +144,7 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 					return
 				}
 				if r == nil || r.Outcome == event.Delivered || r.Outcome == event.Suppressed || r.Outcome == event.Collapsed {
-					n.forget(shown, key)
+					forget(n.shown, shown, key)
 					continue
 				}
 			}
@@ -130,6 +153,27 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 			}
 		}
 	}
+}
+
+// OpenShown reports whether an open alert beside the one with this key has an incident
+// of its own that shows the name.
+func (t *Tx) OpenShown(shown, beside string) (bool, error) {
+	n, err := t.view()
+	if err != nil {
+		return false, err
+	}
+	for key := range n.alone[shown] {
+		ep, err := t.Episode(key)
+		switch {
+		case err != nil:
+			return false, err
+		case ep == nil || !ep.Open || ep.ByName || ShownName(ep) != shown:
+			forget(n.alone, shown, key)
+		case key != beside:
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // OpenEpisodes yields the open episodes of a source and an alert name; an
