@@ -32,7 +32,7 @@ const (
 // fallback tells people of alerts by another way while Callgoose is away. It
 // takes nothing out of the queue.
 //
-//	look ──▶ notes in the ledger ──fsync──▶ send ──failed──▶ notes taken back, again in a minute
+//	pass ──▶ notes in the ledger ──fsync──▶ send ──failed──▶ notes taken back, again in a minute
 //
 // If we die behind the notes, that message may be lost, and is never sent twice:
 // Callgoose still gets the alerts. A lost ledger forgets the notes.
@@ -116,7 +116,7 @@ func (a *App) newFallback() *fallback {
 	return f
 }
 
-// run looks until ctx ends. An error says that the ledger failed.
+// run makes passes until ctx ends. An error says that the ledger failed.
 func (f *fallback) run(ctx context.Context, c *core) error {
 	tick := time.NewTicker(faultpoint.Often(fallbackLook))
 	defer tick.Stop()
@@ -126,14 +126,14 @@ func (f *fallback) run(ctx context.Context, c *core) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := f.look(ctx, c); err != nil && ctx.Err() == nil {
+		if err := f.pass(ctx, c); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
 }
 
-// look sends at most one message.
-func (f *fallback) look(ctx context.Context, c *core) error {
+// pass sends at most one message.
+func (f *fallback) pass(ctx context.Context, c *core) error {
 	now := time.Now()
 	if err := cmp.Or(c.keepOutage(ctx, now), c.noteOutage(ctx, now)); err != nil {
 		return err

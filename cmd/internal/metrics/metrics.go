@@ -199,7 +199,7 @@ func (m *Metrics) Appended(d time.Duration) { m.ledgerAppend.Observe(d.Seconds()
 func (m *Metrics) StaleRead() { m.staleReads.Inc() }
 
 // ReconcilePass is told what a comparison with a PMM found: differences by kind, and
-// whether PMM fails to reach us.
+// whether PMM fails to reach the service.
 func (m *Metrics) ReconcilePass(source, result string, drift map[string]int, failing bool) {
 	m.passes.WithLabelValues(result).Inc()
 	m.drift.DeletePartialMatch(prometheus.Labels{"source": source})
