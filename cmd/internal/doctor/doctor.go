@@ -85,10 +85,9 @@ func Run(ctx context.Context, cfg Config) Report {
 	}
 	e.nats(ctx)
 	e.cluster()
-	e.waiting()
+	e.word()
 	e.consistent(ctx)
 	e.heard()
-	e.roads()
 	e.pmm(ctx)
 	return e.Report
 }
