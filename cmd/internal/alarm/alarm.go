@@ -199,16 +199,10 @@ func (b *outbox) put(n Notice) {
 		}
 	}()
 	for i, old := range b.pending {
-		if old.Alarm != n.Alarm {
-			continue
+		if old.Alarm == n.Alarm {
+			b.pending[i] = n
+			return
 		}
-		if !n.Over && old.NewDead+old.NewDiscarded > 0 { // those that nobody was told of are still news
-			n.NewDead += old.NewDead
-			n.NewDiscarded += old.NewDiscarded
-			n.Text = n.sentence()
-		}
-		b.pending[i] = n
-		return
 	}
 	b.pending = append(b.pending, n)
 }

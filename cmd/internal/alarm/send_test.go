@@ -21,9 +21,7 @@ import (
 )
 
 func notice() Notice {
-	n := Notice{Alarm: Unreachable, LastedSeconds: 300, Queued: 2, At: epoch, Callgoose: Callgoose{State: "down", LastError: "no 'answer' $(id)"}}
-	n.Text = n.sentence()
-	return n
+	return Notice{Alarm: Away, LastedSeconds: 300, Queued: 2, At: epoch, Text: quotable("Callgoose cannot be reached (no 'answer' $(id)).")}
 }
 
 func TestCommandGetsTheNoticeAndNoSecrets(t *testing.T) {
@@ -48,7 +46,7 @@ func TestCommandGetsTheNoticeAndNoSecrets(t *testing.T) {
 	if err := json.Unmarshal([]byte(read("stdin")), &got); err != nil || got.Text != n.Text || got.Queued != 2 {
 		t.Errorf("stdin: %v, %+v", err, got)
 	}
-	if vars := read("vars"); vars != Unreachable+" false "+n.Text {
+	if vars := read("vars"); vars != Away+" false "+n.Text {
 		t.Errorf("vars: %s", vars)
 	}
 	if env := read("env"); strings.Contains(env, "hush") || strings.Contains(env, "stale") ||
@@ -144,7 +142,7 @@ func TestWebhook(t *testing.T) {
 		}
 		body, ok := strings.CutPrefix(<-bodies, "POST application/json ")
 		var n Notice
-		if err := json.Unmarshal([]byte(body), &n); !ok || err != nil || n.Alarm != Unreachable {
+		if err := json.Unmarshal([]byte(body), &n); !ok || err != nil || n.Alarm != Away {
 			t.Errorf("%d: body %s", code, body)
 		}
 	}
