@@ -194,7 +194,7 @@ func TestWhatTheServiceSays(t *testing.T) {
 		})
 	}
 	says := func(problems []string, err error) Report {
-		return examine(t, Config{Settings: c, Consistent: func(context.Context) ([]string, string, error) { return problems, "2 records", err }})
+		return examine(t, Config{Settings: c, Consistent: func(context.Context) (admin.Check, error) { return admin.Check{Problems: problems, Records: 2}, err }})
 	}
 	demand(t, says(nil, nil), "queue and ledger", OK, "2 records")
 	demand(t, says([]string{"event x waits"}, nil), "queue and ledger", Fail, "event x waits", "ledger.db")

@@ -68,19 +68,19 @@ const longQuiet = 48 * time.Hour
 // consistent compares queue and ledger.
 func (e *examination) consistent(ctx context.Context) {
 	if e.Consistent == nil {
-		e.skip("queue and ledger", "there is no store yet")
+		e.skip("queue and ledger", "only a running service can say")
 		return
 	}
-	problems, looked, err := e.Consistent(ctx)
+	found, err := e.Consistent(ctx)
 	if err != nil {
 		e.skip("queue and ledger", "%s", text.Short(200, err.Error()))
 		return
 	}
-	for _, p := range problems {
+	for _, p := range found.Problems {
 		e.fail("queue and ledger", fix("Stop the service, move ledger.db out of the data directory, start: it is rebuilt from the streams. Keep a copy of the directory."), "%s", text.Short(200, p))
 	}
-	if len(problems) == 0 {
-		e.ok("queue and ledger", "they agree: %s", looked)
+	if len(found.Problems) == 0 {
+		e.ok("queue and ledger", "they agree: %d records, %d events queued, %d alerts open", found.Records, found.Queued, found.Open)
 	}
 }
 
