@@ -135,13 +135,15 @@ func (f *fallback) run(ctx context.Context, c *core) error {
 // look sends at most one message.
 func (f *fallback) look(ctx context.Context, c *core) error {
 	now := time.Now()
-	if err := cmp.Or(c.keepOutage(ctx, now), c.noteOutage(ctx, now)); err != nil {
+	if err := c.noteOutage(ctx, now); err != nil {
 		return err
 	}
 	if len(f.ways) == 0 || now.Sub(f.last) < faultpoint.Often(fallbackEvery) {
 		return nil
 	}
-	m, changes, lasts := f.about, c.ledger.Changes(), f.lasts(c, now)
+	m, changes, since := f.about, c.ledger.Changes(), c.outage()
+	m.Callgoose.Since = since
+	lasts := !since.IsZero() && now.Sub(since) >= f.after
 	if changes == f.changes && lasts == f.lasted {
 		return nil // nothing happened since there was nobody to tell
 	}
@@ -169,12 +171,6 @@ func (f *fallback) look(ctx context.Context, c *core) error {
 		return nil
 	}
 	return c.ledger.Do(context.WithoutCancel(ctx), m.takeBack)
-}
-
-// lasts reports whether Callgoose is away for long enough.
-func (f *fallback) lasts(c *core, now time.Time) bool {
-	since := c.outage()
-	return !since.IsZero() && now.Sub(since) >= f.after
 }
 
 // choose finds whom to tell of: what waits, still fires, and was not told of yet;
@@ -305,7 +301,7 @@ func (m *message) takeBack(tx *store.Tx) error {
 // describe gives the alerts the texts that Callgoose will get, and the message its own.
 func (m *message) describe(ctx context.Context, c *core) {
 	view := c.deliver().View()
-	m.Callgoose.State, m.Callgoose.Since, m.Callgoose.LastError = view.Circuit.State, c.ledger.Summary().Outage, view.Circuit.LastError
+	m.Callgoose.State, m.Callgoose.LastError = view.Circuit.State, view.Circuit.LastError
 	var lines []string
 	if len(m.Alerts) > 0 {
 		lines = append(lines, fmt.Sprintf("Callgoose is %s since %s. These alerts wait for it and still fire:",
