@@ -3,6 +3,7 @@ package alarm
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -52,7 +53,11 @@ type diary struct {
 	each  func(n Notice) error
 }
 
-func (d *diary) send(_ context.Context, n Notice) error {
+func (d *diary) send(_ context.Context, body []byte, _ ...string) error {
+	var n Notice
+	if err := json.Unmarshal(body, &n); err != nil {
+		return err
+	}
 	d.lines = append(d.lines, brief(time.Since(d.start).Truncate(time.Second), n))
 	if d.each != nil {
 		return d.each(n)
@@ -66,7 +71,7 @@ func day(t *testing.T, each func(Notice) error, story func(s *service)) (got []s
 		s := &service{s: healthy()}
 		a := New(Config{Command: "x", Status: s.status, Host: "h", Version: "v"})
 		d := &diary{start: time.Now(), each: each}
-		a.targets = []target{{"diary", d.send}}
+		a.ways = []Way{{"diary", d.send}}
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { a.Run(ctx) })
