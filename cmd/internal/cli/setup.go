@@ -93,7 +93,7 @@ func (p *program) setupCommand() *cli.Command {
 				&cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "send only alerts with this label: name=value, or != =~ !~; repeat for more that must hold too; all: every alert (default: as the route is, every alert for a new one)"},
 				&cli.BoolFlag{Name: "rotate-credentials", Usage: "write the credentials again; PMM never shows them, so a changed one is not noticed"},
 				&cli.BoolFlag{Name: "dry-run", Usage: "only show what would change"},
-				&cli.BoolFlag{Name: "yes", Usage: "do not ask; required without a terminal"},
+				yesFlag(),
 				outputFlag(),
 			),
 			Action: p.setupPMM,
