@@ -184,7 +184,7 @@ func (b *batch) move(c *candidate, key string, ep *store.Episode, what decision,
 		startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt, received: c.note.ReceivedAt,
 		shown: callgoose.ShownName(labels, event.Fingerprint(key)),
 	}
-	if what == begin || what == reopen {
+	if what == begin || what == reopen || what == orphan {
 		if err := b.suffix(&ch, ep); err != nil {
 			return nil, "", err
 		}
@@ -328,8 +328,8 @@ func (b *batch) unusable(c *candidate, reason string) error {
 	return b.settled(r, event.Dead, "unusable alert: "+reason)
 }
 
-// suffix tells the shown name of a new incident from one that shows the same:
-// two disks of a host, or two PMMs. The later one gets a part of its incident key.
+// suffix tells the shown name of a new incident, or of a recovery of none, from one
+// that shows the same: two disks of a host, or two PMMs. The later one gets a part of its incident key.
 func (b *batch) suffix(ch *change, ep *store.Episode) error {
 	if ch.byName {
 		return nil

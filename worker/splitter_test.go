@@ -164,6 +164,9 @@ func TestARecoveryNeverClosesTheIncidentOfAnotherAlert(t *testing.T) {
 		r.settle(outcome)
 		return r
 	}
+	shows := func(r *stage, i int) any {
+		return r.sent(r.records()[i])["commonLabels"].(map[string]any)["alertname"]
+	}
 	for name, byName := range map[string]bool{"alert": false, "alertname": true} {
 		t.Run(name+"/sent again by a person", func(t *testing.T) {
 			r := recovered(t, byName, event.Delivered)
@@ -206,11 +209,12 @@ func TestARecoveryNeverClosesTheIncidentOfAnotherAlert(t *testing.T) {
 			r.post(minutes(3), 0, disk("b", event.Firing, minutes(3)))
 			r.post(minutes(4), 0, disk("a", event.Resolved, minutes(2)))
 			r.decide()
-			r.want(r.became(), "queued", "suppressed still_firing")
+			if byName {
+				r.want(r.became(), "queued", "suppressed still_firing")
+			} else if shows(r, 0) == shows(r, 1) {
+				t.Error("a recovery shows the name of what fires")
+			}
 		})
-	}
-	shows := func(r *stage, i int) any {
-		return r.sent(r.records()[i])["commonLabels"].(map[string]any)["alertname"]
 	}
 	for _, outcome := range []event.Outcome{event.Dead, event.Discarded, event.Unknown} {
 		t.Run("the recovery is "+string(outcome)+", and a start", func(t *testing.T) {
@@ -568,6 +572,7 @@ func TestARebuiltLedgerSaysWhatTheRunningOneSaid(t *testing.T) {
 						return err
 					}
 					if ep != nil {
+						ep.Shared = false // nobody knows what was sent before
 						episodes = append(episodes, *ep)
 					}
 				}

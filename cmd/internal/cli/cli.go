@@ -221,6 +221,8 @@ func (p *program) report(err error) int {
 		code = exitUsage
 	case errors.Is(err, admin.ErrNoService):
 		code, hint = exitNoSuch, p.howToStart()
+	case errors.Is(err, admin.ErrSilent):
+		code, hint = exitNoSuch, "it is stopped, stuck or starved: what is accepted is on disk, so end it and start it again (sudo systemctl restart pmm-callgoose)"
 	case errors.Is(err, event.ErrNewer):
 		code, hint = exitUsage, "nothing was changed; install that version again"
 	case errors.As(err, &partial):
