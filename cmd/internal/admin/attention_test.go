@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue"
 )
 
 // three is instance a on three servers, when all is well.
 func three(role string) *Cluster {
-	return &Cluster{Role: role, Instance: "a", Leader: "a", Behind: new(uint64(2)), NATS: &NATS{
-		Connected: true, Replicas: 3, Streams: []Stream{{Name: "NOTIFICATIONS", Current: 3}, {Name: "LEDGER", Current: 3}},
+	return &Cluster{Role: role, Instance: "a", Leader: "a", Behind: new(uint64(2)), NATS: &queue.Servers{
+		Connected: true, Replicas: 3, Streams: []queue.Stream{{Name: "NOTIFICATIONS", Current: 3}, {Name: "LEDGER", Current: 3}},
 	}}
 }
 
@@ -102,8 +103,6 @@ func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 			s.Fallback, s.Callgoose.State, s.Queued = &Fallback{LastError: "webhook: answered 500"}, event.Down, 1
 		}, Bad, []string{IsDown, FallbackFails}, "did not get through: webhook: answered 500."},
 		{"the fallback failed in an outage that is over", func(s *Status) { s.Fallback = &Fallback{LastError: "answered 500"} }, Odd, []string{FallbackFails}, "did not get through"},
-		{"the filters differ", func(s *Status) { s.Filters = &Filters{Drift: 2, LastAt: ago(time.Hour)} }, Odd, []string{FiltersDiffer}, "2 answers of Callgoose are not what"},
-		{"the filters differed two days ago", func(s *Status) { s.Filters = &Filters{Drift: 2, LastAt: ago(48 * time.Hour)} }, Good, nil, "takes events"},
 		{"one in a hundred late", func(s *Status) { s.SLO = &SLO{Events: 100, InTime: 99, Late: 1, Objective: .99} }, Good, nil, "takes events"},
 		{"more late than may be", func(s *Status) {
 			s.SLO = &SLO{WithinSeconds: 60, Days: 30, Events: 100, InTime: 97, Late: 1, Objective: .99}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue"
 )
 
 // Status is the state of the service at a glance.
@@ -70,7 +71,6 @@ type Status struct {
 	// Ping, Fallback and Filters are nil when they are not set up.
 	Ping     *Ping     `json:"ping,omitempty"`
 	Fallback *Fallback `json:"fallback,omitempty"`
-	Filters  *Filters  `json:"filters,omitempty"`
 }
 
 // Cluster is this instance among those that share one NATS.
@@ -92,8 +92,8 @@ type Cluster struct {
 	SettingsDiffer []string `json:"settings_differ,omitempty"`
 	SameName       bool     `json:"same_name,omitempty"`
 	// ClockSkew is how far the clock of NATS is ahead of the one here, in seconds.
-	ClockSkew float64 `json:"clock_skew_seconds"`
-	NATS      *NATS   `json:"nats,omitempty"` // nil when the store is embedded
+	ClockSkew float64        `json:"clock_skew_seconds"`
+	NATS      *queue.Servers `json:"nats,omitempty"` // nil when the store is embedded
 }
 
 // Instance is one of them as it announced itself.

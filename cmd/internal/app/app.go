@@ -50,7 +50,6 @@ type Options struct {
 	Notify *sdnotify.Notifier
 
 	metrics *metrics.Metrics // nil = nobody counts
-	drift   *drift           // nil = nobody looks at the answers
 }
 
 // Addresses are what is really bound; empty when it is off.
@@ -91,10 +90,6 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	a := &App{cfg: cfg, log: opts.Logger.With("component", "app"), started: time.Now(), opened: make(chan struct{}), fatal: make(chan error, 1)}
 	opts.metrics = metrics.New(metrics.Config{Version: opts.Version, Status: a.observe})
 	a.opts = opts
-	var err error
-	if a.opts.drift, err = a.newDrift(); err != nil {
-		return nil, err
-	}
 	a.operators = web.New(a.forOperators())
 	a.ping, a.fallback = a.newPinger(), a.newFallback()
 	a.makeReconcilers()
@@ -104,6 +99,7 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 		}
 		return s.Reveal
 	}
+	var err error
 	a.handler, err = ingest.New(ingest.Config{
 		Publisher: a, Token: ask(cfg.IngestToken), Basic: ask(cfg.IngestBasicAuth), HMACSecret: ask(cfg.IngestHMACSecret),
 		HMACTimestampHeader: cfg.IngestHMACTimestampHeader, Loopback: !opts.NoListen && !config.BeyondLoopback(cfg.Listen), MaxBody: cfg.MaxBody, Logger: opts.Logger,
@@ -255,12 +251,10 @@ func (a *App) Run(ctx context.Context) (err error) {
 		}
 	})
 	var addrs Addresses
-	if !a.opts.NoListen {
-		// Opening takes seconds where much waits or after a crash, and a refused
-		// connection is a lost notification: the port is open before the store.
-		if addrs.Webhooks, err = a.listen(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
-			return err
-		}
+	// Opening takes seconds where much waits or after a crash, and a refused
+	// connection is a lost notification: the port is open before the store.
+	if addrs.Webhooks, err = a.listen(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
+		return err
 	}
 	over := sync.OnceFunc(func() { close(a.opened) })
 	defer context.AfterFunc(ctx, over)()
@@ -273,10 +267,8 @@ func (a *App) Run(ctx context.Context) (err error) {
 		return err
 	}
 	a.begin(coreCtx, &wg, first)
-	if !a.opts.NoListen {
-		if addrs.Admin, err = a.listenAdmin(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
-			return err
-		}
+	if addrs.Admin, err = a.listenAdmin(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
+		return err
 	}
 	a.addrs.Store(&addrs)
 	a.tellReady(ctx, addrs)
@@ -375,6 +367,9 @@ func (a *App) keep(ctx context.Context, c *core) {
 
 // listen binds the intake and serves on it. It returns its URL.
 func (a *App) listen(later func(func())) (string, error) {
+	if a.opts.NoListen {
+		return "", nil
+	}
 	tlsConfig, err := ingest.TLSConfig(a.cfg.TLSCert, a.cfg.TLSKey, a.cfg.TLSClientCA)
 	if err != nil {
 		return "", config.Problems{{Where: "--tls-cert", Text: err.Error()}}
@@ -397,6 +392,9 @@ func (a *App) forOperators() web.Config {
 // listenAdmin binds what operators ask and serves on it. It returns the URL of
 // --admin-listen, "" when that is off.
 func (a *App) listenAdmin(later func(func())) (string, error) {
+	if a.opts.NoListen {
+		return "", nil
+	}
 	sock, err := admin.ListenSocket(a.cfg.DataDir)
 	if err != nil {
 		return "", err

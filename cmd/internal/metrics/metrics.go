@@ -14,6 +14,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue"
 )
 
 // Config is what New needs.
@@ -33,7 +34,7 @@ type Metrics struct {
 	passes, actions                                 *prometheus.CounterVec
 	lastWebhook, drift, contactFailing              *prometheus.GaugeVec
 	pings, fallbacks, tokens                        *prometheus.CounterVec
-	truncated, storeFailures, told, unforeseen      prometheus.Counter
+	truncated, storeFailures, told                  prometheus.Counter
 	webhookDuration, attemptDuration, deliveryDelay prometheus.Histogram
 	intakeCommit, ledgerCommit, ledgerAppend        prometheus.Histogram
 	takeOvers, staleReads                           prometheus.Counter
@@ -67,7 +68,6 @@ func New(cfg Config) *Metrics {
 	m.truncated, m.storeFailures = m.counters(truncated).WithLabelValues(), m.counters(storeFailures).WithLabelValues()
 	m.pings, m.fallbacks, m.told = m.counters(pings), m.counters(fallbacks), m.counters(told).WithLabelValues()
 	m.tokens = m.counters(tokens)
-	m.unforeseen = m.counters(drift).WithLabelValues()
 	m.webhookDuration, m.attemptDuration = m.histogram(webhookDuration, requestBuckets), m.histogram(attemptDuration, requestBuckets)
 	m.deliveryDelay = m.histogram(deliveryDelay, delayBuckets)
 	m.intakeCommit, m.ledgerCommit = m.histogram(intakeCommit, diskBuckets), m.histogram(ledgerCommit, diskBuckets)
@@ -218,9 +218,6 @@ func (m *Metrics) StoreFailed() { m.storeFailures.Inc() }
 // Pinged counts a turn of the heartbeat: sent, failed or withheld.
 func (m *Metrics) Pinged(result string) { m.pings.WithLabelValues(result).Inc() }
 
-// Drifted counts an answer of Callgoose that its filters cannot give.
-func (m *Metrics) Drifted() { m.unforeseen.Inc() }
-
 // Told counts a message by the other way out, sent or failed, and its alerts.
 func (m *Metrics) Told(result string, alerts int) {
 	m.fallbacks.WithLabelValues(result).Inc()
@@ -276,7 +273,7 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func collectNATS(n *admin.NATS, put func(row Metric, v float64, labels ...string)) {
+func collectNATS(n *queue.Servers, put func(row Metric, v float64, labels ...string)) {
 	put(natsConnected, truth(n.Connected))
 	if n.Replicas > 0 {
 		put(natsReplicas, float64(n.Replicas))
