@@ -16,7 +16,7 @@ import (
 type names struct {
 	open  map[openName]map[string]time.Time // incident key -> when PMM last named it, zero for one with an incident of its own
 	named map[string]openName               // incident key -> where it stands in open
-	shown map[string]map[string]bool        // shown name -> incident keys
+	shown map[string][]string               // shown name -> incident keys, sorted
 }
 
 type openName struct{ source, alertname string }
@@ -43,14 +43,14 @@ func (n *names) put(ep *Episode) {
 		n.open[name][ep.Key], n.named[ep.Key] = at, name
 	}
 	shown := ShownName(ep)
-	if n.shown[shown] == nil {
-		n.shown[shown] = map[string]bool{}
+	if i, there := slices.BinarySearch(n.shown[shown], ep.Key); !there {
+		n.shown[shown] = slices.Insert(n.shown[shown], i, ep.Key)
 	}
-	n.shown[shown][ep.Key] = true
 }
 
 func (n *names) forget(shown, key string) {
-	if delete(n.shown[shown], key); len(n.shown[shown]) == 0 {
+	keys := slices.DeleteFunc(n.shown[shown], func(k string) bool { return k == key })
+	if n.shown[shown] = keys; len(keys) == 0 {
 		delete(n.shown, shown)
 	}
 }
@@ -58,7 +58,7 @@ func (n *names) forget(shown, key string) {
 // view is the transaction's names.
 func (t *Tx) view() (*names, error) {
 	if t.names == nil {
-		n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string]map[string]bool{}}
+		n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string][]string{}}
 		if err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true }); err != nil {
 			return nil, err
 		}
@@ -104,7 +104,7 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 			t.bad = err
 			return
 		}
-		for _, key := range slices.Sorted(maps.Keys(n.shown[shown])) {
+		for _, key := range slices.Clone(n.shown[shown]) { // it changes meanwhile
 			ep, err := t.Episode(key)
 			if err != nil {
 				t.bad = err

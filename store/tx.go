@@ -146,12 +146,13 @@ func (t *Tx) Labels(key string) (map[string]string, error) {
 // putLabels puts labels under a key where there are none. It reports whether
 // these stand there now: an alert has the same ones as long as it lives.
 func (t *Tx) putLabels(key string, labels map[string]string) (bool, error) {
+	var room [1024]byte
 	k, b := []byte(key), t.tx.Bucket(bucketLabels)
-	want := wire.Seal(k, wire.AppendMap(make([]byte, 0, 512), labels))
+	want := wire.Seal(k, wire.AppendMap(room[:0], labels))
 	if have := b.Get(k); have != nil {
 		return bytes.Equal(have, want), nil
 	}
-	return true, t.put(bucketLabels, k, want)
+	return true, t.put(bucketLabels, k, bytes.Clone(want)) // which bbolt keeps until the commit
 }
 
 // share reports whether the labels of r stand under its key, and need not be in
@@ -280,11 +281,9 @@ func (t *Tx) PutRecord(r *event.Record) error {
 	key := placeKey(r.Pos)
 	var was event.Outcome
 	if old := records.Get(key); old != nil {
-		before, err := decodeRecord(key, old)
-		if err != nil {
+		if was, err = outcomeOf(key, old); err != nil {
 			return err
 		}
-		was = before.Outcome
 	}
 	if was != r.Outcome {
 		if was != "" {
