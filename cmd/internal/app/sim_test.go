@@ -168,7 +168,7 @@ func dayOfFaults(t *testing.T, seed uint64) {
 	bubbleWith(t, fake, nil, func(r *rig) {
 		m := &model{open: map[int]time.Time{}}
 		refused := false
-		for range 80 {
+		for range 40 {
 			var members []alert
 			first := rng.IntN(30)
 			for i := range 1 + rng.IntN(8) {
