@@ -4,7 +4,7 @@
 //	path ▸ method ▸ stopping? ▸ browser? ▸ Authorization ▸ size ▸ room ▸ read ▸ HMAC ▸ pmm.Check ▸ source ▸ Publish ▸ 202
 //	 404     405       503         403          401         413    503    408    401      400        403       503
 //
-// The order is the promise: nobody without credentials makes us read a body, and
+// The order is the promise: nobody without credentials makes the service read a body, and
 // nothing unusable reaches the store. With HMAC alone the body must be read before
 // its sender is known; what is wrong with the signature's form or its time is
 // refused before. What each answer means to PMM:
@@ -17,7 +17,7 @@
 //     wrong. PMM also repeats these each group_interval, so nothing is lost while
 //     somebody corrects it.
 //
-// What strangers can make us hold is bounded: bytes of bodies in flight, sources,
+// What strangers can make the service hold is bounded: bytes of bodies in flight, sources,
 // signatures remembered, log lines in a minute, and connections (LimitListener).
 //
 // A signed webhook is stored once. A second request with the same signature gets

@@ -80,7 +80,7 @@ type Config struct {
 	// X-Grafana-Alerting-Timestamp, and is verified where it is sent.
 	HMACTimestampHeader string
 
-	// Loopback says that only this machine can reach us. Without credentials the
+	// Loopback says that only this machine can reach the service. Without credentials the
 	// Host of a request must then name this machine, so that no web page can reach
 	// us through a name of its own.
 	Loopback bool
@@ -519,7 +519,7 @@ func (h *Handler) answer(w http.ResponseWriter, no *refusal) {
 	if no.retry > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(no.retry.Seconds()))))
 	}
-	// The body may be unread. Closing spares us reading it only to reuse the
+	// The body may be unread. Closing spares reading it only to reuse the
 	// connection, which PMM does not do anyway.
 	w.Header().Set("Connection", "close")
 	writeJSON(w, no.code, struct {

@@ -45,23 +45,6 @@ func LockDir(dir string) (*Lock, error) {
 	}
 }
 
-// Free reports whether no process holds a data directory: nil, or ErrLocked. It
-// changes nothing there.
-func Free(dir string) error {
-	f, err := os.Open(filepath.Join(dir, lockName))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look at the lock of the data directory: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("%w: %s", ErrLocked, dir)
-	}
-	return nil
-}
-
 // Unlock gives it back.
 func (l *Lock) Unlock() { _ = l.f.Close() }
 

@@ -93,8 +93,6 @@ type state struct {
 	Counts   map[string]int64 `json:"counts"`
 	// Heard is when each PMM server was last heard of, by source.
 	Heard map[string]time.Time `json:"heard,omitempty"`
-	// Outage is since when Callgoose is down or held, also across restarts.
-	Outage time.Time `json:"outage,omitzero"`
 }
 
 // Rebuild is what is known while a lost ledger is made again.
@@ -469,7 +467,6 @@ type Summary struct {
 	Forms    []string
 	Counts   map[string]int64
 	Heard    map[string]time.Time
-	Outage   time.Time // since when Callgoose is down or held; zero = it is not
 }
 
 // Summary is the small state as it was last committed. It waits for nobody.

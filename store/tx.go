@@ -92,9 +92,6 @@ func (t *Tx) SetHeard(source string, at time.Time) {
 	t.state.Heard[source], t.dirty = at, true
 }
 
-// SetOutage keeps since when Callgoose is down or held; zero = it is not.
-func (t *Tx) SetOutage(since time.Time) { t.state.Outage, t.dirty = since, true }
-
 // Count adds n to a named counter that survives restarts.
 func (t *Tx) Count(name string, n int64) {
 	t.state.Counts[name] += n

@@ -29,7 +29,7 @@ const (
 	trouble                  // this attempt failed; others may get through
 	unreachable              // no event would get through
 	misconfig                // token or address are wrong for every event
-	interrupted              // our own stop; says nothing
+	interrupted              // the service's own stop; says nothing
 )
 
 // classify is the one place that decides what an answer means. It is pure.

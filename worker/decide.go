@@ -189,7 +189,7 @@ func apply(ep *store.Episode, c *change) *store.Episode {
 	}
 	switch c.what {
 	case begin, reopen:
-		if next.Shared = next.Open; next.Open { // a recovery was never sent to us
+		if next.Shared = next.Open; next.Open { // PMM never sent its recovery
 			next.Past = past(&next, time.Time{})
 		}
 		next.Count++

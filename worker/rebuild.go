@@ -76,7 +76,7 @@ func (b *batch) settledBefore(at event.Position) bool {
 }
 
 const (
-	// markEvery is how often it is looked what is settled.
+	// markEvery is the time between two passes over what is settled.
 	markEvery = time.Second
 	// markQuiet is after how long without a notification an envelope is written that
 	// holds the mark alone.
@@ -96,7 +96,7 @@ type Marker struct {
 	setAt   time.Time
 	last    uint64 // newest envelope when it was set
 	written bool   // an envelope carries it
-	changes uint64 // of the ledger, at the last look
+	changes uint64 // of the ledger, in the last pass
 	own     uint64 // the newest envelope that holds a mark alone
 }
 
@@ -107,9 +107,9 @@ func (m *Marker) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return m.look(context.WithoutCancel(ctx), time.Now(), 0)
+			return m.pass(context.WithoutCancel(ctx), time.Now(), 0)
 		case <-tick.C:
-			if err := m.look(ctx, time.Now(), markQuiet); err != nil {
+			if err := m.pass(ctx, time.Now(), markQuiet); err != nil {
 				return ignore(ctx, err)
 			}
 		}
@@ -123,7 +123,7 @@ func FollowMarks(ctx context.Context, queue Queue, ledger *store.Store) error {
 	tick := time.NewTicker(markEvery)
 	defer tick.Stop()
 	for {
-		if err := m.look(ctx, time.Now(), math.MaxInt64); err != nil {
+		if err := m.pass(ctx, time.Now(), math.MaxInt64); err != nil {
 			return ignore(ctx, err)
 		}
 		select {
@@ -134,8 +134,8 @@ func FollowMarks(ctx context.Context, queue Queue, ledger *store.Store) error {
 	}
 }
 
-// look sets the mark, and writes it when nothing else did for a while.
-func (m *Marker) look(ctx context.Context, now time.Time, quiet time.Duration) error {
+// pass sets the mark, and writes it when nothing else did for a while.
+func (m *Marker) pass(ctx context.Context, now time.Time, quiet time.Duration) error {
 	if changes := m.ledger.Changes(); changes != m.changes {
 		m.changes = changes
 		mark, err := m.settled()

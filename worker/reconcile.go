@@ -339,7 +339,7 @@ func (s reconcileSeen) after(v *pmm.View) reconcileSeen {
 	return next
 }
 
-// contact tells how PMM fares with our contact point, and whether it leads to us.
+// contact tells how PMM fares with our contact point, and whether it leads to this service.
 func (r *reconciling) contact() {
 	s, v := &r.plan.State, r.in.View
 	if v.Contacts != nil {
@@ -361,7 +361,7 @@ func (r *reconciling) contact() {
 	case v.Routing != nil && !v.Routing.Leads && !own:
 		alarm("pmm_not_routed", "pmm-callgoose setup pmm adds the route.", "no notification policy of PMM leads to %q any more", r.cfg.Contact)
 	case s.Contact != nil && s.Contact.LastError != "":
-		alarm("pmm_contact_point_failing", "See that PMM reaches this service; doctor --pmm-url compares both sides.", "PMM's last attempt to reach us failed: %s", s.Contact.LastError)
+		alarm("pmm_contact_point_failing", "See that PMM reaches this service; doctor --pmm-url compares both sides.", "PMM's last attempt to reach the service failed: %s", s.Contact.LastError)
 	}
 }
 
@@ -408,7 +408,7 @@ func (r *reconciling) closings() map[string]bool {
 				r.plan.Refused[e.Key] = "PMM lists it as firing"
 			}
 			if !slices.ContainsFunc(listed, func(fp string) bool { return v.Alerts[fp].Ours }) {
-				report("not_routed", "it fires, and PMM does not route it to us any more")
+				report("not_routed", "it fires, and PMM does not route it to the service any more")
 			}
 			continue
 		}
@@ -576,7 +576,7 @@ func (r *reconciling) openings(open map[string]bool) {
 		switch {
 		case missing[fingerprint] < reconcilePasses || v.At.Sub(a.StartsAt) < settle:
 		case muted:
-			report("muted", "it fires, and the route to us has mute timings: whether it is muted now cannot be seen")
+			report("muted", "it fires, and the route to the service has mute timings: whether it is muted now cannot be seen")
 		default:
 			opening.Why = fmt.Sprintf("PMM lists the alert as firing since %s, and no webhook came", a.StartsAt.UTC().Format(time.DateTime+" UTC"))
 			ripe = append(ripe, opening)
@@ -611,8 +611,8 @@ func labelsOf(listed json.RawMessage) map[string]string {
 	return l.Labels
 }
 
-// way is how long the alert's notification may take, and whether the way to us is
-// muted at times.
+// way is how long the alert's notification may take, and whether the route to the service
+// is muted at times.
 func (r *reconciling) way(a pmm.ListedAlert) (settle time.Duration, muted bool) {
 	rule := r.in.View.Rules[a.RuleUID]
 	switch {

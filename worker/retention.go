@@ -35,7 +35,7 @@ func NewRetention(cfg RetentionConfig, queue Queue, ledger *store.Store) *Retent
 	return &Retention{cfg: cfg, queue: queue, ledger: ledger, log: cfg.Logger.With("component", "retention")}
 }
 
-// It looks for room every pruneEvery, which costs nothing while there is some, and
+// It checks the room every pruneEvery, which costs nothing while there is some, and
 // at once when a webhook was refused; what is too old goes every pruneTime.
 const (
 	pruneEvery = time.Second
@@ -82,7 +82,7 @@ func (r *Retention) share(refused bool) float64 {
 func (r *Retention) short(free int64) bool { return free >= 0 && free < r.cfg.MinFree }
 
 // prune makes room, and removes what is too old. The stream is cut first, then
-// days of the ledger go: if we die in between, the next look goes on.
+// days of the ledger go: if we die in between, the next pass goes on.
 func (r *Retention) prune(ctx context.Context, now time.Time, refused bool) error {
 	share := r.share(refused)
 	byTime := r.cfg.Keep > 0 && now.Sub(r.pruned) >= pruneTime
@@ -109,10 +109,10 @@ func (r *Retention) prune(ctx context.Context, now time.Time, refused bool) erro
 		return err
 	}
 	if more {
-		r.pruned = time.Time{} // at the next look
+		r.pruned = time.Time{} // in the next pass
 	}
 	if upTo < first {
-		r.rest = now.Add(pruneRest) // to look reads all that is waiting
+		r.rest = now.Add(pruneRest) // a pass reads all that is waiting
 	} else {
 		if err := r.queue.Purge(ctx, upTo); err != nil {
 			return err
@@ -143,8 +143,8 @@ func (r *Retention) settled() (seq uint64, err error) {
 	return seq, err
 }
 
-// atALook is how many messages are asked for their age at one look: each is read.
-const atALook = 2000
+// passMessages is how many messages are asked for their age in one pass: each is read.
+const passMessages = 2000
 
 // cut finds what can go, of the messages from first to most: the oldest share, and
 // what is older than cutoff. It stops at the first that is young: a clock that was
@@ -159,7 +159,7 @@ func (r *Retention) cut(ctx context.Context, first, most uint64, share float64, 
 		upTo = max(upTo, first)
 	}
 	for n := 0; upTo < most && !cutoff.IsZero(); n++ {
-		if n == atALook {
+		if n == passMessages {
 			return upTo, true, nil
 		}
 		list, err := r.queue.Read(ctx, upTo+1)

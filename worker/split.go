@@ -97,8 +97,8 @@ func (n *note) raw(item uint32) []byte {
 	return nil
 }
 
-// told reports whether PMM itself said something in it: a sign of life.
-func (n *note) told() bool {
+// fromPMM reports whether PMM itself said something in it: a sign of life.
+func (n *note) fromPMM() bool {
 	if n.Origin != event.FromPMM || n.Err != nil {
 		return false
 	}

@@ -333,7 +333,7 @@ func (b *batch) envelope(st *stretch) (done bool, err error) {
 
 // count counts a notification, once.
 func (b *batch) count(n *note) {
-	if n.told() {
+	if n.fromPMM() {
 		b.tx.SetHeard(n.Source, n.ReceivedAt)
 	}
 	if n.Origin != event.FromPMM && n.Origin != event.Imported {

@@ -369,7 +369,7 @@ func TestALostLedgerIsRebuilt(t *testing.T) {
 	r.post(minutes(3), 0, firing("c", t0), firing("a", t0))
 	r.decide()
 	before := r.records()
-	if err := r.marker.look(t.Context(), time.Now(), 0); err != nil {
+	if err := r.marker.pass(t.Context(), time.Now(), 0); err != nil {
 		t.Fatal(err)
 	}
 	r.post(minutes(4), 0, firing("d", t0)) // behind the mark
@@ -409,7 +409,7 @@ func TestWhatWasSettledBehindManyThatWaitIsNotSentAgain(t *testing.T) {
 	r.decide()
 	before := r.line()
 	r.settleOnly(event.Delivered, "pmm-last")
-	if err := r.marker.look(t.Context(), time.Now(), 0); err != nil {
+	if err := r.marker.pass(t.Context(), time.Now(), 0); err != nil {
 		t.Fatal(err)
 	}
 	r.reopen(true)

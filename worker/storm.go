@@ -18,15 +18,15 @@ import (
 // out; the others of the name wait in the queue, where the deliverer reads past them.
 //
 //	too many new episodes          the storm is on, from this alert on      splitter
-//	it is on, and not told         its incident opens: a firing of our own  Brake
+//	it is on, and not reported     its incident opens: a firing of our own  Brake
 //	a window had few               the incident closes: a recovery          Brake
 //	that recovery is split         it is off, what waits is to be released  splitter
 //	there is something to release  a request to queue it again          Brake
 //	that request is split          sent behind what is queued, or collapsed splitter
 //
-// The splitter decides, in the transaction of the alert. Brake only looks at what is
+// The splitter decides, in the transaction of the alert. Brake only reads what is
 // decided, and stores a notification when one is missing: if we die before it is stored,
-// the next look comes to the same; behind it, it is split first. A lost ledger finds all
+// the next pass comes to the same; behind it, it is split first. A lost ledger finds all
 // of it in the stream.
 //
 // Nothing is queued behind an event that waits here: a recovery ends both, a repeat
@@ -252,10 +252,10 @@ func (b *batch) stormOver(c *candidate) error {
 	return cmp.Or(b.tx.PutStorm(over), b.tx.DropFirsts(s.Source))
 }
 
-// brakeEvery is how often it is looked what a storm needs.
+// brakeEvery is the time between two passes of the Brake.
 const brakeEvery = time.Second
 
-// Brake tells Callgoose of storms, and ends them. It looks also when --storm is off: one
+// Brake tells Callgoose of storms, and ends them. It runs also when --storm is off: one
 // may be left from before.
 type Brake struct {
 	rule   StormRule
@@ -264,7 +264,7 @@ type Brake struct {
 	log    *slog.Logger
 	// Owned by Run.
 	reach uint64 // what must be decided on before anything is concluded
-	last  uint64 // newest notification at the last look
+	last  uint64 // newest notification in the last pass
 }
 
 // NewBrake makes it.
@@ -272,7 +272,7 @@ func NewBrake(rule StormRule, queue Queue, ledger *store.Store, log *slog.Logger
 	return &Brake{rule: rule, queue: queue, ledger: ledger, log: log.With("component", "storm"), reach: queue.Last()}
 }
 
-// Run looks until ctx ends or the ledger fails.
+// Run makes passes until ctx ends or the ledger fails.
 func (k *Brake) Run(ctx context.Context) error {
 	tick := time.NewTicker(faultpoint.Often(brakeEvery))
 	defer tick.Stop()
@@ -282,7 +282,7 @@ func (k *Brake) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := k.look(ctx, time.Now()); err != nil {
+		if err := k.pass(ctx, time.Now()); err != nil {
 			return ignore(ctx, err)
 		}
 	}
@@ -294,10 +294,10 @@ type telling struct {
 	event.Notification
 }
 
-func (k *Brake) look(ctx context.Context, now time.Time) error {
+func (k *Brake) pass(ctx context.Context, now time.Time) error {
 	var list []store.Storm
 	var said []*telling
-	decided := k.last // all that had come in at the last look
+	decided := k.last // all that had come in in the last pass
 	k.last = k.queue.Last()
 	if err := k.ledger.View(func(tx *store.Tx) (err error) {
 		if list, err = tx.Storms(); len(list) == 0 || next(tx.Progress()) <= k.reach {
@@ -310,7 +310,7 @@ func (k *Brake) look(ctx context.Context, now time.Time) error {
 		}
 		return err
 	}); err != nil {
-		return fmt.Errorf("look at storms: %w", err)
+		return fmt.Errorf("read the storms: %w", err)
 	}
 	for i, w := range said {
 		if w == nil && !list[i].Release.IsZero() {
@@ -323,7 +323,7 @@ func (k *Brake) look(ctx context.Context, now time.Time) error {
 			continue
 		}
 		pos, err := k.queue.Publish(ctx, w.Notification)
-		if err != nil { // the next look comes to the same
+		if err != nil { // the next pass comes to the same
 			k.log.WarnContext(ctx, "what a storm needs could not be stored", "source", list[i].Source, "moment", w.moment, "err", err)
 			return nil
 		}

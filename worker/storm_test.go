@@ -95,11 +95,11 @@ func (r *stormStage) recovers(name string) {
 // named gives an alert the first letter of its instance as its name.
 func named(m member) member { m.Labels["alertname"] = m.Labels["instance"][:1]; return m }
 
-// looks is some looks of the Brake, so long after the storm began.
-func (r *stormStage) looks(after time.Duration) {
+// passes are some passes of the Brake, so long after the storm began.
+func (r *stormStage) passes(after time.Duration) {
 	r.t.Helper()
 	for range 6 {
-		if err := r.brake.look(r.t.Context(), r.now.Add(after)); err != nil {
+		if err := r.brake.pass(r.t.Context(), r.now.Add(after)); err != nil {
 			r.t.Fatal(err)
 		}
 		r.decide()
@@ -151,16 +151,16 @@ func TestInAStormTheFirstOfEachNameGoesOutAndTheRestWaits(t *testing.T) {
 func TestAStormIsOneIncidentAndReleasesWhatStillFires(t *testing.T) {
 	r := newStorm(t, SplitConfig{})
 	r.fires("a3", "a4", "a5", "a6")
-	r.looks(time.Second)
+	r.passes(time.Second)
 	r.want(r.keys(), "firing a0", "firing a1", "firing a2", "firing a3", "firing a4", "firing a5", "firing a6", "firing storm")
 	r.recovers("a4")
 	r.fires("a5") // a repeat
 	r.recovers("a0")
 	r.post(r.now.Add(10*time.Minute), 0, named(firing("a6", r.now.Add(10*time.Minute)))) // a new start, without a recovery
 	r.decide()
-	r.looks(30 * time.Second)
+	r.passes(30 * time.Second)
 	r.want(r.waits(), "pmm-a3", "pmm-a5", "pmm-a6")
-	r.looks(2 * time.Minute)
+	r.passes(2 * time.Minute)
 	r.want(r.waits())
 	r.want(r.keys(), "firing a0", "firing a1", "firing a2", "firing storm", "resolved a0", "resolved storm", "firing a3", "firing a5", "firing a6")
 	r.want(r.became()[3:8], "queued", "collapsed storm", "queued", "collapsed storm", "queued")
@@ -171,7 +171,7 @@ func TestAStormIsOneIncidentAndReleasesWhatStillFires(t *testing.T) {
 	}
 	// It is calm: the next ones go out.
 	r.settle(event.Delivered)
-	r.looks(2 * time.Minute)
+	r.passes(2 * time.Minute)
 	r.fires("a7", "a8", "a9")
 	r.want(r.keys(), "firing a7", "firing a8", "firing a9")
 }
@@ -183,7 +183,7 @@ func TestWhatWaitsForOneThatCallgooseDoesNotGetIsReleased(t *testing.T) {
 		t.Run(fmt.Sprintf("%s, another comes %v", outcome, another), func(t *testing.T) {
 			r := newStorm(t, SplitConfig{})
 			r.fires("b0", "b1")
-			r.looks(time.Second)
+			r.passes(time.Second)
 			r.want(r.waits(), "pmm-b1")
 			if err := r.ledger.Do(t.Context(), func(tx *store.Tx) error {
 				w := waiting(tx)[3]
@@ -198,12 +198,12 @@ func TestWhatWaitsForOneThatCallgooseDoesNotGetIsReleased(t *testing.T) {
 			}
 			if another {
 				r.fires("b2") // goes out, as the first of its name
-				r.looks(2 * time.Second)
+				r.passes(2 * time.Second)
 				r.want(r.waits(), "pmm-b1")
 				r.want(r.keys()[3:], "firing b1", "firing storm", "firing b2")
 				return
 			}
-			r.looks(2 * time.Second)
+			r.passes(2 * time.Second)
 			r.want(r.waits())
 			r.want(r.keys()[3:], "firing storm", "resolved storm", "firing b1")
 		})
@@ -264,31 +264,31 @@ func TestAStormThatIsInterruptedEnds(t *testing.T) {
 	for _, lose := range []bool{false, true} {
 		for name, die := range map[string]func(r *stormStage, again func()){
 			"before it is told":   func(_ *stormStage, again func()) { again() },
-			"once it is told":     func(r *stormStage, again func()) { r.looks(time.Second); again() },
-			"told, and not split": func(r *stormStage, again func()) { r.look(time.Second); again() },
+			"once it is told":     func(r *stormStage, again func()) { r.passes(time.Second); again() },
+			"told, and not split": func(r *stormStage, again func()) { r.pass(time.Second); again() },
 			"ended, and not split": func(r *stormStage, again func()) {
-				r.looks(time.Second)
-				r.look(2 * time.Minute)
-				r.look(2 * time.Minute)
+				r.passes(time.Second)
+				r.pass(2 * time.Minute)
+				r.pass(2 * time.Minute)
 				again()
 			},
 			"ended, and not released": func(r *stormStage, again func()) {
-				r.looks(time.Second)
-				r.look(2 * time.Minute)
-				r.look(2 * time.Minute)
+				r.passes(time.Second)
+				r.pass(2 * time.Minute)
+				r.pass(2 * time.Minute)
 				r.decide()
 				again()
 			},
 			"released, and not split": func(r *stormStage, again func()) {
-				r.looks(time.Second)
+				r.passes(time.Second)
 				for range 2 {
-					r.look(2 * time.Minute)
+					r.pass(2 * time.Minute)
 					r.decide()
 				}
-				r.look(2 * time.Minute)
+				r.pass(2 * time.Minute)
 				again()
 			},
-			"the setting is off then": func(r *stormStage, again func()) { r.looks(time.Second); r.cfg.Storm = StormRule{}; again() },
+			"the setting is off then": func(r *stormStage, again func()) { r.passes(time.Second); r.cfg.Storm = StormRule{}; again() },
 		} {
 			t.Run(fmt.Sprintf("%s, ledger lost %v", name, lose), func(t *testing.T) {
 				r := newStorm(t, SplitConfig{})
@@ -296,7 +296,7 @@ func TestAStormThatIsInterruptedEnds(t *testing.T) {
 				die(r, func() { r.reopen(lose); r.watch() })
 				r.decide()
 				r.recovers("a4")
-				r.looks(3 * time.Minute)
+				r.passes(3 * time.Minute)
 				r.want(r.waits())
 				open, sent := map[string]int{}, r.keys()
 				for _, what := range sent {
@@ -327,10 +327,10 @@ func TestAStormThatIsInterruptedEnds(t *testing.T) {
 	}
 }
 
-// look is one look, of which nothing is split yet.
-func (r *stormStage) look(after time.Duration) {
+// pass is one pass, of which nothing is split yet.
+func (r *stormStage) pass(after time.Duration) {
 	r.t.Helper()
-	if err := r.brake.look(r.t.Context(), r.now.Add(after)); err != nil {
+	if err := r.brake.pass(r.t.Context(), r.now.Add(after)); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -338,7 +338,7 @@ func (r *stormStage) look(after time.Duration) {
 func TestAPersonEndsAStorm(t *testing.T) {
 	r := newStorm(t, SplitConfig{})
 	r.fires("a3", "a4")
-	r.looks(time.Second)
+	r.passes(time.Second)
 	var key string
 	for _, rec := range r.records() {
 		if strings.HasPrefix(rec.Alertname, "Storm: ") {
@@ -355,7 +355,7 @@ func TestAPersonEndsAStorm(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.decide()
-	r.looks(11 * time.Second)
+	r.passes(11 * time.Second)
 	r.want(r.waits())
 	r.want(r.keys(), "firing a0", "firing a1", "firing a2", "firing storm", "resolved storm", "firing a3", "firing a4")
 }
@@ -437,11 +437,11 @@ func TestAnEventWithoutARecordIsReleasedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for after := range 100 {
-		r.looks(time.Duration(61+after) * time.Second)
+		r.passes(time.Duration(61+after) * time.Second)
 	}
 	stored := r.queue.Last()
-	r.looks(170 * time.Second)
-	r.looks(171 * time.Second)
+	r.passes(170 * time.Second)
+	r.passes(171 * time.Second)
 	if n := r.queue.Last(); n != stored {
 		t.Errorf("%d more requests to release what waits", n-stored)
 	}

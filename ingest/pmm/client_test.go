@@ -301,7 +301,6 @@ func FuzzAnswers(f *testing.F) {
 			t.Fatal(err)
 		}
 		_, _ = c.Inspect(t.Context(), "")
-		_, _ = c.Plan(t.Context(), Want{Remove: true})
 		p, err := c.Plan(t.Context(), Want{URL: "http://x/v1/webhook", Token: "t"})
 		if err != nil || p.tree == nil {
 			return

@@ -54,8 +54,6 @@ type Want struct {
 	Rotate bool
 	// Bare allows credentials that are in PMM to be taken away when there are none here.
 	Bare bool
-	// Remove takes back what was made for the contact point; only its Name counts then.
-	Remove bool
 }
 
 func (w Want) secrets() []string {
@@ -99,7 +97,6 @@ type Action string
 const (
 	Create Action = "create"
 	Change Action = "change"
-	Remove Action = "remove"
 	Keep   Action = "keep"
 )
 
@@ -232,11 +229,11 @@ func (s *state) ours(name string) (*point, error) {
 	return nil, nil
 }
 
-// Plan reads PMM and works out what has to change so that w is there, or is gone. It
-// changes nothing.
+// Plan reads PMM and works out what has to change so that w is there. It changes
+// nothing.
 func (c *Client) Plan(ctx context.Context, w Want) (*Plan, error) {
 	w.Name = cmp.Or(w.Name, DefaultName)
-	if err := w.Check(); err != nil && !w.Remove {
+	if err := w.Check(); err != nil {
 		return nil, err
 	}
 	v, err := c.Version(ctx)
@@ -275,58 +272,46 @@ func (c *Client) plan(ctx context.Context, w Want, v Version) (*Plan, error) {
 	if p.state, err = c.read(ctx, &p.Notes); err != nil {
 		return nil, err
 	}
-	if w.Remove {
-		return p, c.planRemoval(ctx, p)
-	}
 	if err := p.planPoint(w); err != nil {
 		return nil, err
 	}
 	if err := p.planRoutes(w); err != nil {
 		return nil, err
 	}
-	if _, passing, err := c.rulesNaming(ctx, w.Name); err != nil {
+	if passing, err := c.passing(ctx, w.Name); err != nil {
 		p.note("whether alert rules name a contact point of their own could not be read; those that do bypass the notification policies and are not sent here")
 	} else if len(passing) > 0 {
-		p.note("%s: they bypass the notification policies and are not sent here", countRules(passing, "a contact point of their own"))
+		const most = 5
+		text := fmt.Sprintf("%d alert rules name", len(passing))
+		if len(passing) == 1 {
+			text = "1 alert rule names"
+		}
+		names := strings.Join(passing[:min(len(passing), most)], ", ")
+		if len(passing) > most {
+			names += ", …"
+		}
+		p.note("%s a contact point of their own (%s): they bypass the notification policies and are not sent here", text, names)
 	}
 	p.notice(w)
 	return p, nil
 }
 
-// rulesNaming finds the alert rules that name a contact point themselves, and so bypass
-// the policies: the one with that name, or another. That exists since Grafana 10.4.
-func (c *Client) rulesNaming(ctx context.Context, name string) (this, other []string, err error) {
+// passing finds the alert rules that name another contact point than this one
+// themselves, and so bypass the policies. That exists since Grafana 10.4.
+func (c *Client) passing(ctx context.Context, name string) (titles []string, err error) {
 	var list []struct {
 		Title    string
 		Settings *struct{ Receiver string } `json:"notification_settings"`
 	}
 	if err := c.do(ctx, request{doing: "read the alert rules", path: alertRules, out: &list}); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, r := range list {
-		switch {
-		case r.Settings == nil || r.Settings.Receiver == "":
-		case r.Settings.Receiver == name:
-			this = append(this, oneLine(r.Title))
-		default:
-			other = append(other, oneLine(r.Title))
+		if r.Settings != nil && r.Settings.Receiver != "" && r.Settings.Receiver != name {
+			titles = append(titles, oneLine(r.Title))
 		}
 	}
-	return this, other, nil
-}
-
-// countRules is a sentence about rules: how many, and the first of them.
-func countRules(titles []string, what string) string {
-	const most = 5
-	text := fmt.Sprintf("%d alert rules name %s (", len(titles), what)
-	if len(titles) == 1 {
-		text = "1 alert rule names " + what + " ("
-	}
-	text += strings.Join(titles[:min(len(titles), most)], ", ")
-	if len(titles) > most {
-		text += ", …"
-	}
-	return text + ")"
+	return titles, nil
 }
 
 func (p *Plan) note(format string, args ...any) {
@@ -723,88 +708,12 @@ func covered(terms [][]Matcher, have []*route) bool {
 	return true
 }
 
-// planRemoval works out how to take back what was made.
-func (c *Client) planRemoval(ctx context.Context, p *Plan) error {
-	w := p.want
-	point, err := p.state.ours(w.Name)
-	if err != nil {
-		return err
-	}
-	main, _, defaultRoutes, others, err := p.state.ourRoutes(w.Name)
-	if err != nil {
-		return err
-	}
-	if err := p.inUse(w.Name, point, main, others); err != nil {
-		return err
-	}
-	naming, _, err := c.rulesNaming(ctx, w.Name)
-	switch {
-	case err != nil:
-		p.note("whether alert rules name this contact point could not be read: %s", err)
-	case len(naming) > 0 && point != nil: // Grafana would refuse it, when the routes are gone already
-		return fmt.Errorf("%s; give them another one first", countRules(naming, strconv.Quote(w.Name)+" as their contact point"))
-	}
-	if len(defaultRoutes) > 0 && slices.ContainsFunc(others, isOurs(p.state.points)) {
-		// Another contact point made here is still in use, and needs them too.
-		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Keep, Why: "another route made by setup still needs it"})
-		others, defaultRoutes = append(others, defaultRoutes...), nil
-	}
-	if point != nil {
-		if _, err := lock(point.text("provenance"), "contact point "+strconv.Quote(w.Name)); err != nil {
-			return err
-		}
-		p.Steps = append(p.Steps, Step{Object: "contact point", Name: w.Name, Action: Remove})
-		p.point = &request{
-			doing: "remove the contact point", method: http.MethodDelete, path: contactPoints + "/" + url.PathEscape(point.uid()), editable: point.text("provenance") == "",
-		}
-	}
-	if main != nil {
-		p.Steps = append(p.Steps, Step{Object: "route", Name: w.Name, Action: Remove})
-	}
-	if len(defaultRoutes) > 0 {
-		p.Steps = append(p.Steps, Step{Object: "default route", Name: p.state.root.text("receiver"), Action: Remove, Why: "without it the default contact point again gets what no route takes"})
-	}
-	if main != nil || len(defaultRoutes) > 0 {
-		left := slices.DeleteFunc(slices.Clone(p.state.root.children), func(r *route) bool { return !slices.Contains(others, r) })
-		if err := p.write(left); err != nil {
-			return err
-		}
-	}
-	p.keepOthers(slices.DeleteFunc(slices.Clone(others), (*route).isDefault))
-	return nil
-}
-
 // isOurs tells whether a route leads to any contact point that was made here.
 func isOurs(points []*point) func(*route) bool {
 	return func(r *route) bool {
 		name := r.text("receiver")
 		return name != "" && slices.ContainsFunc(points, func(p *point) bool { return p.name() == name && p.uid() == UID(name) })
 	}
-}
-
-// inUse refuses to remove what others rely on.
-func (p *Plan) inUse(name string, ours *point, main *route, others []*route) error {
-	if p.state.root.text("receiver") == name {
-		return fmt.Errorf("%q is the default contact point of PMM; choose another one in the notification policies first", name)
-	}
-	for _, r := range others {
-		if r.leadsTo(name) {
-			return fmt.Errorf("a route that was not made here, below %s, leads to %q; change it in the notification policies first", r.label(), name)
-		}
-	}
-	if main == nil {
-		return nil
-	}
-	if ours == nil {
-		return fmt.Errorf("a route leads to %q, which was not made here; it stays as it is", name)
-	}
-	if k := main.foreign(); k != "" {
-		return fmt.Errorf("somebody added %[2]s to the route to %[1]q, which would be lost; remove it in the notification policies first", name, k)
-	}
-	if slices.ContainsFunc(p.state.points, func(o *point) bool { return o.name() == name && o != ours }) {
-		return fmt.Errorf("somebody added further integrations to contact point %q, which need its route; remove them in PMM first", name)
-	}
-	return nil
 }
 
 // ErrChanged is the error of Apply when somebody else changed PMM in between.
@@ -839,12 +748,8 @@ func (c *Client) Apply(ctx context.Context, p *Plan) error {
 	if !bytes.Equal(now.rawPoints, p.state.rawPoints) || !bytes.Equal(now.rawTree, p.state.rawTree) {
 		return ErrChanged
 	}
-	calls := []*request{p.point, p.tree}
-	if p.want.Remove { // a contact point in use cannot be removed, and a route needs one
-		slices.Reverse(calls)
-	}
 	done := ""
-	for _, call := range calls {
+	for _, call := range []*request{p.point, p.tree} {
 		if call == nil {
 			continue
 		}

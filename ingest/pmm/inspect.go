@@ -110,7 +110,7 @@ func (c *Client) Inspect(ctx context.Context, name string) (Look, error) {
 	}
 	look.Straight = s.straight()
 	// Neither is worth failing for: older versions do not tell, or not everybody.
-	if _, passing, err := c.rulesNaming(ctx, name); err == nil {
+	if passing, err := c.passing(ctx, name); err == nil {
 		look.Passing = passing
 	}
 	if states, err := c.ContactStates(ctx); err == nil {

@@ -231,11 +231,6 @@ func (r *route) label() string {
 	return fmt.Sprintf("%q (%s)", name, describe(r.matchers))
 }
 
-// leadsTo reports whether the route or one below it names the receiver.
-func (r *route) leadsTo(receiver string) bool {
-	return r.text("receiver") == receiver || slices.ContainsFunc(r.children, func(c *route) bool { return c.leadsTo(receiver) })
-}
-
 // readTree reads the notification policies, and returns their root.
 func readTree(raw []byte) (*route, error) {
 	root, err := readRoute(raw, 0)

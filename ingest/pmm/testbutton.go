@@ -1,10 +1,7 @@
 package pmm
 
 import (
-	"bytes"
 	"encoding/json"
-	"slices"
-	"strconv"
 	"time"
 )
 
@@ -33,51 +30,28 @@ func TestRecovery(body []byte, at time.Time) (recovery []byte, ok bool) {
 	if err != nil {
 		return nil, false
 	}
-	var alerts [][]byte
+	var alerts []object
 	for _, a := range n.Alerts {
-		if a.Firing && a.Test(n) {
-			alerts = append(alerts, resolved(a.Raw, at))
+		if !a.Firing || !a.Test(n) {
+			continue
 		}
+		var m object
+		if json.Unmarshal(a.Raw, &m) != nil {
+			return nil, false // it was just decoded
+		}
+		m.set("status", "resolved")
+		m.set("endsAt", at.UTC().Format(time.RFC3339Nano))
+		alerts = append(alerts, m)
 	}
 	if len(alerts) == 0 {
 		return nil, false
 	}
-	out := []byte{'{'}
-	for _, f := range n.Envelope {
-		if f.Name != "status" && f.Name != "truncatedAlerts" {
-			out = appendMember(out, f.Name, f.Value)
-		}
+	var out object
+	if json.Unmarshal(body, &out) != nil {
+		return nil, false // likewise
 	}
-	out = appendMember(out, "status", []byte(`"resolved"`))
-	out = appendMember(out, "alerts", slices.Concat([]byte{'['}, bytes.Join(alerts, []byte{','}), []byte{']'}))
-	return append(out, '}'), true
-}
-
-// resolved is the alert in raw, a JSON object, as it looks resolved at that time.
-func resolved(raw []byte, at time.Time) []byte {
-	changed := map[string][]byte{
-		"status": []byte(`"resolved"`),
-		"endsAt": strconv.AppendQuote(nil, at.UTC().Format(time.RFC3339Nano)),
-	}
-	out := []byte{'{'}
-	s := scanner{data: raw}
-	for more := s.open('}'); more; more = s.more('}') {
-		name, value := string(unquote(s.name())), s.value()
-		if changed[name] == nil {
-			out = appendMember(out, name, value)
-		}
-	}
-	for _, name := range []string{"status", "endsAt"} {
-		out = appendMember(out, name, changed[name])
-	}
-	return append(out, '}')
-}
-
-// appendMember adds a member to the object that b begins.
-func appendMember(b []byte, name string, value []byte) []byte {
-	if b[len(b)-1] != '{' {
-		b = append(b, ',')
-	}
-	quoted, _ := json.Marshal(name) // a string always can be
-	return append(append(append(b, quoted...), ':'), value...)
+	delete(out, "truncatedAlerts")
+	out.set("status", "resolved")
+	out.set("alerts", alerts)
+	return encode(out), true
 }

@@ -131,7 +131,7 @@ func Examine(ctx context.Context, cfg Config) (out Examined) {
 			continue
 		}
 		if out.Err != nil {
-			out.Err = out.look(ctx, nc, cfg)
+			out.Err = out.inspect(ctx, nc, cfg)
 			_ = nc.FlushTimeout(dialWithin)
 			mu.Lock()
 			out.Denied = missing
@@ -163,9 +163,9 @@ func reach(url string, opts []nats.Option) (*nats.Conn, Address) {
 	return nc, at
 }
 
-// look asks for the stream and the account, and tries what the service must be
+// inspect asks for the stream and the account, and tries what the service must be
 // allowed. Nothing is stored: the message names a sequence that it cannot follow.
-func (x *Examined) look(ctx context.Context, nc *nats.Conn, cfg Config) error {
+func (x *Examined) inspect(ctx context.Context, nc *nats.Conn, cfg Config) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	js, err := jetstream.New(nc)

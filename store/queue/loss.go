@@ -45,9 +45,9 @@ func LostStream(err error) string {
 func (l *Log) Begin(ctx context.Context, at uint64) (restore bool, err error) {
 	patient, cancel := context.WithTimeout(ctx, l.q.cfg.ShortFor)
 	defer cancel()
-	var ends [2]uint64 // of LEDGER, at the first look and now
+	var ends [2]uint64 // of LEDGER, in the first pass and now
 	for n := 0; ; n++ {
-		restore, ends[1], err = l.look(ctx, at)
+		restore, ends[1], err = l.pass(ctx, at)
 		if n == 0 {
 			ends[0] = ends[1]
 		}
@@ -64,8 +64,8 @@ func (l *Log) Begin(ctx context.Context, at uint64) (restore bool, err error) {
 	}
 }
 
-// look is one look of Begin, and where LEDGER ends.
-func (l *Log) look(ctx context.Context, at uint64) (restore bool, last uint64, err error) {
+// pass is one pass of Begin, and where LEDGER ends.
+func (l *Log) pass(ctx context.Context, at uint64) (restore bool, last uint64, err error) {
 	info, err := l.stream.Info(ctx)
 	if err != nil {
 		return false, 0, fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, logName, err)

@@ -28,7 +28,7 @@ func startServer(cfg Config) (*server.Server, error) {
 		StoreDir:           filepath.Join(cfg.Dir, "jetstream"),
 		SyncAlways:         !cfg.NoSync && !faultpoint.Without("fsync"),
 		JetStreamMaxMemory: 16 << 20,
-		// Room is watched by us (see room.go); the server's own limit only has to
+		// This package watches the room (see room.go); the server's own limit only has to
 		// be out of the way, and explicit: the default follows the free disk and
 		// can refuse a store that it already holds.
 		JetStreamMaxStore: 1 << 50,

@@ -22,7 +22,7 @@ type Error struct {
 	// Step names what failed when there was no answer: dns, connect, tls, proxy,
 	// timeout, reset, interrupted.
 	Step string
-	// RetryAfter is how long Callgoose asked us to wait, 0 when it did not.
+	// RetryAfter is how long Callgoose asked to wait, 0 when it did not.
 	RetryAfter time.Duration
 	// Sent reports whether Callgoose may have received the request.
 	Sent bool
@@ -64,7 +64,7 @@ func statusError(r *http.Response, text, token string) *Error {
 	return e
 }
 
-// maxRetryAfter bounds what a wrong header can do to us.
+// maxRetryAfter bounds how long a wrong header can delay a try.
 const maxRetryAfter = time.Hour
 
 // retryAfter reads both forms of the header (RFC 9110, section 10.2.3).
@@ -102,7 +102,7 @@ func transportError(ctx context.Context, err error, connected, sent bool, token 
 	)
 	switch {
 	case errors.Is(context.Cause(ctx), ErrInterrupted):
-		e.Step, e.text = "interrupted", "interrupted by our own stop"
+		e.Step, e.text = "interrupted", "interrupted by the service's own stop"
 	case errors.As(err, &dns):
 		e.Step, e.text = "dns", fmt.Sprintf("cannot resolve %s: %s", dns.Name, dns.Err)
 	case errors.As(err, &op) && op.Op == "proxyconnect":
@@ -164,6 +164,6 @@ func tlsCause(err error) string {
 	return cause(err)
 }
 
-// ErrInterrupted is the cause with which our own stop cancels an attempt. Such
+// ErrInterrupted is the cause with which the service's own stop cancels an attempt. Such
 // an attempt costs nothing.
 var ErrInterrupted = errors.New("the service is stopping")

@@ -383,12 +383,12 @@ func TestFailures(t *testing.T) {
 				_ = conn.(*net.TCPConn).CloseWrite()
 			})}}
 		}},
-		{"interrupted before it began", "interrupted", false, "interrupted by our own stop", func(t *testing.T) scene {
+		{"interrupted before it began", "interrupted", false, "interrupted by the service's own stop", func(t *testing.T) scene {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			cancel(ErrInterrupted)
 			return scene{cfg: Config{URL: start(t, callgoosetest.Failure{})}, ctx: ctx}
 		}},
-		{"interrupted while Callgoose worked", "interrupted", true, "interrupted by our own stop", func(t *testing.T) scene {
+		{"interrupted while Callgoose worked", "interrupted", true, "interrupted by the service's own stop", func(t *testing.T) scene {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			return scene{ctx: ctx, cfg: Config{URL: serve(t, func(_ http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
@@ -396,7 +396,7 @@ func TestFailures(t *testing.T) {
 				<-r.Context().Done()
 			})}}
 		}},
-		{"interrupted while the answer came", "interrupted", true, "interrupted by our own stop", func(t *testing.T) scene {
+		{"interrupted while the answer came", "interrupted", true, "interrupted by the service's own stop", func(t *testing.T) scene {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			return scene{ctx: ctx, cfg: Config{URL: serve(t, func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)

@@ -258,10 +258,6 @@ func (s *Status) refusedLast() bool {
 	return s.Refused.LastAt != nil
 }
 
-// RefusedLast reports whether PMM cannot get anything in at present, as far as the
-// newest webhook tells.
-func (s *Status) RefusedLast() bool { return s.Refused.LastHour > 0 && s.refusedLast() }
-
 // headline says in a few sentences what is in Attention, or that all is well.
 func (s *Status) headline() {
 	var said []string

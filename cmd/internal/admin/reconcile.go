@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"pmm-callgoose/worker"
 )
 
 // MaxDrift bounds the differences that a status lists, of one PMM.
@@ -21,13 +23,6 @@ type Drift struct {
 	Why      string    `json:"why"`
 }
 
-// ReconcileAlarm is something that a person must decide or correct.
-type ReconcileAlarm struct {
-	Code string `json:"code"`
-	Text string `json:"text"`
-	Way  string `json:"way"`
-}
-
 // Reconcile is how comparing with one PMM goes.
 type Reconcile struct {
 	Mode       string     `json:"mode"`
@@ -38,9 +33,9 @@ type Reconcile struct {
 	Skipped string `json:"skipped"`
 	// ContactLastAttemptAt and ContactLastError are what PMM says of its contact point
 	// that leads here; nil and "" where it says nothing.
-	ContactLastAttemptAt *time.Time       `json:"contact_point_last_attempt_at"`
-	ContactLastError     string           `json:"contact_point_last_error"`
-	Alarms               []ReconcileAlarm `json:"alarms"`
+	ContactLastAttemptAt *time.Time              `json:"contact_point_last_attempt_at"`
+	ContactLastError     string                  `json:"contact_point_last_error"`
+	Alarms               []worker.ReconcileAlarm `json:"alarms"`
 	// Differences are the first MaxDrift of those that the last pass found.
 	Differences []Drift `json:"differences"`
 }
@@ -66,12 +61,12 @@ type ReconcileAct struct {
 
 // ReconcilePass is what one pass over one PMM came to.
 type ReconcilePass struct {
-	Source string           `json:"source"`
-	DryRun bool             `json:"dry_run"`
-	Open   []ReconcileAct   `json:"open"`
-	Close  []ReconcileAct   `json:"close"`
-	Drift  []Drift          `json:"drift"`
-	Alarms []ReconcileAlarm `json:"alarms"`
+	Source string                  `json:"source"`
+	DryRun bool                    `json:"dry_run"`
+	Open   []ReconcileAct          `json:"open"`
+	Close  []ReconcileAct          `json:"close"`
+	Drift  []Drift                 `json:"drift"`
+	Alarms []worker.ReconcileAlarm `json:"alarms"`
 	// Refused are the keys of the request that stay open, and why.
 	Refused map[string]string `json:"refused"`
 	Skipped string            `json:"skipped"`

@@ -2,10 +2,12 @@ package alarm
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -36,17 +38,11 @@ type Config struct {
 // Alarm watches one service. Make it with New, run it once. A nil Alarm has
 // nobody to tell and does nothing.
 type Alarm struct {
-	cfg     Config
-	log     *slog.Logger
-	box     outbox
-	targets []target
-	pauses  []time.Duration // between the tries of one target
-}
-
-// target is one way to reach people. Its errors hold no secret.
-type target struct {
-	name string
-	send func(context.Context, Notice) error
+	cfg    Config
+	log    *slog.Logger
+	box    outbox
+	ways   []Way
+	pauses []time.Duration // between the tries of one way
 }
 
 // New makes an Alarm, nil when there is neither a command nor a webhook.
@@ -67,14 +63,7 @@ func New(cfg Config) *Alarm {
 		cfg: cfg, log: cfg.Logger.With("component", "alarm"), box: outbox{wake: make(chan struct{}, 1)},
 		pauses: []time.Duration{time.Second, 5 * time.Second},
 	}
-	if cfg.Command != "" {
-		a.targets = append(a.targets, target{"command", func(ctx context.Context, n Notice) error { return n.run(ctx, cfg.Command, commandTimeout) }})
-	}
-	if cfg.Webhook != nil && cfg.Webhook() != "" {
-		hook := NewHook(cfg.Webhook, cfg.Transport, webhookTimeout)
-		a.targets = append(a.targets, target{"webhook", func(ctx context.Context, n Notice) error { return hook.Call(ctx, http.MethodPost, n.body()) }})
-	}
-	if len(a.targets) == 0 {
+	if a.ways = Ways(cfg.Webhook, cfg.Transport, cfg.Command, 30*time.Second); len(a.ways) == 0 {
 		return nil
 	}
 	return a
@@ -127,7 +116,7 @@ func (a *Alarm) tell(ctx context.Context, n Notice) {
 	a.box.put(n)
 }
 
-// work sends one notice after the other, to all targets side by side.
+// work sends one notice after the other, by all ways side by side.
 func (a *Alarm) work(ctx context.Context) {
 	for {
 		n, ok := a.box.take()
@@ -139,10 +128,10 @@ func (a *Alarm) work(ctx context.Context) {
 			}
 			continue
 		}
-		heard := make([]bool, len(a.targets))
+		heard := make([]bool, len(a.ways))
 		var wg sync.WaitGroup
-		for i, t := range a.targets {
-			wg.Go(func() { heard[i] = a.try(ctx, t, n) })
+		for i, w := range a.ways {
+			wg.Go(func() { heard[i] = a.try(ctx, w, n) })
 		}
 		wg.Wait()
 		if ctx.Err() != nil {
@@ -154,12 +143,13 @@ func (a *Alarm) work(ctx context.Context) {
 	}
 }
 
-// try sends n to one target, three times at most.
-func (a *Alarm) try(ctx context.Context, t target, n Notice) bool {
+// try sends n by one way, three times at most.
+func (a *Alarm) try(ctx context.Context, w Way, n Notice) bool {
+	body, _ := json.Marshal(n) // texts, numbers and times of our own
 	for attempt := 1; ; attempt++ {
 		start := time.Now()
-		err := t.send(ctx, n)
-		log := a.log.With("alarm", n.Alarm, "over", n.Over, "target", t.name, "attempt", attempt, "duration", time.Since(start))
+		err := w.Send(ctx, body, "PMM_CALLGOOSE_ALARM="+n.Alarm, "PMM_CALLGOOSE_ALARM_OVER="+strconv.FormatBool(n.Over), "PMM_CALLGOOSE_ALARM_TEXT="+n.Text)
+		log := a.log.With("alarm", n.Alarm, "over", n.Over, "target", w.Name, "attempt", attempt, "duration", time.Since(start))
 		switch {
 		case err == nil:
 			log.InfoContext(ctx, "notice sent")
@@ -199,16 +189,10 @@ func (b *outbox) put(n Notice) {
 		}
 	}()
 	for i, old := range b.pending {
-		if old.Alarm != n.Alarm {
-			continue
+		if old.Alarm == n.Alarm {
+			b.pending[i] = n
+			return
 		}
-		if !n.Over && old.NewDead+old.NewDiscarded > 0 { // those that nobody was told of are still news
-			n.NewDead += old.NewDead
-			n.NewDiscarded += old.NewDiscarded
-			n.Text = n.sentence()
-		}
-		b.pending[i] = n
-		return
 	}
 	b.pending = append(b.pending, n)
 }

@@ -3,6 +3,7 @@ package alarm
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,7 +25,7 @@ import (
 func outage(context.Context) (admin.Status, error) {
 	s := healthy()
 	s.Callgoose.State, s.Queued, s.OldestQueuedAt = event.Down, 1, &epoch
-	return s, nil
+	return concluded(s), nil
 }
 
 // service is a status that a test changes.
@@ -36,7 +37,7 @@ type service struct {
 func (s *service) status(context.Context) (admin.Status, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.s, nil
+	return concluded(s.s), nil
 }
 
 func (s *service) change(f func(time.Time, *admin.Status)) {
@@ -52,7 +53,11 @@ type diary struct {
 	each  func(n Notice) error
 }
 
-func (d *diary) send(_ context.Context, n Notice) error {
+func (d *diary) send(_ context.Context, body []byte, _ ...string) error {
+	var n Notice
+	if err := json.Unmarshal(body, &n); err != nil {
+		return err
+	}
 	d.lines = append(d.lines, brief(time.Since(d.start).Truncate(time.Second), n))
 	if d.each != nil {
 		return d.each(n)
@@ -66,7 +71,7 @@ func day(t *testing.T, each func(Notice) error, story func(s *service)) (got []s
 		s := &service{s: healthy()}
 		a := New(Config{Command: "x", Status: s.status, Host: "h", Version: "v"})
 		d := &diary{start: time.Now(), each: each}
-		a.targets = []target{{"diary", d.send}}
+		a.ways = []Way{{"diary", d.send}}
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { a.Run(ctx) })
@@ -87,7 +92,7 @@ func TestRunTellsOfAnOutage(t *testing.T) {
 		s.change(callgooseIs(event.Up, 4))
 		time.Sleep(time.Hour)
 	})
-	want := []string{"6m1s unreachable 1 300", "1h6m1s unreachable 2 3900", "1h31m1s unreachable over 5400"}
+	want := []string{"6m1s away 1 300", "1h6m1s away 2 3900", "1h32m1s away over 5400"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
@@ -108,8 +113,8 @@ func TestATargetThatFailsIsTriedThreeTimesAndSoonAgain(t *testing.T) {
 	})
 	// 1s and 5s between the tries; nobody heard, so again after five minutes.
 	want := []string{
-		"5m1s unreachable 1 300", "5m2s unreachable 1 300", "5m7s unreachable 1 300",
-		"10m8s unreachable 2 607", "10m9s unreachable 2 607",
+		"5m1s away 1 300", "5m2s away 1 300", "5m7s away 1 300",
+		"10m8s away 2 607", "10m9s away 2 607",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -121,7 +126,7 @@ func TestASlowTargetDoesNotStopTheWatchAndHearsTheNewestState(t *testing.T) {
 	got := day(t, func(Notice) error {
 		if first {
 			first = false
-			time.Sleep(10*time.Minute + 30*time.Second)
+			time.Sleep(12*time.Minute + 30*time.Second)
 		}
 		return nil
 	}, func(s *service) {
@@ -136,22 +141,21 @@ func TestASlowTargetDoesNotStopTheWatchAndHearsTheNewestState(t *testing.T) {
 		s.change(callgooseIs(event.Up, 4))
 		time.Sleep(time.Hour)
 	})
-	want := []string{"1s dead 1 0 +1", "10m31s dead 3 240 +7", "10m31s unreachable over 360"}
+	want := []string{"1s dead_letters 1 0", "12m31s dead_letters 3 240", "12m31s away over 360"}
 	if len(got) < 3 || !slices.Equal(got[:3], want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 
-func TestAMergedNoticeSaysTheSumInItsSentence(t *testing.T) {
+func TestOfEachAlarmTheNewestNoticeIsSent(t *testing.T) {
 	b := outbox{wake: make(chan struct{}, 1)}
-	b.put(Notice{Alarm: DeadLetters, NewDead: 2, Dead: 2})
-	b.put(Notice{Alarm: StoreFull})
-	b.put(Notice{Alarm: DeadLetters, NewDead: 3, Dead: 5})
-	n, _ := b.take()
-	if n.NewDead != 5 || n.Text != "5 alerts were given up and will not reach Callgoose; 5 dead letters in all." {
+	b.put(Notice{Alarm: "x", Count: 1})
+	b.put(Notice{Alarm: "y"})
+	b.put(Notice{Alarm: "x", Count: 2})
+	if n, _ := b.take(); n.Alarm != "x" || n.Count != 2 {
 		t.Errorf("got %+v", n)
 	}
-	if n, _ = b.take(); n.Alarm != StoreFull {
+	if n, _ := b.take(); n.Alarm != "y" {
 		t.Errorf("got %+v", n)
 	}
 	if _, ok := b.take(); ok {
@@ -195,7 +199,7 @@ func TestRunForReal(t *testing.T) {
 		t.Errorf("tried %d times", tries.Load())
 	}
 	text := log.String()
-	if strings.Contains(text, secret) || !strings.Contains(text, "502 Bad Gateway") || !strings.Contains(text, "alarm=callgoose_unreachable") {
+	if strings.Contains(text, secret) || !strings.Contains(text, "502 Bad Gateway") || !strings.Contains(text, "alarm=callgoose_away") {
 		t.Error(text)
 	}
 }

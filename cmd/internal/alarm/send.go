@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,33 +11,42 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
-const (
-	commandTimeout = 30 * time.Second
-	webhookTimeout = 10 * time.Second
-)
-
-// body is what people are sent.
-func (n Notice) body() []byte {
-	b, _ := json.Marshal(n) // texts, numbers and times of our own
-	return b
+// Way is one way to reach people. Its errors hold no secret.
+type Way struct {
+	Name string // webhook or command
+	// Send hands over JSON: as the body of the webhook, or on the standard input of the
+	// command, which has vars in its environment.
+	Send func(ctx context.Context, body []byte, vars ...string) error
 }
 
-// run runs a line of the shell once, with n on its standard input.
-func (n Notice) run(ctx context.Context, line string, timeout time.Duration) error {
-	return RunCommand(ctx, line, timeout, append(n.body(), '\n'),
-		"PMM_CALLGOOSE_ALARM="+n.Alarm, "PMM_CALLGOOSE_ALARM_OVER="+strconv.FormatBool(n.Over), "PMM_CALLGOOSE_ALARM_TEXT="+n.Text)
+const hookTimeout = 10 * time.Second
+
+// Ways are those that are set: a URL as in NewHook, nil or "" = none, and a line of the
+// shell, "" = none, which is killed after within.
+func Ways(url func() string, transport http.RoundTripper, line string, within time.Duration) (list []Way) {
+	if url != nil && url() != "" {
+		hook := NewHook(url, transport, hookTimeout)
+		list = append(list, Way{"webhook", func(ctx context.Context, body []byte, _ ...string) error {
+			return hook.Call(ctx, http.MethodPost, body)
+		}})
+	}
+	if line != "" {
+		list = append(list, Way{"command", func(ctx context.Context, body []byte, vars ...string) error {
+			return runCommand(ctx, line, within, append(body, '\n'), vars...)
+		}})
+	}
+	return list
 }
 
-// RunCommand runs a line of the shell in a process group of its own, with input on
+// runCommand runs a line of the shell in a process group of its own, with input on
 // its standard input and vars in its environment, and kills what is left of the
 // group when the shell has ended, or its time, or ctx.
-func RunCommand(ctx context.Context, line string, timeout time.Duration, input []byte, vars ...string) error {
+func runCommand(ctx context.Context, line string, timeout time.Duration, input []byte, vars ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	said := &head{limit: 1 << 10}

@@ -21,9 +21,12 @@ import (
 )
 
 func notice() Notice {
-	n := Notice{Alarm: Unreachable, LastedSeconds: 300, Queued: 2, At: epoch, Callgoose: Callgoose{State: "down", LastError: "no 'answer' $(id)"}}
-	n.Text = n.sentence()
-	return n
+	return Notice{Alarm: Away, LastedSeconds: 300, Queued: 2, At: epoch, Text: quotable("Callgoose cannot be reached (no 'answer' $(id)).")}
+}
+
+func body() []byte {
+	b, _ := json.Marshal(notice())
+	return b
 }
 
 func TestCommandGetsTheNoticeAndNoSecrets(t *testing.T) {
@@ -34,8 +37,9 @@ func TestCommandGetsTheNoticeAndNoSecrets(t *testing.T) {
 	t.Setenv("CREDENTIALS_DIRECTORY_NAME", "kept")
 	line := fmt.Sprintf(`cat >%[1]s/stdin; env >%[1]s/env; printf %%s "$PMM_CALLGOOSE_ALARM $PMM_CALLGOOSE_ALARM_OVER $PMM_CALLGOOSE_ALARM_TEXT" >%[1]s/vars`, dir)
 	n := notice()
-	if err := n.run(t.Context(), line, commandTimeout); err != nil {
-		t.Fatal(err)
+	a := New(Config{Command: line})
+	if !a.try(t.Context(), a.ways[0], n) {
+		t.Fatal("nobody was told")
 	}
 	read := func(name string) string {
 		b, err := os.ReadFile(filepath.Join(dir, name))
@@ -48,7 +52,7 @@ func TestCommandGetsTheNoticeAndNoSecrets(t *testing.T) {
 	if err := json.Unmarshal([]byte(read("stdin")), &got); err != nil || got.Text != n.Text || got.Queued != 2 {
 		t.Errorf("stdin: %v, %+v", err, got)
 	}
-	if vars := read("vars"); vars != Unreachable+" false "+n.Text {
+	if vars := read("vars"); vars != Away+" false "+n.Text {
 		t.Errorf("vars: %s", vars)
 	}
 	if env := read("env"); strings.Contains(env, "hush") || strings.Contains(env, "stale") ||
@@ -71,9 +75,9 @@ func TestCommandThatFails(t *testing.T) {
 			}
 			timeout := 200 * time.Millisecond
 			if !strings.Contains(tt.want, "killed") {
-				timeout = commandTimeout
+				timeout = 30 * time.Second
 			}
-			err := notice().run(t.Context(), tt.line, timeout)
+			err := runCommand(t.Context(), tt.line, timeout, body())
 			if got := fmt.Sprint(err); (err == nil) != (tt.want == "") || err != nil && got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
@@ -132,19 +136,19 @@ func TestWebhook(t *testing.T) {
 		_, _ = io.WriteString(w, "you came to "+r.URL.String())
 	}))
 	defer srv.Close()
-	h := NewHook(func() string { return srv.URL + "/" + secret + "?key=" + secret }, nil, webhookTimeout)
+	h := NewHook(func() string { return srv.URL + "/" + secret + "?key=" + secret }, nil, hookTimeout)
 	for code, want := range map[int32]string{
 		200: "", 204: "", 302: "call webhook: answered 302: redirects are not followed",
 		307: "call webhook: answered 307: redirects are not followed", 404: "call webhook: answered 404 Not Found", 503: "call webhook: answered 503 Service Unavailable",
 	} {
 		status.Store(code)
-		err := h.Call(t.Context(), http.MethodPost, notice().body())
+		err := h.Call(t.Context(), http.MethodPost, body())
 		if got := fmt.Sprint(err); (err == nil) != (want == "") || err != nil && got != want {
 			t.Errorf("%d: got %q, want %q", code, got, want)
 		}
 		body, ok := strings.CutPrefix(<-bodies, "POST application/json ")
 		var n Notice
-		if err := json.Unmarshal([]byte(body), &n); !ok || err != nil || n.Alarm != Unreachable {
+		if err := json.Unmarshal([]byte(body), &n); !ok || err != nil || n.Alarm != Away {
 			t.Errorf("%d: body %s", code, body)
 		}
 	}
@@ -191,7 +195,7 @@ func TestWebhookErrorsHoldNoSecret(t *testing.T) {
 			h := NewHook(func() string {
 				return strings.Replace(tt.url, "://", "://user:"+secret+"@", 1) + "/" + secret + "?k=" + secret
 			}, tt.transport, time.Second)
-			err := h.Call(t.Context(), http.MethodPost, notice().body())
+			err := h.Call(t.Context(), http.MethodPost, body())
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("got %v, want %s", err, tt.want)
 			}

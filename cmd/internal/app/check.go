@@ -2,15 +2,9 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
-	"os"
-	"path/filepath"
 
 	"pmm-callgoose/cmd/internal/admin"
-	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 )
@@ -95,46 +89,4 @@ func (c *core) checkBodies(ctx context.Context, waiting []*event.Record, problem
 		problem("event %s is queued, but its notification cannot be read: %v", r.ID, err)
 	}
 	return nil
-}
-
-// copyMost is how large a data directory may be to be copied for a look.
-const copyMost = 1 << 30
-
-// errTooLarge: the directory is not copied just to look at it.
-var errTooLarge = errors.New("the data directory is too large to be copied for a look")
-
-// Inspect checks a data directory that no service holds. It looks at a copy,
-// because opening the original would already repair it.
-func Inspect(ctx context.Context, cfg *config.Config) (admin.Check, error) {
-	if _, err := os.Stat(filepath.Join(cfg.DataDir, store.FileName)); errors.Is(err, fs.ErrNotExist) {
-		return admin.Check{}, errors.New("there is no ledger yet")
-	}
-	if err := store.Free(cfg.DataDir); err != nil {
-		return admin.Check{}, err
-	}
-	var size int64
-	if err := filepath.WalkDir(cfg.DataDir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		info, err := d.Info()
-		if err == nil {
-			size += info.Size()
-		}
-		return err
-	}); err != nil {
-		return admin.Check{}, err
-	}
-	if size > copyMost {
-		return admin.Check{}, errTooLarge
-	}
-	c, dir, err := openCopy(ctx, cfg, Options{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return admin.Check{}, err
-	}
-	defer func() {
-		c.close()
-		_ = os.RemoveAll(dir)
-	}()
-	return c.check(ctx)
 }

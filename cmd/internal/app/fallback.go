@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -32,12 +31,12 @@ const (
 // fallback tells people of alerts by another way while Callgoose is away. It
 // takes nothing out of the queue.
 //
-//	look ──▶ notes in the ledger ──fsync──▶ send ──failed──▶ notes taken back, again in a minute
+//	pass ──▶ notes in the ledger ──fsync──▶ send ──failed──▶ notes taken back, again in a minute
 //
 // If we die behind the notes, that message may be lost, and is never sent twice:
 // Callgoose still gets the alerts. A lost ledger forgets the notes.
 type fallback struct {
-	ways  []way
+	ways  []alarm.Way
 	after time.Duration
 	match map[string]string // labels
 	about message           // what every message says
@@ -51,12 +50,6 @@ type fallback struct {
 
 	mu    sync.Mutex
 	state admin.Fallback // guarded by mu
-}
-
-// way is one way out. Its errors hold no secret.
-type way struct {
-	name string
-	send func(context.Context, message) error
 }
 
 // message is what is sent: the body of the webhook, the input of the command.
@@ -94,29 +87,17 @@ func (a *App) newFallback() *fallback {
 	f := &fallback{
 		after: cmp.Or(a.cfg.FallbackAfter, 10*time.Minute), match: a.cfg.FallbackMatch,
 		log: a.opts.Logger.With("component", "fallback"), told: a.opts.metrics.Told,
+		ways: alarm.Ways(a.cfg.FallbackWebhook.Reveal, a.opts.Outside, a.cfg.FallbackCommand, fallbackTimeout),
 	}
 	f.about.Version = a.opts.Version
 	f.about.Host, _ = os.Hostname()
-	if a.cfg.FallbackWebhook.IsSet() {
-		hook := alarm.NewHook(a.cfg.FallbackWebhook.Reveal, a.opts.Outside, fallbackTimeout)
-		f.ways = append(f.ways, way{"webhook", func(ctx context.Context, m message) error {
-			body, err := json.Marshal(m)
-			return cmp.Or(err, hook.Call(ctx, http.MethodPost, body))
-		}})
-	}
-	if a.cfg.FallbackCommand != "" {
-		f.ways = append(f.ways, way{"command", func(ctx context.Context, m message) error {
-			body, err := json.Marshal(m)
-			return cmp.Or(err, alarm.RunCommand(ctx, a.cfg.FallbackCommand, fallbackTimeout, append(body, '\n'), "PMM_CALLGOOSE_FALLBACK_TEXT="+m.Text))
-		}})
-	}
 	for _, w := range f.ways {
-		f.state.Ways = append(f.state.Ways, w.name)
+		f.state.Ways = append(f.state.Ways, w.Name)
 	}
 	return f
 }
 
-// run looks until ctx ends. An error says that the ledger failed.
+// run makes passes until ctx ends. An error says that the ledger failed.
 func (f *fallback) run(ctx context.Context, c *core) error {
 	tick := time.NewTicker(faultpoint.Often(fallbackLook))
 	defer tick.Stop()
@@ -126,22 +107,24 @@ func (f *fallback) run(ctx context.Context, c *core) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := f.look(ctx, c); err != nil && ctx.Err() == nil {
+		if err := f.pass(ctx, c); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
 }
 
-// look sends at most one message.
-func (f *fallback) look(ctx context.Context, c *core) error {
+// pass sends at most one message.
+func (f *fallback) pass(ctx context.Context, c *core) error {
 	now := time.Now()
-	if err := cmp.Or(c.keepOutage(ctx, now), c.noteOutage(ctx, now)); err != nil {
+	if err := c.noteOutage(ctx, now); err != nil {
 		return err
 	}
 	if len(f.ways) == 0 || now.Sub(f.last) < faultpoint.Often(fallbackEvery) {
 		return nil
 	}
-	m, changes, lasts := f.about, c.ledger.Changes(), f.lasts(c, now)
+	m, changes, since := f.about, c.ledger.Changes(), c.outage()
+	m.Callgoose.Since = since
+	lasts := !since.IsZero() && now.Sub(since) >= f.after
 	if changes == f.changes && lasts == f.lasted {
 		return nil // nothing happened since there was nobody to tell
 	}
@@ -169,12 +152,6 @@ func (f *fallback) look(ctx context.Context, c *core) error {
 		return nil
 	}
 	return c.ledger.Do(context.WithoutCancel(ctx), m.takeBack)
-}
-
-// lasts reports whether Callgoose is away for long enough.
-func (f *fallback) lasts(c *core, now time.Time) bool {
-	since := c.outage()
-	return !since.IsZero() && now.Sub(since) >= f.after
 }
 
 // choose finds whom to tell of: what waits, still fires, and was not told of yet;
@@ -305,7 +282,7 @@ func (m *message) takeBack(tx *store.Tx) error {
 // describe gives the alerts the texts that Callgoose will get, and the message its own.
 func (m *message) describe(ctx context.Context, c *core) {
 	view := c.deliver().View()
-	m.Callgoose.State, m.Callgoose.Since, m.Callgoose.LastError = view.Circuit.State, c.ledger.Summary().Outage, view.Circuit.LastError
+	m.Callgoose.State, m.Callgoose.LastError = view.Circuit.State, view.Circuit.LastError
 	var lines []string
 	if len(m.Alerts) > 0 {
 		lines = append(lines, fmt.Sprintf("Callgoose is %s since %s. These alerts wait for it and still fire:",
@@ -363,11 +340,12 @@ func (f *fallback) send(ctx context.Context, m message) (sent bool) {
 // try sends m by all ways side by side.
 func (f *fallback) try(ctx context.Context, m message) []admin.Way {
 	ways := make([]admin.Way, len(f.ways))
+	body, _ := json.Marshal(m) // texts, numbers and times
 	var wg sync.WaitGroup
 	for i, w := range f.ways {
 		wg.Go(func() {
-			ways[i] = admin.Way{Name: w.name, OK: true}
-			if err := w.send(ctx, m); err != nil {
+			ways[i] = admin.Way{Name: w.Name, OK: true}
+			if err := w.Send(ctx, body, "PMM_CALLGOOSE_FALLBACK_TEXT="+m.Text); err != nil {
 				ways[i].OK, ways[i].Error = false, err.Error()
 			}
 		})

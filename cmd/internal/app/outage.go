@@ -2,41 +2,34 @@ package app
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 )
 
-// outage is since when events wait because Callgoose is down or held; zero when
-// they do not. It outlasts restarts.
-func (c *core) outage() time.Time {
+// outage is since when events wait because Callgoose is down or held, pauses in between
+// included; zero when they do not. It outlasts restarts.
+func (c *core) outage() (since time.Time) {
 	if !c.deliver().Outage() {
-		return time.Time{}
+		return since
 	}
-	return c.ledger.Summary().Outage
+	list, _ := c.ledger.Outages() // whoever writes reports what is wrong
+	next := time.Time{}           // the beginning of what followed
+	for _, o := range slices.Backward(list) {
+		if !o.Until.Equal(next) {
+			break
+		}
+		if next = o.From; o.State != event.Paused {
+			since = o.From
+		}
+	}
+	return since
 }
 
-// keepOutage writes down when an outage began, and that it is over: with the first
-// answer, or when nothing waits for it any more.
-func (c *core) keepOutage(ctx context.Context, now time.Time) error {
-	s, view, since := c.ledger.Summary(), c.deliver().View(), time.Time{}
-	switch {
-	case s.Counts[string(event.Queued)] == 0, view.Circuit.State == event.Up:
-	case !c.deliver().Outage():
-		return nil // nothing is known since the start
-	case s.Outage.IsZero(), view.Last.At.After(s.Outage): // a new one, if there was an answer between two looks
-		since = now.UTC()
-	default:
-		return nil
-	}
-	if since.Equal(s.Outage) {
-		return nil
-	}
-	return c.ledger.Do(ctx, func(tx *store.Tx) error { tx.SetOutage(since); return nil })
-}
-
-// noteOutage keeps when nobody is called, and why, for the picture of the last days.
+// noteOutage writes down when nobody is called, and why: an outage is over with the
+// first answer, or when nothing waits any more.
 func (c *core) noteOutage(ctx context.Context, now time.Time) error {
 	state, view := "", c.deliver().View()
 	switch {
@@ -52,14 +45,22 @@ func (c *core) noteOutage(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	lasts := ""
+	var last event.Outage
 	if n := len(list); n > 0 && list[n-1].Until.IsZero() {
-		lasts = list[n-1].State
+		last = list[n-1]
 	}
-	if state == lasts {
+	answered := state != "" && last.State != "" && view.Last.At.After(last.From) // between two looks
+	if state == last.State && !answered {
 		return nil
 	}
-	return c.ledger.Do(ctx, func(tx *store.Tx) error { return tx.NoteOutage(state, now) })
+	return c.ledger.Do(ctx, func(tx *store.Tx) error {
+		if answered {
+			if err := tx.NoteOutage("", view.Last.At); err != nil {
+				return err
+			}
+		}
+		return tx.NoteOutage(state, now)
+	})
 }
 
 // Outages implements web.Pages.

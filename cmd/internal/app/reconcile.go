@@ -284,7 +284,7 @@ func (a *App) addReconcile(list []admin.PMM) []admin.PMM {
 			list = append(list, admin.PMM{Name: r.at.Source})
 		}
 		p := &list[i]
-		p.Reconcile = &admin.Reconcile{Mode: a.cfg.Reconcile, Alarms: []admin.ReconcileAlarm{}, Differences: []admin.Drift{}}
+		p.Reconcile = &admin.Reconcile{Mode: a.cfg.Reconcile, Alarms: []worker.ReconcileAlarm{}, Differences: []admin.Drift{}}
 		seen := r.seen.Load()
 		if seen == nil {
 			continue
@@ -292,7 +292,7 @@ func (a *App) addReconcile(list []admin.PMM) []admin.PMM {
 		state := seen.plan.State
 		p.Drift, p.Reconcile.Differences = new(int64(len(seen.plan.Drift))), r.drift(seen.plan.Drift, admin.MaxDrift)
 		p.Reconcile.LastPassAt, p.Reconcile.Failures, p.Reconcile.Skipped = timeOrNil(seen.at), state.Failures, seen.plan.Skipped
-		p.Reconcile.Alarms = alarms(seen.plan.Alarms)
+		p.Reconcile.Alarms = append(p.Reconcile.Alarms, seen.plan.Alarms...)
 		if state.Contact != nil {
 			p.Reconcile.ContactLastAttemptAt, p.Reconcile.ContactLastError = timeOrNil(state.Contact.LastAttempt), state.Contact.LastError
 		}
@@ -324,14 +324,6 @@ func (r *reconciler) drift(list []worker.ReconcileDrift, most int) []admin.Drift
 	for _, d := range list[:min(len(list), most)] {
 		key := cmp.Or(d.Key, event.Key(r.at.Source, d.Fingerprint))
 		out = append(out, admin.Drift{Kind: d.Kind, Key: key, Title: d.Title, StartsAt: d.StartsAt, Why: d.Why})
-	}
-	return out
-}
-
-func alarms(list []worker.ReconcileAlarm) []admin.ReconcileAlarm {
-	out := make([]admin.ReconcileAlarm, len(list))
-	for i, a := range list {
-		out[i] = admin.ReconcileAlarm(a)
 	}
 	return out
 }
@@ -394,7 +386,7 @@ func (r *reconciler) byHand(ctx context.Context, req admin.ReconcileRequest, key
 	}
 	out = admin.ReconcilePass{
 		Source: r.at.Source, DryRun: req.DryRun, Open: []admin.ReconcileAct{}, Close: []admin.ReconcileAct{},
-		Drift: r.drift(plan.Drift, maxShown), Alarms: alarms(plan.Alarms), Refused: plan.Refused, Skipped: plan.Skipped,
+		Drift: r.drift(plan.Drift, maxShown), Alarms: append([]worker.ReconcileAlarm{}, plan.Alarms...), Refused: plan.Refused, Skipped: plan.Skipped,
 	}
 	for _, o := range plan.Open[:min(len(plan.Open), maxShown)] {
 		out.Open = append(out.Open, admin.ReconcileAct{Key: event.Key(r.at.Source, o.Fingerprint), Title: o.Title, Why: o.Why})

@@ -18,6 +18,7 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/ingest/pmm/pmmtest"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker"
 )
 
 const viewer = "glsa_v1ewer-of-the-test"
@@ -358,7 +359,7 @@ func TestTooMuchAtOnceWaitsForAPerson(t *testing.T) {
 		g.run(40 * time.Minute)
 		g.want("six of ten are gone", 10, nil)
 		s := g.status().Sources[0]
-		if !slices.ContainsFunc(s.Reconcile.Alarms, func(a admin.ReconcileAlarm) bool { return a.Code == "reconcile_mass" }) {
+		if !slices.ContainsFunc(s.Reconcile.Alarms, func(a worker.ReconcileAlarm) bool { return a.Code == "reconcile_mass" }) {
 			t.Errorf("no alarm: %+v", s.Reconcile)
 		}
 		if pass := g.reconcile(admin.ReconcileRequest{Yes: true}); len(pass.Close) != 6 {

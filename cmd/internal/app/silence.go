@@ -12,7 +12,7 @@ import (
 	"pmm-callgoose/worker"
 )
 
-// silenceEvery is how often we look whether a PMM has been silent too long.
+// silenceEvery is how often it is checked whether a PMM has been silent too long.
 const silenceEvery = 5 * time.Second
 
 // defaultSource is the PMM that is waited for when none was ever heard of.
@@ -30,8 +30,8 @@ const defaultSource = "pmm"
 type silenceWatch struct {
 	rules  config.Expect
 	since  time.Time       // listening without a gap since then
-	looked time.Time       // when it was last looked
-	known  map[string]bool // sources of silences that were open when we began; nil = not looked yet
+	passed time.Time       // of the last pass
+	known  map[string]bool // sources of silences that were open when we began; nil = no pass was made yet
 }
 
 // watchSilence runs until ctx ends, or until there is nothing to wait for.
@@ -54,7 +54,7 @@ func (a *App) watchSilence(ctx context.Context) {
 		if at := a.refused.latest(); at.After(w.since) {
 			w.since = at
 		}
-		heard, open, caughtUp, err := w.look(c)
+		heard, open, caughtUp, err := w.pass(c)
 		if err != nil || !caughtUp { // what came in is not known yet
 			continue
 		}
@@ -67,17 +67,17 @@ func (a *App) watchSilence(ctx context.Context) {
 	}
 }
 
-// away reports whether this process did not run since the last look: it was frozen,
+// away reports whether this process did not run since the last pass: it was frozen,
 // or the machine slept, or somebody moved the clock. That is no PMM's silence.
 func (w *silenceWatch) away(now time.Time) bool {
-	last := w.looked
-	w.looked = now
+	last := w.passed
+	w.passed = now
 	gap, wall := now.Sub(last), now.Round(0).Sub(last.Round(0)) // on either clock
 	return !last.IsZero() && (gap > 2*silenceEvery || wall.Abs() > 2*silenceEvery)
 }
 
-// look reads who was heard of, and since when which silence is open.
-func (w *silenceWatch) look(c *core) (heard, open map[string]time.Time, caughtUp bool, err error) {
+// pass reads who was heard of, and since when which silence is open.
+func (w *silenceWatch) pass(c *core) (heard, open map[string]time.Time, caughtUp bool, err error) {
 	last := c.queue.Last()
 	open = map[string]time.Time{}
 	err = c.ledger.View(func(tx *store.Tx) error {

@@ -79,7 +79,7 @@ func (a *App) watch(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			a.log.Error("no progress; systemd will kill us if that goes on", "err", err)
+			a.log.Error("no progress; systemd ends the service if that goes on", "err", err)
 			a.opts.Notify.Status("NO PROGRESS: " + err.Error())
 			said = ""
 		default:
@@ -98,8 +98,8 @@ func (a *App) watch(ctx context.Context) {
 }
 
 // progress returns nil when each loop of the core came round before ctx ended.
-// A store that is being opened again, be it in vain, is progress too: killing us
-// would begin the same anew.
+// Opening the store again counts as progress even if it fails: a restart would only
+// repeat it.
 func (a *App) progress(ctx context.Context) error {
 	c := a.core.Load()
 	if c == nil {

@@ -2,13 +2,8 @@ package cli
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,42 +13,57 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/bench"
-	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest"
 	"pmm-callgoose/ingest/pmm"
 )
 
 func (p *program) benchCommand() *cli.Command {
-	flags := append(append(settingFlags(append([]string{"data-dir", "admin-token-file"}, intakeSecrets...)...), atFlags()...),
-		&cli.StringFlag{Name: "webhook-url", Usage: "where webhooks go, without the source (default: what the running service says)"},
-		&cli.StringFlag{Name: "webhook-ca", Usage: "trust these authorities (PEM) for it", TakesFile: true},
-		&cli.StringFlag{Name: "connections", Value: "1,16,64", Usage: "how many connections, several separated by commas"},
-		&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "how long each is measured"},
-		&cli.IntFlag{Name: "count", Usage: "end each after this many webhooks"},
-		&cli.IntFlag{Name: "alerts", Value: 5, Usage: "in each webhook"},
-		&cli.IntFlag{Name: "body-size", Value: 5500, Usage: "about how many bytes each webhook has"},
-		&cli.IntFlag{Name: "keys", Value: 10_000, Usage: "how many alerts there are: each fires, recovers, fires again"},
-		&cli.StringFlag{Name: "source", Value: "bench", Usage: "the PMM server that the webhooks seem to come from"},
-		&cli.BoolFlag{Name: "yes", Usage: "send the load although it may reach a real Callgoose"},
-	)
 	return &cli.Command{
-		Name: "bench", Usage: "load on a running service: throughput and latency", Flags: flags,
-		Action: func(c *cli.Context) error {
-			connections, err := numbers(c.String("connections"))
-			switch {
-			case err != nil:
-				return err
-			case !ingest.ValidSource(c.String("source")):
-				return usagef("--source: 1 to 16 of a-z, 0-9 and -")
-			case c.Int("alerts") < 1 || c.Int("keys") < 1 || c.Int("body-size") < 1:
-				return usagef("--alerts, --keys and --body-size must be at least 1")
-			case c.Duration("duration") <= 0:
-				return usagef("--duration must be more than 0")
-			}
-			return p.benchService(c, connections)
-		},
+		Name: "bench", Usage: "load on a running service: throughput and latency",
+		Flags: clientFlags(
+			&cli.StringFlag{Name: "connections", Value: "1,16,64", Usage: "how many connections, several separated by commas"},
+			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "how long each is measured"},
+			&cli.IntFlag{Name: "count", Usage: "end each after this many webhooks"},
+			&cli.IntFlag{Name: "alerts", Value: 5, Usage: "in each webhook"},
+			&cli.IntFlag{Name: "body-size", Value: 5500, Usage: "about how many bytes each webhook has"},
+			&cli.IntFlag{Name: "keys", Value: 10_000, Usage: "how many alerts there are: each fires, recovers, fires again"},
+			&cli.StringFlag{Name: "source", Value: "bench", Usage: "the PMM server that the webhooks seem to come from"},
+			&cli.BoolFlag{Name: "yes", Usage: "send the load although it reaches a real Callgoose"},
+		),
+		Action: p.bench,
 	}
+}
+
+func (p *program) bench(c *cli.Context) error {
+	connections, err := numbers(c.String("connections"))
+	switch {
+	case err != nil:
+		return err
+	case !ingest.ValidSource(c.String("source")):
+		return usagef("--source: 1 to 16 of a-z, 0-9 and -")
+	case c.Int("alerts") < 1 || c.Int("keys") < 1 || c.Int("body-size") < 1:
+		return usagef("--alerts, --keys and --body-size must be at least 1")
+	case c.Duration("duration") <= 0:
+		return usagef("--duration must be more than 0")
+	}
+	client, err := p.client(c)
+	if err != nil {
+		return err
+	}
+	status, err := client.Status(c.Context)
+	if err != nil {
+		return err
+	}
+	in, err := p.findIntake(c, client, status)
+	if err != nil {
+		return fmt.Errorf("its webhooks cannot be called: %w", err)
+	}
+	// What a bench sends to a real Callgoose calls people.
+	if at := in.settings["callgoose-url"].Value; !pmm.IsLoopback(at) && !c.Bool("yes") {
+		return usagef("the service sends to a Callgoose that is not on this machine, %s; this would open and close up to %d incidents there: say --yes if that is meant", at, c.Int("keys"))
+	}
+	return p.benchLoad(c, client, in.target(c.String("source")), connections)
 }
 
 // numbers reads a list such as 1,16,64.
@@ -75,72 +85,6 @@ type serviceReport struct {
 	// Settled is how long it took after the load until nothing was queued any
 	// more; nil when the service could not be asked.
 	Settled *float64 `json:"settled_after_seconds"`
-}
-
-func (p *program) benchService(c *cli.Context, connections []int) error {
-	cfg, err := p.loadAsking(c, append([]string{"data-dir", "admin-token-file"}, intakeSecrets...)...)
-	if err != nil {
-		return err
-	}
-	client, err := p.client(c)
-	if err != nil {
-		return err
-	}
-	target, ask, err := p.benchTarget(c, client)
-	if err != nil {
-		return err
-	}
-	if ask != "" && !c.Bool("yes") {
-		return usagef("%s; this would open and close up to %d incidents there: say --yes if that is meant", ask, c.Int("keys"))
-	}
-	target.Header = http.Header{}
-	if said := authorization(cfg, c.String("source")); said != "" {
-		target.Header.Set("Authorization", said)
-	}
-	target.HMACSecret, target.HMACTimestamp = cfg.IngestHMACSecret.Reveal(), cfg.IngestHMACTimestampHeader
-	return p.benchLoad(c, client, target, connections)
-}
-
-// benchTarget is the intake to send to. ask says why the load must not go there
-// without --yes: what a bench sends to a real Callgoose calls people.
-func (p *program) benchTarget(c *cli.Context, client *admin.Client) (t bench.Target, ask string, err error) {
-	var list []config.Setting
-	status, err := client.Status(c.Context)
-	if err == nil {
-		err = client.Settings(c.Context, &list)
-	}
-	settings, given := byName(list), c.String("webhook-url")
-	switch {
-	case err != nil && given == "":
-		return t, "", err
-	case err != nil:
-		ask = "it is not known which Callgoose is behind " + given + " (" + err.Error() + ")"
-	case settings["nats-url"].Value == "" && !pmm.IsLoopback(settings["callgoose-url"].Value):
-		ask = "the service sends to a Callgoose that is not on this machine, " + settings["callgoose-url"].Value
-	}
-	switch u, err := url.Parse(given); {
-	case given == "":
-		t.URL = status.WebhookURL
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return t, "", usagef("--webhook-url is not a URL such as http://127.0.0.1:4667/v1/webhook")
-	default:
-		t.URL = strings.TrimSuffix(given, "/")
-		if bound, err := url.Parse(status.WebhookURL); ask == "" && (err != nil || u.Port() != bound.Port()) {
-			ask = "the service that was asked listens at " + status.WebhookURL + ", not at " + u.Host
-		}
-	}
-	t.URL += "/" + c.String("source")
-	if ca := c.String("webhook-ca"); ca != "" {
-		pem, err := os.ReadFile(ca)
-		if err != nil {
-			return t, "", usagef("--webhook-ca: %w", err)
-		}
-		t.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
-		if !t.TLS.RootCAs.AppendCertsFromPEM(pem) {
-			return t, "", usagef("--webhook-ca: no certificate in %s", ca)
-		}
-	}
-	return t, ask, nil
 }
 
 func (p *program) benchLoad(c *cli.Context, client *admin.Client, target bench.Target, connections []int) error {

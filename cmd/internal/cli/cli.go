@@ -391,15 +391,12 @@ func (p *program) asking(do func(*cli.Context, *admin.Client) error) cli.ActionF
 // askingOf is asking about the one thing that is the argument; usage is the error
 // without it.
 func (p *program) askingOf(usage string, do func(*cli.Context, *admin.Client, string) error) cli.ActionFunc {
+	ask := p.asking(func(c *cli.Context, client *admin.Client) error { return do(c, client, c.Args().First()) })
 	return func(c *cli.Context) error {
 		if c.NArg() != 1 {
 			return usagef("%s", usage)
 		}
-		client, err := p.client(c)
-		if err != nil {
-			return err
-		}
-		return do(c, client, c.Args().First())
+		return ask(c)
 	}
 }
 

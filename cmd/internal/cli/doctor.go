@@ -61,9 +61,7 @@ func (p *program) doctor(c *cli.Context) error {
 	} else {
 		d.NoService, d.Start = err.Error(), p.howToStart()
 		err = own(true)
-		cfg := d.Settings
-		d.PMM.Asks = asks(cfg.Effective())
-		d.Consistent = func(ctx context.Context) ([]string, string, error) { return looked(app.Inspect(ctx, cfg)) }
+		d.PMM.Asks = asks(d.Settings.Effective())
 	}
 	if err != nil {
 		return err
@@ -105,7 +103,7 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 	if err := client.Health(c.Context, false); err != nil {
 		d.Service.NotReady = err.Error()
 	}
-	d.Consistent = func(ctx context.Context) ([]string, string, error) { return looked(client.Check(ctx)) }
+	d.Consistent = client.Check
 	return nil
 }
 
@@ -207,10 +205,6 @@ func asFlags(settings []config.Setting) map[string]string {
 		delete(flags, "admin-tls-key")
 	}
 	return flags
-}
-
-func looked(found admin.Check, err error) ([]string, string, error) {
-	return found.Problems, fmt.Sprintf("%d records, %d events queued, %d alerts open", found.Records, found.Queued, found.Open), err
 }
 
 func (p *program) showReport(r doctor.Report) {

@@ -23,6 +23,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/bench"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/ingest"
 	"pmm-callgoose/ingest/pmm"
@@ -31,9 +32,11 @@ import (
 // intake posts webhooks to the running service as PMM does: to the address that
 // is really bound, with the credentials that the service itself names.
 type intake struct {
-	url     string
-	secrets *config.Config // those of the intake
-	http    http.Client
+	url      string
+	secrets  *config.Config            // those of the intake
+	settings map[string]config.Setting // of the service, by name
+	tls      *tls.Config               // nil = not over HTTPS
+	http     http.Client
 }
 
 // intakeSecrets are the settings that let a webhook in.
@@ -63,7 +66,8 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 	if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsUnspecified() { // bound to every address
 		u.Host = net.JoinHostPort("localhost", u.Port())
 	}
-	in, named, flags := &intake{url: u.String()}, byName(settings), asFlags(settings)
+	named, flags := byName(settings), asFlags(settings)
+	in := &intake{url: u.String(), settings: named}
 	for _, name := range []string{"ingest-token", "ingest-basic-auth", "ingest-hmac-secret"} {
 		switch s := named[name]; {
 		case s.Value == "":
@@ -78,16 +82,15 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 	if in.secrets, _, err = config.Load(config.Input{Flags: flags, Only: intakeSecrets}); err != nil {
 		return nil, fmt.Errorf("a secret of the intake cannot be used (%w)", err)
 	}
-	t := &http.Transport{DisableKeepAlives: true} // like Grafana; and no proxy on the way to ourselves
 	if u.Scheme == "https" {
 		if named["tls-client-ca"].Value != "" {
 			return nil, errors.New("the intake wants a client certificate (--tls-client-ca)")
 		}
-		if t.TLSClientConfig, err = pinned(named["tls-cert"].Value); err != nil {
+		if in.tls, err = pinned(named["tls-cert"].Value); err != nil {
 			return nil, err
 		}
 	}
-	in.http.Transport = t
+	in.http.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: in.tls} // like Grafana; and no proxy on the way to ourselves
 	return in, nil
 }
 
@@ -141,6 +144,18 @@ func pinned(file string) (*tls.Config, error) {
 			return nil
 		},
 	}, nil
+}
+
+// target is the intake as a load needs it.
+func (in *intake) target(source string) bench.Target {
+	t := bench.Target{
+		URL: in.url + "/" + source, Header: http.Header{}, TLS: in.tls,
+		HMACSecret: in.secrets.IngestHMACSecret.Reveal(), HMACTimestamp: in.secrets.IngestHMACTimestampHeader,
+	}
+	if said := authorization(in.secrets, source); said != "" {
+		t.Header.Set("Authorization", said)
+	}
+	return t
 }
 
 // post sends one body and returns the id of the notification, or what was wrong.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -296,19 +297,16 @@ func (t *test) follow(ctx context.Context) {
 // until the event is queued.
 func (t *test) down(ctx context.Context, d *admin.Detail) bool {
 	s, err := t.client.Status(ctx)
-	if err != nil || d == nil || s.Callgoose.State != event.Down && s.Callgoose.State != event.Held {
+	if err != nil || d == nil {
 		return false
 	}
-	if d.Tries == 0 && (s.Callgoose.Since == nil || s.Callgoose.Since.After(t.began)) {
-		return false // another event failed: this one will still be tried
+	away := slices.IndexFunc(s.Attention, func(a admin.Attention) bool { return a.Code == admin.IsDown || a.Code == admin.IsHeld })
+	if away < 0 || d.Tries == 0 && (s.Callgoose.Since == nil || s.Callgoose.Since.After(t.began)) {
+		return false // or another event failed: this one will still be tried
 	}
-	what := fmt.Sprintf("Callgoose is %s since %s: %s", s.Callgoose.State, text.Stamp(*s.Callgoose.Since), s.Callgoose.LastError)
-	t.hop(hop{Step: "delivered", Text: what})
-	fix := "It goes out by itself, with its recovery, when Callgoose can be reached: pmm-callgoose doctor says which step fails."
-	if s.Callgoose.State == event.Held {
-		fix = "The token or the URL is wrong for every event: pmm-callgoose doctor says which. The test goes out by itself, with its recovery, when that is corrected."
-	}
-	t.fail(what+"; the test is safe in the queue", fix)
+	a := s.Attention[away]
+	t.hop(hop{Step: "delivered", Text: a.Text})
+	t.fail(strings.TrimSuffix(a.Text, ".")+"; the test is safe in the queue", a.Fix)
 	return true
 }
 

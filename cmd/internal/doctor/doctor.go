@@ -29,10 +29,9 @@ type Config struct {
 	NoService string
 	Start     string
 
-	// Consistent compares queue and ledger: through the service, or offline. It
-	// returns what is wrong and, in a few words, what it looked at. An error says
-	// why it could not look. nil = it is not to be done.
-	Consistent func(context.Context) (problems []string, looked string, err error)
+	// Consistent has the service compare queue and ledger. An error says why it could
+	// not; nil = no service can.
+	Consistent func(context.Context) (admin.Check, error)
 
 	// NATS looks at the external servers; nil = the store is embedded.
 	NATS func(context.Context) queue.Examined
@@ -85,10 +84,9 @@ func Run(ctx context.Context, cfg Config) Report {
 	}
 	e.nats(ctx)
 	e.cluster()
-	e.waiting()
+	e.word()
 	e.consistent(ctx)
 	e.heard()
-	e.roads()
 	e.pmm(ctx)
 	return e.Report
 }

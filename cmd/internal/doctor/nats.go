@@ -3,11 +3,9 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
-	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/queue"
@@ -50,31 +48,12 @@ func (e *examination) nats(ctx context.Context) {
 	}
 }
 
-// ofCluster are what the status finds of several instances; what it finds of the servers
-// stands elsewhere.
-var ofCluster = []string{admin.NATSUnreachable, admin.NoLeader, admin.IsBehind, admin.SettingsDiffer, admin.SameName, admin.ClockSkew}
-
-// cluster says what the running service knows of itself and the other instances.
+// cluster says what the running service knows of the other instances.
 func (e *examination) cluster() {
-	if e.Service == nil || e.Service.Cluster == nil || e.Service.Cluster.NATS == nil {
+	if e.Service == nil || e.Service.Cluster == nil || e.Service.Cluster.Leader == "" {
 		return
 	}
-	const check = "cluster"
-	c, well := e.Service.Cluster, true
-	for _, a := range e.Service.Attention {
-		switch {
-		case !slices.Contains(ofCluster, a.Code):
-			continue
-		case a.Level == admin.Bad:
-			e.fail(check, fix(a.Fix), "%s", a.Text)
-		default:
-			e.warn(check, fix(a.Fix), "%s", a.Text)
-		}
-		well = false
-	}
-	if !well {
-		return
-	}
+	c := e.Service.Cluster
 	since := ""
 	if c.LeaderSince != nil {
 		since = " for " + text.Span(time.Since(*c.LeaderSince))
@@ -83,7 +62,7 @@ func (e *examination) cluster() {
 	for _, i := range c.Instances {
 		names = append(names, i.Name+" "+i.Version)
 	}
-	e.ok(check, "instance %s; %s has led%s, term %d; heard of lately: %s", c.Instance, c.Leader, since, c.Term, strings.Join(names, ", "))
+	e.ok("cluster", "instance %s; %s has led%s, term %d; heard of lately: %s", c.Instance, c.Leader, since, c.Term, strings.Join(names, ", "))
 }
 
 func (e *examination) natsServer(at queue.Address, reached int) {

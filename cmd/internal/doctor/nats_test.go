@@ -67,15 +67,16 @@ func TestTheInstancesOfACluster(t *testing.T) {
 	since := time.Now().Add(-3 * time.Hour)
 	for name, tt := range map[string]struct {
 		change func(*admin.Cluster)
+		check  string
 		want   Severity
 		words  []string
 	}{
-		"all is well":          {func(*admin.Cluster) {}, OK, []string{"instance b", "a has led for 3 h", "term 962", "a 1.4.0, b 1.4.0"}},
-		"none leads":           {func(c *admin.Cluster) { c.Leader = "" }, Fail, []string{"No instance leads", "status --cluster"}},
-		"other settings":       {func(c *admin.Cluster) { c.SettingsDiffer = []string{"rate"} }, Warn, []string{"rate", "same settings"}},
-		"two of a name":        {func(c *admin.Cluster) { c.SameName = true }, Warn, []string{"--instance"}},
-		"clocks differ":        {func(c *admin.Cluster) { c.ClockSkew = 180 }, Warn, []string{"3 min ahead of", "chrony"}},
-		"NATS does not answer": {func(c *admin.Cluster) { c.NATS.Connected = false }, Fail, []string{"do not answer this instance"}},
+		"all is well":          {func(*admin.Cluster) {}, "cluster", OK, []string{"instance b", "a has led for 3 h", "term 962", "a 1.4.0, b 1.4.0"}},
+		"none leads":           {func(c *admin.Cluster) { c.Leader = "" }, "no leader", Fail, []string{"No instance leads", "status --cluster"}},
+		"other settings":       {func(c *admin.Cluster) { c.SettingsDiffer = []string{"rate"} }, "settings differ", Warn, []string{"rate", "same settings"}},
+		"two of a name":        {func(c *admin.Cluster) { c.SameName = true }, "instance name", Warn, []string{"--instance"}},
+		"clocks differ":        {func(c *admin.Cluster) { c.ClockSkew = 180 }, "clock skew", Warn, []string{"3 min ahead of", "chrony"}},
+		"NATS does not answer": {func(c *admin.Cluster) { c.NATS.Connected = false }, "nats unreachable", Fail, []string{"do not answer this instance"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := admin.Status{Cluster: &admin.Cluster{
@@ -85,7 +86,7 @@ func TestTheInstancesOfACluster(t *testing.T) {
 			tt.change(s.Cluster)
 			s.Conclude()
 			c := settings(t, nowhere(map[string]string{"nats-url": "tls://n1:4222,tls://n2:4222"}))
-			demand(t, examine(t, Config{Settings: c, Service: &Service{Status: s, Where: "here"}}), "cluster", tt.want, tt.words...)
+			demand(t, examine(t, Config{Settings: c, Service: &Service{Status: s, Where: "here"}}), tt.check, tt.want, tt.words...)
 		})
 	}
 }

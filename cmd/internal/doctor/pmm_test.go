@@ -148,9 +148,8 @@ func TestWhatPMMSaysOfItsAttempts(t *testing.T) {
 // What the service found when it compared with PMM is told without asking PMM.
 func TestWhatTheServiceFoundInPMM(t *testing.T) {
 	at := time.Now()
-	of := func(r *admin.Reconcile, drift ...admin.Drift) Config {
-		s := &Service{Status: admin.Status{Sources: []admin.PMM{{Name: "dr", Reconcile: r, Drift: new(int64(len(drift)))}}}}
-		r.Differences = drift
+	of := func(r *admin.Reconcile) Config {
+		s := &Service{Status: admin.Status{Sources: []admin.PMM{{Name: "dr", Reconcile: r, Drift: new(int64)}}}}
 		return Config{Settings: settings(t, nowhere(nil)), Service: s}
 	}
 	for _, tt := range []struct {
@@ -162,8 +161,6 @@ func TestWhatTheServiceFoundInPMM(t *testing.T) {
 		{"agreed", of(&admin.Reconcile{LastPassAt: &at}), OK, []string{"agree"}},
 		{"no pass yet", of(&admin.Reconcile{}), Skip, []string{"no pass"}},
 		{"unreadable", of(&admin.Reconcile{LastPassAt: &at, Failures: 3, Skipped: "PMM cannot be read: 401"}), Fail, []string{"401", "Viewer"}},
-		{"differs", of(&admin.Reconcile{LastPassAt: &at}, admin.Drift{Title: "MySQL Down", Why: "its rule was deleted"}), Warn, []string{"1 difference", "MySQL Down", "its rule was deleted", "reconcile --dry-run"}},
-		{"an alarm", of(&admin.Reconcile{LastPassAt: &at, Alarms: []admin.ReconcileAlarm{{Code: "pmm_contact_point_failing", Text: "PMM's last attempt to reach us failed: 401", Way: "See the token."}}}), Fail, []string{"failed: 401", "See the token."}},
 	} {
 		t.Run(tt.name, func(t *testing.T) { demand(t, examine(t, tt.cfg), "reconcile dr", tt.want, tt.words...) })
 	}

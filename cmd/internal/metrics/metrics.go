@@ -199,7 +199,7 @@ func (m *Metrics) Appended(d time.Duration) { m.ledgerAppend.Observe(d.Seconds()
 func (m *Metrics) StaleRead() { m.staleReads.Inc() }
 
 // ReconcilePass is told what a comparison with a PMM found: differences by kind, and
-// whether PMM fails to reach us.
+// whether PMM fails to reach the service.
 func (m *Metrics) ReconcilePass(source, result string, drift map[string]int, failing bool) {
 	m.passes.WithLabelValues(result).Inc()
 	m.drift.DeletePartialMatch(prometheus.Labels{"source": source})
@@ -244,18 +244,10 @@ type scrape struct{ m *Metrics }
 var (
 	states  = []string{event.Up, event.Down, event.Held, event.Paused, event.StateUnknown}
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStale, event.ReasonStillFiring, event.ReasonHeartbeat}
-	scraped = []Metric{
-		notifications, alerts, suppressed, effects, queued, inFlight, oldestAge, events, storms, inStorm, damaged, losses,
-		lastSuccess, callgooseState, storeUsed, storeMax, diskFree, accepting, natsConnected, natsReplicas, streamCurrent, clusterLeader, clusterTerm, clusterBehind, slo, reloadOK, reloadAt, build,
-	}
 )
 
-// Describe implements prometheus.Collector.
-func (scrape) Describe(ch chan<- *prometheus.Desc) {
-	for _, row := range scraped {
-		ch <- row.desc()
-	}
-}
+// Describe implements prometheus.Collector. Which there are, each scrape decides.
+func (scrape) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (c scrape) Collect(ch chan<- prometheus.Metric) {

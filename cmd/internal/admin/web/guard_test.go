@@ -287,12 +287,12 @@ func TestTailsShareWhatTheyRead(t *testing.T) {
 	m := &counted{memory: some(5)}
 	h := newHandler(Config{Source: m, Pages: m})
 	for range 50 {
-		if _, _, err := h.newest.look(t.Context(), h); err != nil {
+		if _, _, err := h.newest.read(t.Context(), h); err != nil {
 			t.Fatal(err)
 		}
 	}
 	m.changes++
-	if _, _, err := h.newest.look(t.Context(), h); err != nil || m.reads != 2 {
+	if _, _, err := h.newest.read(t.Context(), h); err != nil || m.reads != 2 {
 		t.Errorf("read %d times, %v", m.reads, err)
 	}
 }

@@ -86,8 +86,8 @@ const (
 	tailWindow = 1000
 )
 
-// look returns the newest events and the number of changes that they are of.
-func (n *newest) look(ctx context.Context, h handler) ([]*event.Record, uint64, error) {
+// read returns the newest events and the number of changes that they are of.
+func (n *newest) read(ctx context.Context, h handler) ([]*event.Record, uint64, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	changes := h.Pages.Changes()
@@ -120,7 +120,7 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 	out := moving(w)
 	enc := encoder(out)
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	list, changes, err := h.newest.look(r.Context(), h)
+	list, changes, err := h.newest.read(r.Context(), h)
 	if err != nil {
 		fail(w, http.StatusServiceUnavailable, err)
 		return
@@ -151,7 +151,7 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 			return
 		case <-tick.C:
 		}
-		list, now, err := h.newest.look(r.Context(), h)
+		list, now, err := h.newest.read(r.Context(), h)
 		if err != nil || now == changes {
 			continue // between two openings of the store, or nothing is new
 		}

@@ -1,0 +1,107 @@
+package doctor
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/store/event"
+)
+
+// longWait is how long an event may wait with Callgoose up before that deserves a warning.
+const longWait = 5 * time.Minute
+
+// word is what the running service says of itself: what a person should look at, as
+// status has it, and else that all is well.
+func (e *examination) word() {
+	s, now := e.Service, time.Now()
+	if s == nil {
+		e.skip("delivery", "only a running service can say")
+		return
+	}
+	for _, a := range s.Attention {
+		severity := Warn
+		if a.Level == admin.Bad {
+			severity = Fail
+		}
+		e.add(strings.ReplaceAll(a.Code, "_", " "), severity, fix(a.Fix), "%s", a.Text)
+	}
+	switch {
+	case len(s.Attention) > 0:
+	case s.Level == admin.Good:
+		e.ok("delivery", "%s", s.Headline)
+	default:
+		e.warn("delivery", fix("pmm-callgoose send-test"), "%s", s.Headline)
+	}
+	if len(s.Attention) == 0 {
+		for _, line := range s.Beside(now) {
+			e.ok(line[0], "%s", line[1])
+		}
+	}
+	if s.Callgoose.State == event.Up && s.OldestQueuedAt != nil && now.Sub(*s.OldestQueuedAt) > longWait {
+		e.warn("delivery", fix("A large backlog takes its time (--rate, --concurrency). See pmm-callgoose events list --outcome queued."),
+			"Callgoose is up, and %s, the oldest for %s", text.Plural(s.Queued, "event waits", "events wait"), text.Span(now.Sub(*s.OldestQueuedAt)))
+	}
+	if last := s.LastDelivered; last != nil {
+		e.ok("last call", "%s: %s is %s, %s", text.Ago(last.At, now), last.Title, last.Status, last.Did())
+	}
+	for _, lost := range []struct {
+		n         int64
+		what, way string
+	}{
+		{s.Discarded - min(s.DiscardedDay, s.Discarded), "%d events discarded before: no filter of Callgoose matched", "Correct the filter (pmm-callgoose send-test says how), then pmm-callgoose replay --outcome discarded"},
+		{s.Truncated, "%d alerts were cut off by PMM before they were sent", "Set Max alerts to 0 in PMM's contact point."},
+		{s.Damaged, "%d stored notifications could not be read", "See the log for their numbers, and look at the disk; PMM's own alert list says what fired then."},
+	} {
+		if lost.n > 0 {
+			e.warn("outcomes", fix(lost.way), lost.what, lost.n)
+		}
+	}
+}
+
+// longQuiet is how long a PMM that is not watched may be silent before that deserves a
+// warning: its repeat interval is usually four hours.
+const longQuiet = 48 * time.Hour
+
+// consistent compares queue and ledger.
+func (e *examination) consistent(ctx context.Context) {
+	if e.Consistent == nil {
+		e.skip("queue and ledger", "only a running service can say")
+		return
+	}
+	found, err := e.Consistent(ctx)
+	if err != nil {
+		e.skip("queue and ledger", "%s", text.Short(200, err.Error()))
+		return
+	}
+	for _, p := range found.Problems {
+		e.fail("queue and ledger", fix("Stop the service, move ledger.db out of the data directory, start: it is rebuilt from the streams. Keep a copy of the directory."), "%s", text.Short(200, p))
+	}
+	if len(found.Problems) == 0 {
+		e.ok("queue and ledger", "they agree: %d records, %d events queued, %d alerts open", found.Records, found.Queued, found.Open)
+	}
+}
+
+// heard says who sent something, and when.
+func (e *examination) heard() {
+	if e.Service == nil {
+		return
+	}
+	if len(e.Service.Sources) == 0 {
+		e.warn("heard from pmm", fix("Press Test in PMM's contact point. No notification at all: its URL, or a missing notification policy."), "no notification ever came in")
+		return
+	}
+	for _, s := range e.Service.Sources {
+		switch {
+		case s.SilentSince != nil: // the service has said so
+		case s.LastHeardAt == nil:
+			e.warn("heard from pmm", fix("Press Test in its contact point."), "%s is expected and never sent anything", s.Name)
+		case time.Since(*s.LastHeardAt) > longQuiet && s.ExpectEvery == 0:
+			e.warn("heard from pmm", fix("Press Test in its contact point. --expect-every reports such a silence by itself; ignore a server that is gone for good."), "%s was last heard of %s, and is not watched for silence", s.Name, text.Ago(*s.LastHeardAt, time.Now()))
+		default:
+			e.ok("heard from pmm", "%s, %s", s.Name, text.Ago(*s.LastHeardAt, time.Now()))
+		}
+	}
+}
