@@ -55,6 +55,7 @@ const (
 	HeartbeatFails    = "heartbeat_failing"
 	HeartbeatWithheld = "heartbeat_withheld"
 	FallbackFails     = "fallback_failing"
+	FiltersDiffer     = "filters_drift"
 	ServedLate        = "slo_missed"
 )
 
@@ -62,6 +63,8 @@ const (
 	// Quiet is how long no PMM may say anything, where none is watched for silence,
 	// before that is odd: PMM repeats what fires every four hours as a rule.
 	Quiet = 48 * time.Hour
+	// recently is how long a person should look at an answer that the filters cannot give.
+	recently = 24 * time.Hour
 	// unreadMost is how many consecutive comparisons may not be able to read a PMM.
 	unreadMost = 3
 	// mostBehind is how many transactions an instance may be behind the one that leads.
@@ -203,6 +206,10 @@ func (s *Status) concludeBeside(add adder) {
 			level = Bad
 		}
 		add(FallbackFails, level, "Call by hand; pmm-callgoose send-test --fallback tries the other way out.", "The last message by the other way out did not get through: %s.", text.Short(200, f.LastError))
+	}
+	if f := s.Filters; f != nil && f.LastAt != nil && time.Since(*f.LastAt) < recently {
+		add(FiltersDiffer, Odd, "Compare the filters at Callgoose with the file of --callgoose-filters; pmm-callgoose filters test FILE says what they do.",
+			"%s not what --callgoose-filters say, the last at %s.", text.Plural(f.Drift, "answer of Callgoose is", "answers of Callgoose are"), text.Stamp(*f.LastAt))
 	}
 	if o := s.SLO; o != nil && o.gone(s.Queued+s.Discarded+s.Dead) {
 		add(ServedLate, Odd, "The chart of the page shows when nobody was called, pmm-callgoose events list --outcome delivered what came late. Two days without a late one end this.",

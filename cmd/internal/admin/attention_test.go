@@ -103,6 +103,8 @@ func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 			s.Fallback, s.Callgoose.State, s.Queued = &Fallback{LastError: "webhook: answered 500"}, event.Down, 1
 		}, Bad, []string{IsDown, FallbackFails}, "did not get through: webhook: answered 500."},
 		{"the fallback failed in an outage that is over", func(s *Status) { s.Fallback = &Fallback{LastError: "answered 500"} }, Odd, []string{FallbackFails}, "did not get through"},
+		{"the filters differ", func(s *Status) { s.Filters = &Filters{Drift: 2, LastAt: ago(time.Hour)} }, Odd, []string{FiltersDiffer}, "2 answers of Callgoose are not what"},
+		{"the filters differed two days ago", func(s *Status) { s.Filters = &Filters{Drift: 2, LastAt: ago(48 * time.Hour)} }, Good, nil, "takes events"},
 		{"one in a hundred late", func(s *Status) { s.SLO = &SLO{Events: 100, InTime: 99, Late: 1, Objective: .99} }, Good, nil, "takes events"},
 		{"more late than may be", func(s *Status) {
 			s.SLO = &SLO{WithinSeconds: 60, Days: 30, Events: 100, InTime: 97, Late: 1, Objective: .99}

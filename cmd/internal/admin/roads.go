@@ -28,6 +28,13 @@ type Fallback struct {
 	LastError string     `json:"last_error"`
 }
 
+// Filters is how Callgoose's answers compare with --callgoose-filters.
+type Filters struct {
+	Drift  int64      `json:"drift"` // answers since the start that those filters cannot give
+	LastAt *time.Time `json:"last_at"`
+	Last   string     `json:"last"`
+}
+
 // SLO is how many of the firing events of the last days Callgoose took soon after
 // their receipt; those that still wait are none of them.
 type SLO struct {
@@ -80,6 +87,14 @@ func (f *Fallback) Line(now time.Time) string {
 }
 
 // Line says how it goes.
+func (f *Filters) Line(now time.Time) string {
+	if f.Drift == 0 || f.LastAt == nil {
+		return "all answers are those of --callgoose-filters"
+	}
+	return fmt.Sprintf("%s not those of --callgoose-filters, the last %s: %s", text.Plural(f.Drift, "answer is", "answers are"), text.Ago(*f.LastAt, now), text.Line(f.Last))
+}
+
+// Line says how it goes.
 func (o *SLO) Line() string {
 	if o.Share == nil {
 		return fmt.Sprintf("no firing event in %d days", o.Days)
@@ -102,6 +117,9 @@ func (s Status) Beside(now time.Time) (lines [][2]string) {
 	}
 	if s.Fallback != nil {
 		lines = append(lines, [2]string{"fallback", s.Fallback.Line(now)})
+	}
+	if s.Filters != nil {
+		lines = append(lines, [2]string{"filters", s.Filters.Line(now)})
 	}
 	return lines
 }

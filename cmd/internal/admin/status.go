@@ -71,6 +71,7 @@ type Status struct {
 	// Ping, Fallback and Filters are nil when they are not set up.
 	Ping     *Ping     `json:"ping,omitempty"`
 	Fallback *Fallback `json:"fallback,omitempty"`
+	Filters  *Filters  `json:"filters,omitempty"`
 }
 
 // Cluster is this instance among those that share one NATS.

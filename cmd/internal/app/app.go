@@ -50,6 +50,7 @@ type Options struct {
 	Notify *sdnotify.Notifier
 
 	metrics *metrics.Metrics // nil = nobody counts
+	drift   *drift           // nil = nobody looks at the answers
 }
 
 // Addresses are what is really bound; empty when it is off.
@@ -90,6 +91,10 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 	a := &App{cfg: cfg, log: opts.Logger.With("component", "app"), started: time.Now(), opened: make(chan struct{}), fatal: make(chan error, 1)}
 	opts.metrics = metrics.New(metrics.Config{Version: opts.Version, Status: a.observe})
 	a.opts = opts
+	var err error
+	if a.opts.drift, err = a.newDrift(); err != nil {
+		return nil, err
+	}
 	a.operators = web.New(a.forOperators())
 	a.ping, a.fallback = a.newPinger(), a.newFallback()
 	a.makeReconcilers()
@@ -99,7 +104,6 @@ func New(cfg *config.Config, opts Options) (*App, error) {
 		}
 		return s.Reveal
 	}
-	var err error
 	a.handler, err = ingest.New(ingest.Config{
 		Publisher: a, Token: ask(cfg.IngestToken), Basic: ask(cfg.IngestBasicAuth), HMACSecret: ask(cfg.IngestHMACSecret),
 		HMACTimestampHeader: cfg.IngestHMACTimestampHeader, Loopback: !opts.NoListen && !config.BeyondLoopback(cfg.Listen), MaxBody: cfg.MaxBody, Logger: opts.Logger,

@@ -94,9 +94,11 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	if c.log != nil {
 		client.MayWrite = c.log.Holds
 	}
-	if c.sender, err = callgoose.New(client); err != nil {
+	sender, err := callgoose.New(client)
+	if err != nil {
 		return nil, err
 	}
+	c.sender = opts.drift.watch(sender)
 	if c.log != nil {
 		c.sender = held{c.sender, c.log}
 	}

@@ -63,7 +63,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 		Version: a.opts.Version, StartedAt: a.started.UTC(),
 		SuppressedReason: map[string]int64{}, AlertsByStatus: map[string]int64{},
 		WaitingBySeverity: map[string]int64{}, StillFiring: []admin.Waiting{}, Attention: []admin.Attention{}, Storms: []admin.Storm{},
-		Ping: a.ping.status(), Fallback: a.fallback.status(),
+		Ping: a.ping.status(), Fallback: a.fallback.status(), Filters: a.opts.drift.status(),
 	}
 	s.Callgoose.State, s.Sources = event.StateUnknown, []admin.PMM{}
 	if addrs := a.addrs.Load(); addrs != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // filled is a service that has seen something of everything: 16 delivered, 2
@@ -526,6 +529,21 @@ func TestTheOverviewNamesCauseAndWayOutInEveryState(t *testing.T) {
 			s.post(down(1), down(4))
 		}, func(st admin.Status) bool { return st.Fallback.LastError != "" && st.Ping.LastError != "" }, map[string]string{
 			"#state": "did not get through", "#store": "Heartbeat not taken: call webhook: connection refused", "#plot": "nobody was called",
+		}},
+		{"drift", func(t *testing.T, c *config.Config) {
+			text, err := filters.Write(filters.Recommended())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.CallgooseFilters = filepath.Join(t.TempDir(), "filters.yaml")
+			if err := os.WriteFile(c.CallgooseFilters, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, func(s *service) {
+			s.fake.SetFilters(nothing)
+			s.post(down(1))
+		}, func(st admin.Status) bool { return st.Filters.Drift == 1 }, map[string]string{
+			"#state": "1 answer of Callgoose is not what --callgoose-filters say", "#store": "Filters 1 answer is not those",
 		}},
 		{"discarded", nil, func(s *service) {
 			s.fake.SetFilters(nothing)

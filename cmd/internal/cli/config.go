@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"pmm-callgoose/cmd/internal/app"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 )
@@ -57,6 +58,9 @@ func (p *program) checkConfig(c *cli.Context) error {
 	cfg, warnings, err := config.Load(p.input(c, true))
 	if err == nil {
 		err = guardDataDir(cfg.DataDir, false)
+	}
+	if err == nil {
+		_, err = app.Filters(cfg)
 	}
 	answer := struct {
 		OK       bool             `json:"ok"`

@@ -23,12 +23,13 @@ type Config struct {
 	MaxBody                   int64
 	MaxConnections            int
 
-	CallgooseURL   string // without token= and from=, which moved to the fields below
-	CallgooseToken *Secret
-	CallgooseAuth  string // bearer, query
-	CallgooseFrom  string
-	CallgooseCA    string
-	AllowHTTP      bool
+	CallgooseURL     string // without token= and from=, which moved to the fields below
+	CallgooseToken   *Secret
+	CallgooseAuth    string // bearer, query
+	CallgooseFrom    string
+	CallgooseCA      string
+	CallgooseFilters string
+	AllowHTTP        bool
 
 	PMMURL                PMMs
 	PMMToken              *Secret // one, or lines SOURCE TOKEN

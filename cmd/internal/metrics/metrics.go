@@ -34,7 +34,7 @@ type Metrics struct {
 	passes, actions                                 *prometheus.CounterVec
 	lastWebhook, drift, contactFailing              *prometheus.GaugeVec
 	pings, fallbacks, tokens                        *prometheus.CounterVec
-	truncated, storeFailures, told                  prometheus.Counter
+	truncated, storeFailures, told, unforeseen      prometheus.Counter
 	webhookDuration, attemptDuration, deliveryDelay prometheus.Histogram
 	intakeCommit, ledgerCommit, ledgerAppend        prometheus.Histogram
 	takeOvers, staleReads                           prometheus.Counter
@@ -68,6 +68,7 @@ func New(cfg Config) *Metrics {
 	m.truncated, m.storeFailures = m.counters(truncated).WithLabelValues(), m.counters(storeFailures).WithLabelValues()
 	m.pings, m.fallbacks, m.told = m.counters(pings), m.counters(fallbacks), m.counters(told).WithLabelValues()
 	m.tokens = m.counters(tokens)
+	m.unforeseen = m.counters(drift).WithLabelValues()
 	m.webhookDuration, m.attemptDuration = m.histogram(webhookDuration, requestBuckets), m.histogram(attemptDuration, requestBuckets)
 	m.deliveryDelay = m.histogram(deliveryDelay, delayBuckets)
 	m.intakeCommit, m.ledgerCommit = m.histogram(intakeCommit, diskBuckets), m.histogram(ledgerCommit, diskBuckets)
@@ -217,6 +218,9 @@ func (m *Metrics) StoreFailed() { m.storeFailures.Inc() }
 
 // Pinged counts a turn of the heartbeat: sent, failed or withheld.
 func (m *Metrics) Pinged(result string) { m.pings.WithLabelValues(result).Inc() }
+
+// Drifted counts an answer of Callgoose that its filters cannot give.
+func (m *Metrics) Drifted() { m.unforeseen.Inc() }
 
 // Told counts a message by the other way out, sent or failed, and its alerts.
 func (m *Metrics) Told(result string, alerts int) {

@@ -64,6 +64,7 @@ var (
 	callgooseState   = gauge("callgoose_state", "1 for the state in which Callgoose's side is: up, down, held, paused or unknown; 0 for the others.", "state")
 	callgooseChanges = counter("callgoose_state_changes_total", "Changes of that state, by the state entered.", "state")
 
+	drift     = counter("filter_drift_total", "Answers of Callgoose that the filters of --callgoose-filters cannot give.")
 	pings     = counter("pings_total", "Calls of the heartbeat service, by result: sent, failed, or withheld because something is wrong.", "result")
 	fallbacks = counter("fallback_messages_total", "Messages by the other way out, by result: sent or failed.", "result")
 	told      = counter("fallback_alerts_total", "Alerts that people were told of by the other way out.")

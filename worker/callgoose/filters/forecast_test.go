@@ -147,3 +147,38 @@ func TestWhatWouldGoWrongIsNamed(t *testing.T) {
 		})
 	}
 }
+
+func TestAnAnswerThatTheFiltersCannotGiveIsNoticed(t *testing.T) {
+	firing, resolved := sent(1, "pmm-a", "A", "firing", "info", true).Body, sent(2, "pmm-a", "A", "resolved", "info", true).Body
+	all, narrow := filters.Recommended(), filters.Recommended()[:1]
+	opens := filters.Recommended()
+	for i := range opens {
+		opens[i].Resolve = filters.Resolve{}
+	}
+	for name, c := range map[string]struct {
+		set    []filters.Filter
+		body   []byte
+		code   int
+		effect string
+		wrong  bool
+	}{
+		"opened":                           {all, firing, 201, "created", false},
+		"open already":                     {all, firing, 200, "none", false},
+		"closed":                           {all, resolved, 200, "resolved", false},
+		"nothing to close":                 {all, resolved, 200, "none", false},
+		"seen before":                      {narrow, firing, 202, "duplicate", false},
+		"no word of what it did":           {narrow, firing, 200, "unknown", false},
+		"discarded, as it must be":         {narrow, firing, 202, "discarded", false},
+		"discarded, although it opens":     {all, firing, 202, "discarded", true},
+		"discarded, although it closes":    {all, resolved, 202, "discarded", true},
+		"taken, although nothing takes it": {narrow, firing, 201, "created", true},
+		"closed, although nothing does":    {opens, resolved, 200, "resolved", true},
+		"opened by a recovery":             {all, resolved, 201, "created", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if why := filters.Disagree(c.set, c.body, c.code, c.effect); (why != "") != c.wrong {
+				t.Errorf("got %q", why)
+			}
+		})
+	}
+}
