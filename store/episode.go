@@ -60,8 +60,9 @@ type Episode struct {
 	Recovery    event.Position
 	RecoveredAt time.Time
 	// Shared: another firing of the same incident went before it, or came beside it,
-	// and no recovery between. What one of them opens at Callgoose the last recovery
-	// closes, so none of them may be settled as collapsed.
+	// and no recovery between; or a lost ledger no longer says what of it was sent. What
+	// one of them opens at Callgoose the last recovery closes, so none of them may be
+	// settled as collapsed.
 	Shared bool
 	// Shown is the name that Callgoose tells its incident by, with Suffix where
 	// another one shows the same.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"slices"
@@ -17,6 +18,7 @@ type names struct {
 	open  map[openName]map[string]time.Time // incident key -> when PMM last named it, zero for one with an incident of its own
 	named map[string]openName               // incident key -> where it stands in open
 	shown map[string][]string               // shown name -> incident keys, sorted
+	alone map[string][]string               // likewise, of those open that have an incident of their own
 }
 
 type openName struct{ source, alertname string }
@@ -43,40 +45,61 @@ func (n *names) put(ep *Episode) {
 		n.open[name][ep.Key], n.named[ep.Key] = at, name
 	}
 	shown := ShownName(ep)
-	if i, there := slices.BinarySearch(n.shown[shown], ep.Key); !there {
-		n.shown[shown] = slices.Insert(n.shown[shown], i, ep.Key)
+	add(n.shown, shown, ep.Key)
+	if ep.Open && !ep.ByName {
+		add(n.alone, shown, ep.Key)
 	}
 }
 
-func (n *names) forget(shown, key string) {
-	keys := slices.DeleteFunc(n.shown[shown], func(k string) bool { return k == key })
-	if n.shown[shown] = keys; len(keys) == 0 {
-		delete(n.shown, shown)
+func add(keys map[string][]string, shown, key string) {
+	if i, there := slices.BinarySearch(keys[shown], key); !there {
+		keys[shown] = slices.Insert(keys[shown], i, key)
+	}
+}
+
+func forget(keys map[string][]string, shown, key string) {
+	left := slices.DeleteFunc(keys[shown], func(k string) bool { return k == key })
+	if keys[shown] = left; len(left) == 0 {
+		delete(keys, shown)
 	}
 }
 
 // view is the transaction's names.
 func (t *Tx) view() (*names, error) {
-	if t.names == nil {
-		n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string][]string{}}
-		if err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true }); err != nil {
-			return nil, err
-		}
-		for w := range t.Waiting(event.Position{}) {
-			if w.Status != event.Resolved {
-				continue
-			}
-			ep, err := t.Episode(w.Key)
-			if err != nil {
-				return nil, err
-			}
-			if ep != nil && !ep.Open {
-				n.put(ep)
-			}
-		}
-		t.names = n
+	if t.names != nil {
+		return t.names, nil
 	}
-	return t.names, nil
+	n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string][]string{}, alone: map[string][]string{}}
+	if err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true }); err != nil {
+		return nil, err
+	}
+	if err := t.eachLeftOpen(n.put); err != nil {
+		return nil, err
+	}
+	t.names = n
+	return n, nil
+}
+
+// eachLeftOpen gives those that closed, and whose incident may be open: their recovery
+// is queued, or Callgoose did not take it. One may come twice.
+func (t *Tx) eachLeftOpen(fn func(*Episode)) (err error) {
+	closed := func(key string) bool {
+		var ep *Episode
+		if ep, err = t.Episode(key); err == nil && ep != nil && !ep.Open {
+			fn(ep)
+		}
+		return err == nil
+	}
+	for w := range t.Waiting(event.Position{}) {
+		if w.Status == event.Resolved && !closed(w.Key) {
+			return err
+		}
+	}
+	f := event.Filter{Status: event.Resolved, Outcomes: []event.Outcome{event.Dead, event.Discarded, event.Unknown}}
+	if !slices.ContainsFunc(f.Outcomes, func(o event.Outcome) bool { return t.Counted(string(o)) > 0 }) {
+		return nil
+	}
+	return cmp.Or(t.Each(f, func(r *event.Record) bool { return closed(r.Key) }), err)
 }
 
 // OpenNamed is the key of an open alert that shares the incident of that source and
@@ -111,7 +134,7 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 				return
 			}
 			if ep == nil || ShownName(ep) != shown {
-				n.forget(shown, key)
+				forget(n.shown, shown, key)
 				continue
 			}
 			if !ep.Open && !ep.Dropped() {
@@ -121,7 +144,7 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 					return
 				}
 				if r == nil || r.Outcome == event.Delivered || r.Outcome == event.Suppressed || r.Outcome == event.Collapsed {
-					n.forget(shown, key)
+					forget(n.shown, shown, key)
 					continue
 				}
 			}
@@ -130,6 +153,27 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 			}
 		}
 	}
+}
+
+// OpenShown reports whether an open alert beside the one with this key has an incident
+// of its own that shows the name.
+func (t *Tx) OpenShown(shown, beside string) (bool, error) {
+	n, err := t.view()
+	if err != nil {
+		return false, err
+	}
+	for _, key := range slices.Clone(n.alone[shown]) {
+		ep, err := t.Episode(key)
+		switch {
+		case err != nil:
+			return false, err
+		case ep == nil || !ep.Open || ep.ByName || ShownName(ep) != shown:
+			forget(n.alone, shown, key)
+		case key != beside:
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // OpenEpisodes yields the open episodes of a source and an alert name; an

@@ -61,6 +61,13 @@ func (b *batch) candidate(c *candidate) error {
 			what = end
 		}
 	}
+	if what == again && !ep.Open {
+		if kept, err := b.kept(c, ep); err != nil {
+			return err
+		} else if kept {
+			what, reason = suppress, event.ReasonStillFiring
+		}
+	}
 	if what == again {
 		if sent, err := b.again(c, last); err != nil || sent {
 			return cmp.Or(err, b.named(c, ep))
@@ -177,7 +184,7 @@ func (b *batch) move(c *candidate, key string, ep *store.Episode, what decision,
 		startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt, received: c.note.ReceivedAt,
 		shown: callgoose.ShownName(labels, event.Fingerprint(key)),
 	}
-	if what == begin || what == reopen {
+	if what == begin || what == reopen || what == orphan {
 		if err := b.suffix(&ch, ep); err != nil {
 			return nil, "", err
 		}
@@ -199,6 +206,7 @@ func (b *batch) needless(c *candidate, r *event.Record, ep, next *store.Episode)
 		if err := b.share(next); err != nil {
 			return false, err
 		}
+		next.Shared = next.Shared || b.rebuild != nil // Callgoose may have it
 		return b.flap(r, ep, next)
 	}
 	if over, err := b.neverSent(c, r, ep); err != nil || over {
@@ -320,8 +328,8 @@ func (b *batch) unusable(c *candidate, reason string) error {
 	return b.settled(r, event.Dead, "unusable alert: "+reason)
 }
 
-// suffix tells the shown name of a new incident from one that shows the same:
-// two disks of a host, or two PMMs. The later one gets a part of its incident key.
+// suffix tells the shown name of a new incident, or of a recovery of none, from one
+// that shows the same: two disks of a host, or two PMMs. The later one gets a part of its incident key.
 func (b *batch) suffix(ch *change, ep *store.Episode) error {
 	if ch.byName {
 		return nil
@@ -340,10 +348,11 @@ func (b *batch) suffix(ch *change, ep *store.Episode) error {
 }
 
 // kept reports whether the incident of a recovery must stay open, because it is
-// that of all alerts of the name and another one still fires.
+// that of all alerts of the name, or has the shown name of another's, and that one
+// still fires.
 func (b *batch) kept(c *candidate, next *store.Episode) (bool, error) {
 	if !next.ByName {
-		return false, nil
+		return b.tx.OpenShown(store.ShownName(next), next.Key)
 	}
 	since := c.note.ReceivedAt.Add(-stillNamed)
 	open, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, since)

@@ -14,6 +14,7 @@ import (
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/store/wire"
+	"pmm-callgoose/worker/callgoose"
 )
 
 // Ref finds a record.
@@ -31,7 +32,7 @@ type Choice struct {
 	Outcomes  map[event.Outcome]int // of Refs, so far
 	// Left out, and why.
 	Closed     int // firing events whose episode has closed since
-	Superseded int // recoveries of an alert, or an alert's name, that is open again
+	Superseded int // recoveries of an alert, or of a name that an alert shows, that is open again
 	Waiting    int // queued already
 	NoEvent    int // suppressed or unusable alerts: nothing to send
 	Gone       int // no longer stored
@@ -44,13 +45,6 @@ type Rules struct {
 	Limit         int    // the oldest so many, 0 = all
 	First         uint64 // oldest sequence that is stored
 	Count         bool   // no Refs
-}
-
-// chosen is one record that may be sent again.
-type chosen struct {
-	ref         Ref
-	key, source string
-	status      event.Status
 }
 
 // Choose says which of the records chosen can be sent again. found is told of each.
@@ -85,8 +79,7 @@ func Choose(tx *store.Tx, f event.Filter, r Rules, found func(*event.Record)) (c
 // take counts a record, and takes it unless that would make an incident wrong.
 func (c *Choice) take(tx *store.Tx, rec *event.Record, r Rules) (bool, error) {
 	if !r.IncludeClosed && rec.Outcome != event.Queued {
-		e := chosen{ref: Ref{rec.ReceivedAt, rec.Pos}, key: rec.Key, source: rec.Source, status: rec.Status}
-		wrong, err := e.wrong(tx)
+		wrong, err := wouldBeWrong(tx, rec)
 		switch {
 		case err != nil:
 			return false, err
@@ -109,25 +102,23 @@ func (c *Choice) take(tx *store.Tx, rec *event.Record, r Rules) (bool, error) {
 	return true, nil
 }
 
-// wrong reports whether sending the event again would open an incident of what is
-// over, or close that of what fires.
-func (e *chosen) wrong(tx *store.Tx) (bool, error) {
-	ep, err := tx.Episode(e.key)
-	if err != nil || ep == nil {
-		return e.status == event.Firing, err
+// wouldBeWrong reports whether sending the event again would open an incident of what
+// is over, or close that of what fires.
+func wouldBeWrong(tx *store.Tx, rec *event.Record) (bool, error) {
+	ep, err := tx.Episode(rec.Key)
+	switch {
+	case err != nil:
+		return false, err
+	case rec.Status == event.Firing:
+		return ep == nil || !ep.Open || ep.Firing != rec.Pos, nil
+	case ep != nil && ep.Open:
+		return true, nil
+	case ep != nil && ep.ByName:
+		beside, err := tx.OpenNamed(rec.Source, ep.Alertname, rec.Key, time.Time{})
+		return beside != "", err
 	}
-	if e.status == event.Firing {
-		return !ep.Open || ep.Firing != e.ref.Pos, nil
-	}
-	if ep.Open || !ep.ByName {
-		return ep.Open, nil
-	}
-	for other := range tx.OpenEpisodes(e.source, ep.Alertname) {
-		if other.ByName && other.Key != e.key {
-			return true, nil
-		}
-	}
-	return false, nil
+	shown := store.Episode{Shown: callgoose.ShownName(rec.Labels, event.Fingerprint(rec.Key)), Suffix: rec.Facts.Suffix}
+	return tx.OpenShown(store.ShownName(&shown), rec.Key)
 }
 
 // requeueMost bounds the events of one request.
@@ -254,15 +245,28 @@ func (b *batch) requeueOne(ref Ref, at event.Position, asked time.Time, includeC
 	if err != nil || rec == nil || !rec.IsEvent() || rec.Outcome == event.Queued || !b.stored(rec.Pos) || b.settledBefore(at) {
 		return err
 	}
-	if e := (chosen{ref: ref, key: rec.Key, source: rec.Source, status: rec.Status}); !includeClosed {
-		if wrong, err := e.wrong(b.tx); err != nil || wrong {
+	if !includeClosed {
+		if wrong, err := wouldBeWrong(b.tx, rec); err != nil || wrong {
 			return err
 		}
+	}
+	if err := b.shows(rec); err != nil {
+		return err
 	}
 	if rec.ClaimedAt.IsZero() {
 		rec.Facts.Since = asked
 	}
 	return b.queueUp(rec, rec.Alertname, at, delay{})
+}
+
+// shows keeps the name of an incident that a recovery closes again from what fires
+// before it is sent.
+func (b *batch) shows(rec *event.Record) error {
+	ep, err := b.tx.Episode(rec.Key)
+	if err != nil || ep == nil || rec.Status != event.Resolved {
+		return err
+	}
+	return b.tx.PutEpisode(ep)
 }
 
 // Forget drops a dead letter of which Callgoose never had anything. What PMM says again

@@ -145,6 +145,107 @@ func TestTwoOpenAlertsNeverShowTheSameName(t *testing.T) {
 	}
 }
 
+// The name of an incident is free only when Callgoose has its recovery, and a recovery
+// that is sent again closes nothing that shows its name by then.
+func TestARecoveryNeverClosesTheIncidentOfAnotherAlert(t *testing.T) {
+	disk := func(name string, status event.Status, at time.Time) member {
+		a := firing(name, at)
+		a.Labels = map[string]string{"alertname": "Disk", "instance": "h", "mountpoint": name}
+		if a.Status = status; status == event.Resolved {
+			a.EndsAt = at
+		}
+		return a
+	}
+	recovered := func(t *testing.T, byName bool, outcome event.Outcome) *stage {
+		r := newStage(t, SplitConfig{Form: Form{ByAlertname: byName}})
+		r.post(minutes(1), 0, disk("a", event.Firing, minutes(1)))
+		r.post(minutes(2), 0, disk("a", event.Resolved, minutes(2)))
+		r.decide()
+		r.settle(outcome)
+		return r
+	}
+	shows := func(r *stage, i int) any {
+		return r.sent(r.records()[i])["commonLabels"].(map[string]any)["alertname"]
+	}
+	for name, byName := range map[string]bool{"alert": false, "alertname": true} {
+		t.Run(name+"/sent again by a person", func(t *testing.T) {
+			r := recovered(t, byName, event.Delivered)
+			r.post(minutes(3), 0, disk("b", event.Firing, minutes(3)))
+			r.decide()
+			r.settle(event.Delivered)
+			rec := r.records()[1]
+			if err := r.ledger.View(func(tx *store.Tx) error {
+				c, err := Choose(tx, event.Filter{Status: event.Resolved}, Rules{}, func(*event.Record) {})
+				if len(c.Refs) != 0 || c.Superseded != 1 {
+					t.Errorf("chosen: %+v", c)
+				}
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			go func() { _ = r.split.Run(t.Context()) }()
+			if queued, err := r.split.Requeue(t.Context(), []Ref{{rec.ReceivedAt, rec.Pos}}, false); err != nil || len(queued) != 0 {
+				t.Errorf("queued %v, %v", queued, err)
+			}
+		})
+		t.Run(name+"/said again by PMM", func(t *testing.T) {
+			r := recovered(t, byName, event.Delivered)
+			r.post(minutes(3), 0, disk("b", event.Firing, minutes(3)))
+			r.decide()
+			r.settle(event.Delivered)
+			if err := r.ledger.Do(t.Context(), func(tx *store.Tx) error { // as a replay that was refused leaves it
+				rec := r.records()[1]
+				rec.Outcome = event.Dead
+				return tx.PutRecord(rec)
+			}); err != nil {
+				t.Fatal(err)
+			}
+			r.post(minutes(4), 0, disk("a", event.Resolved, minutes(2)))
+			r.decide()
+			r.want(r.became()[3:], "suppressed still_firing")
+		})
+		t.Run(name+"/of an alert never seen", func(t *testing.T) {
+			r := newStage(t, SplitConfig{Form: Form{ByAlertname: byName}})
+			r.post(minutes(3), 0, disk("b", event.Firing, minutes(3)))
+			r.post(minutes(4), 0, disk("a", event.Resolved, minutes(2)))
+			r.decide()
+			if byName {
+				r.want(r.became(), "queued", "suppressed still_firing")
+			} else if shows(r, 0) == shows(r, 1) {
+				t.Error("a recovery shows the name of what fires")
+			}
+		})
+	}
+	for _, outcome := range []event.Outcome{event.Dead, event.Discarded, event.Unknown} {
+		t.Run("the recovery is "+string(outcome)+", and a start", func(t *testing.T) {
+			r := recovered(t, false, outcome)
+			r.reopen(false)
+			r.post(minutes(3), 0, disk("b", event.Firing, minutes(3)))
+			r.decide()
+			if shows(r, 2) == shows(r, 0) {
+				t.Error("another alert gets the name of an incident that is open")
+			}
+		})
+	}
+	t.Run("the recovery is queued again", func(t *testing.T) {
+		r := recovered(t, false, event.Delivered)
+		r.post(minutes(3), 0, disk("b", event.Firing, minutes(3)))
+		r.post(minutes(4), 0, disk("b", event.Resolved, minutes(4)))
+		r.decide()
+		r.settle(event.Delivered)
+		rec := r.records()[1]
+		if _, err := r.queue.Publish(t.Context(), requeueOf([]Ref{{rec.ReceivedAt, rec.Pos}}, false)); err != nil {
+			t.Fatal(err)
+		}
+		r.post(minutes(5), 0, disk("c", event.Firing, minutes(5)))
+		r.decide()
+		r.want(r.line(), "resolved pmm-a", "firing pmm-c")
+		if shows(r, len(r.records())-1) == shows(r, 0) {
+			t.Error("another alert gets the name while its recovery is queued again")
+		}
+	})
+}
+
 func TestWithAlertnameTheLastRecoveryCloses(t *testing.T) {
 	r := newStage(t, SplitConfig{Form: Form{ByAlertname: true}})
 	r.post(minutes(1), 0, firing("a", t0), firing("b", t0))
@@ -393,6 +494,30 @@ func TestALostLedgerIsRebuilt(t *testing.T) {
 	r.want(r.line(), "firing pmm-c", "firing pmm-d")
 }
 
+// What was sent behind the mark is not known: nothing of it is collapsed, in an outage or a storm.
+func TestWhatMayHaveBeenSentBeforeALedgerWasLostIsNotCollapsed(t *testing.T) {
+	for name, cfg := range map[string]SplitConfig{
+		"outage": {Collapse: true, Outage: func() bool { return true }},
+		"storm":  {Storm: StormRule{Most: 1, Within: time.Hour}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			storm := cfg.Storm
+			cfg.Storm = StormRule{}
+			r := newStage(t, cfg)
+			r.post(minutes(1), 0, firing("a", t0), firing("b", t0), firing("c", t0))
+			r.decide()
+			r.settle(event.Delivered)
+			r.cfg.Storm = storm
+			r.reopen(true)
+			r.post(minutes(2), 0, resolved("c", t0, minutes(2)))
+			r.decide()
+			if line := r.line(); line[len(line)-1] != "resolved pmm-c" {
+				t.Errorf("queued are %q: the incident stays open", line)
+			}
+		})
+	}
+}
+
 // A thousand recoveries that are held, or a thousand keys that Callgoose refuses, hide
 // nothing of what was settled behind them.
 func TestWhatWasSettledBehindManyThatWaitIsNotSentAgain(t *testing.T) {
@@ -447,6 +572,7 @@ func TestARebuiltLedgerSaysWhatTheRunningOneSaid(t *testing.T) {
 						return err
 					}
 					if ep != nil {
+						ep.Shared = false // nobody knows what was sent before
 						episodes = append(episodes, *ep)
 					}
 				}

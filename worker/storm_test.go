@@ -308,7 +308,8 @@ func TestAStormThatIsInterruptedEnds(t *testing.T) {
 						t.Errorf("%s is left with %d, sent are %q", key, open[key], sent)
 					}
 				}
-				if open["storm"] != 0 || open["a4"] != 0 || slices.Contains(sent, "firing storm") != slices.Contains(sent, "resolved storm") {
+				over := open["a4"] == 0 || lose && open["a4"] == -1 // nobody knows what was sent of it
+				if open["storm"] != 0 || !over || slices.Contains(sent, "firing storm") != slices.Contains(sent, "resolved storm") {
 					t.Errorf("sent are %q", sent)
 				}
 				if err := r.ledger.View(func(tx *store.Tx) error {

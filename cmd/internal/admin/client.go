@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
@@ -29,6 +30,12 @@ const Intent = "X-Pmm-Callgoose"
 
 // ErrNoService says that nothing answers there.
 var ErrNoService = errors.New("no running service")
+
+// ErrSilent says that a service is there and answers nothing.
+var ErrSilent = errors.New("does not answer")
+
+// silentAfter is how long a service may take to say that it is alive.
+const silentAfter = 5 * time.Second
 
 // ErrNotFound says that no event has this id.
 var ErrNotFound = errors.New("no such event")
@@ -217,7 +224,22 @@ const (
 	maxEvents = 256 << 20
 )
 
+// do sends a request. How long an answer may take depends on what is asked, so it asks
+// first whether the service is alive: one that is stopped or stuck takes connections,
+// and would be waited for without end.
 func (c *Client) do(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
+	short, cancel := context.WithTimeout(ctx, silentAfter)
+	defer cancel()
+	alive, err := c.send(short, http.MethodGet, "/healthz", nil, nil)
+	if err == nil {
+		_ = alive.Body.Close()
+	} else if errors.Is(err, ErrSilent) {
+		return nil, err
+	}
+	return c.send(ctx, method, path, q, body)
+}
+
+func (c *Client) send(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path+"?"+q.Encode(), body)
 	if err != nil {
 		return nil, err
@@ -228,6 +250,9 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, fmt.Errorf("the service at %s %w", c.where, ErrSilent)
+		}
 		if errors.Is(err, os.ErrPermission) {
 			return nil, fmt.Errorf("no permission to ask the service at %s: run this as its user", c.where)
 		}

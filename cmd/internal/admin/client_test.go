@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"pmm-callgoose/cmd/internal/text"
 )
@@ -85,4 +87,30 @@ func TestTheClientSaysThatItMeansIt(t *testing.T) {
 	if _, err := c.Status(t.Context()); !errors.Is(err, ErrNoService) {
 		t.Errorf("nobody there: %v", err)
 	}
+}
+
+// A process that is stopped takes connections all the same.
+func TestAServiceThatDoesNotAnswerIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &Client{base: "http://admin", where: "there", http: http.Client{Transport: silent{}}}
+		began := time.Now()
+		_, status := c.Status(t.Context())
+		_, events := c.Events(t.Context(), nil)
+		for _, err := range []error{status, events, c.Health(t.Context(), true)} {
+			if !errors.Is(err, ErrSilent) || errors.Is(err, ErrNoService) {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(began); took > time.Minute {
+			t.Errorf("waited for %s", took)
+		}
+	})
+}
+
+// silent takes requests and answers none.
+type silent struct{}
+
+func (silent) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
 }

@@ -221,6 +221,8 @@ func (p *program) report(err error) int {
 		code = exitUsage
 	case errors.Is(err, admin.ErrNoService):
 		code, hint = exitNoSuch, p.howToStart()
+	case errors.Is(err, admin.ErrSilent):
+		code, hint = exitNoSuch, endAndStart
 	case errors.Is(err, event.ErrNewer):
 		code, hint = exitUsage, "nothing was changed; install that version again"
 	case errors.As(err, &partial):
@@ -248,6 +250,9 @@ func (p *program) report(err error) int {
 	}
 	return code
 }
+
+// endAndStart is what to do about a service that is there and does not answer.
+const endAndStart = "it is stopped, stuck or starved: what it accepted is on disk, so end it and start it again (sudo systemctl restart pmm-callgoose)"
 
 // howToStart is the way to a service that does not answer.
 func (p *program) howToStart() string {

@@ -59,7 +59,10 @@ func (p *program) doctor(c *cli.Context) error {
 	if err == nil {
 		err = p.besideService(c, &d, client, where, s)
 	} else {
-		d.NoService, d.Start = err.Error(), p.howToStart()
+		d.NoService, d.Start, d.Stuck = err.Error(), p.howToStart(), errors.Is(err, admin.ErrSilent)
+		if d.Stuck {
+			d.Start = endAndStart
+		}
 		err = own(true)
 		d.PMM.Asks = asks(d.Settings.Effective())
 	}

@@ -20,17 +20,14 @@ func (p *program) healthCommand() *cli.Command {
 			"accepted. status tells of Callgoose.",
 		Flags: clientFlags(&cli.BoolFlag{Name: "alive", Usage: "only ask whether the process answers: for what restarts it, as a restart makes no room in a full store"}),
 		Action: p.asking(func(c *cli.Context, client *admin.Client) error {
-			ctx, cancel := context.WithTimeoutCause(c.Context, healthTimeout, errors.New("no answer in time"))
+			ctx, cancel := context.WithTimeout(c.Context, healthTimeout)
 			defer cancel()
 			err := client.Health(ctx, c.Bool("alive"))
 			if err == nil {
 				return p.say(c, map[string]string{"status": "ok"}, "ok")
 			}
 			_, jsonErr := p.json(c, map[string]string{"status": "failed", "problem": err.Error()})
-			if errors.Is(err, admin.ErrNoService) {
-				err = errors.New(err.Error()) // exit 1, not 3: Docker knows 0 and 1
-			}
-			return errors.Join(err, jsonErr)
+			return errors.Join(errors.New(err.Error()), jsonErr) // exit 1, not 3: Docker knows 0 and 1
 		}),
 	}
 }

@@ -27,6 +27,7 @@ type Config struct {
 	// and NoService says why it could not be asked, Start how it is started.
 	Service   *Service
 	NoService string
+	Stuck     bool // one is there, and does not answer
 	Start     string
 
 	// Consistent has the service compare queue and ledger. An error says why it could

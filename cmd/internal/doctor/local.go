@@ -19,6 +19,8 @@ func (e *examination) service() {
 	switch {
 	case e.Service != nil:
 		e.ok("service", "version %s, running since %s, asked at %s", e.Service.Version, e.Service.StartedAt.UTC().Format(time.RFC3339), e.Service.Where)
+	case e.Stuck:
+		e.fail("service", fix("The service: "+e.Start+"."), "%s", e.NoService)
 	default:
 		e.warn("service", fix("What follows is judged by the files and settings here. The service: "+e.Start+"."), "%s", e.NoService)
 	}

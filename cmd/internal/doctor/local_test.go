@@ -113,6 +113,8 @@ func TestConfigurationProblems(t *testing.T) {
 	demand(t, r, "configuration", Warn, "PMM_CALLGOOSE_LISTN")
 	demand(t, r, "service", Warn, "no running service", "pmm-callgoose serve")
 	demand(t, r, "callgoose", Skip)
+	stuck := examine(t, Config{Settings: c, NoService: "the service does not answer", Stuck: true, Start: "end it and start it again"})
+	demand(t, stuck, "service", Fail, "does not answer", "start it again")
 }
 
 func TestIntake(t *testing.T) {
