@@ -87,7 +87,7 @@ type Config struct {
 
 	MaxBody     int64 // bytes; default 10 MiB
 	MaxInFlight int64 // bytes of all bodies being read or stored; default 64 MiB, at least MaxBody
-	MaxSources  int   // PMM servers; default 256
+	MaxSources  int   // PMM servers, that of /v1/webhook always among them; default 256
 	// Known are the PMM servers that keep their places, asked for when a new one finds
 	// none; a nil map: all of them do. May be nil.
 	Known          func() map[string]bool
@@ -156,7 +156,7 @@ func New(c Config) (*Handler, error) {
 	h := &Handler{
 		config: c, guard: newGuard(c), late: fmt.Errorf("not stored within %s", c.PublishTimeout),
 		budget: newBudget(c.MaxInFlight, c.MaxBody+1), used: newUsed(maxUsed),
-		sources: sources{most: c.MaxSources, known: c.Known}, origin: http.NewCrossOriginProtection(),
+		sources: sources{most: c.MaxSources, known: c.Known, names: map[string]time.Time{defaultSource: {}}}, origin: http.NewCrossOriginProtection(),
 	}
 	h.buffers.New = func() any { b := make([]byte, smallBody); return &b }
 	return h, nil
@@ -204,6 +204,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 	if no != nil {
 		return no
 	}
+	after := worthNothing
+	defer func() { worth(r.Context(), after) }()
+	if h.guard.secret == nil {
+		worth(r.Context(), worthSome)
+	}
 	body, done, no := h.read(w, r)
 	defer done()
 	if no != nil {
@@ -214,6 +219,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 	if reason != "" {
 		return refuse(http.StatusUnauthorized, "%s", reason)
 	}
+	worth(r.Context(), worthAll)
+	after = worthSome
 	alerts, truncated, err := pmm.Check(body)
 	if err != nil {
 		return refuse(http.StatusBadRequest, "%s", err)
