@@ -190,9 +190,12 @@ func (g *guesses) judge(r *http.Request, right bool) (ok, limited bool) {
 	client := network(strings.TrimSpace(forwarded[strings.LastIndexByte(forwarded, ',')+1:]))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	limits := []*rate.Limiter{g.limit(guesser{peer, client}, 1)}
+	var limits []*rate.Limiter
 	if client != "" {
 		limits = append(limits, g.limit(guesser{peer, "all"}, viaProxy))
+	}
+	if client == "" || limits[0].Tokens() >= 1 { // else names without end would push out what is remembered
+		limits = append(limits, g.limit(guesser{peer, client}, 1))
 	}
 	for _, l := range limits {
 		limited = limited || l.Tokens() < 1
