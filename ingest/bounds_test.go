@@ -579,3 +579,32 @@ func TestConnectionsLeaveDescriptorsFree(t *testing.T) {
 		t.Error("not what was wanted, or none at all")
 	}
 }
+
+// Bodies whose senders do not say how long they are keep out others of their kind alone.
+func TestFewBodiesOfUnknownLengthAreReadAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, &shelf{}, Config{})
+		var ends []func() *httptest.ResponseRecorder
+		for range maxUnsized {
+			ends = append(ends, held(h, body, -1))
+		}
+		synctest.Wait()
+		for length, want := range map[int64]int{-1: 503, int64(len(body)): 202} {
+			r := post("/v1/webhook", body)
+			r.ContentLength = length
+			if w := do(h, r); w.Code != want || want == 503 && w.Header().Get("Retry-After") == "" {
+				t.Errorf("a body of length %d beside them: %d %s", length, w.Code, w.Body)
+			}
+		}
+		for _, end := range ends {
+			if w := end(); w.Code != 202 {
+				t.Errorf("held: %d %s", w.Code, w.Body)
+			}
+		}
+		r := post("/v1/webhook", body)
+		r.ContentLength = -1
+		if w := do(h, r); w.Code != 202 {
+			t.Errorf("after them: %d %s", w.Code, w.Body)
+		}
+	})
+}

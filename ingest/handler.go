@@ -131,6 +131,10 @@ const (
 	stopRetry     = 15 * time.Second // about as long as a restart takes
 )
 
+// maxUnsized is how many bodies of unknown length are read at once. PMM says how long
+// its bodies are; one in chunks of a byte costs a hundred times as much to read.
+const maxUnsized = 4
+
 // Handler answers webhooks. It is an http.Handler.
 type Handler struct {
 	config   Config
@@ -139,6 +143,7 @@ type Handler struct {
 	stopping atomic.Bool
 	buffers  sync.Pool // *[]byte of smallBody, for a body
 	budget   *budget
+	unsized  chan struct{} // one for each body of unknown length that is being read
 	used     *used
 	sources  sources
 	refusals refusals
@@ -155,7 +160,7 @@ func New(c Config) (*Handler, error) {
 	c.Logger = c.Logger.With("component", "ingest")
 	h := &Handler{
 		config: c, guard: newGuard(c), late: fmt.Errorf("not stored within %s", c.PublishTimeout),
-		budget: newBudget(c.MaxInFlight, c.MaxBody+1), used: newUsed(maxUsed),
+		unsized: make(chan struct{}, maxUnsized), budget: newBudget(c.MaxInFlight, c.MaxBody+1), used: newUsed(maxUsed),
 		sources: sources{most: c.MaxSources, known: c.Known, names: map[string]time.Time{defaultSource: {}}}, origin: http.NewCrossOriginProtection(),
 	}
 	h.buffers.New = func() any { b := make([]byte, smallBody); return &b }
@@ -466,6 +471,12 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) (body []byte, don
 		body = body[:r.ContentLength]
 		_, err := io.ReadFull(r.Body, body)
 		return body, done, h.unread(err)
+	}
+	select {
+	case h.unsized <- struct{}{}:
+		defer func() { <-h.unsized }()
+	default:
+		return nil, done, &refusal{code: http.StatusServiceUnavailable, reason: "too many bodies of unknown length at once: send Content-Length, or send it again", retry: busyRetry}
 	}
 	from := http.MaxBytesReader(w, r.Body, h.config.MaxBody)
 	if no := take(smallBody); no != nil {
