@@ -428,7 +428,7 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 		}
 	}
 	ops := &http.Server{
-		Handler: web.New(cfg), MaxHeaderBytes: 32 << 10, TLSConfig: tlsConfig, ErrorLog: ingest.ErrorLog(a.opts.Logger.With("component", "admin")),
+		Handler: ingest.Keep(web.New(cfg)), ConnContext: ingest.ConnContext, MaxHeaderBytes: 32 << 10, TLSConfig: tlsConfig, ErrorLog: ingest.ErrorLog(a.opts.Logger.With("component", "admin")),
 		// What takes longer by its nature (tail, live, export, import) says so itself.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute,
 	}
