@@ -26,6 +26,7 @@ type Tx struct {
 	minutes map[int64]event.Minute // what happened, by minute since 1970
 	served  map[string]Served      // by key
 	names   *names                 // nil = not made yet
+	scratch []byte                 // for what is only compared
 	ops     *ops                   // what is written, of a shared ledger
 }
 
@@ -146,9 +147,9 @@ func (t *Tx) Labels(key string) (map[string]string, error) {
 // putLabels puts labels under a key where there are none. It reports whether
 // these stand there now: an alert has the same ones as long as it lives.
 func (t *Tx) putLabels(key string, labels map[string]string) (bool, error) {
-	var room [1024]byte
 	k, b := []byte(key), t.tx.Bucket(bucketLabels)
-	want := wire.Seal(k, wire.AppendMap(room[:0], labels))
+	want := wire.Seal(k, wire.AppendMap(t.scratch[:0], labels))
+	t.scratch = want
 	if have := b.Get(k); have != nil {
 		return bytes.Equal(have, want), nil
 	}
