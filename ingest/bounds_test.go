@@ -3,6 +3,7 @@ package ingest
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -255,8 +257,11 @@ func TestSourcesAreBounded(t *testing.T) {
 	for i := range 20_000 {
 		codes[do(h, post(fmt.Sprintf("/v1/webhook/s%d", i), body)).Code]++
 	}
-	if codes[202] != 256 || codes[403] != 20_000-256 || len(s.stored) != 256 || len(h.sources.names) != 256 {
+	if codes[202] != 255 || codes[403] != 20_000-255 || len(s.stored) != 255 || len(h.sources.names) != 256 {
 		t.Errorf("20,000 sources are answered %v, %d stored, %d remembered", codes, len(s.stored), len(h.sources.names))
+	}
+	if w := do(h, post("/v1/webhook", body)); w.Code != 202 {
+		t.Errorf("the PMM without a name was kept out: %d", w.Code)
 	}
 }
 
@@ -460,61 +465,83 @@ func TestOneLogLineForEachReasonAndAddressInAMinute(t *testing.T) {
 	})
 }
 
+// At most so many connections are open: a further one takes the place of the one that
+// is worth least, and waits while all of them are being answered.
 func TestConnectionsAreBounded(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := LimitListener(inner, 2)
-	accepted := make(chan net.Conn)
-	ended := make(chan error)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				ended <- err
-				return
-			}
-			accepted <- c
-		}
-	}()
-	for range 3 {
-		c, err := net.Dial("tcp", inner.Addr().String())
+	synctest.Test(t, testConnectionsAreBounded)
+}
+
+func testConnectionsAreBounded(t *testing.T) {
+	l := &pipes{conns: make(chan net.Conn, 10)}
+	limited := LimitListener(l, 3).(*limited)
+	accept := func() (net.Conn, context.Context) {
+		client, server := net.Pipe()
+		t.Cleanup(func() { _ = client.Close() })
+		l.conns <- server
+		c, err := limited.Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		return c, ConnContext(t.Context(), tls.Server(c, nil))
 	}
-	first, second := <-accepted, <-accepted
+	closed := func(c net.Conn) bool {
+		_ = c.SetReadDeadline(time.Now())
+		_, err := c.Read(make([]byte, 1))
+		return !errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	answered, ofAnswered := accept()
+	worth(ofAnswered, worthAll)
+	shown, ofShown := accept()
+	worth(ofShown, worthSome)
+	first, _ := accept()
+	second, ofSecond := accept()
+	if !closed(first) || closed(second) || closed(shown) || closed(answered) {
+		t.Error("not the one that sent nothing gave its place")
+	}
+	worth(ofSecond, worthAll)
+	third, ofThird := accept()
+	if !closed(shown) || closed(second) || closed(third) || closed(answered) {
+		t.Error("not the one whose body is on the way gave its place")
+	}
+	worth(ofThird, worthAll)
+
+	accepted := make(chan net.Conn)
+	go func() {
+		c, _ := accept()
+		accepted <- c
+	}()
+	synctest.Wait()
 	select {
 	case <-accepted:
-		t.Error("a third connection beside two")
+		t.Error("a fourth beside three that are being answered")
 	default:
 	}
-	if len(l.(*limited).slots) != 2 {
-		t.Error("the third is not waiting")
+	worth(ofSecond, worthNothing) // idle
+	fourth := <-accepted
+	if !closed(second) || limited.open != 3 {
+		t.Error("the idle one did not give its place")
 	}
-	_ = first.Close()
-	_ = first.Close() // frees one place, not two
-	third := <-accepted
-	_ = l.Close()
-	if err := <-ended; !errors.Is(err, net.ErrClosed) {
-		t.Error(err)
+	for range 2 { // frees one place, not two
+		_ = fourth.Close()
 	}
-	_ = second.Close()
 	_ = third.Close()
-	if len(l.(*limited).slots) != 0 {
-		t.Error("places stay taken")
+	_ = answered.Close()
+	if limited.open != 0 {
+		t.Errorf("%d places stay taken", limited.open)
+	}
+	_ = limited.Close()
+	if _, err := limited.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
 	}
 }
 
-// Heads that never end hold their connections for ReadHeaderTimeout, and those alone.
+// However many heads never end, a webhook comes in at once.
 func TestHalfSentHeadsGiveUpTheirPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const places = 8
 		srv, l := Server(newHandler(t, &shelf{}, Config{}), nil), &pipes{conns: make(chan net.Conn, 10*places)}
 		var wg sync.WaitGroup
-		limited := LimitListener(l, places)
+		limited := LimitListener(l, places).(*limited)
 		wg.Go(func() { _ = srv.Serve(limited) })
 		dial := func(send string) net.Conn {
 			client, server := net.Pipe()
@@ -526,13 +553,15 @@ func TestHalfSentHeadsGiveUpTheirPlaces(t *testing.T) {
 			defer dial(head + "X: ").Close()
 		}
 		synctest.Wait()
-		if n := len(l.conns); n < 3*places-1 {
-			t.Errorf("%d connections wait beside %d places, of %d", n, places, 4*places)
+		limited.mu.Lock()
+		if limited.open != places {
+			t.Errorf("%d of %d places are taken", limited.open, places)
 		}
+		limited.mu.Unlock()
 		began := time.Now()
 		last := dial(fmt.Sprintf("%sConnection: close\r\nContent-Length: %d\r\n\r\n%s", head, len(body), body))
 		answer, err := io.ReadAll(last)
-		if !strings.HasPrefix(string(answer), "HTTP/1.1 202 ") || time.Since(began) > 4*srv.ReadHeaderTimeout {
+		if !strings.HasPrefix(string(answer), "HTTP/1.1 202 ") || time.Since(began) >= srv.ReadHeaderTimeout {
 			t.Errorf("after %s: %q, %v", time.Since(began), answer, err)
 		}
 		_ = last.Close()
@@ -549,4 +578,33 @@ func TestConnectionsLeaveDescriptorsFree(t *testing.T) {
 	if Connections(3, 2) != 3 || Connections(1, 1<<60) != 1 {
 		t.Error("not what was wanted, or none at all")
 	}
+}
+
+// Bodies whose senders do not say how long they are keep out others of their kind alone.
+func TestFewBodiesOfUnknownLengthAreReadAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, &shelf{}, Config{})
+		var ends []func() *httptest.ResponseRecorder
+		for range maxUnsized {
+			ends = append(ends, held(h, body, -1))
+		}
+		synctest.Wait()
+		for length, want := range map[int64]int{-1: 503, int64(len(body)): 202} {
+			r := post("/v1/webhook", body)
+			r.ContentLength = length
+			if w := do(h, r); w.Code != want || want == 503 && w.Header().Get("Retry-After") == "" {
+				t.Errorf("a body of length %d beside them: %d %s", length, w.Code, w.Body)
+			}
+		}
+		for _, end := range ends {
+			if w := end(); w.Code != 202 {
+				t.Errorf("held: %d %s", w.Code, w.Body)
+			}
+		}
+		r := post("/v1/webhook", body)
+		r.ContentLength = -1
+		if w := do(h, r); w.Code != 202 {
+			t.Errorf("after them: %d %s", w.Code, w.Body)
+		}
+	})
 }

@@ -87,7 +87,7 @@ type Config struct {
 
 	MaxBody     int64 // bytes; default 10 MiB
 	MaxInFlight int64 // bytes of all bodies being read or stored; default 64 MiB, at least MaxBody
-	MaxSources  int   // PMM servers; default 256
+	MaxSources  int   // PMM servers, that of /v1/webhook always among them; default 256
 	// Known are the PMM servers that keep their places, asked for when a new one finds
 	// none; a nil map: all of them do. May be nil.
 	Known          func() map[string]bool
@@ -131,6 +131,10 @@ const (
 	stopRetry     = 15 * time.Second // about as long as a restart takes
 )
 
+// maxUnsized is how many bodies of unknown length are read at once. PMM says how long
+// its bodies are; one in chunks of a byte costs a hundred times as much to read.
+const maxUnsized = 4
+
 // Handler answers webhooks. It is an http.Handler.
 type Handler struct {
 	config   Config
@@ -139,6 +143,7 @@ type Handler struct {
 	stopping atomic.Bool
 	buffers  sync.Pool // *[]byte of smallBody, for a body
 	budget   *budget
+	unsized  chan struct{} // one for each body of unknown length that is being read
 	used     *used
 	sources  sources
 	refusals refusals
@@ -155,8 +160,8 @@ func New(c Config) (*Handler, error) {
 	c.Logger = c.Logger.With("component", "ingest")
 	h := &Handler{
 		config: c, guard: newGuard(c), late: fmt.Errorf("not stored within %s", c.PublishTimeout),
-		budget: newBudget(c.MaxInFlight, c.MaxBody+1), used: newUsed(maxUsed),
-		sources: sources{most: c.MaxSources, known: c.Known}, origin: http.NewCrossOriginProtection(),
+		unsized: make(chan struct{}, maxUnsized), budget: newBudget(c.MaxInFlight, c.MaxBody+1), used: newUsed(maxUsed),
+		sources: sources{most: c.MaxSources, known: c.Known, names: map[string]time.Time{defaultSource: {}}}, origin: http.NewCrossOriginProtection(),
 	}
 	h.buffers.New = func() any { b := make([]byte, smallBody); return &b }
 	return h, nil
@@ -204,6 +209,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 	if no != nil {
 		return no
 	}
+	after := worthNothing
+	defer func() { worth(r.Context(), after) }()
+	if h.guard.secret == nil {
+		worth(r.Context(), worthSome)
+	}
 	body, done, no := h.read(w, r)
 	defer done()
 	if no != nil {
@@ -214,6 +224,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 	if reason != "" {
 		return refuse(http.StatusUnauthorized, "%s", reason)
 	}
+	worth(r.Context(), worthAll)
+	after = worthSome
 	alerts, truncated, err := pmm.Check(body)
 	if err != nil {
 		return refuse(http.StatusBadRequest, "%s", err)
@@ -459,6 +471,12 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) (body []byte, don
 		body = body[:r.ContentLength]
 		_, err := io.ReadFull(r.Body, body)
 		return body, done, h.unread(err)
+	}
+	select {
+	case h.unsized <- struct{}{}:
+		defer func() { <-h.unsized }()
+	default:
+		return nil, done, &refusal{code: http.StatusServiceUnavailable, reason: "too many bodies of unknown length at once: send Content-Length, or send it again", retry: busyRetry}
 	}
 	from := http.MaxBytesReader(w, r.Body, h.config.MaxBody)
 	if no := take(smallBody); no != nil {

@@ -22,6 +22,7 @@ func Server(h http.Handler, tlsConfig *tls.Config) *http.Server {
 		WriteTimeout:      45 * time.Second, // reading, publishing and a little
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    16 << 10,
+		ConnContext:       ConnContext,
 	}
 	// No HTTP/2: a connection is one body at a time, so that a bound on connections
 	// bounds those too.

@@ -17,8 +17,8 @@ import (
 type names struct {
 	open  map[openName]map[string]time.Time // incident key -> when PMM last named it, zero for one with an incident of its own
 	named map[string]openName               // incident key -> where it stands in open
-	shown map[string]map[string]bool        // shown name -> incident keys
-	alone map[string]map[string]bool        // shown name -> incident keys of those open that have an incident of their own
+	shown map[string][]string               // shown name -> incident keys, sorted
+	alone map[string][]string               // likewise, of those open that have an incident of their own
 }
 
 type openName struct{ source, alertname string }
@@ -51,16 +51,16 @@ func (n *names) put(ep *Episode) {
 	}
 }
 
-func add(set map[string]map[string]bool, shown, key string) {
-	if set[shown] == nil {
-		set[shown] = map[string]bool{}
+func add(keys map[string][]string, shown, key string) {
+	if i, there := slices.BinarySearch(keys[shown], key); !there {
+		keys[shown] = slices.Insert(keys[shown], i, key)
 	}
-	set[shown][key] = true
 }
 
-func forget(set map[string]map[string]bool, shown, key string) {
-	if delete(set[shown], key); len(set[shown]) == 0 {
-		delete(set, shown)
+func forget(keys map[string][]string, shown, key string) {
+	left := slices.DeleteFunc(keys[shown], func(k string) bool { return k == key })
+	if keys[shown] = left; len(left) == 0 {
+		delete(keys, shown)
 	}
 }
 
@@ -69,7 +69,7 @@ func (t *Tx) view() (*names, error) {
 	if t.names != nil {
 		return t.names, nil
 	}
-	n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string]map[string]bool{}, alone: map[string]map[string]bool{}}
+	n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string][]string{}, alone: map[string][]string{}}
 	if err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true }); err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 			t.bad = err
 			return
 		}
-		for _, key := range slices.Sorted(maps.Keys(n.shown[shown])) {
+		for _, key := range slices.Clone(n.shown[shown]) { // it changes meanwhile
 			ep, err := t.Episode(key)
 			if err != nil {
 				t.bad = err
@@ -162,7 +162,7 @@ func (t *Tx) OpenShown(shown, beside string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for key := range n.alone[shown] {
+	for _, key := range slices.Clone(n.alone[shown]) {
 		ep, err := t.Episode(key)
 		switch {
 		case err != nil:

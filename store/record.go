@@ -255,6 +255,18 @@ func readRecord(pos event.Position, b []byte) (*event.Record, error) {
 	return rec, r.End("record")
 }
 
+// outcomeOf is the outcome of a sealed record, without decoding the rest.
+func outcomeOf(key, sealed []byte) (event.Outcome, error) {
+	b, err := wire.Unseal(key, sealed)
+	if err != nil {
+		return "", err
+	}
+	if len(b) <= atID || b[0] != layout || int(b[atOutcome]) >= len(outcomeCodes) {
+		return "", fmt.Errorf("decode record: %w", event.ErrDamaged)
+	}
+	return outcomeCodes[b[atOutcome]], nil
+}
+
 // recordReceived is when an encoded record was received.
 func recordReceived(b []byte) time.Time {
 	at := int64(binary.BigEndian.Uint64(b[atReceived:]))

@@ -60,7 +60,8 @@ var buckets = [][]byte{bucketMeta, bucketEpisodes, bucketLabels, bucketQueue, bu
 type Store struct {
 	cfg    Config
 	db     *bbolt.DB
-	ops    chan *op
+	ops    chan *op // that are due at once
+	soon   chan *op // the others
 	stop   chan struct{}
 	ended  chan struct{} // closed when commit has ended
 	once   sync.Once
@@ -160,7 +161,7 @@ func Open(cfg Config) (s *Store, fresh bool, err error) {
 	case err != nil:
 		return nil, false, fmt.Errorf("open the ledger in %s: %w", cfg.Dir, err)
 	}
-	s = &Store{cfg: cfg, db: db, ops: make(chan *op, 1024), stop: make(chan struct{}), ended: make(chan struct{}), failed: make(chan error, 1)}
+	s = &Store{cfg: cfg, db: db, ops: make(chan *op, 1024), soon: make(chan *op, 1024), stop: make(chan struct{}), ended: make(chan struct{}), failed: make(chan error, 1)}
 	if fresh, err = s.init(); err == nil {
 		err = SyncDir(cfg.Dir) // the file's name, too
 	}
@@ -239,8 +240,8 @@ func (s *Store) Close() (err error) {
 // Failed yields the error of a commit that failed.
 func (s *Store) Failed() <-chan error { return s.failed }
 
-// gather is how long a write of Soon may wait for others.
-const gather = 20 * time.Millisecond
+// soon is how long a write of Soon may wait for others.
+const soon = 20 * time.Millisecond
 
 // Do runs fn in a write transaction and returns when it is durable. Calls that
 // come while a commit is under way share the next one. When a function of the
@@ -253,12 +254,16 @@ func (s *Store) Do(ctx context.Context, fn func(*Tx) error) error {
 // Soon is Do for a write that nobody waits for behind it: it may wait 20 ms for
 // others to share a commit with.
 func (s *Store) Soon(ctx context.Context, fn func(*Tx) error) error {
-	return s.do(ctx, &op{fn: fn, done: make(chan error, 1), due: time.Now().Add(gather)})
+	return s.do(ctx, &op{fn: fn, done: make(chan error, 1), due: time.Now().Add(soon)})
 }
 
 func (s *Store) do(ctx context.Context, o *op) error {
+	to := s.ops
+	if !o.due.IsZero() {
+		to = s.soon
+	}
 	select {
-	case s.ops <- o:
+	case to <- o:
 	case <-s.stop:
 		return ErrFailed
 	case <-ctx.Done():
@@ -287,14 +292,9 @@ func (s *Store) commit() {
 	group := make([]*op, 0, maxGroup)
 	for {
 		clear(group) // a function may hold what is large
-		group = group[:0]
-		select {
-		case o := <-s.ops:
-			group = append(group, o)
-		case <-s.stop:
+		if group = s.gather(group[:0], timer); len(group) == 0 {
 			return
 		}
-		group = s.fill(group, timer)
 		for rest := group; len(rest) > 0; { // what changes the Store itself goes alone, in its turn
 			n := slices.IndexFunc(rest, func(o *op) bool { return o.change != nil })
 			switch n {
@@ -311,33 +311,31 @@ func (s *Store) commit() {
 	}
 }
 
-// fill takes all that wait, and waits for more until the first of them is due.
-func (s *Store) fill(group []*op, timer *time.Timer) []*op {
-	due := group[0].due
+// gather waits for a write and takes all that wait with it: those that come meanwhile
+// wake nobody. A write of Soon waits for one of Do until it is due. None at a stop.
+func (s *Store) gather(group []*op, timer *time.Timer) []*op {
+	select {
+	case o := <-s.ops:
+		group = append(group, o)
+	case o := <-s.soon:
+		group = append(group, o)
+		timer.Reset(time.Until(o.due))
+		select {
+		case o := <-s.ops:
+			group = append(group, o)
+		case <-timer.C:
+		case <-s.stop:
+		}
+	case <-s.stop:
+		return group
+	}
 	for len(group) < maxGroup {
 		select {
 		case o := <-s.ops:
 			group = append(group, o)
-			if o.due.Before(due) {
-				due = o.due
-			}
-			continue
-		default:
-		}
-		left := time.Until(due)
-		if due.IsZero() || left <= 0 {
-			return group
-		}
-		timer.Reset(left)
-		select {
-		case o := <-s.ops:
+		case o := <-s.soon:
 			group = append(group, o)
-			if o.due.Before(due) {
-				due = o.due
-			}
-		case <-timer.C:
-			return group
-		case <-s.stop:
+		default:
 			return group
 		}
 	}

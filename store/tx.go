@@ -26,6 +26,7 @@ type Tx struct {
 	minutes map[int64]event.Minute // what happened, by minute since 1970
 	served  map[string]Served      // by key
 	names   *names                 // nil = not made yet
+	scratch []byte                 // for what is only compared
 	ops     *ops                   // what is written, of a shared ledger
 }
 
@@ -147,11 +148,12 @@ func (t *Tx) Labels(key string) (map[string]string, error) {
 // these stand there now: an alert has the same ones as long as it lives.
 func (t *Tx) putLabels(key string, labels map[string]string) (bool, error) {
 	k, b := []byte(key), t.tx.Bucket(bucketLabels)
-	want := wire.Seal(k, wire.AppendMap(make([]byte, 0, 512), labels))
+	want := wire.Seal(k, wire.AppendMap(t.scratch[:0], labels))
+	t.scratch = want
 	if have := b.Get(k); have != nil {
 		return bytes.Equal(have, want), nil
 	}
-	return true, t.put(bucketLabels, k, want)
+	return true, t.put(bucketLabels, k, bytes.Clone(want)) // which bbolt keeps until the commit
 }
 
 // share reports whether the labels of r stand under its key, and need not be in
@@ -280,11 +282,9 @@ func (t *Tx) PutRecord(r *event.Record) error {
 	key := placeKey(r.Pos)
 	var was event.Outcome
 	if old := records.Get(key); old != nil {
-		before, err := decodeRecord(key, old)
-		if err != nil {
+		if was, err = outcomeOf(key, old); err != nil {
 			return err
 		}
-		was = before.Outcome
 	}
 	if was != r.Outcome {
 		if was != "" {

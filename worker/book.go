@@ -98,7 +98,7 @@ func (b book) open(at event.Position) (w store.Waiting, r *event.Record, ok bool
 		if w, ok, err = tx.WaitingAt(at); err != nil || !ok {
 			return err
 		}
-		if r, err = tx.Record(w.ReceivedAt, w.Pos); err == nil && r == nil {
+		if r, err = tx.Brief(w.ReceivedAt, w.Pos); err == nil && r == nil {
 			r = missing(&w)
 		}
 		return err

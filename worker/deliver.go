@@ -275,8 +275,10 @@ func (d *Deliverer) loop(ctx, attempts context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case r := <-d.results:
-			err = d.finish(ctx, r)
+		case r := <-d.results: // often several of one commit
+			for err = d.finish(ctx, r); err == nil && len(d.results) > 0; {
+				err = d.finish(ctx, <-d.results)
+			}
 		case c := <-d.claims:
 			err = d.takeClaims(c)
 		case d.turn <- struct{}{}:

@@ -322,9 +322,12 @@ func (b *batch) unusable(c *candidate, reason string) error {
 		ID: c.pos.RecordID('u'), Key: c.note.Source + "-%unusable", Source: c.note.Source,
 		ReceivedAt: c.note.ReceivedAt, Pos: c.pos, Notification: c.pos.NotificationID(),
 	}
-	b.tell(func() {
-		b.log.Warn("an alert cannot be used and is kept as a dead letter", "event_id", r.ID, "notification_id", r.Notification, "reason", reason)
-	})
+	if b.told != r.Notification { // one body may hold 100,000 of them
+		b.told = r.Notification
+		b.tell(func() {
+			b.log.Warn("alerts cannot be used, each is kept as a dead letter", "event_id", r.ID, "notification_id", r.Notification, "reason", reason)
+		})
+	}
 	return b.settled(r, event.Dead, "unusable alert: "+reason)
 }
 

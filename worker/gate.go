@@ -144,10 +144,13 @@ func (p *pass) takes(n int) {
 // is that of the event.
 func (p *pass) answered(key string, v verdict, status int, text string) ruling {
 	p.g.mu.Lock()
+	waited := p.g.fullLocked() || p.size > 0 || p.g.circuit.State != event.Up || v.class != accepted
 	r := p.g.circuit.observe(time.Now(), p.lane, key, p.probe, v, status, text)
 	p.takes(-1)
 	p.g.mu.Unlock()
-	p.g.changed()
+	if waited { // else nobody waits for the place, or for this answer
+		p.g.changed()
+	}
 	return r
 }
 

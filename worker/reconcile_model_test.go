@@ -18,7 +18,7 @@ import (
 
 var (
 	reconcileSeed  = flag.Uint64("reconcile.seed", 0, "run this random schedule of reconciling alone")
-	reconcileSeeds = flag.Uint64("reconcile.seeds", 50, "random schedules of reconciling")
+	reconcileSeeds = flag.Uint64("reconcile.seeds", 25, "random schedules of reconciling")
 )
 
 const contact = "Callgoose SQIBS"

@@ -256,6 +256,7 @@ type batch struct {
 	alerts  int
 	young   int64    // of them, accepted since the start
 	after   []func() // to be told once it is durable
+	told    string   // the notification whose unusable alerts were logged last
 }
 
 func (b *batch) run(loaded []stretch) error {

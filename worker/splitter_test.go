@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -340,6 +342,23 @@ func TestTheCostOfABodyIsLinear(t *testing.T) {
 		if took := time.Since(began); took > time.Minute {
 			t.Errorf("by name %v: %s", byName, took)
 		}
+	}
+}
+
+// A body of alerts that cannot be used is told in few words, however many they are.
+func TestUnusableAlertsOfABodyAreFewLogLines(t *testing.T) {
+	var log bytes.Buffer
+	r := newStage(t, SplitConfig{})
+	r.split.log = slog.New(slog.NewTextHandler(&log, nil))
+	const n = 3000
+	r.store(event.Notification{Source: "pmm", BeganAt: t0, ReceivedAt: t0, Alerts: n + 1, Body: fmt.Appendf(nil,
+		`{"version":"1","status":"firing","alerts":[%s{"status":"firing","labels":{"alertname":"Good"}}]}`, strings.Repeat("7,", n))})
+	r.decide()
+	if lines := strings.Count(log.String(), "\n"); lines == 0 || lines > n/100 {
+		t.Errorf("%d log lines for %d alerts", lines, n)
+	}
+	if got := r.line(); len(got) != 1 {
+		t.Errorf("%d are queued beside them", len(got))
 	}
 }
 

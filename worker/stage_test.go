@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 // be started outside of every bubble, or time would stand still inside.
 func TestMain(m *testing.M) {
 	ats.Register()
+	debug.SetGCPercent(400) // little is live at a time
 	os.Exit(m.Run())
 }
 

@@ -657,9 +657,14 @@ func TestTheReferenceIsTheProgram(t *testing.T) {
 	t.Error("deploy/docs/reference.md is not what the program says: run this test with -update")
 }
 
+var fiveMinutes = flag.Bool("five-minutes", false, "run the lines of README.md's five minutes")
+
 // The lines of README.md's five minutes are run as they stand there, in a home
 // directory of their own and on other ports.
 func TestTheFiveMinutesRun(t *testing.T) {
+	if !*fiveMinutes {
+		t.Skip("links three programs: task test:script runs it")
+	}
 	bash, err := exec.LookPath("bash")
 	if err != nil {
 		t.Skip("no bash")

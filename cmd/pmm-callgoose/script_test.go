@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -38,6 +39,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "8") // the stories wait more than they compute
 	testscript.Main(m, map[string]func(){"pmm-callgoose": main})
 }
 
@@ -482,7 +484,7 @@ func untilCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	s := of(ts)
 	var out []byte
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		cmd := exec.Command(args[1], args[2:]...)
 		cmd.Env, cmd.Dir = s.env, ts.MkAbs(".")
 		out, err = cmd.Output()

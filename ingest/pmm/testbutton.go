@@ -1,6 +1,7 @@
 package pmm
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 )
@@ -47,7 +48,7 @@ func TestRecovery(body []byte, at time.Time) (recovery []byte, ok bool) {
 		return nil, false
 	}
 	var out object
-	if json.Unmarshal(body, &out) != nil {
+	if json.Unmarshal(bytes.TrimPrefix(body, []byte("\ufeff")), &out) != nil {
 		return nil, false // likewise
 	}
 	delete(out, "truncatedAlerts")

@@ -67,15 +67,16 @@ func TestAStoreMovesToServersAndBack(t *testing.T) {
 		}, func(adopted bool) error { marked = adopted; return markErr })
 		return err, marked
 	}
-	for what, step := range map[string]struct {
+	for _, step := range []struct {
+		what    string
 		stopAt  int
 		markErr error
-	}{"in the copy": {300, nil}, "at the mark": {0, cut}} {
+	}{{"in the copy", 300, nil}, {"at the mark", 0, cut}} {
 		if err, _ := adopt(step.stopAt, step.markErr); err == nil {
-			t.Errorf("cut %s, it says nothing", what)
+			t.Errorf("cut %s, it says nothing", step.what)
 		}
 		if _, err := openLog(t, cfg).Begin(t.Context(), 0); LostStream(err) != logName || !strings.Contains(err.Error(), "run cluster adopt again") {
-			t.Errorf("an instance begins with a half that was cut %s: %v", what, err)
+			t.Errorf("an instance begins with a half that was cut %s: %v", step.what, err)
 		}
 	}
 	for range 2 { // also when it is done already

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -126,7 +127,7 @@ func (q *Queue) commit() {
 			}
 			q.answer(g.batch, 0, err)
 		} else {
-			q.stored(&g, len(message), seq, began)
+			q.stored(&g, message, seq, began)
 		}
 		g.clear()
 	}
@@ -188,7 +189,7 @@ func (q *Queue) storeEmbedded(message []byte, timer *time.Timer) (uint64, error)
 }
 
 // stored answers the callers of a commit that is durable.
-func (q *Queue) stored(g *gathering, bytes int, seq uint64, began time.Time) {
+func (q *Queue) stored(g *gathering, message []byte, seq uint64, began time.Time) {
 	if q.cfg.Synced != nil {
 		q.cfg.Synced(time.Since(began), len(g.lengths))
 	}
@@ -196,8 +197,9 @@ func (q *Queue) stored(g *gathering, bytes int, seq uint64, began time.Time) {
 	for _, p := range g.batch {
 		alerts += p.note.Alerts
 	}
-	q.room.wrote(bytes, alerts)
+	q.room.wrote(len(message), alerts)
 	if q.srv != nil {
+		q.recent.add(seq, bytes.Clone(message))
 		q.last.Store(seq)
 		wake(q.wake)
 	}

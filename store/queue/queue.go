@@ -147,7 +147,7 @@ type Queue struct {
 	sync   atomic.Pointer[string] // see Servers; external
 	seen   atomic.Int64           // when the servers last answered, Unix nanoseconds; external
 	own    own                    // external only, like the next
-	recent recent                 // what a consumer handed out
+	recent recent
 
 	room room
 	disk disk
@@ -171,7 +171,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		wake:    make(chan struct{}, 1),
 		failed:  make(chan error, 1),
 	}
-	q.room.refused = make(chan struct{}, 1)
+	q.room.refused, q.recent.held = make(chan struct{}, 1), map[uint64][]byte{}
 	if err := q.open(ctx); err != nil {
 		_ = q.Close()
 		return nil, err

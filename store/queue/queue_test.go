@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -16,6 +17,11 @@ import (
 
 	"pmm-callgoose/store/event"
 )
+
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "16") // those of servers wait more than they compute
+	os.Exit(m.Run())
+}
 
 func start(t testing.TB, cfg Config) *Queue {
 	t.Helper()

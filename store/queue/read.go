@@ -77,10 +77,8 @@ func (q *Queue) get(ctx context.Context, seq uint64) ([]byte, error) {
 	if seq < q.first.Load() || q.srv != nil && seq > q.last.Load() {
 		return nil, event.ErrGone
 	}
-	if q.srv == nil && !faultpoint.Without("leader reads") {
-		if data := q.recent.get(seq); data != nil {
-			return data, nil
-		}
+	if data := q.recent.get(seq); data != nil && !faultpoint.Without("leader reads") {
+		return data, nil
 	}
 	m, err := q.stream.GetMsg(ctx, seq)
 	switch {

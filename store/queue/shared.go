@@ -142,7 +142,8 @@ func (q *Queue) putOwn(ctx context.Context, data []byte) (seq uint64, err error)
 	}
 }
 
-// recent holds the newest messages that the consumer handed out, for the splitter.
+// recent holds the newest messages for the splitter, which would ask the server for each
+// otherwise: what the consumer handed out, or was stored here.
 type recent struct {
 	mu     sync.Mutex
 	from   uint64 // first sequence that the consumer was to hand out
@@ -154,7 +155,7 @@ type recent struct {
 }
 
 // recentBytes bounds what is held.
-const recentBytes = 4 << 20
+const recentBytes = 512 << 10
 
 func (r *recent) add(seq uint64, data []byte) {
 	r.mu.Lock()
@@ -192,7 +193,7 @@ func (r *recent) exists(seq uint64) bool {
 // queue is closed.
 func (q *Queue) readOn(ctx context.Context) error {
 	from := q.last.Load() + 1
-	q.recent.from, q.recent.newest, q.recent.held = from, from-1, map[uint64][]byte{}
+	q.recent.from, q.recent.newest = from, from-1
 	reading, err := q.consume(ctx, q.cfg.stream(streamName), from, func(seq uint64, data []byte) {
 		q.recent.add(seq, data)
 		raise(&q.last, seq)

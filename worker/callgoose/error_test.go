@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"html"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -200,6 +202,11 @@ func echo(pad int, r *http.Request) string {
 	inJSON, _ := json.Marshal(hostile)
 	return strings.Repeat("x", pad) + hostile + " " + r.URL.RequestURI() + " " + r.URL.String() + " " + r.Header.Get("Authorization") + " " +
 		string(inJSON) + " " + html.EscapeString(hostile) + " " + url.PathEscape(hostile) + " " + strings.ToLower(url.QueryEscape("token="+hostile))
+}
+
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "16") // failures are waited for more than computed
+	os.Exit(m.Run())
 }
 
 func TestFailures(t *testing.T) {

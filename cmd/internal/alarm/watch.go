@@ -135,6 +135,8 @@ func (w *watch) there(o *occasion, now time.Time, name string, a admin.Attention
 
 // missing is what people must be told of what is not so.
 func (w *watch) missing(o *occasion, now time.Time, name string, s admin.Status) []Notice {
+	total, _ := lost(name, s)
+	o.known = min(o.known, total)
 	if o.told.IsZero() {
 		o.since = time.Time{}
 		return nil
@@ -146,7 +148,7 @@ func (w *watch) missing(o *occasion, now time.Time, name string, s admin.Status)
 		return nil
 	}
 	over := newNotice(now, o.gone, name, o, s, true)
-	delete(w.seen, name)
+	*o = occasion{counted: o.counted, known: o.known}
 	return []Notice{over}
 }
 

@@ -137,9 +137,15 @@ func TestWatch(t *testing.T) {
 		{
 			"discarded firing events: at once, then at most one notice a minute; dealt with when none is left",
 			func(s *admin.Status) { discardedAre(2, 7)(epoch, s) },
-			[]step{{"10s", discardedAre(3, 8)}, {"20s", discardedAre(5, 9)}, {"3m", discardedAre(0, 9)}},
+			[]step{
+				{"10s", discardedAre(3, 8)},
+				{"20s", discardedAre(5, 9)},
+				{"3m", discardedAre(0, 9)},
+				{"4m", discardedAre(0, 10)}, // counted before the status tells of it
+				{"4m20s", discardedAre(1, 10)},
+			},
 			"10m",
-			[]string{"10s discarded 1 10", "1m10s discarded 2 70", "4m0s discarded over 180"},
+			[]string{"10s discarded 1 10", "1m10s discarded 2 70", "4m0s discarded over 180", "4m20s discarded 1 0"},
 		},
 		{
 			"discarded recoveries are nobody's business", nil,

@@ -255,12 +255,10 @@ func (a *App) Run(ctx context.Context) (err error) {
 		}
 	})
 	var addrs Addresses
-	if !a.opts.NoListen {
-		// Opening takes seconds where much waits or after a crash, and a refused
-		// connection is a lost notification: the port is open before the store.
-		if addrs.Webhooks, err = a.listen(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
-			return err
-		}
+	// Opening takes seconds where much waits or after a crash, and a refused
+	// connection is a lost notification: the port is open before the store.
+	if addrs.Webhooks, err = a.listen(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
+		return err
 	}
 	over := sync.OnceFunc(func() { close(a.opened) })
 	defer context.AfterFunc(ctx, over)()
@@ -273,10 +271,8 @@ func (a *App) Run(ctx context.Context) (err error) {
 		return err
 	}
 	a.begin(coreCtx, &wg, first)
-	if !a.opts.NoListen {
-		if addrs.Admin, err = a.listenAdmin(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
-			return err
-		}
+	if addrs.Admin, err = a.listenAdmin(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
+		return err
 	}
 	a.addrs.Store(&addrs)
 	a.tellReady(ctx, addrs)
@@ -375,6 +371,9 @@ func (a *App) keep(ctx context.Context, c *core) {
 
 // listen binds the intake and serves on it. It returns its URL.
 func (a *App) listen(later func(func())) (string, error) {
+	if a.opts.NoListen {
+		return "", nil
+	}
 	tlsConfig, err := ingest.TLSConfig(a.cfg.TLSCert, a.cfg.TLSKey, a.cfg.TLSClientCA)
 	if err != nil {
 		return "", config.Problems{{Where: "--tls-cert", Text: err.Error()}}
@@ -397,6 +396,9 @@ func (a *App) forOperators() web.Config {
 // listenAdmin binds what operators ask and serves on it. It returns the URL of
 // --admin-listen, "" when that is off.
 func (a *App) listenAdmin(later func(func())) (string, error) {
+	if a.opts.NoListen {
+		return "", nil
+	}
 	sock, err := admin.ListenSocket(a.cfg.DataDir)
 	if err != nil {
 		return "", err
@@ -426,7 +428,7 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 		}
 	}
 	ops := &http.Server{
-		Handler: web.New(cfg), MaxHeaderBytes: 32 << 10, TLSConfig: tlsConfig, ErrorLog: ingest.ErrorLog(a.opts.Logger.With("component", "admin")),
+		Handler: ingest.Keep(web.New(cfg)), ConnContext: ingest.ConnContext, MaxHeaderBytes: 32 << 10, TLSConfig: tlsConfig, ErrorLog: ingest.ErrorLog(a.opts.Logger.With("component", "admin")),
 		// What takes longer by its nature (tail, live, export, import) says so itself.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute,
 	}

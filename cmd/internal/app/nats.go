@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/queue"
 )
@@ -81,16 +80,12 @@ func (a *App) await(ctx context.Context) *core {
 }
 
 // nats is what is known of the external servers.
-func (c *core) nats() *admin.NATS {
+func (c *core) nats() *queue.Servers {
 	s := c.queue.Servers()
 	if s.Connected {
 		s.Streams = append(s.Streams, c.log.Streams()...)
 	}
-	out := &admin.NATS{Connected: s.Connected, Server: s.Name, Version: s.Version, Replicas: s.Replicas, Sync: s.Sync, Streams: []admin.Stream{}}
-	for _, st := range s.Streams {
-		out.Streams = append(out.Streams, admin.Stream(st))
-	}
-	return out
+	return s
 }
 
 // ExamineNATS looks at the external servers for doctor.

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,8 @@ import (
 // be started outside of every bubble, or time would stand still inside.
 func TestMain(m *testing.M) {
 	ats.Register()
+	debug.SetGCPercent(400)            // little is live at a time
+	_ = flag.Set("test.parallel", "8") // those of several instances wait more than they compute
 	os.Exit(m.Run())
 }
 

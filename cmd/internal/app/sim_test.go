@@ -57,30 +57,31 @@ func (m *model) known(server int) bool {
 	return false
 }
 
-// A day on which Callgoose is away for all of it, the forwarder is restarted in
-// the middle, and alerts come and go.
-func TestADayOfOutage(t *testing.T) {
+// A night, from one day into the next, in which Callgoose is away for all of it, the
+// forwarder is restarted three times, and alerts come and go.
+func TestANightOfOutage(t *testing.T) {
 	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		m := &model{open: map[int]time.Time{}}
 		rng := rand.New(rand.NewPCG(1, 2))
+		r.away(18 * time.Hour)
 		r.net.Refuse(true)
-		for hour := range 24 {
-			for range 2 {
+		for hour := range 12 {
+			for range 4 {
 				var members []alert
 				for range 1 + rng.IntN(5) {
 					members = append(members, m.member(rng, len(members)*10+rng.IntN(10)))
 				}
 				r.accept(group(members...))
-				time.Sleep(30 * time.Minute)
+				time.Sleep(15 * time.Minute)
 			}
-			if hour%8 == 5 {
+			if hour%4 == 2 {
 				r.restart()
 			}
 		}
 		s := r.status()
 		if s.Callgoose.State != "down" || s.Queued != int64(len(m.want)) {
-			t.Errorf("after the day: %+v, want %d queued", s, len(m.want))
+			t.Errorf("after the night: %+v, want %d queued", s, len(m.want))
 		}
 		r.net.Refuse(false)
 		end := time.Now()
@@ -167,7 +168,7 @@ func dayOfFaults(t *testing.T, seed uint64) {
 	bubbleWith(t, fake, nil, func(r *rig) {
 		m := &model{open: map[int]time.Time{}}
 		refused := false
-		for range 80 {
+		for range 40 {
 			var members []alert
 			first := rng.IntN(30)
 			for i := range 1 + rng.IntN(8) {

@@ -3,26 +3,23 @@ package doctor
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose"
 )
 
-// callgoose takes the way of an event step by step, and stops at the one that
-// fails: its name is the finding.
+// callgoose sends a request that asks for nothing, by the service's own client: where it
+// gets no answer, the step that failed is the finding.
 func (e *examination) callgoose(ctx context.Context) {
 	s := e.Settings
 	u, err := url.Parse(s.CallgooseURL)
@@ -37,170 +34,19 @@ func (e *examination) callgoose(ctx context.Context) {
 	}
 	network.Proxy = e.Proxy
 	defer network.CloseIdleConnections()
-	if e.connect(ctx, u, network.Clone()) {
-		e.token(ctx, &recorder{next: network})
-		return
-	}
-	e.skip("callgoose token", "not reached")
-	if e.Service != nil && e.Service.Callgoose.State == "up" {
-		e.warn("callgoose", fix("Run doctor with the variables of the service: HTTPS_PROXY, HTTP_PROXY, NO_PROXY (systemctl show -p Environment pmm-callgoose)."),
-			"the service does reach it: its way out differs from the one used here")
-	}
-}
-
-// port is that of a URL, named or usual.
-func port(u *url.URL) string {
-	return cmp.Or(u.Port(), map[string]string{"https": "443", "http": "80", "socks5": "1080", "socks5h": "1080"}[u.Scheme])
-}
-
-// connect makes the service's own transport connect, and tells each step of it: the name,
-// TCP, the proxy's tunnel, TLS. It reports whether a request could be sent.
-func (e *examination) connect(ctx context.Context, u *url.URL, network *http.Transport) bool {
-	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
-	defer cancel()
-	target := net.JoinHostPort(u.Hostname(), port(u))
 	proxy, err := e.Proxy(&http.Request{URL: u})
 	if err != nil {
 		e.fail("callgoose proxy", fix("Correct HTTPS_PROXY or HTTP_PROXY, for example http://proxy.example:3128."), "the proxy's address in the environment is not one")
-		return false
-	}
-	first, role := u, "Callgoose"
-	if proxy == nil {
-		e.ok("callgoose proxy", "none for %s", u.Hostname())
-	} else {
-		e.ok("callgoose proxy", "%s://%s for %s, from the environment here", proxy.Scheme, proxy.Host, u.Hostname())
-		first, role = proxy, "the proxy"
-	}
-	network.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
-		e.tunnel(resp, proxy, target)
-		return nil // any other than 200 is an error anyway
-	}
-	before, start := e.Failed, time.Now()
-	var reached sync.Once // of several addresses, in goroutines side by side
-	met := false
-	conn, err := network.NewClientConn(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		DNSDone: func(found httptrace.DNSDoneInfo) {
-			var addrs []string
-			for _, a := range found.Addrs {
-				addrs = append(addrs, a.String())
-			}
-			if start = time.Now(); found.Err == nil {
-				e.ok("callgoose dns", "%s is %s", first.Hostname(), strings.Join(addrs, ", "))
-			}
-		},
-		ConnectDone: func(_, addr string, err error) {
-			if err == nil {
-				reached.Do(func() {
-					met = true
-					e.ok("callgoose tcp", "%s answers in %s", addr, round(time.Since(start)))
-				})
-			}
-		},
-		TLSHandshakeDone: func(state tls.ConnectionState, err error) { e.handshake(state, err, u.Hostname()) },
-	}), u.Scheme, target)
-	switch {
-	case err == nil:
-		if u.Scheme != "https" {
-			e.ok("callgoose tls", "none: the URL is plain http")
-		}
-		_ = conn.Close()
-	case e.Failed > before: // the step has said why
-	case met:
-		e.fail("callgoose connect", fix("Is that really an HTTP proxy? See HTTPS_PROXY."), "%s gave no usable answer: %s", role, plain(err))
-	default:
-		e.unreached(err, first, role)
-	}
-	return err == nil
-}
-
-// unreached says why there is not even a TCP connection to the host of a URL.
-func (e *examination) unreached(err error, to *url.URL, role string) {
-	if dns, ok := errors.AsType[*net.DNSError](err); ok {
-		e.fail("callgoose dns", fix("Look for a typing error in the name. Try: getent hosts "+dns.Name,
-			"Does this machine have a resolver (/etc/resolv.conf) that knows names outside? A container may have none."), "the name of %s, %s, cannot be resolved: %s", role, dns.Name, dns.Err)
 		return
 	}
-	at := net.JoinHostPort(to.Hostname(), port(to))
-	way := "A firewall must let TCP to " + at + " out."
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		way = "Nothing listens there, or a firewall refuses: look at the port, and let TCP to " + at + " out."
+	way := "without a proxy"
+	if proxy != nil {
+		way = fmt.Sprintf("through the proxy %s://%s, from the environment here", proxy.Scheme, proxy.Host)
 	}
-	e.fail("callgoose tcp", fix(way, "Is there a proxy for the way out? Set HTTPS_PROXY for the service."), "%s at %s cannot be connected to: %s", role, at, plain(err))
-}
-
-// tunnel judges the proxy's answer to CONNECT.
-func (e *examination) tunnel(resp *http.Response, proxy *url.URL, target string) {
-	switch resp.StatusCode {
-	case http.StatusOK:
-		e.ok("callgoose connect", "the proxy made a tunnel to %s", target)
-	case http.StatusProxyAuthRequired:
-		e.fail("callgoose connect", fix("Put user and password into HTTPS_PROXY: http://USER:PASSWORD@"+proxy.Host), "the proxy %s wants credentials (407)", proxy.Host)
-	default:
-		host, _, _ := net.SplitHostPort(target)
-		e.fail("callgoose connect", fix("The proxy's administrator must allow CONNECT to "+target+".", "Or, if there is a way without it: NO_PROXY="+host),
-			"the proxy %s answered %d %s to CONNECT %s", proxy.Host, resp.StatusCode, http.StatusText(resp.StatusCode), target)
-	}
-}
-
-// handshake judges how TLS with host ended.
-func (e *examination) handshake(state tls.ConnectionState, err error, host string) {
-	if err != nil {
-		what, way := tlsTrouble(err, host)
-		e.fail("callgoose tls", way, "%s", what)
-		return
-	}
-	leaf := state.PeerCertificates[0]
-	what := fmt.Sprintf("%s; certificate of %s until %s", tls.VersionName(state.Version), text.Short(200, cmp.Or(leaf.Issuer.CommonName, leaf.Issuer.String())), leaf.NotAfter.UTC().Format(time.DateOnly))
-	if time.Until(leaf.NotAfter) < 3*24*time.Hour {
-		e.warn("callgoose tls", fix("Tell those who run it: when it ends, events wait."), "%s", what)
-		return
-	}
-	e.ok("callgoose tls", "%s", what)
-}
-
-func tlsTrouble(err error, host string) (what string, way []string) {
-	var (
-		unknown  x509.UnknownAuthorityError
-		invalid  x509.CertificateInvalidError
-		hostname x509.HostnameError
-		record   tls.RecordHeaderError
-	)
-	switch {
-	case errors.As(err, &unknown):
-		issuer := ""
-		if unknown.Cert != nil {
-			issuer = text.Short(200, unknown.Cert.Issuer.String())
-		}
-		return "its certificate is signed by an authority that this machine does not know: " + issuer,
-			fix("Is it your own Callgoose, or a proxy that looks into TLS? Get the authority's certificate (PEM) and name it with --callgoose-ca.",
-				"In a container: are ca-certificates installed?")
-	case errors.As(err, &hostname):
-		names := []string(nil)
-		if hostname.Certificate != nil {
-			names = hostname.Certificate.DNSNames
-		}
-		return fmt.Sprintf("its certificate is not for %s but for %s", host, cmp.Or(text.Short(200, strings.Join(names, ", ")), "no name")),
-			fix("Use the name of the certificate in --callgoose-url. If you do, another server answers there (a captive portal, a proxy).")
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "its certificate is not valid now: " + text.Short(200, invalid.Detail),
-			fix("Look at this machine's clock first (timedatectl). If it is right, those who run that server must renew the certificate.")
-	case errors.As(err, &record):
-		return "what answers there does not speak TLS", fix("Look at the port and at https:// in --callgoose-url. A proxy that answers by itself looks the same.")
-	}
-	return "the TLS handshake failed: " + plain(err), fix("A firewall or proxy that looks into TLS may cut it off. Compare: openssl s_client -connect " + host + ":443")
-}
-
-// token sends a request that asks for nothing: it shows whether address and
-// token are right.
-func (e *examination) token(ctx context.Context, net *recorder) {
-	if !e.Settings.CallgooseToken.IsSet() {
-		e.skip("callgoose token", "the token cannot be read from here; run this as the service's user, or see pmm-callgoose send-test")
-		return
-	}
-	s := e.Settings
+	net, known := &recorder{next: network}, s.CallgooseToken.IsSet()
 	client, err := callgoose.New(callgoose.Config{
-		URL: s.CallgooseURL, From: s.CallgooseFrom, Token: s.CallgooseToken.Reveal, Query: s.CallgooseAuth == "query",
-		Timeout: max(s.Timeout, e.Timeout), Transport: net,
+		URL: s.CallgooseURL, From: s.CallgooseFrom, Query: s.CallgooseAuth == "query", Timeout: max(s.Timeout, e.Timeout), Transport: net,
+		Token: func() string { return cmp.Or(s.CallgooseToken.Reveal(), "not-readable-here") },
 	})
 	if err != nil {
 		e.fail("callgoose http", fix("See --callgoose-url."), "%s", err)
@@ -209,23 +55,53 @@ func (e *examination) token(ctx context.Context, net *recorder) {
 	start := time.Now()
 	reply, err := client.Send(ctx, []byte(`{"status":"check","source":"pmm-callgoose doctor","title":"pmm-callgoose doctor","description":"asks for nothing"}`))
 	took := round(time.Since(start))
-	defer e.clock(net)
-	if err == nil {
-		if reply.Created {
-			e.warn("callgoose token", fix("Let the trigger ask for \"status\" / firing: now every request opens an incident, recoveries too. Close the one of this check."),
-				"accepted, but a filter opened an incident for a request that is not firing (%d in %s)", reply.Status, took)
-			return
-		}
-		e.ok("callgoose token", "accepted: %d in %s", reply.Status, took)
+	sent, _ := errors.AsType[*callgoose.Error](err)
+	switch {
+	case err == nil && reply.Created:
+		e.warn("callgoose token", fix("Let the trigger ask for \"status\" / firing: now every request opens an incident, recoveries too. Close the one of this check."),
+			"accepted, but a filter opened an incident for a request that is not firing (%d in %s)", reply.Status, took)
+	case err == nil:
+		e.ok("callgoose token", "accepted: %d in %s, %s", reply.Status, took, way)
 		e.skip("callgoose filters", "to check them opens an incident and may call people: pmm-callgoose send-test")
-		return
-	}
-	sent, ok := errors.AsType[*callgoose.Error](err)
-	if !ok {
+	case sent == nil:
 		e.fail("callgoose http", fix("See --callgoose-url."), "%s", err)
-		return
+	case sent.Status == 0:
+		e.unanswered(sent, u)
+	case !known && (sent.Status == http.StatusUnauthorized || sent.Status == http.StatusForbidden):
+		e.ok("callgoose", "answers in %s, %s", took, way)
+		e.skip("callgoose token", "the token cannot be read from here; run this as the service's user, or see pmm-callgoose send-test")
+	default:
+		e.refused(sent)
 	}
-	e.refused(sent)
+	e.answer(net)
+}
+
+// port is that of a URL, named or usual.
+func port(u *url.URL) string {
+	return cmp.Or(u.Port(), map[string]string{"https": "443", "http": "80"}[u.Scheme])
+}
+
+// unanswered says why there was no answer from the host of u, by the step that failed.
+func (e *examination) unanswered(err *callgoose.Error, u *url.URL) {
+	at := net.JoinHostPort(u.Hostname(), port(u))
+	way := map[string][]string{
+		"dns": fix("Look for a typing error in the name. Try: getent hosts NAME",
+			"Does this machine have a resolver (/etc/resolv.conf) that knows names outside? A container may have none."),
+		"proxy": fix("Look at HTTPS_PROXY: is it really an HTTP proxy, and are user and password in it (http://USER:PASSWORD@HOST:PORT)?",
+			"The proxy's administrator must allow CONNECT to "+at+". Or, if there is a way without it: NO_PROXY="+u.Hostname()),
+		"connect": fix("Something must listen there, and a firewall must let TCP to "+at+" out.", "Is there a proxy for the way out? Set HTTPS_PROXY for the service."),
+		"tls": fix("An unknown authority: your own Callgoose, or a proxy that looks into TLS? Name its certificate (PEM) with --callgoose-ca. In a container: are ca-certificates installed?",
+			"Another name: use the one of the certificate in --callgoose-url, or another server answers there. Not valid now: look at this machine's clock (timedatectl).",
+			"No TLS at all: look at the port and at https:// in --callgoose-url. Compare: openssl s_client -connect "+at),
+	}[err.Step]
+	if way == nil {
+		way = fix("Connections work up to here, the request does not: try again, then look at proxies and firewalls on the way.")
+	}
+	e.fail("callgoose "+err.Step, way, "%s", err)
+	if e.Service != nil && e.Service.Callgoose.State == event.Up {
+		e.warn("callgoose", fix("Run doctor with the variables of the service: HTTPS_PROXY, HTTP_PROXY, NO_PROXY (systemctl show -p Environment pmm-callgoose)."),
+			"the service does reach it: its way out may differ from the one used here")
+	}
 }
 
 // tokenFile says where a new token goes, and how it comes to the service. systemd hands
@@ -245,8 +121,6 @@ func (e *examination) tokenFile() string {
 func (e *examination) refused(err *callgoose.Error) {
 	const whole = "Copy the whole URL, with its path, from API Token in Callgoose into --callgoose-url."
 	switch status := err.Status; {
-	case status == 0:
-		e.fail("callgoose http", fix("Connections work up to here, the request does not: try again, then look at proxies and firewalls on the way."), "%s", err)
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		e.fail("callgoose token", fix("Is the token revoked, or of another organisation? Put a valid one (a Service token) into "+e.tokenFile(),
 			"If Callgoose wants it in the URL: --callgoose-auth query."), "refused: %s", err)
@@ -270,8 +144,12 @@ const (
 	maxSkew = 5 * time.Minute
 )
 
-// clock compares this machine's with the Date of the last answer.
-func (e *examination) clock(net *recorder) {
+// answer looks at what the last answer shows besides: how long the certificate lasts, and
+// Callgoose's clock.
+func (e *examination) answer(net *recorder) {
+	if !net.ends.IsZero() && time.Until(net.ends) < 3*24*time.Hour {
+		e.warn("callgoose tls", fix("Tell those who run it: when it ends, events wait."), "its certificate ends at %s", net.ends.UTC().Format(time.RFC3339))
+	}
 	skew := net.at.Sub(net.date) // how far ours is ahead, to the second
 	way := fix("Switch on NTP: timedatectl set-ntp true. Compare PMM's clock too.")
 	switch {
@@ -286,12 +164,12 @@ func (e *examination) clock(net *recorder) {
 	}
 }
 
-// recorder passes one request after the other on, and notes what the answers say of the
-// time.
+// recorder passes one request after the other on, and notes what answers say of time.
 type recorder struct {
 	next http.RoundTripper
 	date time.Time // of the last answer
 	at   time.Time // ours, in the middle of that request
+	ends time.Time // of the certificate; zero = there was none
 }
 
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -299,6 +177,9 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := r.next.RoundTrip(req)
 	if err != nil {
 		return resp, err
+	}
+	if resp.TLS != nil {
+		r.ends = resp.TLS.PeerCertificates[0].NotAfter
 	}
 	if date, perr := http.ParseTime(resp.Header.Get("Date")); perr == nil {
 		r.date, r.at = date, start.Add(time.Since(start)/2)

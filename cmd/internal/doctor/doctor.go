@@ -80,7 +80,7 @@ func Run(ctx context.Context, cfg Config) Report {
 		e.disk()
 		e.fsync()
 		e.intake(ctx)
-		e.operators()
+		e.certificates()
 		e.callgoose(ctx)
 	}
 	e.nats(ctx)

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -38,17 +37,7 @@ func (e *examination) intake(ctx context.Context) {
 		e.fail("intake", fix("The service runs, so a firewall of this machine may be in the way (lo is often forgotten)."), "%s cannot be connected to: %s", e.Service.WebhookURL, plain(err))
 		return
 	}
-	defer func() { _ = conn.Close() }()
-	if u.Scheme == "https" {
-		// #nosec G402 -- whoever answers is looked at, not trusted: nothing is sent
-		client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
-		_ = conn.SetDeadline(time.Now().Add(e.Timeout))
-		if err := client.HandshakeContext(ctx); err != nil {
-			e.fail("intake tls", fix("Compare --tls-cert and --tls-key with what listens there."), "no TLS handshake with %s: %s", e.Service.WebhookURL, plain(err))
-			return
-		}
-		e.certificate("intake tls", pmmSide, client.ConnectionState().PeerCertificates[0])
-	}
+	_ = conn.Close()
 	if e.Service.NotReady == "" {
 		e.ok("intake", "%s answers, and a webhook would be stored", e.Service.WebhookURL)
 	}
@@ -57,14 +46,6 @@ func (e *examination) intake(ctx context.Context) {
 // intakeToBe looks at what the intake will need once it is started.
 func (e *examination) intakeToBe(ctx context.Context) {
 	s := e.Settings
-	if s.TLSCert != "" && s.TLSKey != "" {
-		pair, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey)
-		if err != nil {
-			e.fail("intake tls", fix("Compare --tls-cert and --tls-key: a PEM chain and its own private key."), "%s", text.Short(200, err.Error()))
-		} else if leaf, err := x509.ParseCertificate(pair.Certificate[0]); err == nil {
-			e.certificate("intake tls", pmmSide, leaf)
-		}
-	}
 	for _, a := range []struct{ flag, addr string }{{"--listen", s.Listen}, {"--admin-listen", s.AdminListen}} {
 		if a.addr == "" {
 			continue
@@ -84,33 +65,34 @@ func (e *examination) intakeToBe(ctx context.Context) {
 const soon = 21 * 24 * time.Hour
 
 // audience is who looks at a certificate of the service.
-type audience struct{ who, url, files string }
+type audience struct{ who, url, flag string }
 
-var (
-	pmmSide       = audience{"PMM refuses it", "PMM's URL", "--tls-cert and --tls-key"}
-	operatorsSide = audience{"browsers and commands refuse it", "--admin-url", "--admin-tls-cert and --admin-tls-key"}
-)
-
-// operators looks at the certificate of the operators' port. The service reads the
-// file again whenever it changed.
-func (e *examination) operators() {
-	file := e.Settings.AdminTLSCert
-	if file == "" || e.Settings.AdminListen == "" {
-		return
-	}
-	text, err := os.ReadFile(file)
-	block, _ := pem.Decode(text)
-	if err == nil && block == nil {
-		err = errors.New("it is not PEM")
-	}
-	if err == nil {
-		var leaf *x509.Certificate
-		if leaf, err = x509.ParseCertificate(block.Bytes); err == nil {
-			e.certificate("operators tls", operatorsSide, leaf)
+// certificates looks at those of the service. It reads the files again whenever they change.
+func (e *examination) certificates() {
+	for _, c := range []struct {
+		check, file string
+		audience
+	}{
+		{"intake tls", e.Settings.TLSCert, audience{"PMM refuses it", "PMM's URL", "--tls-cert"}},
+		{"operators tls", e.Settings.AdminTLSCert, audience{"browsers and commands refuse it", "--admin-url", "--admin-tls-cert"}},
+	} {
+		if c.file == "" {
+			continue
 		}
-	}
-	if err != nil {
-		e.fail("operators tls", fix("Look at --admin-tls-cert: a PEM chain, the service's own certificate first."), "%s cannot be used: %s", file, plain(err))
+		text, err := os.ReadFile(c.file)
+		block, _ := pem.Decode(text)
+		if err == nil && block == nil {
+			err = errors.New("it is not PEM")
+		}
+		if err == nil {
+			var leaf *x509.Certificate
+			if leaf, err = x509.ParseCertificate(block.Bytes); err == nil {
+				e.certificate(c.check, c.audience, leaf)
+			}
+		}
+		if err != nil {
+			e.fail(c.check, fix("Look at "+c.flag+": a PEM chain, the service's own certificate first."), "%s cannot be used: %s", c.file, plain(err))
+		}
 	}
 }
 
@@ -126,7 +108,7 @@ func (e *examination) certificate(check string, s audience, c *x509.Certificate)
 	}
 	left := time.Until(c.NotAfter)
 	until := c.NotAfter.UTC().Format(time.DateOnly)
-	renew := fix("Put a new pair into " + s.files + "; they are read again without a restart.")
+	renew := fix("Put a new pair into " + s.flag + " and its key; they are read again without a restart.")
 	switch {
 	case time.Now().Before(c.NotBefore):
 		e.fail(check, fix("Look at this machine's clock, and at the certificate."), "the certificate is not valid before %s", c.NotBefore.UTC().Format(time.RFC3339))

@@ -12,6 +12,7 @@ import (
 // Callgoose hangs, resets, is slow, loses its replies, fails, goes away: all in
 // turn, in random order, while alerts come in.
 func TestBadNetworkTowardsCallgooseLosesNothing(t *testing.T) {
+	inSuite(t)
 	t.Parallel()
 	dice := random(t)
 	r := newRig(t, "--timeout", "300ms")

@@ -24,6 +24,7 @@ type disk struct {
 
 func newDisk(t *testing.T, kind, opts string, size int64) *disk {
 	t.Helper()
+	inSuite(t)
 	if os.Geteuid() != 0 {
 		t.Skip("not root: cannot mount a file system to cut its power")
 	}

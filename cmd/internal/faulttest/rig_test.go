@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -33,6 +34,7 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == programName {
 		os.Exit(cli.Main(os.Args, os.Environ(), os.Stdout, os.Stderr))
 	}
+	_ = flag.Set("test.parallel", "8") // they wait more than they compute
 	os.Exit(m.Run())
 }
 
@@ -40,6 +42,14 @@ const token = "f4ult-test-t0ken"
 
 // patience is how long anything may take that a test waits for.
 const patience = 60 * time.Second
+
+// inSuite skips what takes long, where neither races nor faults are looked for.
+func inSuite(t *testing.T) {
+	t.Helper()
+	if !suite {
+		t.Skip("takes long: task test:fault")
+	}
+}
 
 // number reads one of the variables that lengthen a run.
 func number(t *testing.T, name string, usual int) int {

@@ -26,10 +26,12 @@ type ordinary struct {
 	own      int64   // anonymous memory at the end
 	answer   bench.Latency
 	delay    bench.Latency // from the 202 to the sink, of each event
+	rate     float64       // events a second, from the first webhook until all was delivered
 }
 
-// TestOrdinaryLoad sends -per-second webhooks a second for -for to a forwarder
-// whose Callgoose answers in 1 ms, and prints what each of them costs. CPU time,
+// TestOrdinaryLoad sends -per-second webhooks a second for -for over -senders
+// connections to a forwarder whose Callgoose answers in 1 ms, and prints what each of
+// them costs; more than it takes is full speed. CPU time,
 // bytes and latencies are those of a run without a tracer; the calls of fsync are
 // counted by strace in another.
 func TestOrdinaryLoad(t *testing.T) {
@@ -67,6 +69,7 @@ func TestOrdinaryLoad(t *testing.T) {
 		{"CPU milliseconds, each webhook", fmt.Sprintf("%.3f", 1000*cost.cpu/n)},
 		{"anonymous memory, MiB", fmt.Sprintf("%.1f", float64(cost.own)/(1<<20))},
 		{"202 after", fmt.Sprintf("p50 %.2f ms, p99 %.2f ms", cost.answer.P50, cost.answer.P99)},
+		{"events a second, all delivered", fmt.Sprintf("%.0f", cost.rate)},
 		{"202 to sink", fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, max %.2f ms", cost.delay.P50, cost.delay.P99, cost.delay.Max)},
 	})
 }
@@ -94,7 +97,7 @@ func (s settings) ordinary(ctx context.Context, tracer []string, trace string) (
 	}
 	defer p.Stop()
 	pause(ctx, 2*time.Second) // what a start does is over
-	before, calls := p.Usage(), count(trace)
+	before, calls, began := p.Usage(), count(trace), time.Now()
 	if err := l.send(ctx, p.URL); err != nil {
 		return cost, err
 	}
@@ -102,6 +105,7 @@ func (s settings) ordinary(ctx context.Context, tracer []string, trace string) (
 		return cost, err
 	}
 	after := p.Usage()
+	cost.rate = float64(len(l.arrived)) / time.Since(began).Seconds()
 	cost.cpu, cost.written, cost.syncs = after.CPU-before.CPU, after.Written-before.Written, count(trace)-calls
 	cost.own = after.Own
 	cost.answer, cost.delay = bench.Percentiles(l.took), bench.Percentiles(l.delays())
@@ -144,16 +148,13 @@ type timed struct {
 	arrived  []time.Time // by webhook and alert; guarded by mu
 }
 
-// senders are enough that one slow answer does not hold the next webhook back.
-const senders = 16
-
 func (l *timed) send(ctx context.Context, url string) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	began, every := time.Now(), time.Second/time.Duration(l.PerSecond)
-	for range senders {
+	for range l.Senders {
 		wg.Go(func() {
 			c, err := bench.NewConn(&bench.Target{URL: url})
 			if err != nil {

@@ -27,6 +27,7 @@ type settings struct {
 	Young       int
 	SinkDelay   time.Duration
 	PerSecond   int
+	Senders     int
 	SlowSync    time.Duration
 }
 
@@ -47,6 +48,7 @@ func init() {
 	flag.IntVar(&given.Young, "growth", 0, "events of a drain before and after the backlog; 0 leaves it out")
 	flag.DurationVar(&given.SinkDelay, "sink-delay", 0, "before each answer of the sink, in TestEverything")
 	flag.IntVar(&given.PerSecond, "per-second", 100, "webhooks a second of the ordinary load")
+	flag.IntVar(&given.Senders, "senders", 16, "connections of the ordinary load; 16 are enough that one slow answer does not hold the next webhook back")
 	flag.DurationVar(&given.SlowSync, "slow-sync", 0, "how much longer each fsync of the ordinary load takes (needs strace)")
 }
 

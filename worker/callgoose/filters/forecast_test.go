@@ -42,7 +42,7 @@ func post(t *testing.T, fake http.Handler, e filters.Event) filters.Answer {
 	return filters.Answer{Code: w.Code}
 }
 
-const forecastEvents = 3_000
+const forecastEvents = 1_000
 
 func TestTheForecastIsWhatCallgooseThenDoes(t *testing.T) {
 	odd := []filters.Filter{

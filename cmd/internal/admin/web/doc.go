@@ -9,7 +9,9 @@
 // Programs send the token. A browser shows it once, to /login, and then has a
 // session, which counts for pages only. A call that changes something must, over
 // TCP, come with the token, with the header admin.Intent, which neither a form
-// nor a webhook sends, or from a page of this service, as the browser says.
+// nor a webhook sends, or from a page of this service, as the browser says. Where no
+// token is asked for it must also come from root or the service's own user on this
+// machine, as the kernel says: a header is no proof of that.
 //
 //	GET /                      overview
 //	GET /events, /events/{id}  the list, one event; its bodies as files below it

@@ -40,17 +40,34 @@ func (h handler) guard(next http.Handler) http.Handler {
 		if !ok {
 			return
 		}
-		if !shown && !isSafe(r.Method) && !meant(r) {
-			err := errors.New("a call that changes something needs the operators' token or the header " + admin.Intent + ": 1; a form must come from a page of this service")
-			if isPage(r.URL.Path) {
-				h.site.problemBare(w, r, http.StatusForbidden, err)
+		if !shown && !isSafe(r.Method) {
+			if err := h.mayChange(r); err != nil {
+				h.forbid(w, r, err)
 				return
 			}
-			fail(w, http.StatusForbidden, err)
-			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// mayChange says why a request that does not hold the token may change nothing, nil
+// when it may.
+func (h handler) mayChange(r *http.Request) error {
+	if !meant(r) {
+		return errors.New("a call that changes something needs the operators' token or the header " + admin.Intent + ": 1; a form must come from a page of this service")
+	}
+	if h.site.token() != "" {
+		return nil // its session has shown it
+	}
+	return stranger(r)
+}
+
+func (h handler) forbid(w http.ResponseWriter, r *http.Request, err error) {
+	if isPage(r.URL.Path) {
+		h.site.problemBare(w, r, http.StatusForbidden, err)
+		return
+	}
+	fail(w, http.StatusForbidden, err)
 }
 
 // admits checks the token, and answers by itself where it is missing. shown
@@ -173,9 +190,12 @@ func (g *guesses) judge(r *http.Request, right bool) (ok, limited bool) {
 	client := network(strings.TrimSpace(forwarded[strings.LastIndexByte(forwarded, ',')+1:]))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	limits := []*rate.Limiter{g.limit(guesser{peer, client}, 1)}
+	var limits []*rate.Limiter
 	if client != "" {
 		limits = append(limits, g.limit(guesser{peer, "all"}, viaProxy))
+	}
+	if client == "" || limits[0].Tokens() >= 1 { // else names without end would push out what is remembered
+		limits = append(limits, g.limit(guesser{peer, client}, 1))
 	}
 	for _, l := range limits {
 		limited = limited || l.Tokens() < 1

@@ -1,0 +1,5 @@
+//go:build faultpoint || race
+
+package faulttest
+
+const suite = true
