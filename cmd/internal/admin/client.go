@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -252,6 +253,9 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, bo
 	if err != nil {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return nil, fmt.Errorf("the service at %s %w", c.where, ErrSilent)
+		}
+		if unread, ok := errors.AsType[*fs.PathError](err); ok && body != nil {
+			return nil, unread // what is to be sent: a directory, a disk that fails
 		}
 		if errors.Is(err, os.ErrPermission) {
 			return nil, fmt.Errorf("no permission to ask the service at %s: run this as its user", c.where)

@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,6 +107,24 @@ func TestAServiceThatDoesNotAnswerIsNotWaitedFor(t *testing.T) {
 			t.Errorf("waited for %s", took)
 		}
 	})
+}
+
+// A directory, for example.
+func TestWhatCannotBeReadIsNoMissingService(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	defer srv.Close()
+	c, err := NewURLClient(srv.URL, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if _, err = c.Import(t.Context(), dir); !errors.Is(err, syscall.EISDIR) || errors.Is(err, ErrNoService) {
+		t.Error(err)
+	}
 }
 
 // silent takes requests and answers none.
