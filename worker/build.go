@@ -58,7 +58,7 @@ type envelope struct {
 
 // keepNotes bounds the bodies kept, bytes; taken apart they take about three times as much. What is waiting is read in the order
 // in which it came in, so that each envelope is read once.
-const keepNotes = 1 << 20
+const keepNotes = 2 << 20
 
 // NewNotes keeps what read returns.
 func NewNotes(read func(context.Context, uint64) ([]event.Notification, error)) *Notes {
