@@ -56,8 +56,9 @@ type envelope struct {
 	notes []func() *note // each taken apart when it is asked for
 }
 
-// keepNotes bounds the bodies kept, bytes; taken apart they take about three times as much. What is waiting is read in the order
-// in which it came in, so that each envelope is read once.
+// keepNotes bounds the bodies kept, bytes; taken apart they take about three times as
+// much. What is waiting is read in the order in which it came in, so that each envelope
+// is read once.
 const keepNotes = 2 << 20
 
 // NewNotes keeps what read returns.

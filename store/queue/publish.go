@@ -199,7 +199,11 @@ func (q *Queue) stored(g *gathering, message []byte, seq uint64, began time.Time
 	}
 	q.room.wrote(len(message), alerts)
 	if q.srv != nil {
-		q.recent.add(seq, bytes.Clone(message))
+		var held []byte
+		if len(message) <= recentBytes { // a larger one is read when it is split
+			held = bytes.Clone(message)
+		}
+		q.recent.add(seq, held)
 		q.last.Store(seq)
 		wake(q.wake)
 	}
