@@ -476,6 +476,7 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) (body []byte, don
 	case h.unsized <- struct{}{}:
 		defer func() { <-h.unsized }()
 	default:
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now()) // net/http would read on, to throw it away
 		return nil, done, &refusal{code: http.StatusServiceUnavailable, reason: "too many bodies of unknown length at once: send Content-Length, or send it again", retry: busyRetry}
 	}
 	from := http.MaxBytesReader(w, r.Body, h.config.MaxBody)

@@ -30,13 +30,20 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 go build -trimpath -buildvcs=false -ldflags "$flags" -o "$stage/native" ./cmd/pmm-callgoose
 cp deploy/package/{config.yaml,nfpm.yaml,*.sh,copyright,lintian-overrides} deploy/systemd/* LICENSE "$stage"
-mkdir "$stage"/{docs,examples}
-cp deploy/docs/* "$stage/docs"
-cp deploy/grafana/dashboard.json deploy/prometheus/rules.yml deploy/pmm/alert-templates.yml "$stage/examples"
-cp -r deploy/pmm/{terraform,provisioning} "$stage/examples"
-# README's links lead to where the package puts things.
-sed -e 's|(deploy/docs/|(docs/|g' README.md | gzip -9n >"$stage/README.md.gz"
-gzip -9nc CHANGELOG.md >"$stage/CHANGELOG.md.gz"
+# Documents and what they link to lie beside each other, as in deploy.
+mkdir "$stage/doc"
+cp -r deploy/{docs,grafana,kubernetes,pmm,podman,prometheus,systemd} .github/SECURITY.md "$stage/doc"
+install -D -m 644 -t "$stage/doc/docker" deploy/docker/*.yaml
+sed 's|(deploy/|(|g; s|(\.github/|(|g; s|(CHANGELOG\.md|&.gz|g; s|(LICENSE)|(https://www.apache.org/licenses/LICENSE-2.0)|g' README.md >"$stage/doc/README.md"
+find "$stage/doc" -mindepth 2 -name '*.md' -exec sed -i 's|(../../.github/|(../|g; s|(../../\([A-Z]*\.md\)|(../\1.gz|g' {} +
+chmod -R u=rwX,go=rX "$stage/doc"
+gzip -9n "$stage/doc/README.md"
+gzip -9nc CHANGELOG.md >"$stage/doc/CHANGELOG.md.gz"
+for doc in "$stage"/doc/*/*.md; do
+	{ grep -o '](\.\./[^)#]*' "$doc" || true; } | cut -c3- | while read -r link; do
+		[[ -e ${doc%/*}/$link ]] || { echo "$doc: its link $link leads nowhere in the package" >&2; exit 1; }
+	done
+done
 for shell in bash zsh fish; do "$stage/native" completion $shell >"$stage/completion.$shell"; done
 "$stage/native" man | gzip -9n >"$stage/pmm-callgoose.1.gz"
 gzip -9nc <<-EOF >"$stage/changelog.gz"

@@ -33,7 +33,7 @@ dpkg -i "$old"
 [[ $(systemctl is-enabled pmm-callgoose || true) == disabled && $(property ActiveState) == inactive ]]
 [[ $(stat -c '%a %U' /etc/pmm-callgoose/credentials/ingest-token) == '600 root' ]]
 docs=/usr/share/doc/pmm-callgoose
-[[ -s $docs/docs/operate.md && -s $docs/CHANGELOG.md.gz && -s $docs/examples/dashboard.json && -s $docs/examples/terraform/main.tf ]]
+[[ -s $docs/docs/operate.md && -s $docs/CHANGELOG.md.gz && -s $docs/grafana/dashboard.json && -s $docs/pmm/terraform/main.tf && -s $docs/docker/compose.yaml ]]
 proved "install: $old, neither enabled nor started, an ingest token made, documents and examples"
 
 if systemctl start pmm-callgoose; then false; fi

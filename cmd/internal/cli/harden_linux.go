@@ -12,9 +12,9 @@ import (
 // (sendmail's queue belongs to another group), no program can give it more rights.
 // What the kernel refuses is left as it is: the service works without.
 //
-// There is no Landlock here. The commands would inherit it, a data directory that is
-// mounted again would become read-only for the service, and what it forbids the unit
-// and the image forbid already.
+// There is no Landlock here, also where no command would inherit it: a data directory
+// that is mounted again, from which the service recovers by itself, would then be
+// read-only for it. What it forbids the unit and the image forbid already.
 func harden(runsCommands bool) {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	if !runsCommands {

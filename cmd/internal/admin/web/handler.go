@@ -116,7 +116,7 @@ func New(cfg Config) http.Handler {
 		mux.Handle("GET /metrics", cfg.Metrics)
 	}
 	// A page of somebody else in the operator's browser must not send anything.
-	return http.NewCrossOriginProtection().Handler(h.guard(h.forward(mux)))
+	return http.NewCrossOriginProtection().Handler(h.guard(h.forward(turns(mux))))
 }
 
 type handler struct {
