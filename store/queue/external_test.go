@@ -453,10 +453,12 @@ func TestAClusterKeepsWhatWasAcknowledged(t *testing.T) {
 	stored := map[event.Position]string{}
 	for i := range 40 {
 		if i == 20 {
-			info, err := q.stream.Info(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			var info *jetstream.StreamInfo
+			eventually(t, "three replicas hold all of it", func() bool {
+				var err error
+				info, err = q.stream.Info(t.Context())
+				return err == nil && describe(info).Current == 3
+			})
 			for _, s := range servers {
 				if s.Name() == info.Cluster.Leader {
 					stopServer(s)
