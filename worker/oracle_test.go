@@ -38,6 +38,7 @@ type oracle struct {
 	events map[string]*sent
 	latest map[string]int // of a key or name, the newest word sent
 	busy   map[string]bool
+	trims  map[int]string // recoveries without a fingerprint: their own key, which goes out when they close nothing
 	losses int
 	lostAt time.Time
 	asked  time.Time // when an operator asked for events that were sent before
@@ -68,7 +69,7 @@ type sent struct {
 func newOracle() *oracle {
 	return &oracle{
 		words: map[string][]word{}, unsure: map[string]int{}, names: map[string]string{}, events: map[string]*sent{},
-		latest: map[string]int{}, busy: map[string]bool{},
+		latest: map[string]int{}, busy: map[string]bool{}, trims: map[int]string{},
 	}
 }
 
@@ -88,6 +89,9 @@ func (o *oracle) say(key, name string, w word) int {
 	}
 	return w.n
 }
+
+// trim says that word n has no fingerprint, and what its own key is.
+func (o *oracle) trim(n int, key string) { o.mu.Lock(); o.trims[n] = key; o.mu.Unlock() }
 
 // ack says that the latest word of a key was answered 202.
 func (o *oracle) ack(key string) {
@@ -145,7 +149,7 @@ func (o *oracle) begins(p *posted, body []byte) {
 	h := fnv.New64a()
 	_, _ = h.Write(body)
 	n, e := p.Alerts[0].Annotations.Word, o.events[p.ID]
-	if said := slices.ContainsFunc(o.words[p.Key], func(w word) bool { return w.n == n && w.status == p.Status }); !said && p.Alerts[0].Labels[OurLabel] == "" {
+	if said := slices.ContainsFunc(o.words[p.Key], func(w word) bool { return w.n == n && w.status == p.Status }); !said && o.trims[n] != p.Key && p.Alerts[0].Labels[OurLabel] == "" {
 		o.fault("%s %s goes out, made of word %d, which says nothing of it", p.Key, p.Status, n)
 	}
 	if e == nil {

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/queue"
@@ -336,6 +337,9 @@ func (s *sandbox) deliver(req *request202) (ok bool) {
 	var alerts []member
 	for _, m := range req.members {
 		n := s.oracle.say(event.Key(req.source, m.finger()), m.Labels["alertname"], word{status: m.Status, began: req.began, whole: now, now: m.now, old: m.old})
+		if m.Fingerprint == "" {
+			s.oracle.trim(n, event.Key(req.source, pmm.Fingerprint(m.Labels)))
+		}
 		a := m.member
 		a.Annotations = map[string]string{"summary": "it is so", "word": jsonInt(n)}
 		alerts = append(alerts, a)

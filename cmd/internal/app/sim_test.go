@@ -57,16 +57,16 @@ func (m *model) known(server int) bool {
 	return false
 }
 
-// A night, from one day into the next, in which Callgoose is away for all of it, the
+// Hours, from one day into the next, in which Callgoose is away for all of them, the
 // forwarder is restarted three times, and alerts come and go.
 func TestANightOfOutage(t *testing.T) {
 	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		m := &model{open: map[int]time.Time{}}
 		rng := rand.New(rand.NewPCG(1, 2))
-		r.away(18 * time.Hour)
+		r.away(21 * time.Hour)
 		r.net.Refuse(true)
-		for hour := range 12 {
+		for hour := range 6 {
 			for range 4 {
 				var members []alert
 				for range 1 + rng.IntN(5) {
@@ -75,7 +75,7 @@ func TestANightOfOutage(t *testing.T) {
 				r.accept(group(members...))
 				time.Sleep(15 * time.Minute)
 			}
-			if hour%4 == 2 {
+			if hour%2 == 0 {
 				r.restart()
 			}
 		}
