@@ -71,6 +71,7 @@ func TestExitCodesOfMistakes(t *testing.T) {
 		"status --nonsense":                  exitUsage,
 		"status extra":                       exitUsage,
 		"events show":                        exitUsage,
+		"events show ..":                     exitUsage, // no ID, and another path
 		"events list --since yesterday":      exitUsage,
 		"events list --output yaml":          exitUsage,
 		"replay --data-dir /nonexistent":     exitUsage, // nothing was chosen
