@@ -84,7 +84,7 @@ func (s *Status) Conclude() {
 		found = append(found, Attention{Code: code, Level: level, Text: fmt.Sprintf(format, args...), Fix: fix})
 	}
 	if !s.Store.Accepting {
-		add(NotAccepting, Bad, "Until this is repaired look at the alerts in PMM. Make room in the data directory or raise --max-store; the log says more.",
+		add(NotAccepting, Bad, "Until this is repaired look at the alerts in PMM. Make room in the data directory or raise --max-store; where there is room look at its disk, or at NATS. The log says more.",
 			"Webhooks are NOT ACCEPTED (503): %s.", strings.TrimSuffix(s.Store.Problem, "."))
 	}
 	s.concludeCluster(add)

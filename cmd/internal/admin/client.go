@@ -35,6 +35,9 @@ var ErrNoService = errors.New("no running service")
 // ErrSilent says that a service is there and answers nothing.
 var ErrSilent = errors.New("does not answer")
 
+// NoPath is what a service answers with 404 for a path that it does not have.
+const NoPath = "no such path"
+
 // silentAfter is how long a service may take to say that it is alive.
 const silentAfter = 5 * time.Second
 
@@ -212,6 +215,9 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return c.another()
 	}
+	if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("the answer of %s cannot be read: it is another program, or of another version than this command", c.where)
+	}
 	if err != nil {
 		return fmt.Errorf("read the answer of %s: %w", c.where, err)
 	}
@@ -289,6 +295,9 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, bo
 	}
 	if resp.StatusCode == http.StatusNotFound && answer.Error == ErrNotFound.Error() {
 		return nil, fmt.Errorf("%w: %s (settled events go after --retention)", ErrNotFound, strings.TrimPrefix(path, "/api/v1/events/"))
+	}
+	if resp.StatusCode == http.StatusNotFound && answer.Error == NoPath {
+		return nil, fmt.Errorf("the service at %s does not know this yet: it is of another version than this command (pmm-callgoose version, and status)", c.where)
 	}
 	if resp.StatusCode == http.StatusNotFound && strings.HasPrefix(answer.Error, "no such path: webhooks") {
 		return nil, fmt.Errorf("%s is the address for PMM's webhooks; operators have one of their own (--admin-listen)", c.where)

@@ -71,6 +71,25 @@ func TestAnotherProgramThatAnswersIsNoService(t *testing.T) {
 	}
 }
 
+func TestAServiceOfAnotherVersionIsNamedAsSuch(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"it has no such path": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, `{"error":"no such path"}`, http.StatusNotFound)
+		},
+		"it answers otherwise": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"queued":"many"}`) },
+	} {
+		srv := httptest.NewServer(answer)
+		c, err := NewURLClient(srv.URL, "", "")
+		if err == nil {
+			_, err = c.Status(t.Context())
+		}
+		if err == nil || !strings.Contains(err.Error(), "another version") || strings.Contains(err.Error(), "Go ") {
+			t.Errorf("%s: %v", name, err)
+		}
+		srv.Close()
+	}
+}
+
 func TestTheClientSaysThatItMeansIt(t *testing.T) {
 	var got http.Header
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -32,7 +32,7 @@ func ParseFilter(q url.Values) (f event.Filter, limit int, err error) {
 		}
 	}
 	if !f.Until.IsZero() && !f.Since.Before(f.Until) {
-		return f, limit, errors.New("until is not later than since: nothing is between them")
+		return f, limit, errors.New("until is not later than the beginning: nothing is between them")
 	}
 	return f, limit, nil
 }
@@ -52,7 +52,7 @@ func setFilter(f *event.Filter, limit *int, name, v string) (err error) {
 	case "outcome":
 		for o := range strings.SplitSeq(v, ",") {
 			if !known(event.Outcome(o)) {
-				return fmt.Errorf("outcome %q is not one of %s", o, outcomes())
+				return fmt.Errorf("outcome %q is not one of %s", o, OutcomeNames())
 			}
 			f.Outcomes = append(f.Outcomes, event.Outcome(o))
 		}
@@ -87,7 +87,8 @@ func setFilter(f *event.Filter, limit *int, name, v string) (err error) {
 	return err
 }
 
-func outcomes() string {
+// OutcomeNames lists what an outcome may be, with commas.
+func OutcomeNames() string {
 	var names []string
 	for _, o := range event.Outcomes {
 		names = append(names, string(o))

@@ -76,7 +76,7 @@ type App struct {
 	ping      *pinger      // nil = none
 	fallback  *fallback
 	refused   refusedAt
-	failing   atomic.Bool               // the last webhook could not be stored, for want of a disk or of NATS
+	unstored  atomic.Pointer[time.Time] // when the last webhook could not be stored, for want of a disk or of NATS; nil = it was
 	ticked    atomic.Pointer[time.Time] // when thaw came round last, nil = it does not run
 	addrs     atomic.Pointer[Addresses] // nil until bound
 
@@ -157,7 +157,11 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 	if err != nil {
 		a.refused.note(n.Source)
 	}
-	a.failing.Store(errors.Is(err, queue.ErrUnavailable) && !errors.Is(ctx.Err(), context.Canceled)) // a sender that left says nothing
+	a.unstored.Store(nil)
+	if errors.Is(err, queue.ErrUnavailable) && !errors.Is(ctx.Err(), context.Canceled) { // a sender that left says nothing
+		now := time.Now()
+		a.unstored.Store(&now)
+	}
 	if errors.Is(err, queue.ErrFull) {
 		err = refused{err, time.Minute}
 	}
@@ -363,7 +367,7 @@ func (a *App) keep(ctx context.Context, c *core) {
 			}
 		}
 		a.problem.Store(nil)
-		a.failing.Store(false)
+		a.unstored.Store(nil)
 		a.core.Store(c)
 		a.log.Info("the store is open again")
 	}

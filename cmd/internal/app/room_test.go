@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/ingest"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 )
@@ -32,6 +34,39 @@ func TestAFullStoreRecoversSoon(t *testing.T) {
 		if err := r.app.Ready(); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// Whoever sends webhooks by readiness sends none to who is not ready: it must not need one.
+func TestAWebhookThatCouldNotBeStoredIsSeenByOperators(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		late := func() { // no answer of the disk in the time that a webhook has
+			ctx, cancel := context.WithTimeout(context.Background(), 0)
+			defer cancel()
+			for err := error(nil); err == nil; { // some are stored nevertheless
+				_, err = r.app.Publish(ctx, ingest.Notification{Source: "pmm", Body: group(mysqlDown(1, "firing", time.Now())), Alerts: 1})
+			}
+		}
+		want := func(when string, accepting bool) {
+			t.Helper()
+			s := r.status()
+			told := slices.ContainsFunc(s.Attention, func(a admin.Attention) bool { return a.Code == admin.NotAccepting })
+			if err := r.app.Ready(); (err == nil) != accepting || s.Store.Accepting != accepting || told == accepting {
+				t.Errorf("%s: ready %v, %+v, attention %+v", when, err, s.Store, s.Attention)
+			}
+		}
+		want("before", true)
+		late()
+		want("it was refused", false)
+		if w := r.post(group(mysqlDown(2, "firing", time.Now()))); w.Code != http.StatusAccepted {
+			t.Fatalf("answered %d", w.Code)
+		}
+		want("it was stored", true)
+		late()
+		time.Sleep(time.Minute)
+		want("a minute later", false)
+		time.Sleep(2 * time.Minute)
+		want("nobody has tried since", true)
 	})
 }
 

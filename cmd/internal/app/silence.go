@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -30,7 +31,7 @@ const defaultSource = "pmm"
 type silenceWatch struct {
 	rules  config.Expect
 	since  time.Time       // listening without a gap since then
-	passed time.Time       // of the last pass
+	passed time.Time       // of the last pass, zero before the first
 	known  map[string]bool // sources of silences that were open when we began; nil = no pass was made yet
 }
 
@@ -67,13 +68,13 @@ func (a *App) watchSilence(ctx context.Context) {
 	}
 }
 
-// away reports whether this process did not run since the last pass: it was frozen,
+// away reports whether this process did not run since the last pass, or the start: it was frozen,
 // or the machine slept, or somebody moved the clock. That is no PMM's silence.
 func (w *silenceWatch) away(now time.Time) bool {
-	last := w.passed
+	last := cmp.Or(w.passed, w.since)
 	w.passed = now
 	gap, wall := now.Sub(last), now.Round(0).Sub(last.Round(0)) // on either clock
-	return !last.IsZero() && (gap > 2*silenceEvery || wall.Abs() > 2*silenceEvery)
+	return gap > 2*silenceEvery || wall.Abs() > 2*silenceEvery
 }
 
 // pass reads who was heard of, and since when which silence is open.

@@ -229,3 +229,15 @@ func TestWhoIsSilent(t *testing.T) {
 		t.Errorf("29 minutes after our start: %v", got)
 	}
 }
+
+func TestAPauseRightAfterTheStartIsNoSilence(t *testing.T) {
+	start := time.Now()
+	w := silenceWatch{since: start}
+	if !w.away(start.Add(time.Hour)) {
+		t.Error("the first look came an hour late, and counts as an hour of listening")
+	}
+	w = silenceWatch{since: start}
+	if w.away(start.Add(silenceEvery)) {
+		t.Error("the first look came in time")
+	}
+}

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,13 +22,26 @@ func (a *App) Ready() error {
 	if c == nil {
 		return a.whyClosed()
 	}
-	if a.failing.Load() {
-		return errors.New("the last webhook could not be stored")
+	if err := a.refusing(c); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), readyWithin, errors.New("the disk, or NATS, does not answer"))
 	defer cancel()
-	return cmp.Or(c.queue.Full(), c.queue.Alive(ctx))
+	return c.queue.Alive(ctx)
 }
+
+// refusing says why webhooks are answered 503, as far as that is known without asking the
+// disk or NATS.
+func (a *App) refusing(c *core) error {
+	if at := a.unstored.Load(); at != nil && time.Since(*at) < unstoredFor {
+		return errors.New("the last webhook could not be stored")
+	}
+	return c.queue.Full()
+}
+
+// unstoredFor is how long the next webhook is expected to fare as the last one did. None
+// may come while others are told that we are not ready.
+const unstoredFor = 2 * time.Minute
 
 // readyWithin is how long storing may be under way for the service to count as ready.
 const readyWithin = time.Second
@@ -112,7 +124,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	}
 	s.Store.UsedBytes, s.Store.MaxBytes, s.Store.FreeBytes = c.queue.Room()
 	s.Store.Accepting = true
-	if err := c.queue.Full(); err != nil {
+	if err := a.refusing(c); err != nil {
 		s.Store.Accepting, s.Store.Problem = false, err.Error()
 	}
 	s.Cluster = c.cluster()

@@ -398,7 +398,7 @@ func (p *program) asking(do func(*cli.Context, *admin.Client) error) cli.ActionF
 func (p *program) askingOf(usage string, do func(*cli.Context, *admin.Client, string) error) cli.ActionFunc {
 	ask := p.asking(func(c *cli.Context, client *admin.Client) error { return do(c, client, c.Args().First()) })
 	return func(c *cli.Context) error {
-		if c.NArg() != 1 {
+		if c.NArg() != 1 || slices.Contains([]string{"", ".", ".."}, c.Args().First()) { // these would lead to another path
 			return usagef("%s", usage)
 		}
 		return ask(c)

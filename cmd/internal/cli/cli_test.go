@@ -3,8 +3,11 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -68,6 +71,7 @@ func TestExitCodesOfMistakes(t *testing.T) {
 		"status --nonsense":                  exitUsage,
 		"status extra":                       exitUsage,
 		"events show":                        exitUsage,
+		"events show ..":                     exitUsage, // no ID, and another path
 		"events list --since yesterday":      exitUsage,
 		"events list --output yaml":          exitUsage,
 		"replay --data-dir /nonexistent":     exitUsage, // nothing was chosen
@@ -83,5 +87,14 @@ func TestExitCodesOfMistakes(t *testing.T) {
 		if want != exitOK && (err.Len() == 0 || strings.Contains(out.String(), "USAGE")) {
 			t.Errorf("%q says nothing useful: %s%s", line, out.String(), err.String())
 		}
+	}
+}
+
+func TestAServiceThatNamesNoPMMIsNotCompared(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "[]") }))
+	defer srv.Close()
+	var out, err bytes.Buffer
+	if got := Main([]string{"pmm-callgoose", "reconcile", "--admin-url", srv.URL}, nil, &out, &err); got != exitFailed || !strings.Contains(err.String(), "nothing was compared") {
+		t.Errorf("exit %d, %s", got, err.String())
 	}
 }

@@ -24,7 +24,7 @@ func filterFlags() []cli.Flag {
 		&cli.StringFlag{Name: "since", Usage: "received at or after: how long ago (90m, 2h, 3d), or when (2026-01-31T03:00:00Z)"},
 		&cli.StringFlag{Name: "until", Usage: "received before: the same"},
 		&cli.StringFlag{Name: "status", Usage: "firing or resolved"},
-		&cli.StringSliceFlag{Name: "outcome", Usage: "queued, delivered, discarded, dead, suppressed, collapsed; several with commas"},
+		&cli.StringSliceFlag{Name: "outcome", Usage: admin.OutcomeNames() + "; several with commas"},
 		matchFlag(),
 		&cli.StringFlag{Name: "incident", Usage: "incident key"},
 		severityFlag, textFlag,

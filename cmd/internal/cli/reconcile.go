@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -49,6 +50,8 @@ func (p *program) reconcile(c *cli.Context) error {
 		}
 	}
 	switch {
+	case len(list) == 0:
+		return errors.New("nothing was compared: the service names no PMM server")
 	case blind == len(list):
 		return fmt.Errorf("nothing was compared: %s", list[0].Skipped)
 	case blind > 0:

@@ -174,7 +174,11 @@ func (p *program) carryOut(c *cli.Context, plan admin.Plan, where string, send f
 		p.showPlan(plan)
 	}
 	if c.Bool("dry-run") || plan.Events == 0 {
-		_, err := p.json(c, plan)
+		var said any = plan
+		if !c.Bool("dry-run") {
+			said = admin.Job{Outcomes: map[event.Outcome]int{}, Done: true}
+		}
+		_, err := p.json(c, said)
 		if err == nil && plan.Events == 0 && c.NArg() > 0 {
 			err = errors.New("nothing of what was named can be sent again")
 		}
@@ -310,7 +314,11 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	}
 	what := fmt.Sprintf("%s of %s", text.Plural(plan.Events, "dead letter", "dead letters"), text.Plural(plan.Incidents, "incident", "incidents"))
 	if c.Bool("dry-run") || plan.Events == 0 {
-		return p.say(c, plan, "%s: %d firing, %d resolved, %d unusable; nothing was dropped", what, plan.Firing, plan.Resolved, plan.NoEvent)
+		var said any = plan
+		if !c.Bool("dry-run") {
+			said = map[string]int{"dropped": 0}
+		}
+		return p.say(c, said, "%s: %d firing, %d resolved, %d unusable; nothing was dropped", what, plan.Firing, plan.Resolved, plan.NoEvent)
 	}
 	if err := p.confirm(c, fmt.Sprintf("forget %s (%d firing, %d resolved, %d unusable) for good? Callgoose will never hear of them.", what, plan.Firing, plan.Resolved, plan.NoEvent)); err != nil {
 		return err

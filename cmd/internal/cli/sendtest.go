@@ -81,8 +81,12 @@ func (p *program) testFallback(c *cli.Context, client *admin.Client) error {
 		rows = append(rows, row)
 	}
 	err = p.show(c, ways, func() { p.table(nil, rows) })
-	if err == nil && failed > 0 {
-		err = fmt.Errorf("%d of %d ways do not work", failed, len(ways))
+	if err != nil || failed == 0 {
+		return err
+	}
+	err = fmt.Errorf("%d of %s not work", failed, text.Plural(len(ways), "way does", "ways do"))
+	if failed < len(ways) {
+		err = partialError{err}
 	}
 	return err
 }

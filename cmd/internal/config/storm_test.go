@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -13,6 +14,11 @@ func TestStorm(t *testing.T) {
 		got, err := parseStorm(text)
 		if got != want || (err != nil) != (want == Storm{}) {
 			t.Errorf("%q is %+v (%v), want %+v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "30", "30/", "/1m"} {
+		if _, err := parseStorm(text); err == nil || !strings.Contains(err.Error(), "such as 30/1m") {
+			t.Errorf("%q: %v does not say the form", text, err)
 		}
 	}
 	for text, want := range map[string]Storm{"30/1m": {30, time.Minute}, "off": {}} {

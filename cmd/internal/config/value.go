@@ -172,7 +172,7 @@ const mostStorm = 1000
 
 func parseStorm(text string) (s Storm, err error) {
 	most, within, _ := strings.Cut(text, "/")
-	if s.Most, err = strconv.Atoi(most); err != nil || s.Most < 1 || s.Most > mostStorm {
+	if s.Most, err = strconv.Atoi(most); err != nil || s.Most < 1 || s.Most > mostStorm || within == "" {
 		return Storm{}, fmt.Errorf("%s is not a number of alerts, 1 to %d, and a time, such as 30/1m", quote(text), mostStorm)
 	}
 	if s.Within, err = ParseDuration(within); err != nil {

@@ -203,7 +203,7 @@ func (s *site) did(r *http.Request, action string, count int) {
 // nowhere answers for a path that does not exist.
 func (h handler) nowhere(w http.ResponseWriter, r *http.Request) {
 	if !strings.Contains(r.Header.Get("Accept"), "text/html") { // no browser
-		fail(w, http.StatusNotFound, errors.New("no such path"))
+		fail(w, http.StatusNotFound, errors.New(admin.NoPath))
 		return
 	}
 	h.site.problem(w, r, http.StatusNotFound, errors.New("there is no such page"))
