@@ -209,10 +209,10 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 	if no != nil {
 		return no
 	}
-	after := worthNothing
-	defer func() { worth(r.Context(), after) }()
+	conn, after := r.Context(), worthNothing
+	defer func() { worth(conn, after) }()
 	if h.guard.secret == nil {
-		worth(r.Context(), worthSome)
+		worth(conn, worthSome)
 	}
 	body, done, no := h.read(w, r)
 	defer done()
@@ -224,7 +224,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 	if reason != "" {
 		return refuse(http.StatusUnauthorized, "%s", reason)
 	}
-	worth(r.Context(), worthAll)
+	worth(conn, worthAll)
 	after = worthSome
 	alerts, truncated, err := pmm.Check(body)
 	if err != nil {

@@ -53,20 +53,9 @@ func (b *batch) candidate(c *candidate) error {
 		began: n.BeganAt, received: n.ReceivedAt, origin: n.Origin,
 		episode: ep, last: last, resendAfter: b.cfg.ResendAfter,
 	}
-	what, reason := decide(a)
-	if reason == event.ReasonResolved {
-		if more, err := b.supersede(c, &a); err != nil {
-			return err
-		} else if more {
-			what = end
-		}
-	}
-	if what == again && !ep.Open {
-		if kept, err := b.kept(c, ep); err != nil {
-			return err
-		} else if kept {
-			what, reason = suppress, event.ReasonStillFiring
-		}
+	what, reason, err := b.decide(c, &a)
+	if err != nil {
+		return err
 	}
 	if what == again {
 		if sent, err := b.again(c, last); err != nil || sent {
@@ -78,6 +67,25 @@ func (b *batch) candidate(c *candidate) error {
 		return cmp.Or(b.suppress(c, key, reason), b.named(c, ep))
 	}
 	return b.event(c, key, ep, what, labels, facts)
+}
+
+// decide is the decision of the table, and what the queue and the other alerts of a name
+// change in it.
+func (b *batch) decide(c *candidate, a *arrival) (what decision, reason string, err error) {
+	what, reason = decide(*a)
+	switch {
+	case reason == event.ReasonResolved:
+		var more bool
+		if more, err = b.supersede(c, a); more {
+			what = end
+		}
+	case what == again && !a.episode.Open:
+		var kept bool
+		if kept, err = b.kept(c, a.episode); kept {
+			what, reason = suppress, event.ReasonStillFiring
+		}
+	}
+	return what, reason, err
 }
 
 // instead is what becomes of a word that asks for an event that cannot be sent

@@ -27,7 +27,7 @@ func dialAs(t *testing.T, uid int, addr string) net.Conn {
 	if err := unix.Setfsuid(uid); err != nil {
 		t.Fatal(err)
 	}
-	c, err := net.Dial("tcp", addr) //nolint:noctx // to loopback
+	c, err := net.Dial("tcp", addr)
 	if back := unix.Setfsuid(0); err != nil || back != nil {
 		t.Fatal(err, back)
 	}
@@ -70,7 +70,7 @@ func TestAnotherUserOfThisMachineChangesNothing(t *testing.T) {
 			srv := httptest.NewUnstartedServer(New(cfg))
 			_ = srv.Listener.Close()
 			var err error
-			if srv.Listener, err = net.Listen("tcp", c.listen); err != nil { //nolint:noctx // binds at once
+			if srv.Listener, err = net.Listen("tcp", c.listen); err != nil {
 				t.Skip(err)
 			}
 			srv.Start()
