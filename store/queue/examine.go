@@ -15,22 +15,21 @@ import (
 
 // Servers is what is known of the external servers.
 type Servers struct {
-	Connected bool     `json:"connected"` // they answer
-	Name      string   `json:"server"`    // that this is connected to
-	Version   string   `json:"version"`   // likewise
-	Replicas  int      `json:"replicas"`  // asked for
-	Sync      string   `json:"sync"`      // always, interval, or unknown: see Config.Monitor
-	Streams   []Stream `json:"streams"`
+	Connected     bool   // they answer
+	Name, Version string // of the one that this is connected to
+	Replicas      int    // asked for
+	Sync          string // always, interval, or unknown: see Config.Monitor
+	Streams       []Stream
 }
 
 // Stream is a stream as the servers keep it. Current counts the replicas that hold
 // all of it.
 type Stream struct {
-	Name     string `json:"name"`
-	Leader   string `json:"leader"`
-	Replicas int    `json:"replicas"`
-	Current  int    `json:"current"`
-	Bytes    uint64 `json:"bytes"`
+	Name     string
+	Leader   string
+	Replicas int
+	Current  int
+	Bytes    uint64
 }
 
 // Servers returns what the servers said last, nil when the store is embedded.
@@ -40,7 +39,7 @@ func (q *Queue) Servers() *Servers {
 	}
 	s := &Servers{
 		Connected: q.silent() == nil, Name: q.nc.ConnectedServerName(), Version: q.nc.ConnectedServerVersion(),
-		Replicas: q.replicas(), Sync: *q.sync.Load(), Streams: []Stream{},
+		Replicas: q.replicas(), Sync: *q.sync.Load(),
 	}
 	if s.Connected {
 		s.Streams = append(s.Streams, describe(q.stream.CachedInfo()))

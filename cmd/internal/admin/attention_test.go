@@ -7,13 +7,12 @@ import (
 	"time"
 
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/store/queue"
 )
 
 // three is instance a on three servers, when all is well.
 func three(role string) *Cluster {
-	return &Cluster{Role: role, Instance: "a", Leader: "a", Behind: new(uint64(2)), NATS: &queue.Servers{
-		Connected: true, Replicas: 3, Streams: []queue.Stream{{Name: "NOTIFICATIONS", Current: 3}, {Name: "LEDGER", Current: 3}},
+	return &Cluster{Role: role, Instance: "a", Leader: "a", Behind: new(uint64(2)), NATS: &NATS{
+		Connected: true, Replicas: 3, Streams: []Stream{{Name: "NOTIFICATIONS", Current: 3}, {Name: "LEDGER", Current: 3}},
 	}}
 }
 

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/store/queue"
 )
 
 // Status is the state of the service at a glance.
@@ -93,8 +92,8 @@ type Cluster struct {
 	SettingsDiffer []string `json:"settings_differ,omitempty"`
 	SameName       bool     `json:"same_name,omitempty"`
 	// ClockSkew is how far the clock of NATS is ahead of the one here, in seconds.
-	ClockSkew float64        `json:"clock_skew_seconds"`
-	NATS      *queue.Servers `json:"nats,omitempty"` // nil when the store is embedded
+	ClockSkew float64 `json:"clock_skew_seconds"`
+	NATS      *NATS   `json:"nats,omitempty"` // nil when the store is embedded
 }
 
 // Instance is one of them as it announced itself.

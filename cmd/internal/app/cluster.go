@@ -269,7 +269,7 @@ func (a *App) withoutNATS() *admin.Cluster {
 	}
 	return &admin.Cluster{
 		Name: a.cfg.NATSName, Instance: a.cfg.InstanceName(), Role: "follower", Instances: []admin.Instance{},
-		NATS: &queue.Servers{Replicas: a.cfg.NATSReplicas, Sync: "unknown", Streams: []queue.Stream{}},
+		NATS: &admin.NATS{Replicas: a.cfg.NATSReplicas, Sync: "unknown", Streams: []admin.Stream{}},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/queue"
 )
@@ -80,12 +81,16 @@ func (a *App) await(ctx context.Context) *core {
 }
 
 // nats is what is known of the external servers.
-func (c *core) nats() *queue.Servers {
+func (c *core) nats() *admin.NATS {
 	s := c.queue.Servers()
 	if s.Connected {
 		s.Streams = append(s.Streams, c.log.Streams()...)
 	}
-	return s
+	out := &admin.NATS{Connected: s.Connected, Server: s.Name, Version: s.Version, Replicas: s.Replicas, Sync: s.Sync, Streams: []admin.Stream{}}
+	for _, st := range s.Streams {
+		out.Streams = append(out.Streams, admin.Stream(st))
+	}
+	return out
 }
 
 // ExamineNATS looks at the external servers for doctor.

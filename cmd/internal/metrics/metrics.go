@@ -14,7 +14,6 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/store/queue"
 )
 
 // Config is what New needs.
@@ -277,7 +276,7 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func collectNATS(n *queue.Servers, put func(row Metric, v float64, labels ...string)) {
+func collectNATS(n *admin.NATS, put func(row Metric, v float64, labels ...string)) {
 	put(natsConnected, truth(n.Connected))
 	if n.Replicas > 0 {
 		put(natsReplicas, float64(n.Replicas))
