@@ -150,7 +150,7 @@ type process struct {
 	fuse    atomic.Int64 // durable steps until it dies; not positive = never
 	dead    atomic.Bool
 	copied  sync.Once
-	refused string // the key of the last failure while Callgoose is away
+	refused atomic.Value // the key of the last failure while Callgoose is away
 }
 
 var errDead = errors.New("the process is dead")
@@ -298,9 +298,10 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 	away := false
 	switch p.deliverer.View().Circuit.State {
 	case event.Down, event.Held:
-		if away = true; p.refused != "" && p.refused != post.Key {
+		if last, _ := p.refused.Load().(string); last != "" && last != post.Key {
 			p.did.count("probe of another key")
 		}
+		away = true
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	resp, err := p.far.RoundTrip(r)
@@ -317,9 +318,11 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 	if p.oracle.ends(&post, code) {
 		p.did.count("again after a discard")
 	}
-	if p.refused = ""; away && code/100 != 2 {
-		p.refused = post.Key
+	refused := ""
+	if away && code/100 != 2 {
+		refused = post.Key
 	}
+	p.refused.Store(refused)
 	return resp, err
 }
 
