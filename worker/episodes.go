@@ -339,8 +339,9 @@ func (b *batch) unusable(c *candidate, reason string) error {
 	return b.settled(r, event.Dead, "unusable alert: "+reason)
 }
 
-// suffix tells the shown name of a new incident, or of a recovery of none, from one
-// that shows the same: two disks of a host, or two PMMs. The later one gets a part of its incident key.
+// suffix tells the shown name of a new incident, or of a recovery of none, from one that
+// shows the same: two disks of a host, or two PMMs. The later one gets a part of its
+// incident key.
 func (b *batch) suffix(ch *change, ep *store.Episode) error {
 	if ch.byName {
 		return nil

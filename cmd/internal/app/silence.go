@@ -68,8 +68,8 @@ func (a *App) watchSilence(ctx context.Context) {
 	}
 }
 
-// away reports whether this process did not run since the last pass, or the start: it was frozen,
-// or the machine slept, or somebody moved the clock. That is no PMM's silence.
+// away reports whether this process did not run since the last pass, or the start: it was
+// frozen, or the machine slept, or somebody moved the clock. That is no PMM's silence.
 func (w *silenceWatch) away(now time.Time) bool {
 	last := cmp.Or(w.passed, w.since)
 	w.passed = now

@@ -28,14 +28,12 @@ func (e *examination) word() {
 		}
 		e.add(strings.ReplaceAll(a.Code, "_", " "), severity, fix(a.Fix), "%s", a.Text)
 	}
-	switch {
-	case len(s.Attention) > 0:
-	case s.Level == admin.Good:
-		e.ok("delivery", "%s", s.Headline)
-	default:
-		e.warn("delivery", fix("pmm-callgoose send-test"), "%s", s.Headline)
-	}
 	if len(s.Attention) == 0 {
+		if s.Level == admin.Good {
+			e.ok("delivery", "%s", s.Headline)
+		} else {
+			e.warn("delivery", fix("pmm-callgoose send-test"), "%s", s.Headline)
+		}
 		for _, line := range s.Beside(now) {
 			e.ok(line[0], "%s", line[1])
 		}
