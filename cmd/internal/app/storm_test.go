@@ -122,7 +122,7 @@ func TestAStormWhileCallgooseIsAway(t *testing.T) {
 				if s := r.status(); len(s.Storms) != 0 || s.Queued < 500 {
 					t.Errorf("after its window: %+v, %d wait", s.Storms, s.Queued)
 				}
-				r.callgooseIsBack()
+				r.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Slow, Delay: 10 * time.Millisecond}) // back, and no sender gets far ahead
 				if s := r.settle(); s.Dead+s.Discarded > 0 {
 					t.Errorf("lost %+v", s)
 				}

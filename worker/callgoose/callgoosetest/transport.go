@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -85,13 +87,21 @@ type Server struct {
 	done chan struct{} // closed when the goroutine of http has ended
 }
 
-// Start listens on addr; port 0 picks a free one.
+// Start listens on addr. Port 0 picks a free one that no kernel gives to others
+// (Linux: from 32768, the rest: from 49152), for it has to be free at Reopen, too.
 func (f *Fake) Start(addr string) (*Server, error) {
 	s := &Server{fake: f, addr: addr}
-	if err := s.Reopen(); err != nil {
-		return nil, err
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || port != "0" {
+		return s, s.Reopen()
 	}
-	return s, nil
+	for range 100 {
+		s.addr = net.JoinHostPort(host, strconv.Itoa(10_000+rand.IntN(20_000)))
+		if err = s.Reopen(); err == nil {
+			break
+		}
+	}
+	return s, err
 }
 
 // Addr is the address it listens on, or did before Close.
