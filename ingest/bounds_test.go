@@ -518,7 +518,7 @@ func testConnectionsAreBounded(t *testing.T) {
 	}
 	worth(ofSecond, worthNothing) // idle
 	fourth := <-accepted
-	if !closed(second) || limited.open != 3 {
+	if !closed(second) || len(limited.open) != 3 {
 		t.Error("the idle one did not give its place")
 	}
 	for range 2 { // frees one place, not two
@@ -526,8 +526,8 @@ func testConnectionsAreBounded(t *testing.T) {
 	}
 	_ = third.Close()
 	_ = answered.Close()
-	if limited.open != 0 {
-		t.Errorf("%d places stay taken", limited.open)
+	if len(limited.open) != 0 {
+		t.Errorf("%d places stay taken", len(limited.open))
 	}
 	_ = limited.Close()
 	if _, err := limited.Accept(); !errors.Is(err, net.ErrClosed) {
@@ -554,8 +554,8 @@ func TestHalfSentHeadsGiveUpTheirPlaces(t *testing.T) {
 		}
 		synctest.Wait()
 		limited.mu.Lock()
-		if limited.open != places {
-			t.Errorf("%d of %d places are taken", limited.open, places)
+		if len(limited.open) != places {
+			t.Errorf("%d of %d places are taken", len(limited.open), places)
 		}
 		limited.mu.Unlock()
 		began := time.Now()

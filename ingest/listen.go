@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"container/list"
 	"context"
 	"crypto/tls"
 	"net"
@@ -26,12 +25,11 @@ func Connections(want, part int) int {
 const (
 	worthNothing = iota // nothing of it is known
 	worthSome           // it has shown the secret: its body is on the way, or it is idle
-	ranks
-	worthAll = ranks // its request is known whole, and is being answered
+	worthAll            // its request is known whole, and is being answered: it keeps its place
 )
 
 // spared is how long a connection may stay worth what it is before it has to give way:
-// long enough for the head of a sender far away.
+// long enough for the head of a sender far away. It also bounds how often one gives way.
 const spared = 250 * time.Millisecond
 
 // LimitListener returns a listener that keeps at most n connections of l open. A
@@ -39,7 +37,7 @@ const spared = 250 * time.Millisecond
 // opens many and sends nothing keeps nobody out. While there is none that has to give
 // way it waits. A server needs ConnContext too, else all are worth nothing.
 func LimitListener(l net.Listener, n int) net.Listener {
-	return &limited{Listener: l, most: n, freed: make(chan struct{}, 1), closed: make(chan struct{})}
+	return &limited{Listener: l, most: n, open: map[*limitedConn]struct{}{}, freed: make(chan struct{}, 1), closed: make(chan struct{})}
 }
 
 type limited struct {
@@ -50,8 +48,7 @@ type limited struct {
 	once   sync.Once
 
 	mu   sync.Mutex
-	open int              // guarded by mu
-	ends [ranks]list.List // *limitedConn by worth, the oldest first; guarded by mu
+	open map[*limitedConn]struct{} // guarded by mu
 }
 
 // Accept implements net.Listener.
@@ -76,31 +73,33 @@ func (l *limited) Accept() (net.Conn, error) {
 // place gives c a place, if need be that of another, and reports whether there is one.
 func (l *limited) place(c *limitedConn) bool {
 	l.mu.Lock()
-	if l.open < l.most {
-		defer l.mu.Unlock()
-		l.open++
-		c.enter(worthNothing)
-		return true
+	var least *limitedConn
+	if len(l.open) >= l.most {
+		if least = l.least(); least == nil {
+			l.mu.Unlock()
+			return false
+		}
+		delete(l.open, least)
 	}
-	oldest := l.oldest()
+	c.since, l.open[c] = time.Now(), struct{}{}
 	l.mu.Unlock()
-	if oldest == nil {
-		return false
+	if least != nil {
+		_ = least.Conn.Close()
 	}
-	_ = oldest.Close()
-	return l.place(c)
+	return true
 }
 
-// oldest is the connection that has to give way, nil when none has. It needs mu.
-func (l *limited) oldest() *limitedConn {
-	for i := range l.ends {
-		if e := l.ends[i].Front(); e != nil {
-			if c := e.Value.(*limitedConn); time.Since(c.since) >= spared {
-				return c
-			}
+// least is the connection that has to give way, nil when none has. It needs mu.
+func (l *limited) least() (least *limitedConn) {
+	for c := range l.open {
+		if c.worth == worthAll || time.Since(c.since) < spared {
+			continue
+		}
+		if least == nil || c.worth < least.worth || c.worth == least.worth && c.since.Before(least.since) {
+			least = c
 		}
 	}
-	return nil
+	return least
 }
 
 // Close implements net.Listener.
@@ -113,24 +112,8 @@ type limitedConn struct {
 	net.Conn
 	of *limited
 
-	// The rest is guarded by of.mu.
-	in    *list.List // nil when it keeps its place
-	at    *list.Element
-	since time.Time // in that list
-	gone  bool
-}
-
-// enter, exit need of.mu.
-func (c *limitedConn) enter(rank int) {
-	c.in, c.since = &c.of.ends[rank], time.Now()
-	c.at = c.in.PushBack(c)
-}
-
-func (c *limitedConn) exit() {
-	if c.in != nil {
-		c.in.Remove(c.at)
-		c.in = nil
-	}
+	worth int       // guarded by of.mu
+	since time.Time // that; guarded by of.mu
 }
 
 // Close implements net.Conn.
@@ -142,12 +125,10 @@ func (c *limitedConn) Close() error {
 func (c *limitedConn) leave() {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
-	if c.gone {
+	if _, there := c.of.open[c]; !there {
 		return
 	}
-	c.gone = true
-	c.exit()
-	c.of.open--
+	delete(c.of.open, c)
 	select {
 	case c.of.freed <- struct{}{}: // an Accept may wait
 	default:
@@ -166,17 +147,10 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 
 // worth says what the connection of a request is worth from now on.
 func worth(ctx context.Context, rank int) {
-	c, ok := ctx.Value(connKey{}).(*limitedConn)
-	if !ok {
-		return
-	}
-	c.of.mu.Lock()
-	defer c.of.mu.Unlock()
-	if c.gone {
-		return
-	}
-	if c.exit(); rank != worthAll {
-		c.enter(rank)
+	if c, ok := ctx.Value(connKey{}).(*limitedConn); ok {
+		c.of.mu.Lock()
+		defer c.of.mu.Unlock()
+		c.worth, c.since = rank, time.Now()
 	}
 }
 
