@@ -26,7 +26,6 @@ const maxSkew = 5 * time.Minute
 // and never repeat what the sender said, which may be half a credential.
 type guard struct {
 	token, basic, secret func() string
-	signatureHeader      string
 	timestampHeader      string
 	timestampRequired    bool
 	challenges           []string // for WWW-Authenticate
@@ -36,7 +35,6 @@ type guard struct {
 func newGuard(c Config) guard {
 	g := guard{
 		token: c.Token, basic: c.Basic, secret: c.HMACSecret,
-		signatureHeader:   c.HMACHeader,
 		timestampHeader:   cmp.Or(c.HMACTimestampHeader, pmm.TimestampHeader),
 		timestampRequired: c.HMACTimestampHeader != "",
 	}
@@ -70,11 +68,11 @@ func (g *guard) header(source string, h http.Header, now time.Time) string {
 	if g.secret == nil {
 		return ""
 	}
-	switch signature := h.Get(g.signatureHeader); {
+	switch signature := h.Get(pmm.SignatureHeader); {
 	case signature == "":
-		return fmt.Sprintf("no %s header: switch on HMAC signature in the contact point", g.signatureHeader)
+		return fmt.Sprintf("no %s header: switch on HMAC signature in the contact point", pmm.SignatureHeader)
 	case len(signature) != 2*sha256.Size, strings.Trim(signature, "0123456789abcdefABCDEF") != "":
-		return fmt.Sprintf("header %s is not our signature: it does not hold %d hexadecimal digits", g.signatureHeader, 2*sha256.Size)
+		return fmt.Sprintf("header %s is not the right signature: it does not hold %d hexadecimal digits", pmm.SignatureHeader, 2*sha256.Size)
 	}
 	return g.timestamp(h.Get(g.timestampHeader), now)
 }
@@ -187,12 +185,12 @@ func (g *guard) signature(h http.Header, body []byte) (signature, string) {
 		signed = "timestamp and body"
 	}
 	mac.Write(body)
-	got, err := hex.DecodeString(h.Get(g.signatureHeader))
+	got, err := hex.DecodeString(h.Get(pmm.SignatureHeader))
 	if want := mac.Sum(nil); err == nil && hmac.Equal(got, want) {
 		return signature(want), ""
 	}
-	return signature{}, fmt.Sprintf("header %s is not our signature over %s: compare the secret and the timestamp header's name",
-		g.signatureHeader, signed)
+	return signature{}, fmt.Sprintf("header %s is not the right signature over %s: compare the secret and the timestamp header's name",
+		pmm.SignatureHeader, signed)
 }
 
 // until is when a signature need no longer be remembered: when its time is too

@@ -53,7 +53,7 @@ func FuzzGuard(f *testing.F) {
 		g := newGuard(c.withDefaults())
 		h := http.Header{}
 		h.Set("Authorization", authorization)
-		h.Set(g.signatureHeader, signature)
+		h.Set("X-Grafana-Alerting-Signature", signature)
 		h.Set(g.timestampHeader, timestamp)
 		refusal := g.header("pmm", h, now)
 		if refusal == "" {

@@ -73,8 +73,6 @@ type Config struct {
 	Basic      func() string // user:password
 	HMACSecret func() string // Grafana's HMAC-SHA256 over the body
 
-	// HMACHeader carries the signature; default X-Grafana-Alerting-Signature.
-	HMACHeader string
 	// HMACTimestampHeader carries the Unix seconds that are signed with the body.
 	// Set, every request must have it. Not set, it is
 	// X-Grafana-Alerting-Timestamp, and is verified where it is sent.
@@ -98,7 +96,6 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	c.HMACHeader = cmp.Or(c.HMACHeader, pmm.SignatureHeader)
 	c.MaxBody = cmp.Or(c.MaxBody, 10<<20)
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, 64<<20)
 	c.MaxSources = cmp.Or(c.MaxSources, 256)
