@@ -22,7 +22,7 @@ import (
 // the incident of an alert that fires again.
 const maxSkew = 5 * time.Minute
 
-// guard decides who may send. Its methods return "" or what to tell the sender,
+// guard decides who may send. Its methods return "" or the reason to give the sender,
 // and never repeat what the sender said, which may be half a credential.
 type guard struct {
 	token, basic, secret func() string
@@ -55,7 +55,7 @@ func newGuard(c Config) guard {
 	return g
 }
 
-// open tells whether anybody may send.
+// open reports whether anybody may send.
 func (g *guard) open() bool { return g.token == nil && g.basic == nil && g.secret == nil }
 
 // header checks all that can be checked before the body is read.
@@ -85,7 +85,7 @@ func (g *guard) authorization(source, value string) string {
 	credentials = strings.TrimSpace(credentials)
 	switch {
 	case g.token != nil && strings.EqualFold(scheme, "Bearer"):
-		text, reason := g.token(), "the Bearer token is not ours"
+		text, reason := g.token(), "the Bearer token is wrong"
 		if named(text) {
 			reason += ", or not that of source " + source
 		}
@@ -95,7 +95,7 @@ func (g *guard) authorization(source, value string) string {
 		if err != nil {
 			return "the Basic credentials are not base64"
 		}
-		return matches(string(pair), []string{g.basic()}, "the Basic user or password is not ours")
+		return matches(string(pair), []string{g.basic()}, "the Basic user or password is wrong")
 	}
 	return fmt.Sprintf("Authorization header has %s, expected %s", describe(scheme), g.schemes)
 }
@@ -116,7 +116,7 @@ func TokensOf(text, source string) (tokens []string) {
 	return tokens
 }
 
-// named tells whether text has lines NAME TOKEN.
+// named reports whether text has lines NAME TOKEN.
 func named(text string) bool { return strings.ContainsAny(text, " \n") }
 
 // matches compares in a time that depends on the content of neither.
@@ -124,7 +124,7 @@ func matches(got string, wanted []string, reason string) string {
 	sum, good := sha256.Sum256([]byte(got)), 0
 	for _, want := range wanted {
 		if want == "" {
-			return "our own secret is empty or unreadable, so nobody is let in"
+			return "the secret of the service is empty or unreadable, so nobody is let in"
 		}
 		other := sha256.Sum256([]byte(want))
 		good |= subtle.ConstantTimeCompare(sum[:], other[:])
@@ -143,7 +143,7 @@ func describe(scheme string) string {
 			return "scheme " + known
 		}
 	}
-	return "no scheme known to us"
+	return "no scheme that the service knows"
 }
 
 // timestamp checks a signed time. Only digits will do: the body begins with none
@@ -162,7 +162,7 @@ func (g *guard) timestamp(value string, now time.Time) string {
 		return fmt.Sprintf("header %s does not hold Unix seconds", g.timestampHeader)
 	}
 	if skew := now.Sub(time.Unix(int64(seconds), 0)).Abs(); skew > maxSkew {
-		return fmt.Sprintf("header %s is %s off our clock, allowed are %s",
+		return fmt.Sprintf("header %s is %s off the clock of the service, at most %s is allowed",
 			g.timestampHeader, skew.Round(time.Second), maxSkew)
 	}
 	return ""
@@ -176,7 +176,7 @@ func (g *guard) signature(h http.Header, body []byte) (signature, string) {
 	}
 	secret := g.secret()
 	if secret == "" {
-		return signature{}, "our own HMAC secret is empty or unreadable, so nobody is let in"
+		return signature{}, "the HMAC secret of the service is empty or unreadable, so nobody is let in"
 	}
 	mac := hmac.New(sha256.New, []byte(secret))
 	signed := "the body"

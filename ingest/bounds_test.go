@@ -270,9 +270,9 @@ func TestSourcesAreBounded(t *testing.T) {
 func TestSourcesThatFellSilentGiveTheirPlaces(t *testing.T) {
 	now, asked := time.Now(), 0
 	known := map[string]bool{"kept": true}
-	s := sources{most: 3, known: func() map[string]bool { asked++; return known }}
+	s := sources{most: 3, known: func() map[string]bool { asked++; return known }, names: map[string]time.Time{}}
 	for _, source := range []string{"kept", "silent"} {
-		s.add(source, time.Time{})
+		s.names[source] = time.Time{}
 	}
 	for _, source := range []string{"young", "new", "kept", "young"} {
 		if !s.admit(source, now) {
@@ -403,7 +403,7 @@ func TestRefusedWebhooksAreRemembered(t *testing.T) {
 		get.Method = http.MethodGet
 		do(h, get)
 		do(h, post("/v1/webhook", body, bearer(token)...))
-		want := Refusals{2, last, 401, "the Bearer token is not ours", "2001:db8::1"}
+		want := Refusals{2, last, 401, "the Bearer token is wrong", "2001:db8::1"}
 		if got := h.Refused(); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}

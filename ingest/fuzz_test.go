@@ -63,7 +63,7 @@ func FuzzGuard(f *testing.F) {
 			t.Fatalf("methods %04b, Authorization %q, timestamp %q, signature %q: refusal %q, but that it passes is %v", methods, authorization, timestamp, signature, refusal, want)
 		}
 		for word := range strings.FieldsSeq(authorization + " " + timestamp + " " + signature) {
-			if len(word) > 8 && strings.Contains(refusal, word) && describe(word) == "no scheme known to us" {
+			if len(word) > 8 && strings.Contains(refusal, word) && describe(word) == "no scheme that the service knows" {
 				t.Fatalf("%q repeats %q", refusal, word)
 			}
 		}

@@ -37,17 +37,17 @@ type Notification struct {
 	ReceivedAt time.Time // UTC, when its body was there whole
 	Body       []byte
 	Alerts     int  // members of its "alerts", unusable ones included
-	Made       bool // made here, to end the alerts of Grafana's Test button
+	Made       bool // made by the intake, to end the alerts of Grafana's Test button
 }
 
 // Refused is an error of a Publisher that knows when to try again. Any other error
-// is a 503 too, with a Retry-After of our own.
+// is a 503 too, with a Retry-After of ten seconds.
 type Refused interface {
 	error
 	RetryAfter() time.Duration
 }
 
-// Observer is told of every answer. Its methods must be quick and safe to call
+// Observer hears of every answer. Its methods must be quick and safe to call
 // from several goroutines.
 type Observer interface {
 	// Webhook reports an answer and how long the request took.
@@ -62,9 +62,9 @@ type Observer interface {
 type Config struct {
 	Publisher Publisher
 
-	// Credentials are asked for on every request, so that they can change while
-	// we run. A nil function switches its method off. One that returns "" lets
-	// nobody in: a secret that got lost must not open the door.
+	// These functions are called for every request, so that the credentials can change
+	// while the service runs. A nil function switches its method off. One that returns
+	// "" refuses everybody: a lost secret must not let anybody in.
 	//
 	// A request needs either the token or the user and password, whichever are
 	// on, and its signature if HMACSecret is on. With all three nil anybody may
@@ -79,15 +79,15 @@ type Config struct {
 	HMACTimestampHeader string
 
 	// Loopback says that only this machine can reach the service. Without credentials the
-	// Host of a request must then name this machine, so that no web page can reach
-	// us through a name of its own.
+	// Host of a request must then name this machine, so that no web page can reach the
+	// service through another name for this machine.
 	Loopback bool
 
 	MaxBody     int64 // bytes; default 10 MiB
 	MaxInFlight int64 // bytes of all bodies being read or stored; default 64 MiB, at least MaxBody
 	MaxSources  int   // PMM servers, that of /v1/webhook always among them; default 256
-	// Known are the PMM servers that keep their places, asked for when a new one finds
-	// none; a nil map: all of them do. May be nil.
+	// Known returns the PMM servers that keep their places. It is called when a new one
+	// finds none; a nil map means that all keep theirs. May be nil.
 	Known          func() map[string]bool
 	PublishTimeout time.Duration // default 8 s: PMM gives up after 10
 
@@ -379,8 +379,8 @@ func sourceOf(path string) (source string, ok bool) {
 	return source, ok && ValidSource(source)
 }
 
-// sources are the PMM servers that sent something, and so are remembered for
-// long. Safe concurrently.
+// sources are the PMM servers that sent something. The ledger remembers each for long,
+// so there is a limit. Safe concurrently.
 type sources struct {
 	most  int
 	known func() map[string]bool // see Config.Known
@@ -397,13 +397,13 @@ func (s *sources) admit(source string, now time.Time) bool {
 	if _, ok := s.names[source]; !ok && len(s.names) >= s.most && !s.forget(now) {
 		return false
 	}
-	s.add(source, now)
+	s.names[source] = now
 	return true
 }
 
 // forget gives up the places of sources that are not known any more, but for those that
-// sent something within the hour: it may not be decided on. It reports whether there is
-// room then. It needs mu.
+// sent something within the hour: the ledger may not know them yet. It reports whether
+// there is room then. It needs mu.
 func (s *sources) forget(now time.Time) bool {
 	if s.known == nil || now.Sub(s.asked) < time.Minute { // strangers may ask for it
 		return false
@@ -415,20 +415,14 @@ func (s *sources) forget(now time.Time) bool {
 	return len(s.names) < s.most
 }
 
-// add needs mu.
-func (s *sources) add(source string, at time.Time) {
-	if s.names == nil {
-		s.names = map[string]time.Time{}
-	}
-	s.names[source] = at
-}
-
 // Know names a PMM server that may send however many others there are: it sent
 // something in an earlier run, or is waited for. Safe concurrently.
 func (h *Handler) Know(source string) {
 	h.sources.mu.Lock()
 	defer h.sources.mu.Unlock()
-	h.sources.add(source, h.sources.names[source])
+	if _, ok := h.sources.names[source]; !ok {
+		h.sources.names[source] = time.Time{}
+	}
 }
 
 // ValidSource reports whether a PMM server may be called so: 1 to 16 of a-z,

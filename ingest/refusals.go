@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Refusals is what operators are told about webhooks that were not accepted.
+// Refusals is what operators see of the webhooks that were not accepted.
 type Refusals struct {
 	LastHour   int       `json:"last_hour"`
 	LastAt     time.Time `json:"last_at,omitzero"` // zero = none since the start
@@ -43,7 +43,7 @@ func (r *refusals) add(now time.Time, no *refusal, remote string) {
 	r.last = Refusals{LastAt: now.UTC(), LastCode: no.code, LastReason: no.reason, LastRemote: remote}
 }
 
-func (r *refusals) tell(now time.Time) Refusals {
+func (r *refusals) read(now time.Time) Refusals {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := r.last
@@ -55,11 +55,11 @@ func (r *refusals) tell(now time.Time) Refusals {
 	return out
 }
 
-// Refused tells which webhooks were refused. Requests that are neither POST nor
+// Refused reports the webhooks that were refused. Requests that are neither POST nor
 // PUT are not webhooks and do not count.
-func (h *Handler) Refused() Refusals { return h.refusals.tell(time.Now()) }
+func (h *Handler) Refused() Refusals { return h.refusals.read(time.Now()) }
 
-// maxLines bounds the kinds of log lines that are told apart within a minute.
+// maxLines bounds the kinds of log lines that are counted separately within a minute.
 const maxLines = 256
 
 // line is one kind of log line that strangers can cause.
@@ -171,7 +171,7 @@ func (h *Handler) logRefusal(r *http.Request, no *refusal, now time.Time) {
 	h.config.Logger.LogAttrs(r.Context(), level, "webhook refused", attrs...)
 }
 
-// logRest tells of the lines that were held back and of which no more came.
+// logRest logs how many lines were held back, of the kinds that ended.
 func (h *Handler) logRest(now time.Time) {
 	for k, n := range h.lines.sweep(now) {
 		h.config.Logger.Warn("log lines were held back", "http_status", k.code, "reason", k.reason, "remote", k.remote, "count", n)
