@@ -35,7 +35,7 @@ const (
 // classify is the one place that decides what an answer means. It is pure.
 func classify(r callgoose.Reply, err *callgoose.Error) verdict {
 	if err == nil {
-		if r.Status == http.StatusAccepted && !r.Duplicate { // a duplicate wins over 202: Callgoose has it
+		if r.Status == http.StatusAccepted && r.Effect != "duplicate" { // a duplicate wins over 202: Callgoose has it
 			return verdict{
 				result: "discarded", outcome: event.Discarded,
 				reason: "callgoose answered 202: no filter matched this event",

@@ -479,7 +479,7 @@ func (d *Deliverer) send(ctx context.Context, res *result, body []byte) (callgoo
 	res.attempt = event.Attempt{At: start.UTC(), Duration: time.Since(start), Probe: res.probe, Sent: true}
 	a := &res.attempt
 	if err == nil {
-		a.Status, a.ID, a.Effect = reply.Status, reply.ID, reply.Effect()
+		a.Status, a.ID, a.Effect = reply.Status, reply.ID, reply.Effect
 		return reply, nil, nil
 	}
 	failed, ok := errors.AsType[*callgoose.Error](err)

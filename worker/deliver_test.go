@@ -1145,7 +1145,7 @@ type instant struct{}
 
 func (instant) Renew() {}
 func (instant) Send(context.Context, []byte) (callgoose.Reply, error) {
-	return callgoose.Reply{Status: 201, Created: true, Readable: true}, nil
+	return callgoose.Reply{Status: 201, Effect: "created"}, nil
 }
 
 // counter closes done when all are settled.

@@ -236,5 +236,5 @@ type taker struct{}
 func (taker) Renew() {}
 
 func (taker) Send(context.Context, []byte) (callgoose.Reply, error) {
-	return callgoose.Reply{Status: 201, ID: "c", Created: true, Readable: true}, nil
+	return callgoose.Reply{Status: 201, ID: "c", Effect: "created"}, nil
 }

@@ -301,7 +301,7 @@ func (f *far) Send(ctx context.Context, body []byte) (callgoose.Reply, error) {
 		return callgoose.Reply{}, err
 	}
 	f.list[place].passed = true
-	return callgoose.Reply{Status: 201, ID: "c", Created: true, Readable: true}, nil
+	return callgoose.Reply{Status: 201, ID: "c", Effect: "created"}, nil
 }
 
 func (f *far) requests() []request { f.mu.Lock(); defer f.mu.Unlock(); return slices.Clone(f.list) }

@@ -144,27 +144,9 @@ func (c *Client) replace(old *http.RoundTripper) {
 type Reply struct {
 	Status int
 	ID     string // of the API call
-	// The flags of the answer, all false when it could not be read.
-	Created, Resolved, Duplicate bool
-	// Readable is false when the answer was not the JSON object that is documented.
-	Readable bool
-}
-
-// Effect is the reply in one word.
-func (r Reply) Effect() string {
-	switch {
-	case r.Created:
-		return "created"
-	case r.Resolved:
-		return "resolved"
-	case r.Duplicate:
-		return "duplicate"
-	case r.Status == http.StatusAccepted:
-		return "discarded"
-	case !r.Readable:
-		return "unknown"
-	}
-	return "none"
+	// Effect is the answer in one word: created, resolved, duplicate, discarded (202),
+	// none, or unknown where it was not the JSON object that is documented.
+	Effect string
 }
 
 // Send posts body once. The error is an *Error, and holds neither the address
@@ -324,10 +306,18 @@ func parseReply(status int, text []byte, token string) Reply {
 		Duplicate bool `json:"duplicate"`
 	}
 	err := json.Unmarshal(text, &a)
-	return Reply{
-		Status: status, Readable: err == nil && text[0] == '{',
-		ID:      strings.Trim(oneLine(redact(string(a.ID), token)), `"`), // redacted before it is cut
-		Created: a.Triggered.Created, Resolved: a.Resolved.Resolved,
-		Duplicate: a.Triggered.Duplicate || a.Resolved.Duplicate || a.Duplicate,
+	r := Reply{Status: status, ID: strings.Trim(oneLine(redact(string(a.ID), token)), `"`), Effect: "none"} // redacted before it is cut
+	switch {
+	case a.Triggered.Created:
+		r.Effect = "created"
+	case a.Resolved.Resolved:
+		r.Effect = "resolved"
+	case a.Triggered.Duplicate || a.Resolved.Duplicate || a.Duplicate:
+		r.Effect = "duplicate"
+	case status == http.StatusAccepted:
+		r.Effect = "discarded"
+	case err != nil || text[0] != '{':
+		r.Effect = "unknown"
 	}
+	return r
 }

@@ -3,52 +3,19 @@ package callgoose
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// split takes a JSON object apart into its members, in order.
-func split(body []byte) ([]Member, error) {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return nil, errors.New("the stored body is not a JSON object")
-	}
-	var out []Member
-	for dec.More() {
-		name, err := dec.Token()
-		if err != nil {
-			return nil, err
-		}
-		var v json.RawMessage
-		if err := dec.Decode(&v); err != nil {
-			return nil, err
-		}
-		s, _ := name.(string)
-		out = append(out, Member{s, v})
-	}
-	return out, nil
-}
-
-func join(members []Member) []byte {
-	size := 2
-	for _, m := range members {
-		size += len(m.Name) + len(m.Value) + 4
-	}
-	b := append(make([]byte, 0, size), '{')
-	for _, m := range members {
-		b = appendMember(b, m.Name, m.Value)
-	}
-	return append(b, '}')
-}
-
 // appendWithFingerprint adds the member at the end of the alert's object.
 func appendWithFingerprint(b, raw []byte, fingerprint string) []byte {
 	if bytes.Contains(raw, []byte(`"fingerprint"`)) { // one that cannot be used: two would be no JSON for some
-		own := func(m Member) bool { return m.Name == "fingerprint" }
-		if members, err := split(raw); err == nil && slices.ContainsFunc(members, own) {
-			raw = join(slices.DeleteFunc(members, own))
+		var members map[string]json.RawMessage
+		if json.Unmarshal(raw, &members) == nil && members["fingerprint"] != nil {
+			delete(members, "fingerprint")
+			raw = encode(members)
 		}
 	}
 	raw = bytes.TrimRight(raw, " \t\r\n")
@@ -57,25 +24,10 @@ func appendWithFingerprint(b, raw []byte, fingerprint string) []byte {
 }
 
 // appendObject writes a flat JSON object with sorted names.
-func appendObject(b []byte, m map[string]string) []byte { return appendObjectWith(b, m, "", "") }
-
-// appendObjectWith writes it with one member of another value, unless name is empty.
-func appendObjectWith(b []byte, m map[string]string, name, value string) []byte {
-	names := make([]string, 0, len(m)+1)
-	for k := range m {
-		names = append(names, k)
-	}
-	if _, has := m[name]; !has && name != "" {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+func appendObject(b []byte, m map[string]string) []byte {
 	b = append(b, '{')
-	for _, k := range names {
-		if k == name && name != "" {
-			b = appendText(b, k, value)
-		} else {
-			b = appendText(b, k, m[k])
-		}
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		b = appendText(b, k, m[k])
 	}
 	return append(b, '}')
 }
@@ -103,11 +55,16 @@ func appendQuote(b []byte, s string) []byte {
 		b = append(append(b, '"'), s...)
 		return append(b, '"')
 	}
+	return append(b, encode(s)...)
+}
+
+// encode is JSON with the text as it is.
+func encode(v any) []byte {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(s) // a string always encodes
-	return append(b, bytes.TrimRight(buf.Bytes(), "\n")...)
+	_ = enc.Encode(v) // a string, or members that were decoded
+	return bytes.TrimRight(buf.Bytes(), "\n")
 }
 
 func quote(s string) []byte { return appendQuote(nil, s) }

@@ -73,7 +73,7 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatal(err)
 		}
 		reply, err := c.Send(t.Context(), []byte("{}"))
-		said := fmt.Sprintf("%s %s", reply.ID, reply.Effect())
+		said := fmt.Sprintf("%s %s", reply.ID, reply.Effect)
 		if err == nil && (reply.Status < 200 || reply.Status > 299) {
 			t.Fatalf("taken for a success: %+v", reply)
 		}
@@ -127,11 +127,8 @@ func FuzzWhoAnswered(f *testing.F) {
 		}
 		var object map[string]json.RawMessage
 		isObject := json.Unmarshal(bytes.TrimLeftFunc(body, invisible), &object) == nil && object != nil
-		if reply.Readable && !isObject {
-			t.Fatalf("taken for an object: %+v", reply)
-		}
-		if err == nil && !isObject && status != http.StatusAccepted && reply.Effect() != "unknown" {
-			t.Fatalf("no object, and yet %s", reply.Effect())
+		if err == nil && !isObject && status != http.StatusAccepted && reply.Effect != "unknown" {
+			t.Fatalf("no object, and yet %s", reply.Effect)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -89,16 +90,16 @@ func Body(a Alert) []byte {
 	if len(a.GroupLabels) == 0 || len(group)-len(b) > each {
 		group = appendObject(b, map[string]string{"alertname": name(a.Labels)})
 	}
-	b = appendName(group, "commonLabels")
+	labels := a.Labels
 	if a.UniqueName {
-		shown := ShownName(a.Labels, a.Fingerprint)
+		labels = make(map[string]string, len(a.Labels)+1)
+		maps.Copy(labels, a.Labels)
+		labels["alertname"] = ShownName(a.Labels, a.Fingerprint)
 		if a.Suffix != "" {
-			shown += " #" + a.Suffix
+			labels["alertname"] += " #" + a.Suffix
 		}
-		b = appendObjectWith(b, a.Labels, "alertname", shown)
-	} else {
-		b = appendObject(b, a.Labels)
 	}
+	b = appendObject(appendName(group, "commonLabels"), labels)
 	b = appendObject(appendName(b, "commonAnnotations"), a.Annotations)
 	for _, m := range a.Envelope {
 		size := len(m.Name) + len(m.Value)
@@ -218,5 +219,5 @@ func Late(body []byte, by time.Duration) ([]byte, error) {
 	return append(appendText(out, "delayed_by", text), '}'), nil
 }
 
-// Delay is a delay as it is told: whole seconds.
+// Delay is a delay in words: whole seconds.
 func Delay(by time.Duration) string { return by.Round(time.Second).String() }

@@ -3,6 +3,7 @@ package callgoose
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -85,7 +86,42 @@ func TestBodyLeavesItsInputAlone(t *testing.T) {
 	}
 }
 
-// object reads a body, and fails on names that occur twice.
+// split takes a JSON object apart into its members, in order.
+func split(body []byte) ([]Member, error) {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("the stored body is not a JSON object")
+	}
+	var out []Member
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		var v json.RawMessage
+		if err := dec.Decode(&v); err != nil {
+			return nil, err
+		}
+		s, _ := name.(string)
+		out = append(out, Member{s, v})
+	}
+	return out, nil
+}
+
+// join puts it together again.
+func join(members []Member) []byte {
+	size := 2
+	for _, m := range members {
+		size += len(m.Name) + len(m.Value) + 4
+	}
+	b := append(make([]byte, 0, size), '{')
+	for _, m := range members {
+		b = appendMember(b, m.Name, m.Value)
+	}
+	return append(b, '}')
+}
+
+// members reads a body, and fails on names that occur twice.
 func members(t testing.TB, body []byte) map[string]json.RawMessage {
 	t.Helper()
 	if !json.Valid(body) || !utf8.Valid(body) {
@@ -270,6 +306,8 @@ func TestFingerprintIsAddedToTheAlert(t *testing.T) {
 		`{"a":{}}`:             `{"a":{},"fingerprint":"f\"p"}`,
 		`{"a":"{"}`:            `{"a":"{","fingerprint":"f\"p"}`,
 		" {\"a\":[{ }]  }  \n": ` {"a":[{ }],"fingerprint":"f\"p"}`,
+		// One that cannot be used gives its place.
+		`{"fingerprint":"","b":1.0,"a":"<"}`: `{"a":"<","b":1.0,"fingerprint":"f\"p"}`,
 	} {
 		got := appendWithFingerprint(nil, []byte(raw), `f"p`)
 		if string(got) != want || !json.Valid(got) {

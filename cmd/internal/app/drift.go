@@ -76,7 +76,7 @@ func (w watched) Send(ctx context.Context, body []byte) (callgoose.Reply, error)
 }
 
 func (d *drift) judge(ctx context.Context, body []byte, reply callgoose.Reply) {
-	why := filters.Disagree(d.set, body, reply.Status, reply.Effect())
+	why := filters.Disagree(d.set, body, reply.Status, reply.Effect)
 	if why == "" {
 		return
 	}

@@ -57,7 +57,7 @@ func (e *examination) callgoose(ctx context.Context) {
 	took := round(time.Since(start))
 	sent, _ := errors.AsType[*callgoose.Error](err)
 	switch {
-	case err == nil && reply.Created:
+	case err == nil && reply.Effect == "created":
 		e.warn("callgoose token", fix("Let the trigger ask for \"status\" / firing: now every request opens an incident, recoveries too. Close the one of this check."),
 			"accepted, but a filter opened an incident for a request that is not firing (%d in %s)", reply.Status, took)
 	case err == nil:
