@@ -54,6 +54,7 @@ type ClientConfig struct {
 // Client asks the HTTP API of one PMM. Safe concurrently.
 type Client struct {
 	cfg     ClientConfig
+	host    string
 	base    string // without a slash at the end
 	secrets []string
 }
@@ -80,10 +81,11 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		}
 		cfg.Transport = t
 	}
-	c := &Client{cfg: cfg, base: u.Scheme + "://" + u.Host + strings.TrimSuffix(strings.TrimRight(u.EscapedPath(), "/"), "/graph")}
 	_, password, _ := strings.Cut(cfg.Basic, ":")
-	c.secrets = []string{cfg.Token, cfg.Basic, password}
-	return c, nil
+	return &Client{
+		cfg: cfg, host: u.Host, base: u.Scheme + "://" + u.Host + strings.TrimSuffix(strings.TrimRight(u.EscapedPath(), "/"), "/graph"),
+		secrets: []string{cfg.Token, cfg.Basic, password},
+	}, nil
 }
 
 // trust makes a connection accept what the file holds, and what the system trusts.
@@ -123,11 +125,7 @@ func trust(t *tls.Config, file, host string) error {
 }
 
 // Host is the host and port that is asked.
-func (c *Client) Host() string {
-	_, rest, _ := strings.Cut(c.base, "://")
-	host, _, _ := strings.Cut(rest, "/")
-	return host
-}
+func (c *Client) Host() string { return c.host }
 
 // IsLoopback reports whether the host of a URL is the very machine that uses the URL.
 func IsLoopback(rawURL string) bool {
@@ -156,7 +154,7 @@ func (e *APIError) Error() string { return e.Doing + ": " + e.text }
 var ErrTooOld = errors.New("needs PMM 2.31 or later, where Grafana's alerting begins; upgrade PMM, or send with a webhook_config of its Alertmanager")
 
 // Version is what PMM says about itself. Either may be empty: PMM's own version
-// needs a token it accepts, and Grafana can be told to hide its own.
+// needs a token that PMM accepts, and Grafana can be configured to hide its version.
 type Version struct {
 	PMM     string `json:"version"`
 	Grafana string `json:"grafana"`
@@ -209,17 +207,22 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 	if err != nil {
 		return v, err
 	}
-	v.PMM, answer.Version = oneLine(hide(answer.Version, c.secrets)), ""
+	v.PMM = oneLine(hide(answer.Version, c.secrets))
 	if v.PMM != "" && !atLeast(v.PMM, 2, 31) {
 		return v, fmt.Errorf("this is PMM %s: %w", v.PMM, ErrTooOld)
 	}
 	// Without it the version of PMM decides what can be used.
-	if err := c.do(ctx, request{doing: "read the version of Grafana", path: "/graph/api/health", out: &answer}); err == nil {
-		v.Grafana = oneLine(hide(answer.Version, c.secrets))
-	} else if ctx.Err() != nil {
+	if v.Grafana, err = c.grafana(ctx); ctx.Err() != nil {
 		return v, err
 	}
 	return v, nil
+}
+
+// grafana asks for the version of Grafana, "" where that is hidden.
+func (c *Client) grafana(ctx context.Context) (string, error) {
+	var answer struct{ Version string }
+	err := c.do(ctx, request{doing: "read the version of Grafana", path: "/graph/api/health", out: &answer})
+	return oneLine(hide(answer.Version, c.secrets)), err
 }
 
 // request is one call of the API.
@@ -283,10 +286,11 @@ func (r request) read(resp *http.Response, secrets []string, fail func(status in
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch status := resp.StatusCode; {
 	case status >= 300 && status < 400:
-		return fail(status, "PMM answered with a redirect to %s; is this the address of PMM itself, with https?", target(resp.Header.Get("Location")))
+		return fail(status, "PMM answered with a redirect to %s; is this the address of PMM itself, with https?", plainURL(resp.Header.Get("Location")))
 	case status < 200 || status > 299:
-		e := fail(status, "PMM answered %d %s%s", status, http.StatusText(status), advice(status, body, said(body, secrets)))
-		e.unconfigured = bytes.Contains(body, []byte(`"`+configMissing+`"`))
+		said := readRefusal(body, secrets)
+		e := fail(status, "PMM answered %d %s%s", status, http.StatusText(status), said.advice(status))
+		e.unconfigured = said.id == configMissing
 		return e
 	case err != nil:
 		return fail(status, "the answer of PMM broke off: %s", innermost(err))
@@ -297,16 +301,16 @@ func (r request) read(resp *http.Response, secrets []string, fail func(status in
 	}
 	if err := json.Unmarshal(body, r.out); err != nil {
 		if bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")) {
-			return fail(resp.StatusCode, "PMM answered with a web page (%s) where JSON was expected; is this the address of PMM itself?", said(body, secrets))
+			return fail(resp.StatusCode, "PMM answered with a web page (%s) where JSON was expected; is this the address of PMM itself?", readRefusal(body, secrets).text)
 		}
 		return fail(resp.StatusCode, "the answer of PMM cannot be read: it is not the JSON that is documented")
 	}
 	return nil
 }
 
-// target is where a redirect leads, without user and query, which may hold secrets.
-func target(location string) string {
-	u, err := url.Parse(location)
+// plainURL is a URL without user and query, which may hold secrets.
+func plainURL(text string) string {
+	u, err := url.Parse(text)
 	if err != nil {
 		return "an unreadable address"
 	}
@@ -319,37 +323,33 @@ var (
 	anyTag   = regexp.MustCompile(`(?s)<[^>]*>`)
 )
 
-// said is what an answer says for people. Grafana answers {"message":…}, its
-// access control also {"title":…}, pmm-managed {"error":…,"message":…}, nginx a page.
-// Secrets are taken out before the text is cut: half of one would not be found.
-func said(body []byte, secrets []string) string {
-	var a struct {
-		Message string `json:"message"`
-		Error   string `json:"error"`
-	}
+// refusal is what an answer says for people, and the name that Grafana has for it.
+type refusal struct{ text, id string }
+
+// readRefusal reads one. Grafana answers {"message":…}, its access control also
+// {"title":…}, pmm-managed {"error":…,"message":…}, nginx a page. Secrets are taken out
+// before the text is cut: half of one would not be found.
+func readRefusal(body []byte, secrets []string) refusal {
+	var a struct{ Message, Error, MessageID string }
 	if json.Unmarshal(body, &a) == nil {
-		if a.Message == "" {
-			a.Message = a.Error
-		}
-		return oneLine(hide(a.Message, secrets))
+		return refusal{oneLine(hide(cmp.Or(a.Message, a.Error), secrets)), a.MessageID}
 	}
 	text := string(body[:min(len(body), 64<<10)])
 	if m := titleTag.FindStringSubmatch(text); m != nil {
 		text = m[1]
 	}
-	return oneLine(hide(html.UnescapeString(anyTag.ReplaceAllString(text, " ")), secrets))
+	return refusal{text: oneLine(hide(html.UnescapeString(anyTag.ReplaceAllString(text, " ")), secrets))}
 }
 
-// advice is what to do about a refusal. body is the answer, text what it says.
+// advice is what a refusal says and what to do about it.
 //
 // The permissions that Grafana 12 names to a Viewer hold the word "provenance"
 // themselves (alert.provisioning.provenance:write), so what says "Permissions
 // needed" is about the role, whatever else it says. An Editor may do all that setup
 // does since Grafana 11 (grafana/grafana PR 85022), and a Viewer may read; before,
 // the whole API was for the Admin (PR 50366).
-func advice(status int, body []byte, text string) string {
-	var a struct{ MessageID string }
-	_ = json.Unmarshal(body, &a)
+func (r refusal) advice(status int) string {
+	text := r.text
 	if text != "" {
 		text = ": " + text
 	}
@@ -358,11 +358,11 @@ func advice(status int, body []byte, text string) string {
 		return text + " (the token or password is not accepted: wrong, expired, or of another PMM)"
 	case status == http.StatusForbidden && strings.Contains(text, "Permissions needed"):
 		return text + " (the role of the service account does not allow it: setup pmm needs Editor, in PMM 2 Admin; Viewer is enough for --dry-run, doctor and reconcile)"
-	case a.MessageID == "alerting.notifications.invalidProvenance", a.MessageID == "" && strings.Contains(text, "provenance"):
+	case r.id == "alerting.notifications.invalidProvenance", r.id == "" && strings.Contains(text, "provenance"):
 		return text + " (it was made from a file or by another tool, which has to change it)"
 	case status == http.StatusForbidden:
 		return text + " (the service account needs the role Editor, in PMM 2 Admin)"
-	case a.MessageID == configMissing:
+	case r.id == configMissing:
 		return text + " (Grafana makes the alerting configuration of a new organisation within a minute; try again)"
 	case status == http.StatusNotFound:
 		return text + " (is this the address of PMM itself, and is alerting switched on in its settings?)"

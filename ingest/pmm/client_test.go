@@ -300,7 +300,7 @@ func FuzzAnswers(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = c.Inspect(t.Context(), "")
+		_, _, _ = c.Inspect(t.Context(), Intake{})
 		p, err := c.Plan(t.Context(), Want{URL: "http://x/v1/webhook", Token: "t"})
 		if err != nil || p.tree == nil {
 			return

@@ -1,6 +1,6 @@
 // Package pmm holds all we know about Percona Monitoring and Management: what its
 // webhook bodies look like and which deviations are accepted, and how its HTTP API is
-// told to send them here.
+// made to send them here.
 //
 // # Bodies
 //
@@ -33,14 +33,14 @@
 //   - No error, plan or note holds a credential.
 //
 // If the process dies between the two writes, there is a contact point without a
-// route, or after a removal one that no route needs: the next run does the rest.
+// route: the next run does the rest.
 //
 // # Looking
 //
 //	alerts ─▶ rules ─▶ policies or contact points ─▶ alerts again ─▶ [View], whole or an error
 //
-// [Viewer.Read] says what PMM holds to be firing, from two parts of Grafana that can be
-// wrong apart; see views.go for what each is worth. [FiringNotification] and
+// [Viewer.Read] says what PMM holds to be firing, from two parts of Grafana of which
+// each can be wrong; see views.go for what each is worth. [FiringNotification] and
 // [RecoveryNotification] make the webhook that PMM should have sent.
 //
 // No part of the package starts goroutines.

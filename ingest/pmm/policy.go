@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -38,79 +37,6 @@ import (
 // "a and not b", so there can be several default routes, of which one at most
 // matches an alert. They continue, so that a route which somebody adds below them
 // later gets its alerts.
-
-// Matcher is a condition on one label of an alert.
-type Matcher struct {
-	Name  string
-	Op    string // = != =~ !~
-	Value string
-}
-
-func (m Matcher) String() string { return m.Name + m.Op + strconv.Quote(m.Value) }
-
-// MarshalJSON writes the triple that Grafana calls an object matcher.
-func (m Matcher) MarshalJSON() ([]byte, error) { return json.Marshal([]string{m.Name, m.Op, m.Value}) }
-
-// negated is true exactly when m is false.
-func (m Matcher) negated() Matcher {
-	m.Op = map[string]string{"=": "!=", "!=": "=", "=~": "!~", "!~": "=~"}[m.Op]
-	return m
-}
-
-var matcherText = regexp.MustCompile(`(?s)^\s*("(?:[^"\\]|\\.)*"|[^\s=!~"{},]+)\s*(=~|!~|!=|=)\s*(.*?)\s*$`)
-
-// ParseMatcher reads name=value, name!=value, name=~regexp or name!~regexp. Name
-// and value may stand in double quotes.
-func ParseMatcher(text string) (Matcher, error) {
-	parts := matcherText.FindStringSubmatch(text)
-	if parts == nil {
-		return Matcher{}, fmt.Errorf("%q is not of the form label=value (or != =~ !~)", text)
-	}
-	m := Matcher{Name: parts[1], Op: parts[2], Value: parts[3]}
-	for _, s := range []*string{&m.Name, &m.Value} {
-		if strings.HasPrefix(*s, `"`) {
-			var err error
-			if *s, err = strconv.Unquote(*s); err != nil {
-				return Matcher{}, fmt.Errorf("%q has a quote that does not end", text)
-			}
-		}
-	}
-	if m.Name == "" {
-		return Matcher{}, fmt.Errorf("%q names no label", text)
-	}
-	if strings.HasSuffix(m.Op, "~") {
-		if _, err := regexp.Compile(m.Value); err != nil {
-			return Matcher{}, fmt.Errorf("%q is not a regular expression", m.Value)
-		}
-	}
-	return m, nil
-}
-
-// sameMatchers compares sets: Grafana sorts them.
-func sameMatchers(a, b []Matcher) bool {
-	return slices.Equal(sorted(a), sorted(b))
-}
-
-func sorted(ms []Matcher) []Matcher {
-	out := slices.Clone(ms)
-	slices.SortFunc(out, func(a, b Matcher) int { return strings.Compare(a.String(), b.String()) })
-	return slices.Compact(out)
-}
-
-func describe(ms []Matcher) string {
-	if len(ms) == 0 {
-		return "all alerts"
-	}
-	var parts []string
-	for _, m := range sorted(ms) {
-		parts = append(parts, m.String())
-	}
-	return strings.Join(parts, ", ")
-}
-
-// mark is a condition that every alert fulfils, since none has that label. It
-// tells our default routes from those that people made.
-var mark = Matcher{"pmm_callgoose_route", "!=", "default"}
 
 // object is a JSON object of which every member that we do not touch stays as it
 // was, byte for byte: a newer Grafana has members that this code does not know.
@@ -148,9 +74,10 @@ func (o object) filled(key string) bool {
 	return true
 }
 
-// route is one child of the root, or a deeper one.
+// route is one of the notification policies: the root, or one below it.
 type route struct {
 	object
+	inherited
 	matchers []Matcher
 	children []*route
 	// unread says why the matchers are unknown; then nothing can be said about
@@ -158,8 +85,34 @@ type route struct {
 	unread error
 }
 
-func readRoute(raw []byte, depth int) (*route, error) {
-	if depth > 100 {
+// inherited is what a route has from those above it, where it says nothing else itself.
+type inherited struct {
+	receiver, wait, interval, repeat string
+	// conditions are the matchers of the route and of those above it.
+	conditions []Matcher
+	// behind names the first route before it, on the same level or one above, that
+	// does not continue: what that one takes does not get here. "" = none.
+	behind string
+	depth  int
+}
+
+// What the root has where it says nothing (prometheus/alertmanager:dispatch/route.go).
+const defaultWait, defaultInterval, defaultRepeat = "30s", "5m", "4h"
+
+// readTree reads the notification policies, and returns their root.
+func readTree(raw []byte) (*route, error) {
+	root, err := readRoute(raw, inherited{wait: defaultWait, interval: defaultInterval, repeat: defaultRepeat})
+	if err != nil {
+		return nil, fmt.Errorf("the notification policies cannot be read: %w", err)
+	}
+	if root.receiver == "" {
+		return nil, errors.New("the notification policies have no default contact point; is this the answer of PMM?")
+	}
+	return root, nil
+}
+
+func readRoute(raw []byte, from inherited) (*route, error) {
+	if from.depth > 100 {
 		return nil, errors.New("routes are nested more than 100 deep")
 	}
 	r := &route{}
@@ -167,18 +120,27 @@ func readRoute(raw []byte, depth int) (*route, error) {
 		return nil, fmt.Errorf("a route cannot be read: %w", err)
 	}
 	r.matchers, r.unread = r.readMatchers()
+	r.inherited = inherited{
+		receiver: cmp.Or(r.text("receiver"), from.receiver), wait: cmp.Or(r.text("group_wait"), from.wait),
+		interval: cmp.Or(r.text("group_interval"), from.interval), repeat: cmp.Or(r.text("repeat_interval"), from.repeat),
+		conditions: slices.Concat(from.conditions, r.matchers), behind: from.behind, depth: from.depth + 1,
+	}
 	var children []json.RawMessage
 	if r.filled("routes") {
 		if err := json.Unmarshal(r.object["routes"], &children); err != nil {
 			return nil, errors.New("the routes of a route are not a list")
 		}
 	}
+	below := r.inherited
 	for _, c := range children {
-		child, err := readRoute(c, depth+1)
+		child, err := readRoute(c, below)
 		if err != nil {
 			return nil, err
 		}
 		r.children = append(r.children, child)
+		if below.behind == "" && !child.flag("continue") {
+			below.behind = child.label()
+		}
 	}
 	return r, nil
 }
@@ -221,26 +183,10 @@ func (r *route) isDefault() bool { return r.unread == nil && slices.Contains(r.m
 
 // label names a route for people.
 func (r *route) label() string {
-	name := r.text("receiver")
-	if name == "" {
-		name = "the default contact point"
-	}
 	if r.unread != nil {
-		return strconv.Quote(name)
+		return strconv.Quote(r.receiver)
 	}
-	return fmt.Sprintf("%q (%s)", name, describe(r.matchers))
-}
-
-// readTree reads the notification policies, and returns their root.
-func readTree(raw []byte) (*route, error) {
-	root, err := readRoute(raw, 0)
-	if err != nil {
-		return nil, fmt.Errorf("the notification policies cannot be read: %w", err)
-	}
-	if root.text("receiver") == "" {
-		return nil, errors.New("the notification policies have no default contact point; is this the answer of PMM?")
-	}
-	return root, nil
+	return fmt.Sprintf("%q (%s)", r.receiver, describe(r.matchers))
 }
 
 // with is the tree of a root with these routes below it.
@@ -256,47 +202,6 @@ func (r *route) with(routes []*route) []byte {
 	return encode(root)
 }
 
-// maxDefaults is how many default routes we add at most: more would bury the
-// routes that people look for.
-const maxDefaults = 12
-
-// defaults are the matchers of the default routes that are needed beside the given
-// routes, which are those of others at the root, in order.
-func defaults(others []*route) ([][]Matcher, error) {
-	terms := [][]Matcher{{mark}}
-	for _, r := range others {
-		if r.unread == nil && len(r.matchers) == 0 {
-			return nil, nil // takes everything, so nothing falls to the root today
-		}
-	}
-	for _, r := range others {
-		if !r.flag("continue") {
-			continue // what it takes never gets as far as a default route
-		}
-		if r.unread != nil {
-			return nil, fmt.Errorf("the route to %s: %w, so it is unknown what falls to the default contact point; add the route by hand", r.label(), r.unread)
-		}
-		var next [][]Matcher
-		for _, term := range terms {
-			for i, m := range r.matchers {
-				grown := slices.Concat(term, r.matchers[:i], []Matcher{m.negated()})
-				if !contradicts(grown) {
-					next = append(next, sorted(grown))
-				}
-			}
-		}
-		if terms = next; len(terms) > maxDefaults {
-			return nil, fmt.Errorf("so many routes continue that more than %d routes would be needed to leave the default contact point what it has; add the route by hand", maxDefaults)
-		}
-	}
-	return terms, nil
-}
-
-// contradicts reports whether no alert can fulfil all of them.
-func contradicts(ms []Matcher) bool {
-	return slices.ContainsFunc(ms, func(m Matcher) bool { return slices.Contains(ms, m.negated()) })
-}
-
 // newDefault makes a default route.
 func newDefault(ms []Matcher) *route {
 	r := &route{object: object{}, matchers: sorted(ms)}
@@ -305,10 +210,10 @@ func newDefault(ms []Matcher) *route {
 	return r
 }
 
-// repeatInterval is how long Grafana does not repeat what it believes to have told.
+// repeatInterval is how long Grafana does not repeat what it believes to have delivered.
 // Where the intake's answer was lost, the two sides disagree for that long: measured on a
 // real Grafana 12.4.3, an alert without an incident for the 4 h that are usual. A
-// repetition that tells nothing new is suppressed here.
+// repetition that holds nothing new is suppressed here.
 const repeatInterval = "15m"
 
 // newRoute makes the route that leads here. The group interval is short because
@@ -324,33 +229,29 @@ func newRoute(receiver string, ms []Matcher) *route {
 	return r
 }
 
-// ourKeys are the members that newRoute writes. A route with others was changed
-// by somebody, who would lose them if it were removed.
-var ourKeys = []string{"receiver", "continue", "object_matchers", "matchers", "match", "match_re", "group_by", "group_wait", "group_interval", "repeat_interval", "provenance"}
+// defaultKeys are the members that a default route may have. One with others was changed
+// by somebody, who would lose them when it is written anew.
+var defaultKeys = []string{"continue", "object_matchers", "matchers", "match", "match_re", "group_by", "group_wait", "group_interval", "repeat_interval", "provenance"}
 
-// foreign names what somebody added to a route that setup made, "" if nothing.
+// foreign names what somebody added to a default route, "" if nothing.
 func (r *route) foreign() string {
 	for _, k := range slices.Sorted(maps.Keys(r.object)) {
-		if r.filled(k) && !slices.Contains(ourKeys, k) {
+		if r.filled(k) && !slices.Contains(defaultKeys, k) {
 			return k
 		}
 	}
 	return ""
 }
 
-// timing is what a route inherits from the one above it. The defaults are Grafana's
-// (prometheus/alertmanager:dispatch/route.go).
-type timing struct {
-	receiver, wait, interval, repeat string
-}
-
-var rootTiming = timing{wait: "30s", interval: "5m", repeat: "4h"}
-
-func (t timing) below(r *route) timing {
-	return timing{
-		cmp.Or(r.text("receiver"), t.receiver), cmp.Or(r.text("group_wait"), t.wait),
-		cmp.Or(r.text("group_interval"), t.interval), cmp.Or(r.text("repeat_interval"), t.repeat),
+// leadingTo are the routes that send to a receiver, r among them.
+func (r *route) leadingTo(receiver string) (list []*route) {
+	if r.receiver == receiver {
+		list = append(list, r)
 	}
+	for _, c := range r.children {
+		list = append(list, c.leadingTo(receiver)...)
+	}
+	return list
 }
 
 // muted reports whether time intervals silence the route at times. Those of the
@@ -359,50 +260,45 @@ func (r *route) muted() bool {
 	return r.filled("mute_time_intervals") || r.filled("active_time_intervals")
 }
 
+// hasty reports whether the group interval is so short that the intake may not answer
+// in time: it is how long PMM waits, though at least 10 s.
+func (r *route) hasty() bool {
+	d, ok := duration(r.interval)
+	return ok && d < time.Minute
+}
+
 // routing says how the policies lead to the receiver.
-func (r *route) routing(receiver string) Routing {
-	var out Routing
-	var walk func(r *route, above timing)
-	walk = func(r *route, above timing) {
-		own := above.below(r)
-		if own.receiver == receiver {
-			out.Leads, out.Muted = true, out.Muted || r.muted()
-			out.Settle = max(out.Settle, settle(own.wait, own.interval))
-		}
-		for _, c := range r.children {
-			walk(c, own)
-		}
+func (r *route) routing(receiver string) (out Routing) {
+	for _, to := range r.leadingTo(receiver) {
+		out.Leads, out.Muted = true, out.Muted || to.muted()
+		out.Settle = max(out.Settle, settle(to.wait, to.interval))
 	}
-	walk(r, rootTiming)
 	return out
 }
 
 // settle is how long after its beginning the notification of an alert has come at
 // the latest: two flushes, as the first may fail, and a minute of grace.
 func settle(groupWait, groupInterval string) time.Duration {
-	wait, ok1 := duration(cmp.Or(groupWait, rootTiming.wait))
-	interval, ok2 := duration(cmp.Or(groupInterval, rootTiming.interval))
+	wait, ok1 := duration(cmp.Or(groupWait, defaultWait))
+	interval, ok2 := duration(cmp.Or(groupInterval, defaultInterval))
 	if !ok1 || !ok2 {
 		return 0
 	}
 	return wait + 2*interval + time.Minute
 }
 
-var durationPart = regexp.MustCompile(`(\d+)(ms|[smhdwy])`)
+var longUnit = regexp.MustCompile(`(\d+)([dwy])`)
 
-// duration reads one of Prometheus' (prometheus/common:model/time.go), as 1d12h.
+// duration reads one of Prometheus', which is one of Go's with days, weeks and years
+// (prometheus/common:model/time.go), as 1d12h.
 func duration(text string) (time.Duration, bool) {
-	units := map[string]time.Duration{
-		"ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour,
-		"d": 24 * time.Hour, "w": 7 * 24 * time.Hour, "y": 365 * 24 * time.Hour,
-	}
-	var sum time.Duration
-	for _, part := range durationPart.FindAllStringSubmatch(text, -1) {
-		n, err := strconv.Atoi(part[1])
+	hours := map[string]int{"d": 24, "w": 7 * 24, "y": 365 * 24}
+	d, err := time.ParseDuration(longUnit.ReplaceAllStringFunc(text, func(part string) string {
+		n, err := strconv.Atoi(part[:len(part)-1])
 		if err != nil || n > 1e6 {
-			return 0, false
+			return part // Go does not read it either
 		}
-		sum += time.Duration(n) * units[part[2]]
-	}
-	return sum, text != "" && durationPart.ReplaceAllString(text, "") == ""
+		return strconv.Itoa(n*hours[part[len(part)-1:]]) + "h"
+	}))
+	return d, err == nil
 }

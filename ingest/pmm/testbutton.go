@@ -15,16 +15,7 @@ const maxTest = 64 << 10
 // resolved at that time. ok is false when it holds none of them. PMM itself never
 // resolves such an alert.
 func TestRecovery(body []byte, at time.Time) (recovery []byte, ok bool) {
-	if len(body) > maxTest {
-		return nil, false
-	}
-	var key []byte
-	_, err := survey(body, func(name, value []byte) {
-		if string(name) == "groupKey" {
-			key = text(value)
-		}
-	})
-	if err != nil || len(key) == 0 || key[0] == '{' { // as Alert.Test does, before anything is decoded
+	if len(body) > maxTest || bytes.Contains(body, []byte(`"groupKey":"{`)) { // PMM's own alerts: not worth decoding
 		return nil, false
 	}
 	n, err := Decode(body)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"strings"
@@ -35,7 +36,6 @@ const (
 	alertsPath    = "/graph/api/alertmanager/grafana/api/v2/alerts"
 	rulesPath     = "/graph/api/prometheus/grafana/api/v1/rules?includeInternalLabels=true"
 	receiversPath = "/graph/api/alertmanager/grafana/config/api/v1/receivers"
-	healthPath    = "/graph/api/health"
 )
 
 // View is what one pass over PMM saw. It is complete: every answer was whole and of
@@ -105,7 +105,7 @@ type ContactState struct {
 	LastAttempt time.Time `json:"last_attempt"`
 	// LastError of the last attempt, one line; "" = it succeeded.
 	LastError string `json:"last_error,omitempty"`
-	// Integrations is how many it has. A contact point without any tells nobody.
+	// Integrations is how many it has. A contact point without any notifies nobody.
 	Integrations int `json:"integrations"`
 }
 
@@ -142,26 +142,25 @@ func (v *Viewer) Read(ctx context.Context, open func(fingerprint string) bool) (
 		between = v.contacts
 	}
 	v.passes++
-	first := map[string]bool{}
-	listing := func(into func(string, ListedAlert)) func(context.Context, *View) error {
-		return func(ctx context.Context, view *View) error { return v.alerts(ctx, view, open, into) }
+	first, err := v.alerts(ctx, &view, open)
+	if err != nil {
+		return View{}, err
 	}
-	for _, step := range []func(context.Context, *View) error{
-		listing(func(fingerprint string, a ListedAlert) {
-			first[fingerprint] = a.Active
-			a.Active = false // until the second listing says so too
-			view.Alerts[fingerprint] = a
-		}),
-		func(ctx context.Context, view *View) error { return v.rules(ctx, view, open) },
-		between,
-		listing(func(fingerprint string, a ListedAlert) {
-			a.Active = a.Active && first[fingerprint]
-			view.Alerts[fingerprint] = a
-		}),
-	} {
-		if err := step(ctx, &view); err != nil {
-			return View{}, err
-		}
+	if err := v.rules(ctx, &view, open); err != nil {
+		return View{}, err
+	}
+	if err := between(ctx, &view); err != nil {
+		return View{}, err
+	}
+	second, err := v.alerts(ctx, &view, open)
+	if err != nil {
+		return View{}, err
+	}
+	maps.Copy(view.Alerts, first)
+	maps.Copy(view.Alerts, second)
+	for fingerprint, a := range view.Alerts {
+		a.Active = first[fingerprint].Active && second[fingerprint].Active
+		view.Alerts[fingerprint] = a
 	}
 	view.Version, view.Routing = v.version, v.routing
 	return view, nil
@@ -172,13 +171,15 @@ func incomplete(doing, format string, args ...any) error {
 	return &APIError{Doing: doing, Status: http.StatusOK, text: "the answer of PMM is not complete: " + oneLine(fmt.Sprintf(format, args...))}
 }
 
-func (v *Viewer) alerts(ctx context.Context, view *View, open func(string) bool, into func(string, ListedAlert)) error {
+// alerts reads the Alertmanager's list, by fingerprint, and PMM's clock.
+func (v *Viewer) alerts(ctx context.Context, view *View, open func(string) bool) (map[string]ListedAlert, error) {
 	const doing = "read the alerts"
 	var header http.Header
 	var list []json.RawMessage
 	if err := v.client.do(ctx, request{doing: doing, path: alertsPath, header: &header, out: &list}); err != nil {
-		return err
+		return nil, err
 	}
+	out := make(map[string]ListedAlert, len(list))
 	for _, raw := range list {
 		var l struct {
 			Fingerprint string
@@ -188,10 +189,10 @@ func (v *Viewer) alerts(ctx context.Context, view *View, open func(string) bool,
 			Labels      map[string]string
 		}
 		if err := json.Unmarshal(raw, &l); err != nil {
-			return incomplete(doing, "%s", innermost(err))
+			return nil, incomplete(doing, "%s", innermost(err))
 		}
 		if l.Fingerprint == "" || l.StartsAt.IsZero() || l.Status.State == "" || l.Receivers == nil {
-			return incomplete(doing, "an alert without fingerprint, startsAt, status or receivers")
+			return nil, incomplete(doing, "an alert without fingerprint, startsAt, status or receivers")
 		}
 		a := ListedAlert{StartsAt: l.StartsAt, Active: l.Status.State == "active", RuleUID: l.Labels[ruleLabel]}
 		for _, r := range *l.Receivers {
@@ -200,13 +201,13 @@ func (v *Viewer) alerts(ctx context.Context, view *View, open func(string) bool,
 		if !open(l.Fingerprint) {
 			a.Raw, a.Title = raw, l.Labels["alertname"]
 		}
-		into(l.Fingerprint, a)
+		out[l.Fingerprint] = a
 	}
 	var err error
 	if view.At, err = http.ParseTime(header.Get("Date")); err != nil {
-		return incomplete(doing, "it has no Date")
+		return nil, incomplete(doing, "it has no Date")
 	}
-	return nil
+	return out, nil
 }
 
 // ruleLabel and folderLabel are the private labels of every state; the fingerprint
@@ -240,23 +241,21 @@ func (i *instance) fingerprints(rule string) [3]string {
 	return out
 }
 
-type notificationSettings struct {
-	Receiver            string
-	GroupWait           string   `json:"group_wait"`
-	GroupInterval       string   `json:"group_interval"`
-	MuteTimeIntervals   []string `json:"mute_time_intervals"`
-	ActiveTimeIntervals []string `json:"active_time_intervals"`
-	MuteTimings         []string `json:"mute_timings"`
-}
-
-// listedRule is a rule in the list. Its UID is "" in an older Grafana, which tells it
+// listedRule is a rule in the list. Its UID is "" in an older Grafana, which gives it
 // with the instances only.
 type listedRule struct {
 	UID, Name, Health    string
 	LastEvaluation       time.Time
 	IsPaused             bool
-	NotificationSettings *notificationSettings
-	Alerts               []instance
+	NotificationSettings *struct {
+		Receiver            string
+		GroupWait           string   `json:"group_wait"`
+		GroupInterval       string   `json:"group_interval"`
+		MuteTimeIntervals   []string `json:"mute_time_intervals"`
+		ActiveTimeIntervals []string `json:"active_time_intervals"`
+		MuteTimings         []string `json:"mute_timings"`
+	}
+	Alerts []instance
 }
 
 func (v *Viewer) rules(ctx context.Context, view *View, open func(string) bool) error {
@@ -323,11 +322,8 @@ func (v *Viewer) contacts(ctx context.Context, view *View) error {
 }
 
 func (v *Viewer) grafana(ctx context.Context, _ *View) error {
-	var answer struct{ Version string }
-	err := v.client.do(ctx, request{doing: "read the version of Grafana", path: healthPath, out: &answer})
-	if err == nil && answer.Version != "" {
-		v.version = oneLine(answer.Version)
-	}
+	version, err := v.client.grafana(ctx)
+	v.version = cmp.Or(version, v.version)
 	return err
 }
 
@@ -343,12 +339,11 @@ func (v *Viewer) policies(ctx context.Context, _ *View) error {
 	if err != nil {
 		return err
 	}
-	t, err := readTree(raw)
+	root, err := readTree(raw)
 	if err != nil {
 		return err
 	}
-	r := t.routing(v.name)
-	v.routing = &r
+	v.routing = new(root.routing(v.name))
 	return nil
 }
 

@@ -142,7 +142,7 @@ func (p *program) applySetup(c *cli.Context, client *pmm.Client, plan *pmm.Plan)
 		return err
 	}
 	err := client.Apply(c.Context, plan)
-	if _, half := errors.AsType[*pmm.HalfDoneError](err); half {
+	if errors.Is(err, pmm.ErrHalfDone) {
 		err = partialError{err}
 	}
 	if err != nil {
@@ -164,7 +164,7 @@ func (p *program) wanted(c *cli.Context, cfg *config.Config) (pmm.Want, error) {
 	if want.URL == "" {
 		return want, usagef("--webhook-url is needed: where PMM finds this service, http://HOST:4667/v1/webhook")
 	}
-	if err := want.Check(); err != nil {
+	if err := want.Validate(); err != nil {
 		return want, usageError{fmt.Errorf("--webhook-url: %w", err)}
 	}
 	for _, text := range c.StringSlice("match") {
@@ -184,7 +184,7 @@ func (p *program) wanted(c *cli.Context, cfg *config.Config) (pmm.Want, error) {
 	}
 	want.Basic, want.HMACSecret = cfg.IngestBasicAuth.Reveal(), cfg.IngestHMACSecret.Reveal()
 	want.HMACTimestampHeader, want.Bare = cfg.IngestHMACTimestampHeader, cfg.AllowUnauthenticated
-	if want.Rotate && want.Token == "" && want.Basic == "" && want.HMACSecret == "" {
+	if want.Rotate && !want.Credentials() {
 		return want, usagef("--rotate-credentials needs the credentials: name them as for serve (--ingest-token-file)")
 	}
 	return want, nil
@@ -193,17 +193,7 @@ func (p *program) wanted(c *cli.Context, cfg *config.Config) (pmm.Want, error) {
 func showSetup(w io.Writer, host string, plan *pmm.Plan) {
 	fmt.Fprintf(w, "%s at %s\n", text.Line(plan.Version.String()), text.Line(host))
 	for _, s := range plan.Steps {
-		name := s.Name
-		if s.Object == "contact point" || s.Name != "" && !strings.HasPrefix(s.Name, `"`) {
-			name = fmt.Sprintf("%q", s.Name)
-		}
-		switch s.Object {
-		case "default route":
-			name = "for " + name
-		case "route":
-			name = "to " + name
-		}
-		line := fmt.Sprintf("%-7s %s %s", s.Action, s.Object, name)
+		line := fmt.Sprintf("%-7s %s", s.Action, s)
 		if s.Why != "" {
 			line += ": " + s.Why
 		}

@@ -76,14 +76,9 @@ func (e *examination) callgoose(ctx context.Context) {
 	e.answer(net)
 }
 
-// port is that of a URL, named or usual.
-func port(u *url.URL) string {
-	return cmp.Or(u.Port(), map[string]string{"https": "443", "http": "80"}[u.Scheme])
-}
-
 // unanswered says why there was no answer from the host of u, by the step that failed.
 func (e *examination) unanswered(err *callgoose.Error, u *url.URL) {
-	at := net.JoinHostPort(u.Hostname(), port(u))
+	at := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), map[string]string{"https": "443", "http": "80"}[u.Scheme]))
 	way := map[string][]string{
 		"dns": fix("Look for a typing error in the name. Try: getent hosts NAME",
 			"Does this machine have a resolver (/etc/resolv.conf) that knows names outside? A container may have none."),
