@@ -33,8 +33,7 @@ func (p *program) doctorCommand() *cli.Command {
 func (p *program) doctor(c *cli.Context) error {
 	d := doctor.Config{}
 	own := func(serve bool) error {
-		in := p.input(c, serve)
-		cfg, warnings, err := config.Load(in)
+		cfg, warnings, err := config.Load(p.input(c, serve))
 		d.Settings, d.Warnings, d.Problems = cfg, warnings, nil
 		if err != nil && !errors.As(err, &d.Problems) {
 			return err
@@ -81,8 +80,8 @@ func (p *program) doctor(c *cli.Context) error {
 	return err
 }
 
-// besideService takes settings and facts from the service that runs. What it
-// cannot tell, a secret of its own, is taken from the settings here.
+// besideService takes settings and facts from the service that runs. What it does not
+// give away, its secrets, is taken from the settings here.
 func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.Client, where string, s admin.Status) error {
 	var settings []config.Setting
 	if err := client.Settings(c.Context, &settings); err != nil {
@@ -92,7 +91,7 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 	here := d.Settings
 	d.Stale = stale(settings, here.Effective())
 	nextStart := broken(settings, d.Problems)
-	theirs, _, err := config.Load(config.Input{Flags: asFlags(settings)})
+	theirs, _, err := config.Load(inputOf(settings))
 	d.Problems = nil
 	if err != nil && !errors.As(err, &d.Problems) {
 		return err
@@ -167,11 +166,13 @@ func byName(settings []config.Setting) map[string]config.Setting {
 	return by
 }
 
-// asFlags turns the settings of a service into flags that give the same
-// configuration, as far as it can be known from outside.
-func asFlags(settings []config.Setting) map[string]string {
-	flags, by := map[string]string{}, byName(settings)
+// inputOf gives the configuration of a service again, as far as it can be known from
+// outside. The options are not checked against each other: the service has done that, and
+// what is secret may be missing here.
+func inputOf(settings []config.Setting) config.Input {
+	in, by := config.Input{Flags: map[string]string{}}, byName(settings)
 	for _, o := range config.Options() {
+		in.Only = append(in.Only, o.Name)
 		s, ok := by[o.Setting()]
 		switch {
 		case !ok || s.Value == "" || s.From == "default" && o.Name != "data-dir":
@@ -181,33 +182,16 @@ func asFlags(settings []config.Setting) map[string]string {
 				_ = f.Close()
 			}
 			if filepath.IsAbs(s.File) && !errors.Is(err, fs.ErrPermission) {
-				flags[o.Name] = s.File
+				in.Flags[o.Name] = s.File
 			}
 		case o.Kind == config.KindURL && strings.Contains(s.Value, "[redacted]"), strings.HasPrefix(s.Value, "("):
 			// Shown without what makes them secret, or invalid.
-		case o.Kind == config.KindPath && !filepath.IsAbs(s.Value):
+		case o.Kind == config.KindPath && !filepath.IsAbs(s.Value): // only the service knows where to
 		default:
-			flags[o.Name] = s.Value
+			in.Flags[o.Name] = s.Value
 		}
 	}
-	if flags["tls-cert"] == "" || flags["tls-key"] == "" { // relative ones: only the service knows where to
-		delete(flags, "tls-cert")
-		delete(flags, "tls-key")
-		delete(flags, "tls-client-ca")
-	}
-	// What is checked against each other may lack a half that is secret.
-	flags["allow-unauthenticated"] = "true"
-	if flags["ingest-hmac-secret-file"] == "" {
-		delete(flags, "ingest-hmac-timestamp-header")
-	}
-	if flags["admin-token-file"] == "" {
-		delete(flags, "admin-listen")
-	}
-	if flags["admin-tls-cert"] == "" || flags["admin-tls-key"] == "" {
-		delete(flags, "admin-tls-cert")
-		delete(flags, "admin-tls-key")
-	}
-	return flags
+	return in
 }
 
 func (p *program) showReport(r doctor.Report) {

@@ -66,7 +66,7 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 	if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsUnspecified() { // bound to every address
 		u.Host = net.JoinHostPort("localhost", u.Port())
 	}
-	named, flags := byName(settings), asFlags(settings)
+	named, input := byName(settings), inputOf(settings)
 	in := &intake{url: u.String(), settings: named}
 	for _, name := range []string{"ingest-token", "ingest-basic-auth", "ingest-hmac-secret"} {
 		switch s := named[name]; {
@@ -76,10 +76,11 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 		case !filepath.IsAbs(s.File):
 			return nil, fmt.Errorf("its %s-file is named by a relative path", name)
 		default: // one that is closed to this user too, so that the error says so
-			flags[name+"-file"] = s.File
+			input.Flags[name+"-file"] = s.File
 		}
 	}
-	if in.secrets, _, err = config.Load(config.Input{Flags: flags, Only: intakeSecrets}); err != nil {
+	input.Only = intakeSecrets
+	if in.secrets, _, err = config.Load(input); err != nil {
 		return nil, fmt.Errorf("a secret of the intake cannot be used (%w)", err)
 	}
 	if u.Scheme == "https" {
@@ -98,17 +99,6 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 func tokenOf(tokens, source string) string {
 	if own := ingest.TokensOf(tokens, source); len(own) > 0 {
 		return own[len(own)-1]
-	}
-	return ""
-}
-
-// authorization is the header with which source is let in, "" when there is none.
-func authorization(cfg *config.Config, source string) string {
-	switch {
-	case cfg.IngestToken.IsSet():
-		return "Bearer " + tokenOf(cfg.IngestToken.Reveal(), source)
-	case cfg.IngestBasicAuth.IsSet():
-		return "Basic " + base64.StdEncoding.EncodeToString([]byte(cfg.IngestBasicAuth.Reveal()))
 	}
 	return ""
 }
@@ -146,30 +136,32 @@ func pinned(file string) (*tls.Config, error) {
 	}, nil
 }
 
-// target is the intake as a load needs it.
+// target is the intake as a load needs it, with the credentials of source.
 func (in *intake) target(source string) bench.Target {
 	t := bench.Target{
 		URL: in.url + "/" + source, Header: http.Header{}, TLS: in.tls,
 		HMACSecret: in.secrets.IngestHMACSecret.Reveal(), HMACTimestamp: in.secrets.IngestHMACTimestampHeader,
 	}
-	if said := authorization(in.secrets, source); said != "" {
-		t.Header.Set("Authorization", said)
+	switch {
+	case in.secrets.IngestToken.IsSet():
+		t.Header.Set("Authorization", "Bearer "+tokenOf(in.secrets.IngestToken.Reveal(), source))
+	case in.secrets.IngestBasicAuth.IsSet():
+		t.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(in.secrets.IngestBasicAuth.Reveal())))
 	}
 	return t
 }
 
 // post sends one body and returns the id of the notification, or what was wrong.
 func (in *intake) post(ctx context.Context, source string, body []byte) (id string, status int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, in.url+"/"+source, bytes.NewReader(body))
+	t := in.target(source)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.URL, bytes.NewReader(body))
 	if err != nil {
 		return "", 0, err
 	}
+	req.Header = t.Header
 	req.Header.Set("Content-Type", "application/json")
-	if said := authorization(in.secrets, source); said != "" {
-		req.Header.Set("Authorization", said)
-	}
-	if secret := in.secrets.IngestHMACSecret; secret.IsSet() {
-		pmm.Sign(req.Header, secret.Reveal(), in.secrets.IngestHMACTimestampHeader, body, time.Now())
+	if t.HMACSecret != "" {
+		pmm.Sign(req.Header, t.HMACSecret, t.HMACTimestamp, body, time.Now())
 	}
 	resp, err := in.http.Do(req)
 	if err != nil {
