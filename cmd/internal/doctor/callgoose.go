@@ -126,7 +126,7 @@ func (e *examination) refused(err *callgoose.Error) {
 	case status == http.StatusTooManyRequests:
 		e.warn("callgoose http", fix("Lower --rate if this goes on."), "%s", err)
 	case status >= 500 || status == http.StatusRequestTimeout:
-		e.fail("callgoose http", fix("Nothing to be done here: events wait on disk and go out by themselves. If it lasts, tell Callgoose."), "%s", err)
+		e.fail("callgoose http", fix("Nothing to do here: events wait on disk and go out by themselves. If it lasts, tell Callgoose."), "%s", err)
 	default:
 		e.warn("callgoose token", fix("An empty check may be refused where events are not: see pmm-callgoose send-test."), "not certain: %s", err)
 	}
@@ -139,7 +139,7 @@ const (
 	maxSkew = 5 * time.Minute
 )
 
-// answer looks at what the last answer shows besides: how long the certificate lasts, and
+// answer checks what else the last answer shows: how long the certificate lasts, and
 // Callgoose's clock.
 func (e *examination) answer(net *recorder) {
 	if !net.ends.IsZero() && time.Until(net.ends) < 3*24*time.Hour {

@@ -1,6 +1,6 @@
 // Package doctor looks for what keeps alerts from arriving, and says for each
 // finding what to do about it. It works beside a running service, which is
-// asked about itself, and without one, when it looks at the files.
+// asked about itself, and without one, when it checks the files.
 //
 //	configuration ▸ secrets ▸ data directory, disk, fsync ▸ intake
 //	  ▸ Callgoose: proxy ▸ dns ▸ tcp ▸ tls ▸ http ▸ token ▸ clock ▸ filters

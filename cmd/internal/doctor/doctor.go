@@ -11,7 +11,7 @@ import (
 	"pmm-callgoose/store/queue"
 )
 
-// Config is what is looked at, and how.
+// Config is what is checked, and how.
 type Config struct {
 	// Settings are those of the running service, else those that serve would
 	// have. Required.
@@ -34,7 +34,7 @@ type Config struct {
 	// not; nil = no service can.
 	Consistent func(context.Context) (admin.Check, error)
 
-	// NATS looks at the external servers; nil = the store is embedded.
+	// NATS checks the external servers; nil = the store is embedded.
 	NATS func(context.Context) queue.Examined
 
 	PMM PMM
@@ -85,7 +85,7 @@ func Run(ctx context.Context, cfg Config) Report {
 	}
 	e.nats(ctx)
 	e.cluster()
-	e.word()
+	e.status()
 	e.consistent(ctx)
 	e.heard()
 	e.pmm(ctx)

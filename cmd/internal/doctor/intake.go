@@ -14,7 +14,7 @@ import (
 	"pmm-callgoose/cmd/internal/text"
 )
 
-// intake looks at the address that PMM posts to.
+// intake checks the address that PMM posts to.
 func (e *examination) intake(ctx context.Context) {
 	if e.Service == nil {
 		e.intakeToBe(ctx)
@@ -43,7 +43,7 @@ func (e *examination) intake(ctx context.Context) {
 	}
 }
 
-// intakeToBe looks at what the intake will need once it is started.
+// intakeToBe checks what the intake will need once it is started.
 func (e *examination) intakeToBe(ctx context.Context) {
 	s := e.Settings
 	for _, a := range []struct{ flag, addr string }{{"--listen", s.Listen}, {"--admin-listen", s.AdminListen}} {
@@ -64,45 +64,50 @@ func (e *examination) intakeToBe(ctx context.Context) {
 // soon is how long before its end a certificate is worth a warning.
 const soon = 21 * 24 * time.Hour
 
-// audience is who looks at a certificate of the service.
-type audience struct{ who, url, flag string }
+// served is a certificate that the service shows to others.
+type served struct {
+	check, file, flag string
+	refused           string // what happens without a good one
+	url               string // where a name of it has to stand
+}
 
-// certificates looks at those of the service. It reads the files again whenever they change.
+// certificates checks those of the service, which reads the files again when they change.
 func (e *examination) certificates() {
-	for _, c := range []struct {
-		check, file string
-		audience
-	}{
-		{"intake tls", e.Settings.TLSCert, audience{"PMM refuses it", "PMM's URL", "--tls-cert"}},
-		{"operators tls", e.Settings.AdminTLSCert, audience{"browsers and commands refuse it", "--admin-url", "--admin-tls-cert"}},
+	for _, s := range []served{
+		{"intake tls", e.Settings.TLSCert, "--tls-cert", "PMM refuses it", "PMM's URL"},
+		{"operators tls", e.Settings.AdminTLSCert, "--admin-tls-cert", "browsers and commands refuse it", "--admin-url"},
 	} {
-		if c.file == "" {
+		if s.file == "" {
 			continue
 		}
-		text, err := os.ReadFile(c.file)
-		block, _ := pem.Decode(text)
-		if err == nil && block == nil {
-			err = errors.New("it is not PEM")
-		}
-		if err == nil {
-			var leaf *x509.Certificate
-			if leaf, err = x509.ParseCertificate(block.Bytes); err == nil {
-				e.certificate(c.check, c.audience, leaf)
-			}
-		}
-		if err != nil {
-			e.fail(c.check, fix("Look at "+c.flag+": a PEM chain, the service's own certificate first."), "%s cannot be used: %s", c.file, plain(err))
+		if leaf, err := readLeaf(s.file); err != nil {
+			e.fail(s.check, fix("Check "+s.flag+": a PEM chain, the service's own certificate first."), "%s cannot be used: %s", s.file, plain(err))
+		} else {
+			e.certificate(s, leaf)
 		}
 	}
 }
 
-// certificate says until when a certificate of ours is good, and for whom.
-func (e *examination) certificate(check string, s audience, c *x509.Certificate) {
+// readLeaf reads the first certificate of a chain in PEM.
+func readLeaf(file string) (*x509.Certificate, error) {
+	chain, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(chain)
+	if block == nil {
+		return nil, errors.New("it is not PEM")
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
+
+// certificate says until when a certificate of the service is good, and for whom.
+func (e *examination) certificate(s served, c *x509.Certificate) {
 	names := c.DNSNames
 	for _, ip := range c.IPAddresses {
 		names = append(names, ip.String())
 	}
-	whom := "no name at all: " + s.who + " unless the check is skipped"
+	whom := "no name at all: " + s.refused + " unless the check is skipped"
 	if len(names) > 0 {
 		whom = strings.Join(names, ", ") + ": " + s.url + " must use one of these names"
 	}
@@ -111,12 +116,12 @@ func (e *examination) certificate(check string, s audience, c *x509.Certificate)
 	renew := fix("Put a new pair into " + s.flag + " and its key; they are read again without a restart.")
 	switch {
 	case time.Now().Before(c.NotBefore):
-		e.fail(check, fix("Look at this machine's clock, and at the certificate."), "the certificate is not valid before %s", c.NotBefore.UTC().Format(time.RFC3339))
+		e.fail(s.check, fix("Check this machine's clock, and the certificate."), "the certificate is not valid before %s", c.NotBefore.UTC().Format(time.RFC3339))
 	case left <= 0:
-		e.fail(check, renew, "the certificate ended on %s: %s", until, s.who)
+		e.fail(s.check, renew, "the certificate ended on %s: %s", until, s.refused)
 	case left < soon:
-		e.warn(check, renew, "the certificate ends on %s, in %.0f days", until, left.Hours()/24)
+		e.warn(s.check, renew, "the certificate ends on %s, in %.0f days", until, left.Hours()/24)
 	default:
-		e.ok(check, "certificate until %s, for %s", until, text.Short(200, whom))
+		e.ok(s.check, "certificate until %s, for %s", until, text.Short(200, whom))
 	}
 }

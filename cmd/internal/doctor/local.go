@@ -52,93 +52,83 @@ func (e *examination) configuration() {
 	e.ok("configuration", "%d settings besides the defaults, %s", own, whose)
 }
 
-// secrets looks at the files that hold secrets: who may read or change them.
+// secrets checks the files that hold secrets: who may read or change them.
 func (e *examination) secrets() {
-	files := map[string]string{}
-	for _, s := range e.Settings.Effective() {
-		if s.File != "" {
-			files[s.Name] = s.File
-		}
-	}
-	for name, key := range map[string]string{"tls-key": e.Settings.TLSKey, "admin-tls-key": e.Settings.AdminTLSKey} {
-		if key != "" {
-			files[name] = key
-		}
-	}
 	service := uint32(os.Geteuid())
 	groups, _ := os.Getgroups()
 	groups = append(groups, os.Getegid())
 	owners := []uint32{0, service}
 	if fi, err := os.Stat(e.Settings.DataDir); err == nil {
-		owners = append(owners, owner(fi))
+		uid, gid := owner(fi)
+		owners = append(owners, uid)
 		if service == 0 { // then it is that of the directory, whoever runs doctor
-			service = owner(fi)
-			groups = append(groups, int(group(fi)))
+			service, groups = uid, append(groups, int(gid))
 		}
 	}
-	good := 0
-	for _, o := range config.Options() { // in the order of the table
-		name := o.Setting()
-		path, ok := files[name]
-		if !ok {
+	files, good := 0, 0
+	for _, s := range e.Settings.Effective() {
+		path := s.File
+		if s.Name == "tls-key" || s.Name == "admin-tls-key" {
+			path = s.Value
+		}
+		if path == "" {
 			continue
 		}
+		files++
 		fi, err := os.Stat(path)
-		switch {
-		case err != nil:
-			e.fail("secrets", fix("Make it readable for the service's user: the next start, and a replaced token, need it."), "the file of %s cannot be looked at: %s", name, plain(err))
+		if err != nil {
+			e.fail("secrets", fix("Make it readable for the service's user: the next start, and a replaced token, need it."), "the file of %s cannot be checked: %s", s.Name, plain(err))
+			continue
+		}
+		switch uid, _ := owner(fi); {
 		case fi.Mode().Perm()&0o022 != 0:
-			e.warn("secrets", fix("chmod go-w "+path), "users other than the owner may replace the file of %s (mode %04o)", name, fi.Mode().Perm())
+			e.warn("secrets", fix("chmod go-w "+path), "users other than the owner may replace the file of %s (mode %04o)", s.Name, fi.Mode().Perm())
 		case config.Exposed(fi, int(service), groups):
-			e.warn("secrets", fix("chmod 600 "+path), "other users of this machine may read the file of %s (mode %04o)", name, fi.Mode().Perm())
-		case !slices.Contains(owners, owner(fi)):
+			e.warn("secrets", fix("chmod 600 "+path), "other users of this machine may read the file of %s (mode %04o)", s.Name, fi.Mode().Perm())
+		case !slices.Contains(owners, uid):
 			e.warn("secrets", fix(fmt.Sprintf("chown it to the service's user: chown --reference=%s %s", e.Settings.DataDir, path)),
-				"the file of %s belongs to user %d, who is neither root nor the service's", name, owner(fi))
+				"the file of %s belongs to user %d, who is neither root nor the service's", s.Name, uid)
 		default:
 			good++
 		}
 	}
-	if good == len(files) {
-		what := "no secret is kept in a file"
-		if good > 0 {
-			what = fmt.Sprintf("files: %d, readable for their owner or the service's group only", good)
-		}
-		e.ok("secrets", "%s", what)
+	switch {
+	case files == 0:
+		e.ok("secrets", "no secret is kept in a file")
+	case good == files:
+		e.ok("secrets", "files: %d, readable for their owner or the service's group only", files)
 	}
 }
 
-func owner(fi fs.FileInfo) uint32 {
+func owner(fi fs.FileInfo) (uid, gid uint32) {
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		return st.Uid
+		return st.Uid, st.Gid
 	}
-	return 0
-}
-
-func group(fi fs.FileInfo) uint32 {
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		return st.Gid
-	}
-	return 0
+	return 0, 0
 }
 
 func (e *examination) dataDir() {
 	dir := e.Settings.DataDir
 	fi, err := os.Stat(dir)
+	var uid uint32
+	if err == nil {
+		uid, _ = owner(fi)
+	}
 	switch {
 	case dir == "":
 		e.skip("data directory", "none is configured")
 	case errors.Is(err, fs.ErrNotExist) && e.Service == nil:
 		e.warn("data directory", fix("It is made at the first start. Is it the right one? See --data-dir."), "%s is not there", dir)
 	case err != nil && e.Service != nil:
-		e.skip("data directory", "%s cannot be looked at from here: %s", dir, plain(err))
+		e.skip("data directory", "%s cannot be checked from here: %s", dir, plain(err))
 	case err != nil:
-		e.fail("data directory", fix("Run this as the service's user."), "%s cannot be looked at: %s", dir, plain(err))
+		e.fail("data directory", fix("Run this as the service's user."), "%s cannot be checked: %s", dir, plain(err))
 	case !fi.IsDir():
 		e.fail("data directory", fix("Name a directory with --data-dir."), "%s is not a directory", dir)
 	case fi.Mode().Perm()&0o077 != 0:
 		e.warn("data directory", fix("chmod 700 "+dir), "%s has mode %04o: alerts, and the operators' socket, can be seen by other users", dir, fi.Mode().Perm())
-	case owner(fi) != uint32(os.Geteuid()) && os.Geteuid() != 0:
-		e.warn("data directory", fix("Run this as the service's user."), "%s belongs to user %d, and this is user %d", dir, owner(fi), os.Geteuid())
+	case int(uid) != os.Geteuid() && os.Geteuid() != 0:
+		e.warn("data directory", fix("Run this as the service's user."), "%s belongs to user %d, and this is user %d", dir, uid, os.Geteuid())
 	default:
 		e.ok("data directory", "%s, mode %04o", dir, fi.Mode().Perm())
 	}
@@ -148,7 +138,7 @@ func (e *examination) dataDir() {
 	}
 }
 
-// The file systems that are told by name: magic numbers of statfs(2).
+// The file systems that are known by name: magic numbers of statfs(2).
 var fileSystems = map[int64]struct{ name, bad string }{
 	0xEF53: {"ext4", ""}, 0x58465342: {"xfs", ""}, 0x9123683E: {"btrfs", ""}, 0x2FC12FC1: {"zfs", ""},
 	0x01021994: {"tmpfs", "memory"}, 0x858458F6: {"ramfs", "memory"},
@@ -160,7 +150,7 @@ func (e *examination) disk() {
 	dir, settings := existing(e.Settings.DataDir), e.Settings
 	var st syscall.Statfs_t
 	if dir == "" {
-		e.skip("disk", "there is no directory to look at")
+		e.skip("disk", "there is no directory to check")
 		return
 	}
 	if err := syscall.Statfs(dir, &st); err != nil {
@@ -233,7 +223,7 @@ func (e *examination) fsync() {
 	}
 	times, err := timeSync(dir, syncs)
 	if errors.Is(err, fs.ErrPermission) {
-		if owner(fi) == uint32(os.Geteuid()) { // it is the service's user
+		if uid, _ := owner(fi); int(uid) == os.Geteuid() { // it is the service's user
 			e.fail("fsync", fix("chmod 700 "+dir), "its owner may not write to %s: the service cannot start", dir)
 			return
 		}
@@ -280,10 +270,7 @@ func timeSync(dir string, n int) (times []time.Duration, err error) {
 }
 
 func round(d time.Duration) time.Duration {
-	switch {
-	case d >= time.Minute:
-		return d.Round(time.Second)
-	case d >= time.Second:
+	if d >= time.Second {
 		return d.Round(100 * time.Millisecond)
 	}
 	return d.Round(100 * time.Microsecond)

@@ -11,7 +11,7 @@ import (
 	"pmm-callgoose/store/queue"
 )
 
-// nats looks at the external servers, as the service uses them.
+// nats checks the external servers, as the service uses them.
 func (e *examination) nats(ctx context.Context) {
 	if e.NATS == nil {
 		return

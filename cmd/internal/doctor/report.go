@@ -10,7 +10,7 @@ const (
 	OK   Severity = "ok"
 	Warn Severity = "warn"
 	Fail Severity = "fail"
-	Skip Severity = "skip" // could not be looked at; the text says why
+	Skip Severity = "skip" // could not be checked; the text says why
 )
 
 // Finding is what one check found.

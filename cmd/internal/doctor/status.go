@@ -13,9 +13,9 @@ import (
 // longWait is how long an event may wait with Callgoose up before that deserves a warning.
 const longWait = 5 * time.Minute
 
-// word is what the running service says of itself: what a person should look at, as
-// status has it, and else that all is well.
-func (e *examination) word() {
+// status is what the running service says of itself: what needs attention, in the words
+// of status, and else that all is well.
+func (e *examination) status() {
 	s, now := e.Service, time.Now()
 	if s == nil {
 		e.skip("delivery", "only a running service can say")
