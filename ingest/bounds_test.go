@@ -59,9 +59,10 @@ func TestBodiesInFlightAreBounded(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				tt.config.MaxInFlight, tt.config.MaxBody = all, large
+				tt.config.MaxBody = large
 				s := &shelf{}
 				h := newHandler(t, s, tt.config)
+				h.budget = newBudget(all, large+1)
 				var release []func() *httptest.ResponseRecorder
 				for range 3 {
 					release = append(release, held(h, padded(large), tt.length, tt.header...))
@@ -95,7 +96,9 @@ func TestOneBodyFitsWhateverTheBudget(t *testing.T) {
 		s := &shelf{}
 		r := post("/v1/webhook", padded(size))
 		r.ContentLength = length
-		if w := do(newHandler(t, s, Config{MaxInFlight: 1, MaxBody: 600 << 10}), r); w.Code != 202 || len(s.stored[0].Body) != size {
+		h := newHandler(t, s, Config{MaxBody: 600 << 10})
+		h.budget = newBudget(1, h.config.MaxBody+1)
+		if w := do(h, r); w.Code != 202 || len(s.stored[0].Body) != size {
 			t.Errorf("length %d: %d %s", length, w.Code, w.Body)
 		}
 	}
@@ -236,7 +239,8 @@ func TestSignaturesRememberedAreBounded(t *testing.T) {
 }
 
 func TestSourcesAreBounded(t *testing.T) {
-	h := newHandler(t, &shelf{}, Config{MaxSources: 3})
+	h := newHandler(t, &shelf{}, Config{})
+	h.sources.most = 3
 	h.Know("dr")
 	for path, code := range map[string]int{"/v1/webhook/a": 202, "/v1/webhook": 202} {
 		if w := do(h, post(path, body)); w.Code != code {

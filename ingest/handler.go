@@ -83,13 +83,10 @@ type Config struct {
 	// service through another name for this machine.
 	Loopback bool
 
-	MaxBody     int64 // bytes; default 10 MiB
-	MaxInFlight int64 // bytes of all bodies being read or stored; default 64 MiB, at least MaxBody
-	MaxSources  int   // PMM servers, that of /v1/webhook always among them; default 256
+	MaxBody int64 // bytes; default 10 MiB
 	// Known returns the PMM servers that keep their places. It is called when a new one
 	// finds none; a nil map means that all keep theirs. May be nil.
-	Known          func() map[string]bool
-	PublishTimeout time.Duration // default 8 s: PMM gives up after 10
+	Known func() map[string]bool
 
 	Logger   *slog.Logger // default: none
 	Observer Observer     // default: none
@@ -97,22 +94,9 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	c.MaxBody = cmp.Or(c.MaxBody, 10<<20)
-	c.MaxInFlight = cmp.Or(c.MaxInFlight, 64<<20)
-	c.MaxSources = cmp.Or(c.MaxSources, 256)
-	c.PublishTimeout = cmp.Or(c.PublishTimeout, 8*time.Second)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.Observer = cmp.Or[Observer](c.Observer, silent{})
 	return c
-}
-
-func (c Config) validate() error {
-	switch {
-	case c.Publisher == nil:
-		return errors.New("ingest: no publisher")
-	case c.MaxBody < 0, c.MaxInFlight < 0, c.MaxSources < 0, c.PublishTimeout < 0:
-		return errors.New("ingest: a limit is negative")
-	}
-	return nil
 }
 
 type silent struct{}
@@ -128,6 +112,19 @@ const (
 	stopRetry     = 15 * time.Second // about as long as a restart takes
 )
 
+const (
+	// maxInFlight bounds the bytes of all bodies being read or stored; one of the
+	// largest always fits.
+	maxInFlight = 64 << 20
+	// maxSources bounds the PMM servers, that of /v1/webhook always among them.
+	maxSources = 256
+	// publishTimeout bounds the storing of a notification: PMM gives up after 10 s.
+	publishTimeout = 8 * time.Second
+)
+
+// errLate is the cause of a publish that takes too long.
+var errLate = fmt.Errorf("not stored within %s", publishTimeout)
+
 // maxUnsized is how many bodies of unknown length are read at once. PMM says how long
 // its bodies are; one in chunks of a byte costs a hundred times as much to read.
 const maxUnsized = 4
@@ -136,7 +133,6 @@ const maxUnsized = 4
 type Handler struct {
 	config   Config
 	guard    guard
-	late     error // the cause of a publish that takes too long
 	stopping atomic.Bool
 	buffers  sync.Pool // *[]byte of smallBody, for a body
 	budget   *budget
@@ -150,15 +146,15 @@ type Handler struct {
 
 // New returns a Handler that stores what it accepts through c.Publisher.
 func New(c Config) (*Handler, error) {
-	if err := c.validate(); err != nil {
-		return nil, err
+	if c.Publisher == nil || c.MaxBody < 0 {
+		return nil, errors.New("ingest: no publisher, or no room for a body")
 	}
 	c = c.withDefaults()
 	c.Logger = c.Logger.With("component", "ingest")
 	h := &Handler{
-		config: c, guard: newGuard(c), late: fmt.Errorf("not stored within %s", c.PublishTimeout),
-		unsized: make(chan struct{}, maxUnsized), budget: newBudget(c.MaxInFlight, c.MaxBody+1), used: newUsed(maxUsed),
-		sources: sources{most: c.MaxSources, known: c.Known, names: map[string]time.Time{defaultSource: {}}}, origin: http.NewCrossOriginProtection(),
+		config: c, guard: newGuard(c),
+		unsized: make(chan struct{}, maxUnsized), budget: newBudget(maxInFlight, c.MaxBody+1), used: newUsed(maxUsed),
+		sources: sources{most: maxSources, known: c.Known, names: map[string]time.Time{defaultSource: {}}}, origin: http.NewCrossOriginProtection(),
 	}
 	h.buffers.New = func() any { b := make([]byte, smallBody); return &b }
 	return h, nil
@@ -228,11 +224,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 		return refuse(http.StatusBadRequest, "%s", err)
 	}
 	if !h.sources.admit(source, received) {
-		return refuse(http.StatusForbidden, "there are %d sources already: use one of their names, or wait until one was silent for --retention", h.config.MaxSources)
+		return refuse(http.StatusForbidden, "there are %d sources already: use one of their names, or wait until one was silent for --retention", h.sources.most)
 	}
 
 	// From here on it does not matter whether the sender still waits; see the package comment.
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(r.Context()), h.config.PublishTimeout, h.late)
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(r.Context()), publishTimeout, errLate)
 	defer cancel()
 	n := Notification{Source: source, BeganAt: began.UTC(), ReceivedAt: received.UTC(), Body: body, Alerts: alerts}
 	id, repeat, no := h.once(ctx, n, sig, r.Header)

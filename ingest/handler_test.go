@@ -114,7 +114,7 @@ func reason(t *testing.T, w *httptest.ResponseRecorder) string {
 }
 
 func TestNewRefusesAnImpossibleConfig(t *testing.T) {
-	for _, c := range []Config{{}, {Publisher: &shelf{}, MaxBody: -1}, {Publisher: &shelf{}, PublishTimeout: -1}} {
+	for _, c := range []Config{{}, {Publisher: &shelf{}, MaxBody: -1}} {
 		if _, err := New(c); err == nil {
 			t.Errorf("New(%+v) is content", c)
 		}
