@@ -45,7 +45,7 @@ func (e *examination) callgoose(ctx context.Context) {
 	}
 	net, known := &recorder{next: network}, s.CallgooseToken.IsSet()
 	client, err := callgoose.New(callgoose.Config{
-		URL: s.CallgooseURL, From: s.CallgooseFrom, Query: s.CallgooseAuth == "query", Timeout: max(s.Timeout, e.Timeout), Transport: net,
+		URL: s.CallgooseURL, From: s.CallgooseFrom, Query: s.CallgooseAuth == "query", Timeout: max(s.Timeout, timeout), Transport: net,
 		Token: func() string { return cmp.Or(s.CallgooseToken.Reveal(), "not-readable-here") },
 	})
 	if err != nil {
@@ -190,8 +190,8 @@ func plain(err error) string {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()
 	}
-	var timeout interface{ Timeout() bool }
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	var late interface{ Timeout() bool }
+	if errors.As(err, &late) && late.Timeout() {
 		return "no answer in time"
 	}
 	return text.Short(200, err.Error())

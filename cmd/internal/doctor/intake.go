@@ -32,7 +32,7 @@ func (e *examination) intake(ctx context.Context) {
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	conn, err := (&net.Dialer{Timeout: e.Timeout}).DialContext(ctx, "tcp", net.JoinHostPort(host, u.Port()))
+	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(ctx, "tcp", net.JoinHostPort(host, u.Port()))
 	if err != nil {
 		e.fail("intake", fix("The service runs, so a firewall of this machine may be in the way (lo is often forgotten)."), "%s cannot be connected to: %s", e.Service.WebhookURL, plain(err))
 		return
