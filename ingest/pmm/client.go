@@ -412,7 +412,7 @@ func (c *Client) why(ctx context.Context, err error) string {
 	return fmt.Sprintf("the connection to %s failed: %s", c.Host(), innermost(err))
 }
 
-// innermost is the root of an error: those around it can carry a whole URL.
+// innermost is the innermost error: outer ones can hold a whole URL.
 func innermost(err error) string {
 	for {
 		inner := errors.Unwrap(err)

@@ -15,7 +15,7 @@
 //
 //	Version ─▶ contact points, policies ─▶ [Plan] ──Apply──▶ read again, unchanged? ─▶ write ─▶ read again
 //
-// [Client.Plan] reads and decides, [Client.Apply] writes, [Client.Inspect] only looks.
+// [Client.Plan] reads and decides, [Client.Apply] writes, [Client.Inspect] judges what is there.
 // What they promise:
 //
 //   - A second run writes nothing. Credentials are the exception that cannot be seen:

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// errMayNot: whoever led here does not any more.
+// errMayNot is the error of a write that is no longer allowed.
 var errMayNot = errors.New("nothing may be sent any more")
 
-// guarded dials connections that write only while they may. A process that was frozen in
-// front of a write does not make it, and a kernel does not deliver later than within what
-// was written.
+// guarded dials connections that write only while may allows it: a process that was frozen
+// just before a write does not make it afterwards. What was written and could not be
+// delivered within that time, the kernel throws away.
 func guarded(may func() bool, within time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: func(_, _ string, c syscall.RawConn) error {
 		return setTimeout(c, within)

@@ -31,7 +31,7 @@ type Alert struct {
 	Suffix      string // put after the shown name, see [Suffix]; "" = none. With UniqueName only
 
 	Link     string // to the alert's panel, dashboard or rule; "" = none
-	Reopened bool   // the episode goes on after a recovery that was none
+	Reopened bool   // the episode goes on: its recovery was revoked
 	// Recovery is what a resolved event rests on, see [RecoveryKind]; "" = as the
 	// annotations say.
 	Recovery      string
@@ -192,7 +192,7 @@ func RecoveryKind(annotations map[string]string) string {
 	return RecoveryConfirmed
 }
 
-// Late is a body that Body made, with a word about lateness: the key delayed_by, and
+// Late says in a body that Body made that it is late: with the key delayed_by, and with
 // a line in the description, which is what the person who is called gets to read.
 func Late(body []byte, by time.Duration) ([]byte, error) {
 	// After the description there are strings only, and in a string this would be

@@ -125,7 +125,7 @@ func first(texts ...string) string {
 	return ""
 }
 
-// invisible says that r leaves no mark: white space, control and format characters,
+// invisible reports whether r leaves no mark: white space, control and format characters,
 // and what fonts draw as nothing.
 func invisible(r rune) bool {
 	if ' ' < r && r < 0x7f {

@@ -254,15 +254,15 @@ func intakeFix(status int) string {
 	return "PMM gets the same answer: see Troubleshooting in the README."
 }
 
-// lookEvery is how often the service is asked how far the event has come.
-const lookEvery = 10 * time.Millisecond
+// askEvery is how often the service is asked how far the event has come.
+const askEvery = 10 * time.Millisecond
 
 // follow waits until the event is settled, or until it is clear that it will not
 // be soon.
 func (t *test) follow(ctx context.Context) {
 	waiting, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
 	// The first episode of a key that never was: its id is known beforehand.
 	id := event.ID(t.Incident, t.alert.Status, event.EpisodeID(t.alert.StartsAt, 1))
