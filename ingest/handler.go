@@ -11,7 +11,6 @@ import (
 	"maps"
 	"math"
 	"net/http"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -334,7 +333,7 @@ func (h *Handler) admit(r *http.Request, now time.Time) (source string, no *refu
 		if h.origin.Check(r) != nil {
 			return "", refuse(http.StatusForbidden, "a browser sent this for the page of another site")
 		}
-		if h.config.Loopback && !ownHost(r.Host) {
+		if h.config.Loopback && r.Host != "" && !pmm.IsLoopback("http://"+r.Host) { // HTTP/1.0 has none
 			return "", refuse(http.StatusForbidden, "the Host header does not name this machine: call localhost or 127.0.0.1, or set an ingest secret")
 		}
 	}
@@ -348,16 +347,6 @@ func (h *Handler) admit(r *http.Request, now time.Time) (source string, no *refu
 		return "", h.tooLarge()
 	}
 	return source, nil
-}
-
-// ownHost tells whether a Host header names this machine. HTTP/1.0 has none.
-func ownHost(host string) bool {
-	host = strings.Trim(hostOf(host), "[]")
-	if host == "" || strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
 }
 
 func (h *Handler) tooLarge() *refusal {

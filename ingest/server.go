@@ -3,7 +3,6 @@ package ingest
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -41,14 +40,8 @@ func Server(h http.Handler, tlsConfig *tls.Config) *http.Server {
 // be read leaves the old one in use; the reason goes to the server's ErrorLog.
 // clientCA is read once.
 func TLSConfig(cert, key, clientCA string) (*tls.Config, error) {
-	if cert == "" && key == "" {
-		if clientCA != "" {
-			return nil, errors.New("a client CA needs a certificate and a key beside it")
-		}
+	if cert == "" && key == "" && clientCA == "" {
 		return nil, nil
-	}
-	if cert == "" || key == "" {
-		return nil, errors.New("TLS needs both a certificate and a key")
 	}
 	p := &keyPair{cert: cert, key: key}
 	if err := p.reload(); err != nil {
