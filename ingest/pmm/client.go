@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -244,12 +245,9 @@ const maxAnswer = 32 << 20
 func (c *Client) do(ctx context.Context, r request) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	secrets := append(append([]string(nil), c.secrets...), r.secrets...)
+	secrets := slices.Concat(c.secrets, r.secrets)
 	fail := func(status int, format string, args ...any) *APIError {
 		return &APIError{Doing: r.doing, Status: status, text: oneLine(hide(fmt.Sprintf(format, args...), secrets))}
-	}
-	if r.method == "" {
-		r.method = http.MethodGet
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, bytes.NewReader(r.body))
 	if err != nil {

@@ -2,6 +2,7 @@ package pmm
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -134,13 +135,9 @@ func Check(body []byte) (members int, truncated int64, err error) {
 			return 0, 0, errTooMany
 		}
 		members++
-		if usable {
-			continue
-		}
-		why := m.fault(h)
-		usable = why == ""
-		if i == 0 {
-			first = why
+		if !usable {
+			why := m.fault(h)
+			usable, first = why == "", cmp.Or(first, why)
 		}
 	}
 	if !usable {
