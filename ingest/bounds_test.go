@@ -539,6 +539,31 @@ func testConnectionsAreBounded(t *testing.T) {
 	}
 }
 
+// Of connections that are worth the same the oldest gives way.
+func TestTheOldestConnectionGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &pipes{conns: make(chan net.Conn, 10)}
+		limited := LimitListener(l, 3)
+		var ends []net.Conn
+		for range 5 {
+			client, server := net.Pipe()
+			ends = append(ends, client)
+			l.conns <- server
+			if _, err := limited.Accept(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		for i, end := range ends {
+			_ = end.SetReadDeadline(time.Now())
+			if _, err := end.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) != (i > 1) {
+				t.Errorf("connection %d: %v", i, err)
+			}
+			_ = end.Close()
+		}
+	})
+}
+
 // However many heads never end, a webhook comes in at once.
 func TestHalfSentHeadsGiveUpTheirPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

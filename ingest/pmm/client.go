@@ -109,10 +109,8 @@ func trust(t *tls.Config, file, host string) error {
 	t.InsecureSkipVerify = true // VerifyConnection does it instead
 	t.VerifyConnection = func(cs tls.ConnectionState) error {
 		leaf := cs.PeerCertificates[0]
-		for _, der := range own {
-			if bytes.Equal(der, leaf.Raw) {
-				return nil // the handshake has proved that the other side has its key
-			}
+		if slices.ContainsFunc(own, func(der []byte) bool { return bytes.Equal(der, leaf.Raw) }) {
+			return nil // the handshake has proved that the other side has its key
 		}
 		chain := x509.NewCertPool()
 		for _, c := range cs.PeerCertificates[1:] {

@@ -129,6 +129,31 @@ func TestANotificationMadeOfTheListIsTheWebhook(t *testing.T) {
 	}
 }
 
+// A node that has just started, or one that is behind, cannot make an alert active alone.
+func TestAnAlertIsActiveWhereBothListingsSaySo(t *testing.T) {
+	for _, odd := range []int{1, 2} {
+		listing := 0
+		view, err := viewer(t, recorded{t, func(name, body string) string {
+			if name != "am-alerts" {
+				return body
+			}
+			if listing++; listing == odd {
+				return strings.ReplaceAll(body, `"active"`, `"suppressed"`)
+			}
+			return body
+		}}).Read(t.Context(), func(string) bool { return true })
+		must(t, err)
+		for fingerprint, a := range view.Alerts {
+			if a.Active {
+				t.Errorf("%s is active, though not in listing %d", fingerprint, odd)
+			}
+		}
+		if len(view.Alerts) != 5 {
+			t.Errorf("%d alerts", len(view.Alerts))
+		}
+	}
+}
+
 func TestAViewIsWholeOrAnError(t *testing.T) {
 	for name, spoil := range map[string]func(name, body string) string{
 		"a page":                  func(_, _ string) string { return "<!DOCTYPE html><title>Login</title>" },
