@@ -713,7 +713,7 @@ func TestInspect(t *testing.T) {
 		t.Errorf("after setup:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(wanted, "\n"))
 	}
 	f.SetTree(`{"receiver":"grafana-default-email","routes":[{"receiver":"Callgoose SQIBS","continue":true}]}`)
-	if said := inspect(); !slices.Contains(said, `warn policies the route to here takes all alerts, so the default contact point "grafana-default-email" gets none any more`) {
+	if said := inspect(); !slices.Contains(said, `warn policies the route to here takes alerts from the default contact point "grafana-default-email", and no route gives them back`) {
 		t.Errorf("a route takes all from the default contact point: %s", strings.Join(said, "\n"))
 	}
 }
@@ -759,7 +759,7 @@ func TestNothingIsGivenBackToADefaultContactPointThatTellsNobody(t *testing.T) {
 	if got := actions(setup(t, c, want())); got != "contact point create, route create, default route keep" {
 		t.Errorf("the plan was %s", got)
 	}
-	if _, findings, err := c.Inspect(t.Context(), Intake{}); err != nil || strings.Contains(fmt.Sprint(findings), "gets none any more") {
+	if _, findings, err := c.Inspect(t.Context(), Intake{}); err != nil || strings.Contains(fmt.Sprint(findings), "no route gives them back") {
 		t.Errorf("it counts as silenced: %v, %v", findings, err)
 	}
 	// Once it is a real one, it gets what it had.

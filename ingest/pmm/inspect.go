@@ -70,8 +70,8 @@ func (c *Client) Inspect(ctx context.Context, in Intake) (Version, []Finding, er
 	}
 	ours, defaults, others := s.routes()
 	if terms, _, err := s.defaults(in.ContactPoint, others); err == nil && len(ours) > 0 && !covered(terms, defaults) {
-		i.warn(onPolicies, "pmm-callgoose setup pmm gives it back; or add a route without conditions to it, last.",
-			"the route to here takes all alerts, so the default contact point %q gets none any more", s.root.receiver)
+		i.warn(onPolicies, "pmm-callgoose setup pmm adds one; or add a route without conditions to that contact point, last.",
+			"the route to here takes alerts from the default contact point %q, and no route gives them back", s.root.receiver)
 	}
 	return v, i.findings, nil
 }
