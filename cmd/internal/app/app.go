@@ -295,7 +295,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 func (a *App) begin(ctx context.Context, wg *sync.WaitGroup, first *core) {
 	wg.Go(func() { a.keep(ctx, first) })
 	about := alarm.New(alarm.Config{
-		Command: a.cfg.AlarmCommand, Webhook: a.cfg.AlarmURL, After: a.cfg.AlarmAfter,
+		Command: a.cfg.AlarmCommand, Webhook: a.cfg.AlarmWebhook.Reveal, After: a.cfg.AlarmAfter,
 		Status: a.Status, Version: a.opts.Version, Logger: a.opts.Logger,
 	})
 	wg.Go(func() { about.Run(ctx) })

@@ -130,7 +130,7 @@ func (f *fleet) rig(at string) *rig {
 		CallgooseAuth: "bearer", CallgooseFrom: "PerconaPMM", IncidentBy: "alert", OnBacklog: "deliver",
 		RetryMin: time.Second, RetryMax: time.Minute, RetryFor: 72 * time.Hour, Timeout: time.Second,
 		LateAfter: 5 * time.Minute, Concurrency: 16, MaxBody: 1 << 20, MaxStore: 2 << 30,
-		NATSURL: config.URL(at),
+		NATSURL: config.NewSecret(at),
 	}}
 }
 

@@ -127,7 +127,10 @@ func (l *loader) check() {
 	l.refuse(c.ShortLength < 20 || c.ShortLength > 255, "short-length", "%d is not between 20 and 255", c.ShortLength)
 	l.needs(c.HollowRecovery == "hold", "hollow-recovery hold", "hollow-match")
 	l.needs(l.given("fallback-webhook-file") || l.given("fallback-command"), "fallback-webhook-file or fallback-command: the other way", "fallback-after", "fallback-match")
-	l.checkURLs()
+	for _, name := range []string{"nats-url", "alarm-webhook"} {
+		l.refuse(l.given(name) && l.given(name+"-file"), name, "and %s-file are both set; keep one of them", name)
+	}
+	l.checkCleartext()
 	l.checkNATS()
 	l.checkPMM()
 	l.checkProxies()

@@ -20,7 +20,7 @@ func (c *Config) Digests() map[string]string {
 		var value any
 		switch {
 		case o.Name == "callgoose-url":
-			value = URL(c.CallgooseURL)
+			value = hideURL(c.CallgooseURL)
 		case slices.Contains([]Kind{KindAddress, KindPath, KindURL, KindPMMs, KindSecret}, o.Kind), slices.Contains(ownSettings, o.Name):
 			continue
 		default:

@@ -89,9 +89,6 @@ func Load(in Input) (*Config, []Warning, error) {
 		env: make(map[string]string),
 		c:   &Config{settings: make(map[string]*Setting)},
 	}
-	for _, s := range l.c.secrets() {
-		*s = &Secret{}
-	}
 	for _, kv := range in.Environ {
 		name, value, _ := strings.Cut(kv, "=")
 		l.env[name] = value
@@ -209,7 +206,9 @@ func (l *loader) option(o Option) {
 	default:
 		err := o.set(l.c, text)
 		if err == nil {
-			s.Value = o.show(l.c, text)
+			if s.Value = text; o.Kind == KindURL {
+				s.Value = hideURL(text)
+			}
 			return
 		}
 		l.reject(o.Name, "%v", err)
@@ -259,8 +258,7 @@ func (l *loader) secret(o Option) {
 	case l.env[EnvName(name)] != "" && o.inline():
 		s.From = fromEnv
 		where = EnvName(name)
-		sec = NewSecret(string(trimNewline([]byte(l.env[where]))))
-		sec.name = o.Setting() // the redactor looks for the words of some
+		sec = o.secret(string(trimNewline([]byte(l.env[where]))))
 		if err = o.checkSecret(sec.Reveal()); err == nil && !sec.IsSet() {
 			err = errors.New("is empty")
 		}

@@ -22,12 +22,12 @@ const redacted = "[redacted]"
 // Secret is one that is not set. All methods may be used concurrently.
 type Secret struct {
 	// Behind a pointer, so that not even a walk by reflection prints it.
-	value atomic.Pointer[string]
-	past  atomic.Pointer[[]string] // what it was before, newest last; replaced, never changed
-	name  string                   // of the setting
-	file  string                   // what Reload reads; empty if there is no file
-	check func(string) error
-	mu    sync.Mutex // one Reload at a time
+	value     atomic.Pointer[string]
+	past      atomic.Pointer[[]string] // what it was before, newest last; replaced, never changed
+	of        Option                   // zero for one of NewSecret
+	file      string                   // what Reload reads; empty if there is no file
+	guessable bool                     // strangers can try to guess it: Reload refuses a short one
+	mu        sync.Mutex               // one Reload at a time
 }
 
 // keepPast bounds how many former values of a secret are remembered, so that
@@ -41,9 +41,16 @@ func NewSecret(value string) *Secret {
 	return s
 }
 
+// secret is a value of the option that came from no file.
+func (o Option) secret(value string) *Secret {
+	s := NewSecret(value)
+	s.of = o
+	return s
+}
+
 // readSecret reads the secret that the option names, from file.
 func readSecret(o Option, file string) (*Secret, error) {
-	s := &Secret{name: o.Setting(), file: file, check: o.checkSecret}
+	s := &Secret{of: o, file: file}
 	_, err := s.Reload()
 	return s, err
 }
@@ -63,7 +70,7 @@ func (s *Secret) Reveal() string {
 func (s *Secret) IsSet() bool { return s.Reveal() != "" }
 
 // Name is the setting that the secret is the value of.
-func (s *Secret) Name() string { return s.name }
+func (s *Secret) Name() string { return s.of.Setting() }
 
 // File is where it was read, "" when that was no file.
 func (s *Secret) File() string {
@@ -82,8 +89,11 @@ func (s *Secret) Reload() (changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v, err := readSecretFile(s.file)
-	if err == nil && s.check != nil {
-		err = s.check(v)
+	if err == nil {
+		err = s.of.checkSecret(v)
+	}
+	if err == nil && s.guessable {
+		err = s.of.checkLength(v)
 	}
 	if err != nil {
 		return false, err
