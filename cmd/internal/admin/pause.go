@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -53,12 +52,10 @@ func ParsePause(q url.Values, now time.Time) (p Pause, err error) {
 
 // Pause holds delivery, not intake. The settings are those of ParsePause.
 func (c *Client) Pause(ctx context.Context, q url.Values) error {
-	var answer struct{}
-	return c.call(ctx, http.MethodPost, "/api/v1/pause", q, &answer)
+	return c.post(ctx, "/api/v1/pause", q, new(struct{}))
 }
 
 // Resume ends a pause; without one it changes nothing.
 func (c *Client) Resume(ctx context.Context) error {
-	var answer struct{}
-	return c.call(ctx, http.MethodPost, "/api/v1/resume", nil, &answer)
+	return c.post(ctx, "/api/v1/resume", nil, new(struct{}))
 }

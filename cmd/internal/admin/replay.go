@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"maps"
-	"net/http"
 	"net/url"
 	"strconv"
 
@@ -75,19 +74,19 @@ type Job struct {
 
 // Replay asks for a replay, or for its plan.
 func (c *Client) Replay(ctx context.Context, q url.Values) (p Plan, err error) {
-	return p, c.call(ctx, http.MethodPost, "/api/v1/replay", q, &p)
+	return p, c.post(ctx, "/api/v1/replay", q, &p)
 }
 
 // ReplayJob asks how far a replay has come.
 func (c *Client) ReplayJob(ctx context.Context, id int) (j Job, err error) {
-	return j, c.call(ctx, http.MethodGet, "/api/v1/replay/"+strconv.Itoa(id), nil, &j)
+	return j, c.get(ctx, "/api/v1/replay/"+strconv.Itoa(id), nil, &j)
 }
 
 // DropDeadLetters forgets the dead letters chosen by the filters of ParseFilter,
 // and returns how many.
 func (c *Client) DropDeadLetters(ctx context.Context, q url.Values) (int, error) {
 	var answer struct{ Dropped int }
-	err := c.call(ctx, http.MethodPost, "/api/v1/dead-letters/drop", q, &answer)
+	err := c.post(ctx, "/api/v1/dead-letters/drop", q, &answer)
 	return answer.Dropped, err
 }
 
@@ -95,5 +94,5 @@ func (c *Client) DropDeadLetters(ctx context.Context, q url.Values) (int, error)
 func (c *Client) PlanDrop(ctx context.Context, q url.Values) (p Plan, err error) {
 	q = maps.Clone(q)
 	q.Set("dry_run", "true")
-	return p, c.call(ctx, http.MethodPost, "/api/v1/dead-letters/drop", q, &p)
+	return p, c.post(ctx, "/api/v1/dead-letters/drop", q, &p)
 }

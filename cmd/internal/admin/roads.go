@@ -2,10 +2,7 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"time"
 
@@ -133,13 +130,5 @@ type Way struct {
 
 // TestFallback sends a test message by every way of --fallback-*.
 func (c *Client) TestFallback(ctx context.Context) (ways []Way, err error) {
-	resp, err := c.do(ctx, http.MethodPost, "/api/v1/fallback/test", nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&ways); err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", c.where, err)
-	}
-	return ways, nil
+	return ways, c.post(ctx, "/api/v1/fallback/test", nil, &ways)
 }
