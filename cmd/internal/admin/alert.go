@@ -8,11 +8,11 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// Where is the place that an alert speaks of, as PMM's own pages name it; "" when it
+// Where is the place that an alert with these labels speaks of, as PMM's own pages name it; "" when it
 // names none.
-func Where(r *event.Record) string {
+func Where(labels map[string]string) string {
 	for _, name := range []string{"service_name", "node_name", "instance"} {
-		if v := r.Labels[name]; v != "" {
+		if v := labels[name]; v != "" {
 			return v
 		}
 	}

@@ -130,13 +130,6 @@ func ParseChoice(q url.Values) (f event.Filter, limit int, err error) {
 	return f, limit, err
 }
 
-// ParseDrop reads the filters of ParseFilter, and dry_run and all. Without any
-// filter it demands "all".
-func ParseDrop(q url.Values) (r DropRequest, err error) {
-	all, err := ParseReplay(q)
-	return DropRequest{Filter: all.Filter, Limit: all.Limit, DryRun: all.DryRun}, err
-}
-
 // ParseReplay reads the filters of ParseFilter, and include_closed, rate,
 // dry_run, all. Without any filter it demands "all".
 func ParseReplay(q url.Values) (r ReplayRequest, err error) {

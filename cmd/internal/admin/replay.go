@@ -9,7 +9,8 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// ReplayRequest chooses stored events to be sent again.
+// ReplayRequest chooses stored events to be sent again, or dead letters to be forgotten:
+// then IncludeClosed and Rate mean nothing.
 type ReplayRequest struct {
 	Filter event.Filter
 	Limit  int // the oldest so many, 0 = all
@@ -37,14 +38,6 @@ type Plan struct {
 	Waiting    int `json:"left_out_queued"`     // queued already
 	NoEvent    int `json:"left_out_no_event"`   // suppressed or unusable alerts: nothing to send
 	Job        int `json:"job,omitempty"`       // 0 for a dry run
-}
-
-// DropRequest chooses dead letters to be forgotten.
-type DropRequest struct {
-	Filter event.Filter
-	Limit  int  // the oldest so many, 0 = all
-	DryRun bool // only counts
-	By     string
 }
 
 // Count adds what is known of one more event.

@@ -376,7 +376,7 @@ func TestAFollowerSaysWhoLeads(t *testing.T) {
 		"park":   follows.app.ParkEvent(t.Context(), id, "socket"),
 		"close":  follows.app.CloseIncident(t.Context(), follows.events(event.Filter{})[0].Key, "socket"),
 		"replay": second(follows.app.Replay(t.Context(), admin.ReplayRequest{})),
-		"drop":   second(follows.app.DropDeadLetters(t.Context(), admin.DropRequest{})),
+		"drop":   second(follows.app.DropDeadLetters(t.Context(), admin.ReplayRequest{})),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)

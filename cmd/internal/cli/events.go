@@ -152,7 +152,7 @@ func eventRow(r *event.Record) []string {
 	}
 	return []string{
 		text.Stamp(r.ReceivedAt), r.ID, string(r.Status), string(r.Outcome), strconv.Itoa(r.Tries),
-		text.Short(40, r.Alertname), text.Short(40, cmp.Or(admin.Where(r), "-")), r.Key, text.Short(12, cmp.Or(r.Labels["severity"], "-")), text.Short(80, note),
+		text.Short(40, r.Alertname), text.Short(40, cmp.Or(admin.Where(r.Labels), "-")), r.Key, text.Short(12, cmp.Or(r.Labels["severity"], "-")), text.Short(80, note),
 	}
 }
 
@@ -160,7 +160,7 @@ func describe(r *event.Record) string {
 	if r.Status == "" {
 		return "a member of the notification that cannot be used"
 	}
-	if at := admin.Where(r); at != "" {
+	if at := admin.Where(r.Labels); at != "" {
 		return r.Alertname + " at " + at + " is " + string(r.Status)
 	}
 	return r.Alertname + " is " + string(r.Status)
@@ -261,7 +261,7 @@ func (p *program) eventsTail(c *cli.Context) error {
 			note = fmt.Sprintf("try %d: %s", r.Tries, note)
 		}
 		_, err := fmt.Fprintf(p.out, "%s  %-8s  %-10s  %-20s  %s  %s  %s\n", text.Stamp(time.Now()), text.Line(string(r.Status)), r.Outcome,
-			r.ID, text.Line(r.Alertname), text.Line(cmp.Or(admin.Where(r), "-")), text.Line(note))
+			r.ID, text.Line(r.Alertname), text.Line(cmp.Or(admin.Where(r.Labels), "-")), text.Line(note))
 		return err
 	})
 }

@@ -10,7 +10,6 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/text"
-	"pmm-callgoose/store/event"
 )
 
 func (p *program) incidentsCommand() *cli.Command {
@@ -53,7 +52,7 @@ func (p *program) incidentsList(c *cli.Context) error {
 		}
 		rows = append(rows, []string{
 			text.Stamp(began), in.Key, text.Short(12, cmp.Or(in.Labels["severity"], "-")), cmp.Or(string(in.Outcome), "-"), strconv.Itoa(in.Tries),
-			text.Short(40, in.Alertname), text.Short(40, cmp.Or(admin.Where(&event.Record{Labels: in.Labels}), "-")),
+			text.Short(40, in.Alertname), text.Short(40, cmp.Or(admin.Where(in.Labels), "-")),
 		})
 	}
 	return p.show(c, list, func() {
@@ -79,7 +78,7 @@ func (p *program) showStory(s admin.Story) {
 	}
 	p.table(nil, [][]string{
 		{"incident", s.Key},
-		{"alert", s.Alertname + " on " + cmp.Or(admin.Where(&event.Record{Labels: s.Labels}), "-")},
+		{"alert", s.Alertname + " on " + cmp.Or(admin.Where(s.Labels), "-")},
 		{"severity", cmp.Or(s.Labels["severity"], "-")},
 		{"state", state},
 	})

@@ -10,7 +10,7 @@ import (
 )
 
 // forecast answers what stored events would do under the filters in the body.
-func (h handler) forecast(w http.ResponseWriter, r *http.Request) {
+func (s *site) forecast(w http.ResponseWriter, r *http.Request) {
 	since, err := admin.ParseTime(r.URL.Query().Get("since"), time.Now())
 	var set []filters.Filter
 	if err == nil {
@@ -24,6 +24,6 @@ func (h handler) forecast(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	unhurried(w)
-	report, err := h.Source.Forecast(r.Context(), set, since)
+	report, err := s.Source.Forecast(r.Context(), set, since)
 	answer(w, report, err)
 }

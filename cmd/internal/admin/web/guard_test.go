@@ -288,7 +288,7 @@ func TestALongListIsReadInParts(t *testing.T) {
 // All tails together read the newest events once for each change.
 func TestTailsShareWhatTheyRead(t *testing.T) {
 	m := &counted{memory: some(5)}
-	h := newHandler(Config{Source: m, Pages: m})
+	h := newSite(Config{Source: m, Pages: m})
 	for range 50 {
 		if _, _, err := h.newest.read(t.Context(), h); err != nil {
 			t.Fatal(err)

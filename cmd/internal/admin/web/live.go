@@ -46,13 +46,6 @@ func mark(st admin.Status, p Pages) string {
 // the page loads itself again and takes over what is different, so that there
 // is one way only to make it.
 func (s *site) live(w http.ResponseWriter, r *http.Request) {
-	select {
-	case s.streams <- struct{}{}:
-		defer func() { <-s.streams }()
-	default:
-		http.Error(w, "too many streams", http.StatusServiceUnavailable)
-		return
-	}
 	out := moving(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold it back
@@ -60,10 +53,8 @@ func (s *site) live(w http.ResponseWriter, r *http.Request) {
 	defer tick.Stop()
 	last, spoke := "", time.Time{}
 	for {
-		if t := s.token(); t != "" {
-			if got, _ := credential(r); !same(got, t) && !s.session.find(r, t) {
-				return // logged out, or another token
-			}
+		if !s.knows(r) {
+			return // logged out, or another token
 		}
 		st, err := s.Source.Status(r.Context())
 		if now := mark(st, s.Pages); err == nil && (now != last || time.Since(spoke) > speakEvery) {

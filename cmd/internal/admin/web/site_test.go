@@ -133,7 +133,7 @@ func (m *memory) Incident(_ context.Context, key string) (s admin.Story, err err
 	return s, admin.ErrNotFound
 }
 
-func (m *memory) DropDeadLetters(_ context.Context, r admin.DropRequest) (p admin.Plan, err error) {
+func (m *memory) DropDeadLetters(_ context.Context, r admin.ReplayRequest) (p admin.Plan, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, rec := range m.records {
