@@ -187,7 +187,8 @@ func (m *replacer) value(v slog.Value) slog.Value {
 	return v // numbers and times
 }
 
-// any keeps a value whose every rendering is clean, and replaces all of another.
+// any keeps a value that shows no secret however it is printed, and replaces the whole of
+// any other one.
 func (m *replacer) any(v slog.Value) slog.Value {
 	switch x := v.Any().(type) {
 	case nil:

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -120,12 +119,7 @@ func (s *Secret) former() []string {
 
 func readSecretFile(path string) (string, error) {
 	const most = 64 << 10
-	var b []byte
-	f, err := os.Open(path)
-	if err == nil {
-		defer f.Close()
-		b, err = io.ReadAll(io.LimitReader(f, most+1))
-	}
+	b, err := readAtMost(path, most+1)
 	if err != nil {
 		return "", fmt.Errorf("%s cannot be read: %w", sayFile(path), pathless(err))
 	}
@@ -138,7 +132,7 @@ func readSecretFile(path string) (string, error) {
 	return string(b), nil
 }
 
-// pathless is err without the path, which is said another way.
+// pathless is err without the path, which the caller names in its own way.
 func pathless(err error) error {
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		return pe.Err

@@ -157,11 +157,8 @@ func Size(n int64) string {
 	return fmt.Sprintf("%.1f %s", f, unit)
 }
 
-// Count is a whole number.
-type Count interface{ ~int | ~int64 }
-
 // Plural is a number with its words: those for one, or those for many.
-func Plural[N Count](n N, one, many string) string {
+func Plural[N ~int | ~int64](n N, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}

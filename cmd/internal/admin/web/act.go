@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/url"
 	"path"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // Replayer queues stored events again.
@@ -117,4 +119,23 @@ func (s *site) testFallback(r *http.Request) (any, error) {
 		return nil, wrong{error: err}
 	}
 	return ways, nil
+}
+
+// forecast answers what stored events would do under the filters in the body.
+func (s *site) forecast(w http.ResponseWriter, r *http.Request) {
+	since, err := admin.ParseTime(r.URL.Query().Get("since"), time.Now())
+	var set []filters.Filter
+	if err == nil {
+		var text []byte
+		if text, err = io.ReadAll(http.MaxBytesReader(w, r.Body, filters.MaxFile)); err == nil {
+			set, err = filters.Parse(text)
+		}
+	}
+	if err != nil {
+		answer(w, nil, wrong{error: err})
+		return
+	}
+	unhurried(w)
+	report, err := s.Source.Forecast(r.Context(), set, since)
+	answer(w, report, err)
 }

@@ -106,19 +106,16 @@ func (s *site) forward(next http.Handler) http.Handler {
 			return
 		}
 		v, err := s.ask(w, r, instance)
-		switch {
-		case err != nil && isPage(r.URL.Path):
-			s.refuse(w, r, err)
-		case err != nil:
-			fail(w, codeOf(err), err)
-		default:
-			w.Header().Set("Content-Type", v.Type)
-			if v.Location != "" {
-				w.Header().Set("Location", v.Location)
-			}
-			w.WriteHeader(v.Code)
-			_, _ = w.Write(v.Body)
+		if err != nil {
+			s.deny(w, r, err)
+			return
 		}
+		w.Header().Set("Content-Type", v.Type)
+		if v.Location != "" {
+			w.Header().Set("Location", v.Location)
+		}
+		w.WriteHeader(v.Code)
+		_, _ = w.Write(v.Body)
 	})
 }
 

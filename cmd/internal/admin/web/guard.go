@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -42,7 +43,7 @@ func (s *site) guard(next http.Handler) http.Handler {
 		}
 		if !shown && !isSafe(r.Method) {
 			if err := s.mayChange(r); err != nil {
-				s.forbid(w, r, err)
+				s.deny(w, r, wrong{err, http.StatusForbidden})
 				return
 			}
 		}
@@ -60,14 +61,6 @@ func (s *site) mayChange(r *http.Request) error {
 		return nil // its session has shown it
 	}
 	return stranger(r)
-}
-
-func (s *site) forbid(w http.ResponseWriter, r *http.Request, err error) {
-	if isPage(r.URL.Path) {
-		s.problem(w, r, http.StatusForbidden, err)
-		return
-	}
-	fail(w, http.StatusForbidden, err)
 }
 
 // admits checks the token, and answers by itself where it is missing. shown
@@ -117,12 +110,7 @@ func (s *site) knownHost(host string) bool {
 		host = name
 	}
 	host = strings.Trim(host, "[]")
-	for _, known := range s.Hosts {
-		if strings.EqualFold(host, known) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Hosts, func(known string) bool { return strings.EqualFold(host, known) })
 }
 
 func isSafe(method string) bool {

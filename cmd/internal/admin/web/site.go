@@ -189,6 +189,15 @@ func (s *site) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	s.problem(w, r, code, err)
 }
 
+// deny says why something was not done, to a person or to a program.
+func (s *site) deny(w http.ResponseWriter, r *http.Request, err error) {
+	if isPage(r.URL.Path) {
+		s.refuse(w, r, err)
+		return
+	}
+	fail(w, codeOf(err), err)
+}
+
 // maxForm bounds a form: a page of chosen ids is some kilobytes.
 const maxForm = 1 << 20
 
