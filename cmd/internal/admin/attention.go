@@ -194,7 +194,7 @@ func (s *Status) concludePMM(add adder) {
 	}
 }
 
-// concludeBeside looks at what stands beside the way to Callgoose.
+// concludeBeside looks at what runs besides the delivery to Callgoose.
 func (s *Status) concludeBeside(add adder) {
 	if p := s.Ping; p != nil && p.LastError != "" {
 		add(HeartbeatFails, Odd, "Look at the URL in the file of --ping-url-file, and at the way out of this machine: whoever watches it is about to be called.",
@@ -211,7 +211,7 @@ func (s *Status) concludeBeside(add adder) {
 		add(FiltersDiffer, Odd, "Compare the filters at Callgoose with the file of --callgoose-filters; pmm-callgoose filters test FILE says what they do.",
 			"%s not what --callgoose-filters say, the last at %s.", text.Plural(f.Drift, "answer of Callgoose is", "answers of Callgoose are"), text.Stamp(*f.LastAt))
 	}
-	if o := s.SLO; o != nil && o.gone(s.Queued+s.Discarded+s.Dead) {
+	if o := s.SLO; o != nil && o.missed(s.Queued+s.Discarded+s.Dead) {
 		add(ServedLate, Odd, "The chart of the page shows when nobody was called, pmm-callgoose events list --outcome delivered what came late. Two days without a late one end this.",
 			"%d of %s of the last %d days were not taken within %.0f s, some of them today or yesterday: more than %.0f %%.",
 			o.Events-o.InTime, text.Plural(o.Events, "firing event", "firing events"), o.Days, o.WithinSeconds, 100*(1-o.Objective))

@@ -29,7 +29,7 @@ type Incident struct {
 type Story struct {
 	Incident
 	Story []Step `json:"story"`
-	// Cut is true when only the newest events are told of.
+	// Cut is true when only the newest events are in it.
 	Cut bool `json:"cut"`
 }
 
