@@ -15,8 +15,8 @@
 // The service's status decides what is wrong, in which words, and with which way out: the
 // alarms are codes of its attention.
 //
-//	admin.Status ──1s──▶ watch.observe ──Notice──▶ outbox ──▶ worker ──▶ command, webhook
-//	                      (pure)                (newest of each alarm)   (side by side)
+//	admin.Status ──1s──▶ watch.observe ──Notice──▶ pending ──▶ worker ──▶ command, webhook
+//	                      (pure)                (newest of each alarm)    (side by side)
 //
 // Each alarm is raised once, repeated every hour while it lasts, and ended once,
 // with Over set and how long it lasted, when it has been gone for a minute. One that
