@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"pmm-callgoose/cmd/internal/config"
 )
 
 // Pause is delivery held by hand.
@@ -36,11 +38,11 @@ func ParsePause(q url.Values, now time.Time) (p Pause, err error) {
 		return p, nil
 	}
 	until, err := time.Parse(time.RFC3339, v)
-	if d, derr := time.ParseDuration(v); derr == nil {
+	if d, derr := config.ParseDuration(v); derr == nil {
 		until, err = now.Add(d), nil
 	}
 	if err != nil {
-		return p, fmt.Errorf("until %q is no time: say for how long (30m, 2h), or when (2026-01-31T03:00:00Z)", v)
+		return p, fmt.Errorf("until %q is no time: say for how long (30m, 2h, 1d), or when (2026-01-31T03:00:00Z)", v)
 	}
 	if !until.After(now) {
 		return p, errors.New("until is in the past")

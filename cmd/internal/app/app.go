@@ -392,7 +392,7 @@ func (a *App) listen(later func(func())) (string, error) {
 
 func (a *App) forOperators() web.Config {
 	return web.Config{
-		MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Cluster: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger,
+		MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Cluster: a, Metrics: a.Metrics(), Logger: a.opts.Logger,
 		TokenRefused: a.opts.metrics.TokenRefused,
 	}
 }

@@ -220,7 +220,7 @@ func FuzzRequests(f *testing.F) {
 			return
 		}
 		m, c := some(3), &hand{}
-		cfg := Config{Source: m, Replayer: m, Pages: m, Carrier: c, Hosts: []string{"localhost", "::1"}, Token: func() string { return opsToken }}
+		cfg := Config{Source: m, Replayer: m, Carrier: c, Hosts: []string{"localhost", "::1"}, Token: func() string { return opsToken }}
 		r := httptest.NewRequest(http.MethodGet, "/", strings.NewReader(form))
 		r.Method, r.URL, r.RequestURI, r.Host = method, u, target, host
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

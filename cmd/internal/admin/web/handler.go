@@ -39,6 +39,12 @@ type Source interface {
 	// Reconcile makes one pass over each PMM, or over those of the keys. It takes as
 	// long as PMM does, at most 40 s. An ErrNotFound when a key has no open alert.
 	Reconcile(ctx context.Context, r admin.ReconcileRequest) ([]admin.ReconcilePass, error)
+	// History lists the minutes since then in which something happened, oldest first.
+	History(since time.Time) ([]event.Minute, error)
+	// Outages lists when nobody was called, oldest first.
+	Outages() ([]event.Outage, error)
+	// Changes is another number whenever something was written.
+	Changes() uint64
 }
 
 // Config is what New needs.
@@ -60,8 +66,6 @@ type Config struct {
 	// MaxBody bounds one notification of an import, in bytes. 0 = 10 MiB.
 	MaxBody int64
 	Logger  *slog.Logger
-	// Pages is what only the pages for operators need.
-	Pages Pages
 }
 
 // New makes the handler. It is safe concurrently.

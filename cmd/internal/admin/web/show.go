@@ -38,14 +38,9 @@ func (s *site) overview(w http.ResponseWriter, r *http.Request) {
 	}
 	now := time.Now()
 	var p overviewPage
-	var minutes []event.Minute
-	var outages []event.Outage
-	if s.Pages != nil {
-		minutes, err = s.Pages.History(now.Add(-time.Duration(hours+24) * time.Hour))
-		p.Err = err
-		outages, err = s.Pages.Outages()
-		p.Err = cmp.Or(p.Err, err)
-	}
+	minutes, err := s.Source.History(now.Add(-time.Duration(hours+24) * time.Hour))
+	outages, err2 := s.Source.Outages()
+	p.Err = cmp.Or(err, err2)
 	p.Plot = newPlot(minutes, outages, hours, now)
 	if p.Latest, err = s.Source.Events(r.Context(), event.Filter{}, latest); err != nil {
 		p.Err = err

@@ -22,16 +22,6 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// Pages is what the pages show besides a Source.
-type Pages interface {
-	// History lists the minutes since then in which something happened, oldest first.
-	History(since time.Time) ([]event.Minute, error)
-	// Outages lists when nobody was called, oldest first.
-	Outages() ([]event.Outage, error)
-	// Changes is another number whenever something was written.
-	Changes() uint64
-}
-
 // contentPolicy lets a page load our files and talk to this service, and nothing else: what an
 // alert smuggles in can neither run nor call home.
 const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
@@ -146,7 +136,7 @@ func (s *site) show(w http.ResponseWriter, r *http.Request, code int, name strin
 		if err != nil {
 			st.Store.Problem = err.Error()
 		}
-		f.Status, f.Mark = st, mark(st, s.Pages)
+		f.Status, f.Mark = st, mark(st, s.Source.Changes())
 	}
 	var out bytes.Buffer
 	if err := s.pages[name].ExecuteTemplate(&out, "layout.html", f); err != nil {

@@ -91,7 +91,7 @@ const (
 func (n *newest) read(ctx context.Context, s *site) ([]*event.Record, uint64, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	changes := s.Pages.Changes()
+	changes := s.Source.Changes()
 	if n.list != nil && n.changes == changes {
 		return n.list, changes, nil
 	}
