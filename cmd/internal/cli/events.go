@@ -64,14 +64,15 @@ func filters(c *cli.Context) (url.Values, error) {
 	return q, nil
 }
 
-// filtered is how every command begins that takes filters and no arguments.
-func (p *program) filtered(c *cli.Context) (*admin.Client, url.Values, error) {
-	q, err := filters(c)
-	if err != nil {
-		return nil, nil, err
+// filtering is the action of a command that asks with filters.
+func (p *program) filtering(do func(*cli.Context, *admin.Client, url.Values) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		q, err := filters(c)
+		if err != nil {
+			return err
+		}
+		return p.asking(func(c *cli.Context, client *admin.Client) error { return do(c, client, q) })(c)
 	}
-	client, err := p.client(c)
-	return client, q, err
 }
 
 func (p *program) eventsCommand() *cli.Command {
@@ -85,7 +86,7 @@ func (p *program) eventsCommand() *cli.Command {
 					"   pmm-callgoose events list --outcome queued,discarded,dead --text mysql-01\n" +
 					"   pmm-callgoose events list --match environment=prod --status firing",
 				Flags:  clientFlags(filterFlags()...),
-				Action: p.eventsList,
+				Action: p.filtering(p.eventsList),
 			},
 			{
 				Name: "show", Usage: "show one event: every attempt, what was sent, what PMM sent", ArgsUsage: "ID (of an event; of a notification: lists its events)",
@@ -93,7 +94,7 @@ func (p *program) eventsCommand() *cli.Command {
 			},
 			{
 				Name: "tail", Usage: "print events as they come in, are tried and are settled, until interrupted; with --since or --limit begin with those that are there",
-				Flags: clientFlags(filterFlags()...), Action: p.eventsTail,
+				Flags: clientFlags(filterFlags()...), Action: p.filtering(p.eventsTail),
 			},
 			{
 				Name: "close", Usage: "close an open incident by hand, as a recovery: the incident at Callgoose closes; while its alert fires, PMM opens it again", ArgsUsage: "KEY (incident key)",
@@ -108,11 +109,7 @@ func (p *program) eventsCommand() *cli.Command {
 	}
 }
 
-func (p *program) eventsList(c *cli.Context) error {
-	client, q, err := p.filtered(c)
-	if err != nil {
-		return err
-	}
+func (p *program) eventsList(c *cli.Context, client *admin.Client, q url.Values) error {
 	list, err := client.Events(c.Context, q)
 	if err != nil {
 		return err
@@ -239,11 +236,7 @@ func (p *program) showAttempts(d *admin.Detail) {
 	p.table([]string{"  AT", "TOOK", "HTTP", "RESULT", "ANSWER"}, rows)
 }
 
-func (p *program) eventsTail(c *cli.Context) error {
-	client, q, err := p.filtered(c)
-	if err != nil {
-		return err
-	}
+func (p *program) eventsTail(c *cli.Context, client *admin.Client, q url.Values) error {
 	if !c.IsSet("limit") {
 		q.Del("limit") // only with it, or with since, what is there already comes first
 	}

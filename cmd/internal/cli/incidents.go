@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -22,7 +23,7 @@ func (p *program) incidentsCommand() *cli.Command {
 				Name: "list", Usage: "list the alerts that are open here, newest first",
 				Flags: clientFlags(severityFlag, textFlag, matchFlag(),
 					&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many"}),
-				Action: p.incidentsList,
+				Action: p.filtering(p.incidentsList),
 			},
 			{
 				Name: "show", Usage: "one incident: began, received, repeats, attempts, answers, recovery, and who did what to it", ArgsUsage: "KEY",
@@ -32,11 +33,7 @@ func (p *program) incidentsCommand() *cli.Command {
 	}
 }
 
-func (p *program) incidentsList(c *cli.Context) error {
-	client, q, err := p.filtered(c)
-	if err != nil {
-		return err
-	}
+func (p *program) incidentsList(c *cli.Context, client *admin.Client, q url.Values) error {
 	list, err := client.Incidents(c.Context, q)
 	if err != nil {
 		return err

@@ -80,7 +80,7 @@ func (p *program) deadLettersCommand() *cli.Command {
 					if err := c.Set("outcome", string(event.Dead)); err != nil {
 						return err
 					}
-					return p.eventsList(c)
+					return p.filtering(p.eventsList)(c)
 				},
 			},
 			{
