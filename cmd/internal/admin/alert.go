@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -40,9 +39,6 @@ func Explain(r *event.Record) string {
 	}
 	return ""
 }
-
-// Severity is the label that says how bad an alert is, "none" without one.
-func Severity(r *event.Record) string { return cmp.Or(r.Labels["severity"], "none") }
 
 // severities are those that PMM's rules use, the worst first.
 var severities = []string{"emergency", "alert", "critical", "error", "high", "warning", "notice", "info", "debug"}

@@ -17,7 +17,7 @@ import (
 )
 
 var templateFuncs = template.FuncMap{
-	"short": text.Short, "clock": clock, "ago": text.Ago, "until": text.Until, "span": text.Span, "bytes": text.Size,
+	"short": text.Short, "clock": text.Clock, "ago": text.Ago, "until": text.Until, "span": text.Span, "bytes": text.Size,
 	// For programs.
 	"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"title": func(s string) string { return strings.ToUpper(s[:1]) + s[1:] },
@@ -39,14 +39,6 @@ var templateFuncs = template.FuncMap{
 	},
 	"add": func(a, b int) int { return a + b },
 	"str": func(v any) string { return fmt.Sprint(v) },
-}
-
-// clock says that a time is UTC, as long as no script shows it in the zone of the reader.
-func clock(t, now time.Time) string {
-	if t.IsZero() {
-		return text.Clock(t, now)
-	}
-	return text.Clock(t, now) + "Z"
 }
 
 // count is a number with its digits in groups.
