@@ -18,8 +18,8 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// filterFlags are the filters of everything that chooses events.
-func filterFlags() []cli.Flag {
+// filterFlags are the filters of everything that chooses events, and how many it takes.
+func filterFlags(limit cli.Flag) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "since", Usage: "received at or after: how long ago (90m, 2h, 3d), or when (2026-01-31T03:00:00Z)"},
 		&cli.StringFlag{Name: "until", Usage: "received before: the same"},
@@ -27,13 +27,13 @@ func filterFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "outcome", Usage: admin.OutcomeNames() + "; several with commas"},
 		matchFlag(),
 		&cli.StringFlag{Name: "incident", Usage: "incident key"},
-		severityFlag, textFlag,
-		&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many, newest first"},
+		severityFlag, textFlag, limit,
 	}
 }
 
 var (
 	severityFlag = &cli.StringFlag{Name: "severity", Usage: "label severity: critical, warning, ..."}
+	newestFlag   = &cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many, newest first"}
 	textFlag     = &cli.StringFlag{Name: "text", Usage: "stands somewhere in name, labels, ids, error or reason, whatever its case"}
 )
 
@@ -85,7 +85,7 @@ func (p *program) eventsCommand() *cli.Command {
 				Description: "   pmm-callgoose events list --since 2h --severity critical\n" +
 					"   pmm-callgoose events list --outcome queued,discarded,dead --text mysql-01\n" +
 					"   pmm-callgoose events list --match environment=prod --status firing",
-				Flags:  clientFlags(filterFlags()...),
+				Flags:  clientFlags(filterFlags(newestFlag)...),
 				Action: p.filtering(p.eventsList),
 			},
 			{
@@ -94,7 +94,7 @@ func (p *program) eventsCommand() *cli.Command {
 			},
 			{
 				Name: "tail", Usage: "print events as they come in, are tried and are settled, until interrupted; with --since or --limit begin with those that are there",
-				Flags: clientFlags(filterFlags()...), Action: p.filtering(p.eventsTail),
+				Flags: clientFlags(filterFlags(newestFlag)...), Action: p.filtering(p.eventsTail),
 			},
 			{
 				Name: "close", Usage: "close an open incident by hand, as a recovery: the incident at Callgoose closes; while its alert fires, PMM opens it again", ArgsUsage: "KEY (incident key)",

@@ -19,7 +19,7 @@ func (p *program) reconcileCommand() *cli.Command {
 			"one that PMM lists as firing. Needs serve with --pmm-url.",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done"},
-			&cli.BoolFlag{Name: "yes", Usage: "do also what is held back because it is too much at once, or because --reconcile only reports"},
+			&cli.BoolFlag{Name: "yes", Usage: "also do what is held back because it is too much at once, or because --reconcile only reports"},
 		),
 		Action: p.asking(p.reconcile),
 	}

@@ -72,7 +72,7 @@ var (
 	lastWebhook     = gauge("last_webhook_timestamp_seconds", "When the last notification was stored, by PMM server; further servers than 32 share the name _other.", "source")
 	notifications   = counter("notifications_total", "Notifications of PMM split into alerts (ledger).").ofStatus()
 	alerts          = counter("alerts_received_total", "Alerts received, by what PMM said: firing, resolved, or unusable (ledger).", "status").ofStatus()
-	truncated       = counter("truncated_alerts_total", "Alerts that PMM cut off a notification before we saw them: set Max alerts to 0.")
+	truncated       = counter("truncated_alerts_total", "Alerts that PMM cut off a notification before it sent it: set Max alerts to 0 in its contact point.")
 	suppressed      = counter("alerts_suppressed_total", "Alerts that became no event or none to send, by reason (ledger).", "reason").ofStatus()
 
 	effects   = counter("delivered_effects_total", "Events that Callgoose took, by what it did: opened, closed, nothing, unknown (ledger).", "effect").ofStatus()
@@ -101,7 +101,7 @@ var (
 
 	intakeCommit  = histogram("intake_commit_duration_seconds", diskBuckets, "Time until a group of notifications was on disk, fsync included.")
 	ledgerCommit  = histogram("ledger_commit_duration_seconds", diskBuckets, "Time of one commit of the ledger, fsync included.")
-	storeUsed     = gauge("store_used_bytes", "Bytes in both streams.").ofStatus()
+	storeUsed     = gauge("store_used_bytes", "Bytes that count towards --max-store.").ofStatus()
 	storeMax      = gauge("store_max_bytes", "How many bytes there may be: --max-store.").ofStatus()
 	diskFree      = gauge("disk_free_bytes", "Bytes free on the file system of the data directory; missing with --nats-url.").ofStatus()
 	clusterLeader = gauge("cluster_leader", "1 on the instance that leads, 0 on those that follow it; missing with an embedded store. Series of the ledger come from the leader alone.").ofStatus()
