@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -126,10 +126,11 @@ func readSecretFile(path string) (string, error) {
 	if len(b) > most {
 		return "", fmt.Errorf("%s is too large for a secret", sayFile(path))
 	}
-	if b = trimNewline(b); len(b) == 0 {
+	v := trimNewline(string(b))
+	if v == "" {
 		return "", fmt.Errorf("%s is empty", sayFile(path))
 	}
-	return string(b), nil
+	return v, nil
 }
 
 // pathless is err without the path, which the caller names in its own way.
@@ -150,8 +151,8 @@ func sayFile(path string) string {
 	return "the file it names"
 }
 
-func trimNewline(b []byte) []byte {
-	return bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+func trimNewline(s string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r")
 }
 
 // exposed tells whether more people than needed may read the file.

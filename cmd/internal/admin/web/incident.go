@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -60,9 +61,5 @@ func (s *site) incident(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	title := text.Short(60, story.Alertname)
-	if title == "" {
-		title = "Incident"
-	}
-	s.show(w, r, http.StatusOK, "incident", frame{Title: title, Here: "incidents", Page: story})
+	s.show(w, r, http.StatusOK, "incident", frame{Title: cmp.Or(text.Short(60, story.Alertname), "Incident"), Here: "incidents", Page: story})
 }

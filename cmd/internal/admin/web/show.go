@@ -179,11 +179,7 @@ func (s *site) event(w http.ResponseWriter, r *http.Request) {
 		}
 		p.More = len(list) > others
 	}
-	title := text.Short(60, d.Alertname)
-	if title == "" {
-		title = "Event"
-	}
-	s.show(w, r, http.StatusOK, "event", frame{Title: title, Here: "events", Page: p})
+	s.show(w, r, http.StatusOK, "event", frame{Title: cmp.Or(text.Short(60, d.Alertname), "Event"), Here: "events", Page: p})
 }
 
 // eventFile hands out a body whole, to be saved.
