@@ -1,18 +1,17 @@
 package admin
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
 	"pmm-callgoose/store/event"
 )
 
-// Where is the place that an alert speaks of, as PMM's own pages name it; "" when it
+// Where is the place that an alert with these labels speaks of, as PMM's own pages name it; "" when it
 // names none.
-func Where(r *event.Record) string {
+func Where(labels map[string]string) string {
 	for _, name := range []string{"service_name", "node_name", "instance"} {
-		if v := r.Labels[name]; v != "" {
+		if v := labels[name]; v != "" {
 			return v
 		}
 	}
@@ -40,9 +39,6 @@ func Explain(r *event.Record) string {
 	}
 	return ""
 }
-
-// Severity is the label that says how bad an alert is, "none" without one.
-func Severity(r *event.Record) string { return cmp.Or(r.Labels["severity"], "none") }
 
 // severities are those that PMM's rules use, the worst first.
 var severities = []string{"emergency", "alert", "critical", "error", "high", "warning", "notice", "info", "debug"}

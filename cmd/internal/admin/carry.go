@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -58,12 +57,7 @@ func (c *Client) Export(ctx context.Context, q url.Values, w io.Writer) error {
 
 // Import sends the lines of an export.
 func (c *Client) Import(ctx context.Context, lines io.Reader) (done Imported, err error) {
-	resp, err := c.do(ctx, http.MethodPost, "/api/v1/import", nil, lines)
-	if err != nil {
-		return done, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	err = json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&done)
+	err = c.call(ctx, http.MethodPost, "/api/v1/import", nil, lines, &done)
 	done.Error = text.Short(1000, done.Error)
 	return done, err
 }

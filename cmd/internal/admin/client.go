@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,12 +15,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // SocketName is the Unix socket in the data directory.
@@ -146,7 +149,7 @@ func shortPath(path string) (short string, done func(), err error) {
 
 // Status asks for the state of the service.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
-	return s, c.call(ctx, http.MethodGet, "/api/v1/status", nil, &s)
+	return s, c.get(ctx, "/api/v1/status", nil, &s)
 }
 
 // Health returns nil when a webhook would be accepted now; alive: when the
@@ -156,19 +159,18 @@ func (c *Client) Health(ctx context.Context, alive bool) error {
 	if alive {
 		path = "/healthz"
 	}
-	var answer struct{}
-	return c.call(ctx, http.MethodGet, path, nil, &answer)
+	return c.get(ctx, path, nil, new(struct{}))
 }
 
 // Events lists events, newest first. The filters are those of ParseFilter.
 func (c *Client) Events(ctx context.Context, q url.Values) (list []*event.Record, err error) {
-	return list, c.call(ctx, http.MethodGet, "/api/v1/events", q, &list)
+	return list, c.get(ctx, "/api/v1/events", q, &list)
 }
 
 // Event asks for one event.
 func (c *Client) Event(ctx context.Context, id string) (*Detail, error) {
 	d := &Detail{Row: Row{Record: &event.Record{}}}
-	if err := c.call(ctx, http.MethodGet, "/api/v1/events/"+url.PathEscape(id), nil, d); err != nil {
+	if err := c.get(ctx, "/api/v1/events/"+url.PathEscape(id), nil, d); err != nil {
 		return nil, err
 	}
 	// The row's own fields hide those of the record when it is read, too.
@@ -201,14 +203,22 @@ func (c *Client) Tail(ctx context.Context, q url.Values, fn func(*event.Record) 
 	}
 }
 
-func (c *Client) call(ctx context.Context, method, path string, q url.Values, into any) error {
-	resp, err := c.do(ctx, method, path, q, nil)
+func (c *Client) get(ctx context.Context, path string, q url.Values, into any) error {
+	return c.call(ctx, http.MethodGet, path, q, nil, into)
+}
+
+func (c *Client) post(ctx context.Context, path string, q url.Values, into any) error {
+	return c.call(ctx, http.MethodPost, path, q, nil, into)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, q url.Values, body io.Reader, into any) error {
+	resp, err := c.do(ctx, method, path, q, body)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	most := int64(maxAnswer)
-	if strings.HasPrefix(path, "/api/v1/events") || strings.HasPrefix(path, "/api/v1/incidents") {
+	if large.MatchString(path) {
 		most = maxEvents
 	}
 	err = json.NewDecoder(io.LimitReader(resp.Body, most)).Decode(into)
@@ -230,6 +240,8 @@ const (
 	maxAnswer = 4 << 20
 	maxEvents = 256 << 20
 )
+
+var large = regexp.MustCompile(`^/api/v1/(events|incidents|filters)\b`)
 
 // do sends a request. How long an answer may take depends on what is asked, so it asks
 // first whether the service is alive: one that is stopped or stuck takes connections,
@@ -310,8 +322,28 @@ func (c *Client) another() error {
 	return fmt.Errorf("%w at %s: what answers there is another program", ErrNoService, c.where)
 }
 
+// Forecast asks what Callgoose would do under filters, given as the text of their
+// file, with the stored events since a time (see ParseTime).
+func (c *Client) Forecast(ctx context.Context, file []byte, since string) (r filters.Report, err error) {
+	return r, c.call(ctx, http.MethodPost, "/api/v1/filters/test", url.Values{"since": {since}}, bytes.NewReader(file), &r)
+}
+
+// Check says whether what waits, what is remembered and what is stored agree.
+type Check struct {
+	// Problems is empty when all is well.
+	Problems []string `json:"problems"`
+	Records  int      `json:"records"`
+	Queued   int      `json:"queued"`
+	Open     int      `json:"open_alerts"`
+}
+
+// Check asks the service to look at itself.
+func (c *Client) Check(ctx context.Context) (found Check, err error) {
+	return found, c.get(ctx, "/api/v1/check", nil, &found)
+}
+
 // Settings asks for the effective settings, nothing secret in them; into is a
 // pointer to a []config.Setting.
 func (c *Client) Settings(ctx context.Context, into any) error {
-	return c.call(ctx, http.MethodGet, "/api/v1/config", nil, into)
+	return c.get(ctx, "/api/v1/config", nil, into)
 }

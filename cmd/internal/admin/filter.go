@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/event"
 )
 
@@ -103,12 +104,7 @@ func known(o event.Outcome) bool {
 // ParseTime reads RFC 3339, a date with or without a time (UTC), or a duration
 // before now, of days too: 90m, 2h, 3d.
 func ParseTime(v string, now time.Time) (time.Time, error) {
-	if days, ok := strings.CutSuffix(v, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
-			return now.Add(-time.Duration(n) * 24 * time.Hour), nil
-		}
-	}
-	if d, err := time.ParseDuration(v); err == nil && d >= 0 {
+	if d, err := config.ParseDuration(v); err == nil {
 		return now.Add(-d), nil
 	}
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02 15:04:05Z07:00", time.DateTime, time.DateOnly} {
@@ -128,13 +124,6 @@ func ParseChoice(q url.Values) (f event.Filter, limit int, err error) {
 	}
 	f.OldestFirst = true
 	return f, limit, err
-}
-
-// ParseDrop reads the filters of ParseFilter, and dry_run and all. Without any
-// filter it demands "all".
-func ParseDrop(q url.Values) (r DropRequest, err error) {
-	all, err := ParseReplay(q)
-	return DropRequest{Filter: all.Filter, Limit: all.Limit, DryRun: all.DryRun}, err
 }
 
 // ParseReplay reads the filters of ParseFilter, and include_closed, rate,

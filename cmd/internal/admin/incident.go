@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"time"
@@ -30,7 +29,7 @@ type Incident struct {
 type Story struct {
 	Incident
 	Story []Step `json:"story"`
-	// Cut is true when only the newest events are told of.
+	// Cut is true when only the newest events are in it.
 	Cut bool `json:"cut"`
 }
 
@@ -122,22 +121,20 @@ func (s *Story) tellEvent(r *event.Record) {
 
 // Incidents lists what is open, the newest first. The filters: severity, text, limit.
 func (c *Client) Incidents(ctx context.Context, q url.Values) (list []Incident, err error) {
-	return list, c.call(ctx, http.MethodGet, "/api/v1/incidents", q, &list)
+	return list, c.get(ctx, "/api/v1/incidents", q, &list)
 }
 
 // Incident tells the story of one.
 func (c *Client) Incident(ctx context.Context, key string) (s Story, err error) {
-	return s, c.call(ctx, http.MethodGet, "/api/v1/incidents/"+url.PathEscape(key), nil, &s)
+	return s, c.get(ctx, "/api/v1/incidents/"+url.PathEscape(key), nil, &s)
 }
 
 // CloseIncident ends an open episode by hand, as a recovery.
 func (c *Client) CloseIncident(ctx context.Context, key string) error {
-	var answer struct{}
-	return c.call(ctx, http.MethodPost, "/api/v1/incidents/"+url.PathEscape(key)+"/close", nil, &answer)
+	return c.post(ctx, "/api/v1/incidents/"+url.PathEscape(key)+"/close", nil, new(struct{}))
 }
 
 // ParkEvent takes a queued event out of the queue and keeps it as a dead letter.
 func (c *Client) ParkEvent(ctx context.Context, id string) error {
-	var answer struct{}
-	return c.call(ctx, http.MethodPost, "/api/v1/events/"+url.PathEscape(id)+"/park", nil, &answer)
+	return c.post(ctx, "/api/v1/events/"+url.PathEscape(id)+"/park", nil, new(struct{}))
 }

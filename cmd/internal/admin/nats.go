@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"net/http"
 )
 
 // NATS are the external servers that keep what was accepted.
@@ -27,13 +26,13 @@ type Stream struct {
 
 // Instances asks each instance on the same NATS how it is.
 func (c *Client) Instances(ctx context.Context) (list []Instance, err error) {
-	return list, c.call(ctx, http.MethodGet, "/api/v1/cluster", nil, &list)
+	return list, c.get(ctx, "/api/v1/cluster", nil, &list)
 }
 
 // StepDown has the instance that leads stop leading, and returns the number of its term.
 func (c *Client) StepDown(ctx context.Context) (term uint64, err error) {
 	var answer struct{ Term uint64 }
-	err = c.call(ctx, http.MethodPost, "/api/v1/cluster/step-down", nil, &answer)
+	err = c.post(ctx, "/api/v1/cluster/step-down", nil, &answer)
 	return answer.Term, err
 }
 
@@ -41,6 +40,6 @@ func (c *Client) StepDown(ctx context.Context) (term uint64, err error) {
 // of its log up to which that goes.
 func (c *Client) Snapshot(ctx context.Context) (entry uint64, err error) {
 	var answer struct{ Entry uint64 }
-	err = c.call(ctx, http.MethodPost, "/api/v1/cluster/snapshot", nil, &answer)
+	err = c.post(ctx, "/api/v1/cluster/snapshot", nil, &answer)
 	return answer.Entry, err
 }

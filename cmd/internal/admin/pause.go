@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
+
+	"pmm-callgoose/cmd/internal/config"
 )
 
 // Pause is delivery held by hand.
@@ -37,11 +38,11 @@ func ParsePause(q url.Values, now time.Time) (p Pause, err error) {
 		return p, nil
 	}
 	until, err := time.Parse(time.RFC3339, v)
-	if d, derr := time.ParseDuration(v); derr == nil {
+	if d, derr := config.ParseDuration(v); derr == nil {
 		until, err = now.Add(d), nil
 	}
 	if err != nil {
-		return p, fmt.Errorf("until %q is no time: say for how long (30m, 2h), or when (2026-01-31T03:00:00Z)", v)
+		return p, fmt.Errorf("until %q is no time: say for how long (30m, 2h, 1d), or when (2026-01-31T03:00:00Z)", v)
 	}
 	if !until.After(now) {
 		return p, errors.New("until is in the past")
@@ -53,12 +54,10 @@ func ParsePause(q url.Values, now time.Time) (p Pause, err error) {
 
 // Pause holds delivery, not intake. The settings are those of ParsePause.
 func (c *Client) Pause(ctx context.Context, q url.Values) error {
-	var answer struct{}
-	return c.call(ctx, http.MethodPost, "/api/v1/pause", q, &answer)
+	return c.post(ctx, "/api/v1/pause", q, new(struct{}))
 }
 
 // Resume ends a pause; without one it changes nothing.
 func (c *Client) Resume(ctx context.Context) error {
-	var answer struct{}
-	return c.call(ctx, http.MethodPost, "/api/v1/resume", nil, &answer)
+	return c.post(ctx, "/api/v1/resume", nil, new(struct{}))
 }

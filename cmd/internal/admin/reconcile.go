@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"net/http"
 	"net/url"
 	"time"
 
@@ -81,5 +80,5 @@ func (c *Client) Reconcile(ctx context.Context, r ReconcileRequest) (list []Reco
 	if r.DryRun {
 		q.Set("dry_run", "true")
 	}
-	return list, c.call(ctx, http.MethodPost, "/api/v1/reconcile", q, &list)
+	return list, c.post(ctx, "/api/v1/reconcile", q, &list)
 }

@@ -3,14 +3,14 @@ package admin
 import (
 	"context"
 	"maps"
-	"net/http"
 	"net/url"
 	"strconv"
 
 	"pmm-callgoose/store/event"
 )
 
-// ReplayRequest chooses stored events to be sent again.
+// ReplayRequest chooses stored events to be sent again, or dead letters to be forgotten:
+// then IncludeClosed and Rate mean nothing.
 type ReplayRequest struct {
 	Filter event.Filter
 	Limit  int // the oldest so many, 0 = all
@@ -40,14 +40,6 @@ type Plan struct {
 	Job        int `json:"job,omitempty"`       // 0 for a dry run
 }
 
-// DropRequest chooses dead letters to be forgotten.
-type DropRequest struct {
-	Filter event.Filter
-	Limit  int  // the oldest so many, 0 = all
-	DryRun bool // only counts
-	By     string
-}
-
 // Count adds what is known of one more event.
 func (p *Plan) Count(s event.Status) {
 	p.Events++
@@ -75,19 +67,19 @@ type Job struct {
 
 // Replay asks for a replay, or for its plan.
 func (c *Client) Replay(ctx context.Context, q url.Values) (p Plan, err error) {
-	return p, c.call(ctx, http.MethodPost, "/api/v1/replay", q, &p)
+	return p, c.post(ctx, "/api/v1/replay", q, &p)
 }
 
 // ReplayJob asks how far a replay has come.
 func (c *Client) ReplayJob(ctx context.Context, id int) (j Job, err error) {
-	return j, c.call(ctx, http.MethodGet, "/api/v1/replay/"+strconv.Itoa(id), nil, &j)
+	return j, c.get(ctx, "/api/v1/replay/"+strconv.Itoa(id), nil, &j)
 }
 
 // DropDeadLetters forgets the dead letters chosen by the filters of ParseFilter,
 // and returns how many.
 func (c *Client) DropDeadLetters(ctx context.Context, q url.Values) (int, error) {
 	var answer struct{ Dropped int }
-	err := c.call(ctx, http.MethodPost, "/api/v1/dead-letters/drop", q, &answer)
+	err := c.post(ctx, "/api/v1/dead-letters/drop", q, &answer)
 	return answer.Dropped, err
 }
 
@@ -95,5 +87,5 @@ func (c *Client) DropDeadLetters(ctx context.Context, q url.Values) (int, error)
 func (c *Client) PlanDrop(ctx context.Context, q url.Values) (p Plan, err error) {
 	q = maps.Clone(q)
 	q.Set("dry_run", "true")
-	return p, c.call(ctx, http.MethodPost, "/api/v1/dead-letters/drop", q, &p)
+	return p, c.post(ctx, "/api/v1/dead-letters/drop", q, &p)
 }

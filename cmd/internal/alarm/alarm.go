@@ -40,7 +40,6 @@ type Config struct {
 type Alarm struct {
 	cfg    Config
 	log    *slog.Logger
-	box    outbox
 	ways   []Way
 	pauses []time.Duration // between the tries of one way
 }
@@ -59,10 +58,7 @@ func New(cfg Config) *Alarm {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &Alarm{
-		cfg: cfg, log: cfg.Logger.With("component", "alarm"), box: outbox{wake: make(chan struct{}, 1)},
-		pauses: []time.Duration{time.Second, 5 * time.Second},
-	}
+	a := &Alarm{cfg: cfg, log: cfg.Logger.With("component", "alarm"), pauses: []time.Duration{time.Second, 5 * time.Second}}
 	if a.ways = Ways(cfg.Webhook, cfg.Transport, cfg.Command, 30*time.Second); len(a.ways) == 0 {
 		return nil
 	}
@@ -74,59 +70,78 @@ func (a *Alarm) Run(ctx context.Context) {
 	if a == nil {
 		return
 	}
+	jobs, unheard := make(chan Notice), make(chan string)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { a.work(ctx) })
+	wg.Go(func() { a.work(ctx, jobs, unheard) })
 
-	w := newWatch(a.cfg.After)
+	w, blind := newWatch(a.cfg.After), false
+	var pending []Notice // not sent yet
+	look := func() {
+		s, err := a.cfg.Status(ctx)
+		if err != nil && !blind && ctx.Err() == nil {
+			a.log.WarnContext(ctx, "the status cannot be read: no alarm until it can", "err", err)
+		}
+		if blind = err != nil; blind {
+			return
+		}
+		for _, n := range w.observe(time.Now(), s) {
+			n.Host, n.Version = a.cfg.Host, a.cfg.Version
+			a.note(ctx, n)
+			pending = replace(pending, n)
+		}
+	}
 	tick := time.NewTicker(a.cfg.Every)
 	defer tick.Stop()
-	for blind := false; ; {
-		switch s, err := a.cfg.Status(ctx); {
-		case ctx.Err() != nil:
-			return
-		case err != nil && !blind:
-			blind = true
-			a.log.WarnContext(ctx, "the status cannot be read: no alarm until it can", "err", err)
-		case err == nil:
-			blind = false
-			now := time.Now()
-			for _, name := range a.box.unheard() {
-				w.unheard(now, name)
-			}
-			for _, n := range w.observe(now, s) {
-				a.tell(ctx, n)
-			}
+	for look(); ; {
+		var next Notice
+		var free chan<- Notice // nil, on which nothing is ever sent, while there is nothing to send
+		if len(pending) > 0 {
+			next, free = pending[0], jobs
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			look()
+		case free <- next:
+			pending = pending[1:]
+		case name := <-unheard:
+			w.unheard(time.Now(), name)
 		}
 	}
 }
 
-func (a *Alarm) tell(ctx context.Context, n Notice) {
-	n.Host, n.Version = a.cfg.Host, a.cfg.Version
+// replace puts n in place of an older notice of its alarm, else at the end: so pending
+// notices never grow in number, and nobody is told what is no longer true.
+func replace(pending []Notice, n Notice) []Notice {
+	for i, old := range pending {
+		if old.Alarm == n.Alarm {
+			pending[i] = n
+			return pending
+		}
+	}
+	return append(pending, n)
+}
+
+// note writes a notice to the log.
+func (a *Alarm) note(ctx context.Context, n Notice) {
 	level := slog.LevelError
 	if n.Over {
 		level = slog.LevelInfo
 	}
 	a.log.Log(ctx, level, "alarm", "alarm", n.Alarm, "over", n.Over, "count", n.Count, "text", n.Text)
-	a.box.put(n)
 }
 
-// work sends one notice after the other, by all ways side by side.
-func (a *Alarm) work(ctx context.Context) {
+// work sends one notice after the other, by all ways side by side, and names the alarms
+// whose notice reached nobody.
+func (a *Alarm) work(ctx context.Context, jobs <-chan Notice, unheard chan<- string) {
 	for {
-		n, ok := a.box.take()
-		if !ok {
-			select {
-			case <-ctx.Done():
-				return
-			case <-a.box.wake:
-			}
-			continue
+		var n Notice
+		select {
+		case <-ctx.Done():
+			return
+		case n = <-jobs:
 		}
 		heard := make([]bool, len(a.ways))
 		var wg sync.WaitGroup
@@ -134,11 +149,13 @@ func (a *Alarm) work(ctx context.Context) {
 			wg.Go(func() { heard[i] = a.try(ctx, w, n) })
 		}
 		wg.Wait()
-		if ctx.Err() != nil {
-			return
+		if slices.Contains(heard, true) || n.Over {
+			continue
 		}
-		if !slices.Contains(heard, true) && !n.Over {
-			a.box.missed(n.Alarm)
+		select {
+		case <-ctx.Done():
+			return
+		case unheard <- n.Alarm:
 		}
 	}
 }
@@ -167,62 +184,4 @@ func (a *Alarm) try(ctx context.Context, w Way, n Notice) bool {
 		case <-time.After(a.pauses[attempt-1]):
 		}
 	}
-}
-
-// outbox holds the newest unsent notice of each alarm, so it never grows and
-// nobody is told what is no longer true.
-type outbox struct {
-	wake chan struct{} // holds one token when there may be something to take
-
-	mu      sync.Mutex
-	pending []Notice        // guarded by mu
-	lost    map[string]bool // alarms whose notice reached nobody; guarded by mu
-}
-
-func (b *outbox) put(n Notice) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	defer func() {
-		select {
-		case b.wake <- struct{}{}:
-		default:
-		}
-	}()
-	for i, old := range b.pending {
-		if old.Alarm == n.Alarm {
-			b.pending[i] = n
-			return
-		}
-	}
-	b.pending = append(b.pending, n)
-}
-
-func (b *outbox) take() (n Notice, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(b.pending) == 0 {
-		return n, false
-	}
-	n, b.pending = b.pending[0], b.pending[1:]
-	return n, true
-}
-
-func (b *outbox) missed(name string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.lost == nil {
-		b.lost = map[string]bool{}
-	}
-	b.lost[name] = true
-}
-
-// unheard lists the alarms whose notice reached nobody, once.
-func (b *outbox) unheard() (names []string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for name := range b.lost {
-		names = append(names, name)
-	}
-	b.lost = nil
-	return names
 }

@@ -9,14 +9,14 @@
 //	reconcile_mass, reconcile_missing, pmm_contact_point_failing, pmm_not_routed
 //	                       what comparing with PMM found, for Config.After
 //	nats_unreachable, no_leader
-//	                       of several instances, raised by each, likewise; the former
-//	                       instead of not_accepting
+//	                       each of several instances raises them, likewise; while
+//	                       nats_unreachable lasts, not_accepting is not raised
 //
-// What is so, in which words and with which way out, the service's status decides: these
-// are codes of its attention.
+// The service's status decides what is wrong, in which words, and with which way out: the
+// alarms are codes of its attention.
 //
-//	admin.Status ──1s──▶ watch.observe ──Notice──▶ outbox ──▶ worker ──▶ command, webhook
-//	                      (pure)                (newest of each alarm)   (side by side)
+//	admin.Status ──1s──▶ watch.observe ──Notice──▶ pending ──▶ worker ──▶ command, webhook
+//	                      (pure)                (newest of each alarm)    (side by side)
 //
 // Each alarm is raised once, repeated every hour while it lasts, and ended once,
 // with Over set and how long it lasted, when it has been gone for a minute. One that

@@ -15,8 +15,8 @@ const (
 	coalesce  = time.Minute     // between two notices of events that nobody gets
 )
 
-// Away is the alarm of a Callgoose that is down or held: one outage, also when the one
-// becomes the other.
+// Away is the alarm of a Callgoose that is down or held: when one becomes the other, it
+// is still the same outage.
 const Away = "callgoose_away"
 
 // The other alarms have the code of what they tell of. ofLeader are those that only the
@@ -43,8 +43,8 @@ type occasion struct {
 	gone  time.Time       // it is no longer so, and nobody was told; zero = it is
 	told  time.Time       // somebody was; zero = the alarm is not raised
 	count int             // of notices
-	// counted: it tells of events that nobody gets, as soon as there are more than those
-	// that were told of or there from the start.
+	// counted: it tells of events that nobody gets, as soon as there are more of them than
+	// at the start, or than people were told of.
 	counted bool
 	known   int64
 }
@@ -109,7 +109,7 @@ func lost(name string, s admin.Status) (n int64, counted bool) {
 	return 0, false
 }
 
-// there is what people must be told of what is so.
+// there returns what people must be told of something that is so now.
 func (w *watch) there(o *occasion, now time.Time, name string, a admin.Attention, s admin.Status) []Notice {
 	o.found, o.gone = a, time.Time{}
 	if o.since.IsZero() {
@@ -133,7 +133,7 @@ func (w *watch) there(o *occasion, now time.Time, name string, a admin.Attention
 	return []Notice{newNotice(now, now, name, o, s, false)}
 }
 
-// missing is what people must be told of what is not so.
+// missing returns what people must be told of something that is not so, or no longer.
 func (w *watch) missing(o *occasion, now time.Time, name string, s admin.Status) []Notice {
 	total, _ := lost(name, s)
 	o.known = min(o.known, total)

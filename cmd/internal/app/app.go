@@ -295,7 +295,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 func (a *App) begin(ctx context.Context, wg *sync.WaitGroup, first *core) {
 	wg.Go(func() { a.keep(ctx, first) })
 	about := alarm.New(alarm.Config{
-		Command: a.cfg.AlarmCommand, Webhook: a.cfg.AlarmURL, After: a.cfg.AlarmAfter,
+		Command: a.cfg.AlarmCommand, Webhook: a.cfg.AlarmWebhook.Reveal, After: a.cfg.AlarmAfter,
 		Status: a.Status, Version: a.opts.Version, Logger: a.opts.Logger,
 	})
 	wg.Go(func() { about.Run(ctx) })
@@ -392,7 +392,7 @@ func (a *App) listen(later func(func())) (string, error) {
 
 func (a *App) forOperators() web.Config {
 	return web.Config{
-		MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Cluster: a, Metrics: a.Metrics(), Pages: a, Logger: a.opts.Logger,
+		MaxBody: a.cfg.MaxBody, Source: a, Replayer: a, Carrier: a, Cluster: a, Metrics: a.Metrics(), Logger: a.opts.Logger,
 		TokenRefused: a.opts.metrics.TokenRefused,
 	}
 }

@@ -94,7 +94,7 @@ func TestDeadLettersAreRetriedAndDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.settle()
-		if n, err := r.app.DropDeadLetters(context.Background(), admin.DropRequest{}); n.Events != 1 || err != nil {
+		if n, err := r.app.DropDeadLetters(context.Background(), admin.ReplayRequest{}); n.Events != 1 || err != nil {
 			t.Errorf("dropped %+v, %v", n, err)
 		}
 		if s := r.status(); s.Dead != 0 || s.Delivered != 1 {
@@ -119,14 +119,14 @@ func TestDroppingAndReplayingTakeExactlyWhatWasNamed(t *testing.T) {
 		}
 		r.settle()
 		dead := r.events(event.Filter{OldestFirst: true, Outcomes: []event.Outcome{event.Dead}})
-		if n, err := r.app.DropDeadLetters(ctx, admin.DropRequest{Filter: event.Filter{OldestFirst: true}, Limit: 2}); n.Events != 2 || err != nil {
+		if n, err := r.app.DropDeadLetters(ctx, admin.ReplayRequest{Filter: event.Filter{OldestFirst: true}, Limit: 2}); n.Events != 2 || err != nil {
 			t.Errorf("dropped %+v of 2, %v", n, err)
 		}
 		if left := r.events(event.Filter{OldestFirst: true, Outcomes: []event.Outcome{event.Dead}}); len(left) != 3 || left[0].ID != dead[2].ID {
 			t.Errorf("left are %d", len(left))
 		}
 		wrong := event.Filter{IDs: []string{dead[3].ID, "no-such-id"}, OldestFirst: true}
-		if n, err := r.app.DropDeadLetters(ctx, admin.DropRequest{Filter: wrong}); n.Events != 0 || !errors.Is(err, admin.ErrNotFound) || !strings.Contains(err.Error(), "no-such-id") {
+		if n, err := r.app.DropDeadLetters(ctx, admin.ReplayRequest{Filter: wrong}); n.Events != 0 || !errors.Is(err, admin.ErrNotFound) || !strings.Contains(err.Error(), "no-such-id") {
 			t.Errorf("dropped %+v, %v", n, err)
 		}
 		if p, err := r.app.Replay(ctx, admin.ReplayRequest{Filter: wrong}); p.Job != 0 || !errors.Is(err, admin.ErrNotFound) {
@@ -248,7 +248,7 @@ func TestAMistypedIDDisturbsNobody(t *testing.T) {
 			})
 			wg.Go(func() {
 				for range 50 {
-					_, err := r.app.DropDeadLetters(ctx, admin.DropRequest{Filter: event.Filter{IDs: []string{"typo"}}})
+					_, err := r.app.DropDeadLetters(ctx, admin.ReplayRequest{Filter: event.Filter{IDs: []string{"typo"}}})
 					if !errors.Is(err, admin.ErrNotFound) {
 						t.Errorf("a mistyped id: %v", err)
 						return
@@ -273,7 +273,7 @@ func TestAfterADropTheAlertCanComeAgain(t *testing.T) {
 		r.accept(group(mysqlDown(1, "firing", start)))
 		r.accept(group(mysqlDown(2, "firing", start)))
 		r.settle()
-		if p, err := r.app.DropDeadLetters(context.Background(), admin.DropRequest{}); p.Events != 2 || err != nil {
+		if p, err := r.app.DropDeadLetters(context.Background(), admin.ReplayRequest{}); p.Events != 2 || err != nil {
 			t.Fatalf("%+v, %v", p, err)
 		}
 		r.accept(group(mysqlDown(1, "firing", start)))   // it fires on

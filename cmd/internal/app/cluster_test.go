@@ -130,7 +130,7 @@ func (f *fleet) rig(at string) *rig {
 		CallgooseAuth: "bearer", CallgooseFrom: "PerconaPMM", IncidentBy: "alert", OnBacklog: "deliver",
 		RetryMin: time.Second, RetryMax: time.Minute, RetryFor: 72 * time.Hour, Timeout: time.Second,
 		LateAfter: 5 * time.Minute, Concurrency: 16, MaxBody: 1 << 20, MaxStore: 2 << 30,
-		NATSURL: config.URL(at),
+		NATSURL: config.NewSecret(at),
 	}}
 }
 
@@ -376,7 +376,7 @@ func TestAFollowerSaysWhoLeads(t *testing.T) {
 		"park":   follows.app.ParkEvent(t.Context(), id, "socket"),
 		"close":  follows.app.CloseIncident(t.Context(), follows.events(event.Filter{})[0].Key, "socket"),
 		"replay": second(follows.app.Replay(t.Context(), admin.ReplayRequest{})),
-		"drop":   second(follows.app.DropDeadLetters(t.Context(), admin.DropRequest{})),
+		"drop":   second(follows.app.DropDeadLetters(t.Context(), admin.ReplayRequest{})),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)

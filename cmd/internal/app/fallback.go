@@ -219,7 +219,7 @@ func (f *fallback) untold(tx *store.Tx, w store.Waiting) (*toldAlert, error) {
 // name is what an alert is called when no better text can be made.
 func name(r *event.Record) string {
 	called := text.Short(80, cmp.Or(r.Alertname, r.Key))
-	if at := admin.Where(r); at != "" {
+	if at := admin.Where(r.Labels); at != "" {
 		called += " on " + text.Short(80, at)
 	}
 	return called

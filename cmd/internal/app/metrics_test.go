@@ -231,7 +231,7 @@ func TestTheLogOfAnAppHoldsNoSecret(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		t.Run(format, func(t *testing.T) {
 			bubble(t, func(c *config.Config) {
-				c.AdminToken, c.AlarmWebhook = config.NewSecret("adm1n-t0ken"), "https://hooks.test/services/alarm-path-s3cr3t"
+				c.AdminToken, c.AlarmWebhook = config.NewSecret("adm1n-t0ken"), config.NewSecret("https://hooks.test/services/alarm-path-s3cr3t")
 			}, func(r *rig) {
 				r.halt()
 				raw := r.logs

@@ -63,7 +63,7 @@ func (c *core) noteOutage(ctx context.Context, now time.Time) error {
 	})
 }
 
-// Outages implements web.Pages.
+// Outages implements web.Source.
 func (a *App) Outages() ([]event.Outage, error) {
 	c := a.core.Load()
 	if c == nil {

@@ -92,7 +92,7 @@ type page struct{ name, path string }
 
 func benchPages(b *testing.B, a *App, pages []page) {
 	b.Helper()
-	h := web.New(web.Config{Source: a, Replayer: a, Carrier: a, Pages: a})
+	h := web.New(web.Config{Source: a, Replayer: a, Carrier: a})
 	for _, p := range pages {
 		b.Run(p.name, func(b *testing.B) {
 			for b.Loop() {

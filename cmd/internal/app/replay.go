@@ -227,7 +227,7 @@ func (a *App) ReplayJob(id int) (admin.Job, error) {
 }
 
 // DropDeadLetters implements web.Replayer.
-func (a *App) DropDeadLetters(ctx context.Context, r admin.DropRequest) (p admin.Plan, err error) {
+func (a *App) DropDeadLetters(ctx context.Context, r admin.ReplayRequest) (p admin.Plan, err error) {
 	c := a.core.Load()
 	if c == nil {
 		return p, a.whyClosed()

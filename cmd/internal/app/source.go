@@ -267,7 +267,7 @@ func (c *core) nextTry(r *event.Record) *time.Time {
 	return nil
 }
 
-// History implements web.Pages.
+// History implements web.Source.
 func (a *App) History(since time.Time) ([]event.Minute, error) {
 	c := a.core.Load()
 	if c == nil {
@@ -276,7 +276,7 @@ func (a *App) History(since time.Time) ([]event.Minute, error) {
 	return c.ledger.History(since)
 }
 
-// Changes implements web.Pages.
+// Changes implements web.Source.
 func (a *App) Changes() uint64 {
 	if c := a.core.Load(); c != nil {
 		return c.ledger.Changes()

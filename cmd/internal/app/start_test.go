@@ -92,7 +92,7 @@ func TestThePortIsOpenFirst(t *testing.T) {
 	addr := free.Addr().String()
 	_ = free.Close()
 	a, err := New(&config.Config{
-		DataDir: t.TempDir(), Listen: addr, NATSURL: config.URL("nats://" + silent.Addr().String()),
+		DataDir: t.TempDir(), Listen: addr, NATSURL: config.NewSecret("nats://" + silent.Addr().String()),
 		CallgooseURL: "https://callgoose.test/", CallgooseToken: config.NewSecret(token), CallgooseAuth: "bearer", MaxBody: 10 << 20,
 	}, Options{})
 	if err != nil {

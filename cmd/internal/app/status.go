@@ -137,7 +137,7 @@ func (o *outlook) delivered(c *core) error {
 
 func lastDelivered(r *event.Record, at time.Time, effect string) *admin.LastDelivered {
 	title := cmp.Or(r.Alertname, "an alert without a name")
-	if where := admin.Where(r); where != "" {
+	if where := admin.Where(r.Labels); where != "" {
 		title += " on " + where
 	}
 	return &admin.LastDelivered{At: at.UTC(), Title: title, Effect: effect, Status: r.Status, Key: r.Key}

@@ -144,7 +144,7 @@ func msText(v float64) string {
 	return strconv.FormatFloat(v, 'f', 2, 64)
 }
 
-// waitSettled waits until nothing is queued, as long as that gets any less.
+// waitSettled waits until nothing is queued, as long as the queue gets shorter.
 func waitSettled(ctx context.Context, client *admin.Client, show func(done, of int)) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

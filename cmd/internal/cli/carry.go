@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 
 	"github.com/urfave/cli/v2"
@@ -17,18 +18,14 @@ func (p *program) exportCommand() *cli.Command {
 		Description: "The filters choose events; notifications are those that the chosen events came in.\n" +
 			"Notifications can be imported on another host, for example from a USB stick.",
 		Flags: clientFlags(append(choiceFlags(), &cli.StringFlag{Name: "kind", Value: admin.KindNotification, Usage: "notification or event"})...),
-		Action: func(c *cli.Context) error {
+		Action: p.filtering(func(c *cli.Context, client *admin.Client, q url.Values) error {
 			kind := c.String("kind")
 			if kind != admin.KindNotification && kind != admin.KindEvent {
 				return usagef("--kind: %q is neither %s nor %s", kind, admin.KindNotification, admin.KindEvent)
 			}
-			client, q, err := p.filtered(c)
-			if err != nil {
-				return err
-			}
 			q.Set("kind", kind)
 			return client.Export(c.Context, q, p.out)
-		},
+		}),
 	}
 }
 

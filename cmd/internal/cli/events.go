@@ -18,8 +18,8 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// filterFlags are the filters of everything that chooses events.
-func filterFlags() []cli.Flag {
+// filterFlags are the filters of everything that chooses events, and how many it takes.
+func filterFlags(limit cli.Flag) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "since", Usage: "received at or after: how long ago (90m, 2h, 3d), or when (2026-01-31T03:00:00Z)"},
 		&cli.StringFlag{Name: "until", Usage: "received before: the same"},
@@ -27,13 +27,13 @@ func filterFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "outcome", Usage: admin.OutcomeNames() + "; several with commas"},
 		matchFlag(),
 		&cli.StringFlag{Name: "incident", Usage: "incident key"},
-		severityFlag, textFlag,
-		&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many, newest first"},
+		severityFlag, textFlag, limit,
 	}
 }
 
 var (
 	severityFlag = &cli.StringFlag{Name: "severity", Usage: "label severity: critical, warning, ..."}
+	newestFlag   = &cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many, newest first"}
 	textFlag     = &cli.StringFlag{Name: "text", Usage: "stands somewhere in name, labels, ids, error or reason, whatever its case"}
 )
 
@@ -64,14 +64,15 @@ func filters(c *cli.Context) (url.Values, error) {
 	return q, nil
 }
 
-// filtered is how every command begins that takes filters and no arguments.
-func (p *program) filtered(c *cli.Context) (*admin.Client, url.Values, error) {
-	q, err := filters(c)
-	if err != nil {
-		return nil, nil, err
+// filtering is the action of a command that asks with filters.
+func (p *program) filtering(do func(*cli.Context, *admin.Client, url.Values) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		q, err := filters(c)
+		if err != nil {
+			return err
+		}
+		return p.asking(func(c *cli.Context, client *admin.Client) error { return do(c, client, q) })(c)
 	}
-	client, err := p.client(c)
-	return client, q, err
 }
 
 func (p *program) eventsCommand() *cli.Command {
@@ -84,8 +85,8 @@ func (p *program) eventsCommand() *cli.Command {
 				Description: "   pmm-callgoose events list --since 2h --severity critical\n" +
 					"   pmm-callgoose events list --outcome queued,discarded,dead --text mysql-01\n" +
 					"   pmm-callgoose events list --match environment=prod --status firing",
-				Flags:  clientFlags(filterFlags()...),
-				Action: p.eventsList,
+				Flags:  clientFlags(filterFlags(newestFlag)...),
+				Action: p.filtering(p.eventsList),
 			},
 			{
 				Name: "show", Usage: "show one event: every attempt, what was sent, what PMM sent", ArgsUsage: "ID (of an event; of a notification: lists its events)",
@@ -93,7 +94,7 @@ func (p *program) eventsCommand() *cli.Command {
 			},
 			{
 				Name: "tail", Usage: "print events as they come in, are tried and are settled, until interrupted; with --since or --limit begin with those that are there",
-				Flags: clientFlags(filterFlags()...), Action: p.eventsTail,
+				Flags: clientFlags(filterFlags(newestFlag)...), Action: p.filtering(p.eventsTail),
 			},
 			{
 				Name: "close", Usage: "close an open incident by hand, as a recovery: the incident at Callgoose closes; while its alert fires, PMM opens it again", ArgsUsage: "KEY (incident key)",
@@ -108,11 +109,7 @@ func (p *program) eventsCommand() *cli.Command {
 	}
 }
 
-func (p *program) eventsList(c *cli.Context) error {
-	client, q, err := p.filtered(c)
-	if err != nil {
-		return err
-	}
+func (p *program) eventsList(c *cli.Context, client *admin.Client, q url.Values) error {
 	list, err := client.Events(c.Context, q)
 	if err != nil {
 		return err
@@ -152,7 +149,7 @@ func eventRow(r *event.Record) []string {
 	}
 	return []string{
 		text.Stamp(r.ReceivedAt), r.ID, string(r.Status), string(r.Outcome), strconv.Itoa(r.Tries),
-		text.Short(40, r.Alertname), text.Short(40, cmp.Or(admin.Where(r), "-")), r.Key, text.Short(12, cmp.Or(r.Labels["severity"], "-")), text.Short(80, note),
+		text.Short(40, r.Alertname), text.Short(40, cmp.Or(admin.Where(r.Labels), "-")), r.Key, text.Short(12, cmp.Or(r.Labels["severity"], "-")), text.Short(80, note),
 	}
 }
 
@@ -160,7 +157,7 @@ func describe(r *event.Record) string {
 	if r.Status == "" {
 		return "a member of the notification that cannot be used"
 	}
-	if at := admin.Where(r); at != "" {
+	if at := admin.Where(r.Labels); at != "" {
 		return r.Alertname + " at " + at + " is " + string(r.Status)
 	}
 	return r.Alertname + " is " + string(r.Status)
@@ -239,11 +236,7 @@ func (p *program) showAttempts(d *admin.Detail) {
 	p.table([]string{"  AT", "TOOK", "HTTP", "RESULT", "ANSWER"}, rows)
 }
 
-func (p *program) eventsTail(c *cli.Context) error {
-	client, q, err := p.filtered(c)
-	if err != nil {
-		return err
-	}
+func (p *program) eventsTail(c *cli.Context, client *admin.Client, q url.Values) error {
 	if !c.IsSet("limit") {
 		q.Del("limit") // only with it, or with since, what is there already comes first
 	}
@@ -261,7 +254,7 @@ func (p *program) eventsTail(c *cli.Context) error {
 			note = fmt.Sprintf("try %d: %s", r.Tries, note)
 		}
 		_, err := fmt.Fprintf(p.out, "%s  %-8s  %-10s  %-20s  %s  %s  %s\n", text.Stamp(time.Now()), text.Line(string(r.Status)), r.Outcome,
-			r.ID, text.Line(r.Alertname), text.Line(cmp.Or(admin.Where(r), "-")), text.Line(note))
+			r.ID, text.Line(r.Alertname), text.Line(cmp.Or(admin.Where(r.Labels), "-")), text.Line(note))
 		return err
 	})
 }

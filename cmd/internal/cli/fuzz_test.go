@@ -26,7 +26,7 @@ func FuzzFilterFlags(f *testing.F) {
 		var q url.Values
 		p := &program{out: io.Discard, err: io.Discard}
 		app := p.app()
-		app.Commands = []*cli.Command{{Name: "list", Flags: filterFlags(), Action: func(c *cli.Context) (err error) {
+		app.Commands = []*cli.Command{{Name: "list", Flags: filterFlags(newestFlag), Action: func(c *cli.Context) (err error) {
 			q, err = filters(c)
 			return err
 		}}}

@@ -12,9 +12,9 @@ import (
 // (sendmail's queue belongs to another group), no program can give it more rights.
 // What the kernel refuses is left as it is: the service works without.
 //
-// There is no Landlock here, also where no command would inherit it: a data directory
+// Landlock is not used, not even where no command would inherit it: a data directory
 // that is mounted again, from which the service recovers by itself, would then be
-// read-only for it. What it forbids the unit and the image forbid already.
+// read-only for it. What it would forbid, the unit and the image forbid already.
 func harden(runsCommands bool) {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	if !runsCommands {

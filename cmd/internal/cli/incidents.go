@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -10,7 +11,6 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/text"
-	"pmm-callgoose/store/event"
 )
 
 func (p *program) incidentsCommand() *cli.Command {
@@ -23,7 +23,7 @@ func (p *program) incidentsCommand() *cli.Command {
 				Name: "list", Usage: "list the alerts that are open here, newest first",
 				Flags: clientFlags(severityFlag, textFlag, matchFlag(),
 					&cli.IntFlag{Name: "limit", Value: admin.DefaultLimit, Usage: "how many"}),
-				Action: p.incidentsList,
+				Action: p.filtering(p.incidentsList),
 			},
 			{
 				Name: "show", Usage: "one incident: began, received, repeats, attempts, answers, recovery, and who did what to it", ArgsUsage: "KEY",
@@ -33,11 +33,7 @@ func (p *program) incidentsCommand() *cli.Command {
 	}
 }
 
-func (p *program) incidentsList(c *cli.Context) error {
-	client, q, err := p.filtered(c)
-	if err != nil {
-		return err
-	}
+func (p *program) incidentsList(c *cli.Context, client *admin.Client, q url.Values) error {
 	list, err := client.Incidents(c.Context, q)
 	if err != nil {
 		return err
@@ -53,7 +49,7 @@ func (p *program) incidentsList(c *cli.Context) error {
 		}
 		rows = append(rows, []string{
 			text.Stamp(began), in.Key, text.Short(12, cmp.Or(in.Labels["severity"], "-")), cmp.Or(string(in.Outcome), "-"), strconv.Itoa(in.Tries),
-			text.Short(40, in.Alertname), text.Short(40, cmp.Or(admin.Where(&event.Record{Labels: in.Labels}), "-")),
+			text.Short(40, in.Alertname), text.Short(40, cmp.Or(admin.Where(in.Labels), "-")),
 		})
 	}
 	return p.show(c, list, func() {
@@ -79,7 +75,7 @@ func (p *program) showStory(s admin.Story) {
 	}
 	p.table(nil, [][]string{
 		{"incident", s.Key},
-		{"alert", s.Alertname + " on " + cmp.Or(admin.Where(&event.Record{Labels: s.Labels}), "-")},
+		{"alert", s.Alertname + " on " + cmp.Or(admin.Where(s.Labels), "-")},
 		{"severity", cmp.Or(s.Labels["severity"], "-")},
 		{"state", state},
 	})

@@ -99,3 +99,11 @@ func (p *program) table(heading []string, rows [][]string) {
 		i++
 	}
 }
+
+// facts are rows of a name and what is known of it. A row without a name goes on with
+// the one above.
+type facts [][]string
+
+func (f *facts) add(name, format string, args ...any) {
+	*f = append(*f, []string{name, fmt.Sprintf(format, args...)})
+}

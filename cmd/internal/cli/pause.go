@@ -21,7 +21,7 @@ func (p *program) pauseCommand() *cli.Command {
 			"   pmm-callgoose resume",
 		Flags: clientFlags(
 			&cli.StringFlag{Name: "reason", Usage: "why; shown wherever the pause is"},
-			&cli.StringFlag{Name: "until", Usage: "when it ends by itself: for how long (30m, 2h), or when (2026-01-31T03:00:00Z)"},
+			&cli.StringFlag{Name: "until", Usage: "when it ends by itself: for how long (30m, 2h, 1d), or when (2026-01-31T03:00:00Z)"},
 		),
 		Action: p.asking(func(c *cli.Context, client *admin.Client) error {
 			q := url.Values{}

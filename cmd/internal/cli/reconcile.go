@@ -19,17 +19,13 @@ func (p *program) reconcileCommand() *cli.Command {
 			"one that PMM lists as firing. Needs serve with --pmm-url.",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done"},
-			&cli.BoolFlag{Name: "yes", Usage: "do also what is held back because it is too much at once, or because --reconcile only reports"},
+			&cli.BoolFlag{Name: "yes", Usage: "also do what is held back because it is too much at once, or because --reconcile only reports"},
 		),
-		Action: p.reconcile,
+		Action: p.asking(p.reconcile),
 	}
 }
 
-func (p *program) reconcile(c *cli.Context) error {
-	client, err := p.client(c)
-	if err != nil {
-		return err
-	}
+func (p *program) reconcile(c *cli.Context, client *admin.Client) error {
 	list, err := client.Reconcile(c.Context, admin.ReconcileRequest{Keys: c.Args().Slice(), Yes: c.Bool("yes"), DryRun: c.Bool("dry-run")})
 	if err != nil {
 		return err

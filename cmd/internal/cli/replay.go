@@ -23,9 +23,7 @@ import (
 // choiceFlags are the filters without a default limit: what is chosen here is
 // acted on.
 func choiceFlags(more ...cli.Flag) []cli.Flag {
-	flags := filterFlags()
-	flags = flags[:len(flags)-1] // its limit is the last
-	return append(append(flags, &cli.IntFlag{Name: "limit", Usage: "how many, oldest first", DefaultText: "all"}), more...)
+	return append(filterFlags(&cli.IntFlag{Name: "limit", Usage: "how many, oldest first", DefaultText: "all"}), more...)
 }
 
 func yesFlag() cli.Flag {
@@ -72,7 +70,7 @@ func (p *program) deadLettersCommand() *cli.Command {
 			"   pmm-callgoose dead-letters drop --text \"400 Bad Request\" --yes",
 		Subcommands: []*cli.Command{
 			{
-				Name: "list", Usage: "list them, newest first", Flags: clientFlags(filterFlags()...),
+				Name: "list", Usage: "list them, newest first", Flags: clientFlags(filterFlags(newestFlag)...),
 				Action: func(c *cli.Context) error {
 					if err := onlyDead(c); err != nil {
 						return err
@@ -80,7 +78,7 @@ func (p *program) deadLettersCommand() *cli.Command {
 					if err := c.Set("outcome", string(event.Dead)); err != nil {
 						return err
 					}
-					return p.eventsList(c)
+					return p.filtering(p.eventsList)(c)
 				},
 			},
 			{

@@ -35,13 +35,13 @@ func (p *program) serve(c *cli.Context) error {
 		return err
 	}
 	if p.env("GOMAXPROCS") == "" {
-		// An fsync keeps its place from others until the runtime notices, and there is
-		// always one or two under way.
+		// A goroutine in fsync holds one of these until the runtime notices, and one or two
+		// always are in it.
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	}
-	// A reader of the log or of the terminal that goes away ends no forwarding: the
-	// write fails, and the failure is ignored. Not Ignore, which --alarm-command would
-	// inherit.
+	// Forwarding goes on when whoever reads the log or the terminal goes away: the write
+	// fails, and the failure is ignored. signal.Ignore would do too, but --alarm-command
+	// would inherit it.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	syscall.Umask(0o077)
 	harden(cfg.AlarmCommand != "" || cfg.FallbackCommand != "")

@@ -84,32 +84,33 @@ func (p *program) showStatus(s admin.Status, now time.Time) {
 		fmt.Fprintf(p.out, "  > %s: %s\n", a.Code, text.Line(a.Fix))
 	}
 	fmt.Fprintln(p.out)
-	rows := append([][]string{{"last call", lastCall(s.LastDelivered, now)}}, callgooseRows(s, now)...)
-	rows = append(rows, waitingRows(s, now)...)
-	rows = append(rows, []string{"delivered", fmt.Sprint(s.Delivered)})
+	var f facts
+	f.add("last call", "%s", lastCall(s.LastDelivered, now))
+	f.callgoose(s, now)
+	f.waiting(s, now)
+	f.add("delivered", "%d", s.Delivered)
 	if e := s.Effects; s.Delivered > 0 {
-		rows = append(rows, []string{"", fmt.Sprintf("opened %d, closed %d, nothing done %d, unknown %d", e.Opened, e.Closed, e.Nothing, e.Unknown)})
+		f.add("", "opened %d, closed %d, nothing done %d, unknown %d", e.Opened, e.Closed, e.Nothing, e.Unknown)
 	}
-	rows = append(rows,
-		[]string{"discarded", fmt.Sprint(s.Discarded) + hint(s.Discarded > 0, "no filter of Callgoose matched: events list --outcome discarded")},
-		[]string{"dead", fmt.Sprint(s.Dead) + hint(s.Dead > 0, "events list --outcome dead says why")},
-		[]string{"suppressed", suppressed(s)},
-		[]string{"collapsed", fmt.Sprint(s.Collapsed)},
-		[]string{"received", text.Plural(s.Notifications, "notification", "notifications") + ", " + text.Plural(s.Alerts, "alert", "alerts") +
-			hint(s.Truncated > 0, fmt.Sprintf("PMM cut off %s: set Max alerts to 0 in its contact point", text.Plural(s.Truncated, "alert", "alerts")))},
-	)
+	f.add("discarded", "%d%s", s.Discarded, hint(s.Discarded > 0, "no filter of Callgoose matched: events list --outcome discarded"))
+	f.add("dead", "%d%s", s.Dead, hint(s.Dead > 0, "events list --outcome dead says why"))
+	f.add("suppressed", "%d%s", s.Suppressed, reasons(s.SuppressedReason))
+	f.add("collapsed", "%d", s.Collapsed)
+	f.add("received", "%s, %s%s", text.Plural(s.Notifications, "notification", "notifications"), text.Plural(s.Alerts, "alert", "alerts"),
+		hint(s.Truncated > 0, fmt.Sprintf("PMM cut off %s: set Max alerts to 0 in its contact point", text.Plural(s.Truncated, "alert", "alerts"))))
 	if r := s.Refused; r.LastAt != nil {
-		rows = append(rows, []string{"refused", fmt.Sprintf("%d in the last hour, the last %s: %d %s, from %s", r.LastHour, text.Ago(*r.LastAt, now), r.LastCode, text.Short(120, r.LastReason), r.LastRemote)})
+		f.add("refused", "%d in the last hour, the last %s: %d %s, from %s", r.LastHour, text.Ago(*r.LastAt, now), r.LastCode, text.Short(120, r.LastReason), r.LastRemote)
 	}
-	rows = append(rows, heardRows(s, now)...)
+	f.heard(s, now)
 	for _, line := range s.Beside(now) {
-		rows = append(rows, line[:])
+		f.add(line[0], "%s", line[1])
 	}
-	rows = append(rows, []string{"store", room(s)})
+	f.add("store", "%s", room(s.Store))
 	if s.Damaged > 0 {
-		rows = append(rows, []string{"damaged", text.Plural(s.Damaged, "stored message", "stored messages") + " could not be read; see the log"})
+		f.add("damaged", "%s could not be read; see the log", text.Plural(s.Damaged, "stored message", "stored messages"))
 	}
-	p.table(nil, append(rows, []string{"version", s.Version}))
+	f.add("version", "%s", s.Version)
+	p.table(nil, f)
 }
 
 func lastCall(l *admin.LastDelivered, now time.Time) string {
@@ -119,27 +120,26 @@ func lastCall(l *admin.LastDelivered, now time.Time) string {
 	return fmt.Sprintf("%s (%s): %s is %s, %s", text.Ago(l.At, now), text.Stamp(l.At), l.Title, l.Status, l.Did())
 }
 
-func callgooseRows(s admin.Status, now time.Time) [][]string {
+func (f *facts) callgoose(s admin.Status, now time.Time) {
 	side := s.Callgoose.State
 	if s.Callgoose.Since != nil {
 		side += fmt.Sprintf(" for %s (since %s)", text.Span(now.Sub(*s.Callgoose.Since)), text.Stamp(*s.Callgoose.Since))
 	}
-	rows := [][]string{{"callgoose", side}}
+	f.add("callgoose", "%s", side)
 	if s.Callgoose.LastError != "" {
-		rows = append(rows, []string{"", "last error: " + s.Callgoose.LastError})
+		f.add("", "last error: %s", s.Callgoose.LastError)
 	}
 	if s.Callgoose.State != event.Up && s.Callgoose.NextProbe != nil && s.Queued > 0 && s.Pause == nil {
 		next := "now"
 		if in := s.Callgoose.NextProbe.Sub(now).Round(time.Second); in > 0 {
 			next = "in " + in.String()
 		}
-		rows = append(rows, []string{"", "next probe " + next + " (SIGHUP probes at once)"})
+		f.add("", "next probe %s (SIGHUP probes at once)", next)
 	}
-	return rows
 }
 
-// waitingRows say what waits, and what of it is worth a call by hand.
-func waitingRows(s admin.Status, now time.Time) [][]string {
+// waiting says what waits, and what of it is worth a call by hand.
+func (f *facts) waiting(s admin.Status, now time.Time) {
 	waiting := fmt.Sprintf("%d, %d in flight", s.Queued, s.InFlight)
 	if s.OldestQueuedAt != nil {
 		waiting += fmt.Sprintf(", the oldest for %s", text.Span(now.Sub(*s.OldestQueuedAt)))
@@ -147,79 +147,66 @@ func waitingRows(s admin.Status, now time.Time) [][]string {
 	if s.Drain.ETA != nil {
 		waiting += fmt.Sprintf("; %.0f a second go out, done %s", s.Drain.PerSecond, text.Until(*s.Drain.ETA, now))
 	}
-	rows := [][]string{{"queued", waiting}}
+	f.add("queued", "%s", waiting)
 	const most = 8
-	for i, w := range s.StillFiring {
-		heading := ""
-		if i == 0 {
-			heading = "still firing"
-		}
-		if i == most {
-			rows = append(rows, []string{"", fmt.Sprintf("and %d more names: events list --outcome queued", len(s.StillFiring)-most)})
-			break
-		}
-		rows = append(rows, []string{heading, fmt.Sprintf("%d %s  %s", w.Count, text.Short(20, w.Severity), text.Short(60, w.Name))})
+	name := "still firing"
+	for _, w := range s.StillFiring[:min(most, len(s.StillFiring))] {
+		f.add(name, "%d %s  %s", w.Count, text.Short(20, w.Severity), text.Short(60, w.Name))
+		name = ""
 	}
-	return rows
+	if more := len(s.StillFiring) - most; more > 0 {
+		f.add("", "and %d more names: events list --outcome queued", more)
+	}
 }
 
-func suppressed(s admin.Status) string {
-	var why []string
-	for _, reason := range slices.Sorted(maps.Keys(s.SuppressedReason)) {
-		why = append(why, fmt.Sprintf("%s %d", reason, s.SuppressedReason[reason]))
-	}
-	if len(why) == 0 {
-		return fmt.Sprint(s.Suppressed)
-	}
-	return fmt.Sprintf("%d (%s)", s.Suppressed, strings.Join(why, ", "))
-}
-
-func heardRows(s admin.Status, now time.Time) (rows [][]string) {
-	for i, pmm := range s.Sources {
-		heading := ""
-		if i == 0 {
-			heading = "heard"
-		}
-		last := pmm.Name + ": never"
+func (f *facts) heard(s admin.Status, now time.Time) {
+	name := "heard"
+	for _, pmm := range s.Sources {
+		last := "never"
 		if pmm.LastHeardAt != nil {
-			last = pmm.Name + ": " + text.Ago(*pmm.LastHeardAt, now)
+			last = text.Ago(*pmm.LastHeardAt, now)
 		}
 		if pmm.SilentSince != nil {
 			last += ", SILENT since " + text.Stamp(*pmm.SilentSince)
 		}
-		rows = append(rows, []string{heading, last})
-		rows = append(rows, compared(pmm)...)
+		f.add(name, "%s: %s", pmm.Name, last)
+		name = ""
+		r := pmm.Reconcile
+		if r == nil {
+			continue
+		}
+		for _, a := range r.Alarms {
+			f.add("", "%s  (%s)", a.Text, a.Way)
+		}
+		if r.Skipped != "" {
+			f.add("", "not compared: %s", r.Skipped)
+		} else if pmm.Drift != nil && *pmm.Drift > 0 {
+			f.add("", "%s from what is open here  (pmm-callgoose reconcile --dry-run)", text.Plural(*pmm.Drift, "difference", "differences"))
+		}
 	}
-	return rows
 }
 
-func room(s admin.Status) string {
-	if !s.Store.Accepting {
-		return "NOT ACCEPTING webhooks: " + s.Store.Problem
+// reasons counts by reason, in brackets; "" when there are none.
+func reasons(counts map[string]int64) string {
+	var why []string
+	for _, reason := range slices.Sorted(maps.Keys(counts)) {
+		why = append(why, fmt.Sprintf("%s %d", reason, counts[reason]))
 	}
-	store := fmt.Sprintf("%s of %s used", text.Size(s.Store.UsedBytes), text.Size(s.Store.MaxBytes))
-	if s.Store.FreeBytes >= 0 {
-		store += fmt.Sprintf(", %s free on disk", text.Size(s.Store.FreeBytes))
+	if len(why) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(why, ", ") + ")"
+}
+
+func room(s admin.Store) string {
+	if !s.Accepting {
+		return "NOT ACCEPTING webhooks: " + s.Problem
+	}
+	store := fmt.Sprintf("%s of %s used", text.Size(s.UsedBytes), text.Size(s.MaxBytes))
+	if s.FreeBytes >= 0 {
+		store += fmt.Sprintf(", %s free on disk", text.Size(s.FreeBytes))
 	}
 	return store
-}
-
-// compared says what comparing with a PMM found.
-func compared(pmm admin.PMM) (rows [][]string) {
-	r := pmm.Reconcile
-	if r == nil {
-		return nil
-	}
-	for _, a := range r.Alarms {
-		rows = append(rows, []string{"", a.Text + hint(true, a.Way)})
-	}
-	switch {
-	case r.Skipped != "":
-		rows = append(rows, []string{"", "not compared: " + r.Skipped})
-	case pmm.Drift != nil && *pmm.Drift > 0:
-		rows = append(rows, []string{"", text.Plural(*pmm.Drift, "difference", "differences") + " from what is open here" + hint(true, "pmm-callgoose reconcile --dry-run")})
-	}
-	return rows
 }
 
 func hint(show bool, what string) string {

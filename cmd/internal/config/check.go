@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -127,7 +128,10 @@ func (l *loader) check() {
 	l.refuse(c.ShortLength < 20 || c.ShortLength > 255, "short-length", "%d is not between 20 and 255", c.ShortLength)
 	l.needs(c.HollowRecovery == "hold", "hollow-recovery hold", "hollow-match")
 	l.needs(l.given("fallback-webhook-file") || l.given("fallback-command"), "fallback-webhook-file or fallback-command: the other way", "fallback-after", "fallback-match")
-	l.checkURLs()
+	for _, name := range []string{"nats-url", "alarm-webhook"} {
+		l.refuse(l.given(name) && l.given(name+"-file"), name, "and %s-file are both set; keep one of them", name)
+	}
+	l.checkCleartext()
 	l.checkNATS()
 	l.checkPMM()
 	l.checkProxies()
@@ -166,29 +170,20 @@ func (l *loader) together(a, b string) {
 // checkFiles reads the certificates as serve does later.
 func (l *loader) checkFiles() {
 	c, pem := l.c, map[string][]byte{}
-	for _, file := range []struct{ name, path string }{
-		{"tls-cert", c.TLSCert},
-		{"tls-key", c.TLSKey},
-		{"tls-client-ca", c.TLSClientCA},
-		{"admin-tls-cert", c.AdminTLSCert},
-		{"admin-tls-key", c.AdminTLSKey},
-		{"callgoose-ca", c.CallgooseCA},
-		{"pmm-ca", c.PMMCA},
-		{"nats-ca", c.NATSCA},
-		{"nats-cert", c.NATSCert},
-		{"nats-key", c.NATSKey},
-	} {
-		if file.path == "" {
+	for _, o := range table {
+		path, ok := o.field(c).(*string)
+		holds := o.Name[strings.LastIndex(o.Name, "-")+1:]
+		if !ok || *path == "" || o.Kind != KindPath || !slices.Contains([]string{"ca", "cert", "key"}, holds) {
 			continue
 		}
-		text, err := os.ReadFile(file.path)
+		text, err := os.ReadFile(*path)
 		if err != nil {
-			l.wrong(file.name, "%s cannot be read: %v", file.path, pathless(err))
+			l.wrong(o.Name, "%s cannot be read: %v", *path, pathless(err))
 			continue
 		}
-		pem[file.name] = text
-		if strings.HasSuffix(file.name, "-ca") && !x509.NewCertPool().AppendCertsFromPEM(text) {
-			l.wrong(file.name, "%s holds no PEM certificate", file.path)
+		pem[o.Name] = text
+		if holds == "ca" && !x509.NewCertPool().AppendCertsFromPEM(text) {
+			l.wrong(o.Name, "%s holds no PEM certificate", *path)
 		}
 	}
 	for _, name := range []string{"tls", "admin-tls", "nats"} {

@@ -2,14 +2,19 @@ package config
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"os"
+	"reflect"
+	"slices"
 	"time"
 )
 
 // Config is what the process runs with. Each field is the option of the same
 // name; the table in option.go says what it means and what its default is.
-// Secrets are never nil after Load; one that is not set reveals "".
+// A Secret that is not set is nil, and reveals "".
 type Config struct {
 	Listen                    string
 	IngestToken               *Secret
@@ -65,14 +70,13 @@ type Config struct {
 	Retention    time.Duration
 	MaxStore     int64
 	MinFree      int64
-	NATSURL      URL     // see NATS
-	NATSURLFile  *Secret // the same, read from a file
+	NATSURL      *Secret // of the external JetStream, several separated by commas; not set = embedded
 	NATSCreds    *Secret // the text of a .creds file, or the seed of an nkey
 	NATSUser     *Secret // user:password, or a token
 	NATSCA       string
 	NATSCert     string
 	NATSKey      string
-	NATSMonitor  URL // several separated by commas
+	NATSMonitor  *Secret // URLs, several separated by commas
 	NATSReplicas int
 	// Of several instances on one NATS.
 	NATSName      string
@@ -80,23 +84,22 @@ type Config struct {
 	TakeOverAfter time.Duration // 0 = 13s
 	AcceptLoss    string        // the name of a stream, empty = none
 
-	AdminListen      string // empty = none
-	AdminToken       *Secret
-	AdminTLSCert     string
-	AdminTLSKey      string
-	AlarmCommand     string
-	AlarmWebhook     URL     // see AlarmURL
-	AlarmWebhookFile *Secret // the same, read from a file
-	AlarmAfter       time.Duration
-	ExpectEvery      Expect
-	PingURL          *Secret
-	PingEvery        time.Duration
-	FallbackWebhook  *Secret
-	FallbackCommand  string
-	FallbackAfter    time.Duration
-	FallbackMatch    map[string]string // labels
-	LogFormat        string            // text, json
-	LogLevel         slog.Level
+	AdminListen     string // empty = none
+	AdminToken      *Secret
+	AdminTLSCert    string
+	AdminTLSKey     string
+	AlarmCommand    string
+	AlarmWebhook    *Secret // a URL
+	AlarmAfter      time.Duration
+	ExpectEvery     Expect
+	PingURL         *Secret
+	PingEvery       time.Duration
+	FallbackWebhook *Secret
+	FallbackCommand string
+	FallbackAfter   time.Duration
+	FallbackMatch   map[string]string // labels
+	LogFormat       string            // text, json
+	LogLevel        slog.Level
 
 	settings map[string]*Setting // by option name; values fit to be printed
 }
@@ -145,11 +148,9 @@ func (c *Config) Changes(next *Config) (list []Change) {
 			continue
 		}
 		hidden := false
-		switch a := o.field(c).(type) {
-		case *URL:
-			hidden = a.Reveal() != o.field(next).(*URL).Reveal()
-		case **Secret: // one that stands in callgoose-url
-			hidden = was.From == fromURL && now.From == fromURL && (*a).Reveal() != (*o.field(next).(**Secret)).Reveal()
+		if a, ok := o.field(c).(**Secret); ok && was.Value != "" {
+			b := o.field(next).(**Secret)
+			hidden = (*a).File() == "" && (*b).File() == "" && (*a).Reveal() != (*b).Reveal()
 		}
 		if was.Value != now.Value || was.File != now.File || hidden {
 			list = append(list, Change{o.Setting(), was.Value, now.Value, now.From})
@@ -160,21 +161,12 @@ func (c *Config) Changes(next *Config) (list []Change) {
 
 // Secrets lists every secret that is set, for a reload of all of them.
 func (c *Config) Secrets() (list []*Secret) {
-	for _, s := range c.secrets() {
-		if (*s).IsSet() {
+	for _, o := range table {
+		if s, ok := o.field(c).(**Secret); ok && (*s).IsSet() && !slices.Contains(list, *s) {
 			list = append(list, *s)
 		}
 	}
 	return list
-}
-
-func (c *Config) secrets() (fields []**Secret) {
-	for _, o := range table {
-		if o.Secret {
-			fields = append(fields, o.field(c).(**Secret))
-		}
-	}
-	return fields
 }
 
 // InstanceName is what operators call this instance: by default the name of the machine.
@@ -185,10 +177,28 @@ func (c *Config) InstanceName() string {
 
 // NATS is the address of the external JetStream, with what it holds of secrets;
 // empty = embedded.
-func (c *Config) NATS() string { return cmp.Or(c.NATSURLFile.Reveal(), c.NATSURL.Reveal()) }
+func (c *Config) NATS() string { return c.NATSURL.Reveal() }
 
-// AlarmURL is the URL that is called for an alarm, with what it holds of secrets;
-// empty = none.
-func (c *Config) AlarmURL() string {
-	return cmp.Or(c.AlarmWebhookFile.Reveal(), c.AlarmWebhook.Reveal())
+// ownSettings may differ between instances on one NATS, as addresses, paths and secrets may.
+var ownSettings = []string{"accept-loss", "instance", "log-format", "log-level"}
+
+// Digests is a short hash of each setting that must be the same on all instances on one
+// NATS, by its name: none can be read out of it. Of --callgoose-url only what is no secret
+// counts.
+func (c *Config) Digests() map[string]string {
+	out := map[string]string{}
+	for _, o := range table {
+		var value any
+		switch {
+		case o.Name == "callgoose-url":
+			value = hideURL(c.CallgooseURL)
+		case slices.Contains([]Kind{KindAddress, KindPath, KindURL, KindPMMs, KindSecret}, o.Kind), slices.Contains(ownSettings, o.Name):
+			continue
+		default:
+			value = reflect.ValueOf(o.field(c)).Elem().Interface()
+		}
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s=%v", o.Name, value))
+		out[o.Name] = hex.EncodeToString(sum[:4])
+	}
+	return out
 }

@@ -23,24 +23,33 @@ type entry struct {
 
 // readConfig reads the file that is named, else the one in Etc.
 func (l *loader) readConfig() {
-	if path := cmp.Or(l.in.ConfigPath, l.env[EnvName("config")]); path != "" {
-		l.readFile(path)
-		return
-	}
-	path := existing(l.in.Etc, "config.yaml")
+	named := cmp.Or(l.in.ConfigPath, l.env[EnvName("config")])
+	path := cmp.Or(named, existing(l.in.Etc, "config.yaml"))
 	if path == "" {
 		return
 	}
-	if f, err := os.Open(path); errors.Is(err, fs.ErrPermission) && !l.in.Serve {
+	const most = 1 << 20
+	b, err := readAtMost(path, most+1)
+	if named == "" && !l.in.Serve && errors.Is(err, fs.ErrPermission) {
 		l.warn(path, "cannot be read by this user, so its settings are not known here")
 		return
-	} else if err == nil {
-		_ = f.Close()
 	}
-	l.readFile(path)
+	l.path, l.unreadable = path, true
+	switch {
+	case err != nil:
+		l.problems.add(path, "cannot be read: %v", pathless(err))
+	case len(b) > most:
+		l.problems.add(path, "is too large for a configuration file")
+	default:
+		var problems Problems
+		l.file, problems = parseFile(path, b)
+		l.unreadable = l.file == nil && len(problems) > 0
+		l.misread(problems)
+	}
 }
 
-// misread takes what is wrong in the file.
+// misread records what is wrong in the file: as a warning only for a command that asks
+// the service and does not need the setting itself.
 func (l *loader) misread(problems Problems) {
 	for _, p := range problems {
 		at := strings.LastIndex(p.Where, ": ")
@@ -52,28 +61,14 @@ func (l *loader) misread(problems Problems) {
 	}
 }
 
-func (l *loader) readFile(path string) {
-	l.path = path
-	const most = 1 << 20
-	var b []byte
+// readAtMost reads a file, or the first bytes of it.
+func readAtMost(path string, bytes int64) ([]byte, error) {
 	f, err := os.Open(path)
-	if err == nil {
-		defer f.Close()
-		b, err = io.ReadAll(io.LimitReader(f, most+1))
+	if err != nil {
+		return nil, err
 	}
-	switch {
-	case err != nil:
-		l.unreadable = true
-		l.problems.add(path, "cannot be read: %v", pathless(err))
-	case len(b) > most:
-		l.unreadable = true
-		l.problems.add(path, "is too large for a configuration file")
-	default:
-		var problems Problems
-		l.file, problems = parseFile(path, b)
-		l.unreadable = l.file == nil && len(problems) > 0
-		l.misread(problems)
-	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, bytes))
 }
 
 var yamlError = regexp.MustCompile(`(?s)^yaml: (?:line (\d+): )?(.*)$`)

@@ -37,9 +37,9 @@ func FuzzSecretFile(f *testing.F) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		o := Option{Name: "callgoose-token-file"}
+		o, _ := find("callgoose-token-file")
 		if basic {
-			o.Name = "ingest-basic-auth-file"
+			o, _ = find("ingest-basic-auth-file")
 		}
 		s, err := readSecret(o, path)
 		v := s.Reveal()
@@ -130,7 +130,7 @@ func FuzzURL(f *testing.F) {
 		f.Add(u)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		if shown := URL(raw).String(); raw != "" {
+		if shown := hideURL(raw); raw != "" {
 			for part := range strings.SplitSeq(shown, ",") {
 				if !shownURL.MatchString(part) {
 					t.Fatalf("%q is shown as %q", raw, shown)

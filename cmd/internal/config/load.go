@@ -89,9 +89,6 @@ func Load(in Input) (*Config, []Warning, error) {
 		env: make(map[string]string),
 		c:   &Config{settings: make(map[string]*Setting)},
 	}
-	for _, s := range l.c.secrets() {
-		*s = &Secret{}
-	}
 	for _, kv := range in.Environ {
 		name, value, _ := strings.Cut(kv, "=")
 		l.env[name] = value
@@ -209,7 +206,9 @@ func (l *loader) option(o Option) {
 	default:
 		err := o.set(l.c, text)
 		if err == nil {
-			s.Value = o.show(l.c, text)
+			if s.Value = text; o.Kind == KindURL {
+				s.Value = hideURL(text)
+			}
 			return
 		}
 		l.reject(o.Name, "%v", err)
@@ -239,44 +238,40 @@ func dataDir(env map[string]string, uid int) string {
 }
 
 func (l *loader) secret(o Option) {
-	field := o.field(l.c).(**Secret)
-	s := l.setting(o.Name)
+	s, name := l.setting(o.Name), o.Credential()
 	path, from, _ := l.lookup(o)
 	var where string
-	var sec *Secret
-	var err error
-	switch name := o.Credential(); {
+	switch cred, etc := l.credential(name), l.etcCredential(name); {
 	case path != "":
 		s.From, s.File = from, path
 		where = l.where(o.Name)
-		if sec, err = readSecret(o, path); err == nil && exposed(path) {
-			l.warn(where, "other users of this machine may read %s; chmod 600 would stop that", sayFile(path))
-		}
-	case l.credential(name) != "":
-		s.From, s.File = fromCredential, l.credential(name)
-		where = "$CREDENTIALS_DIRECTORY/" + name
-		sec, err = readSecret(o, s.File)
+	case cred != "":
+		s.From, s.File, where = fromCredential, cred, "$CREDENTIALS_DIRECTORY/"+name
 	case l.env[EnvName(name)] != "" && o.inline():
-		s.From = fromEnv
-		where = EnvName(name)
-		sec = NewSecret(string(trimNewline([]byte(l.env[where]))))
-		sec.name = o.Setting() // the redactor looks for the words of some
-		if err = o.checkSecret(sec.Reveal()); err == nil && !sec.IsSet() {
-			err = errors.New("is empty")
-		}
-	case l.etcCredential(name) != "":
-		s.From, s.File = fromCredential, l.etcCredential(name)
-		where = s.File
-		sec, err = readSecret(o, s.File)
+		s.From, where = fromEnv, EnvName(name)
+	case etc != "":
+		s.From, s.File, where = fromCredential, etc, etc
 	default:
 		return
+	}
+	var sec *Secret
+	var err error
+	if s.File != "" {
+		sec, err = readSecret(o, s.File)
+	} else if sec = o.secret(trimNewline(l.env[where])); sec.IsSet() {
+		err = o.checkSecret(sec.Reveal())
+	} else {
+		err = errors.New("is empty")
 	}
 	if err != nil {
 		l.problems.add(where, "%v", err)
 		s.Value, s.File = invalid, "" // the path may be the token, put in the wrong place
 		return
 	}
-	*field, s.Value = sec, redacted
+	if path != "" && exposed(path) {
+		l.warn(where, "other users of this machine may read %s; chmod 600 would stop that", sayFile(path))
+	}
+	*o.field(l.c).(**Secret), s.Value = sec, redacted
 }
 
 // credential returns the path of a systemd credential, or "" if there is none, or if it

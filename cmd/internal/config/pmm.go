@@ -33,7 +33,7 @@ func ParsePMMs(text string) (list PMMs, err error) {
 		case strings.ContainsAny(p.URL, "@?#"):
 			return nil, errors.New("holds more than https://HOST; the token or password belongs into a file")
 		}
-		if URL(p.URL).check("https", "http") != nil {
+		if checkURL(p.URL, "https", "http") != nil {
 			return nil, errors.New("is not of the form https://host")
 		}
 		list = append(list, p)

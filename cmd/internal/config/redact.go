@@ -20,9 +20,14 @@ import (
 // error may quote them. It is the last line of defence: no code logs a secret on
 // purpose. Safe concurrently.
 type Redactor struct {
-	secrets []*Secret
-	fixed   []string
+	secrets []guarded
 	made    atomic.Pointer[replacer]
+}
+
+// guarded is a secret, and what of its values is a secret by itself.
+type guarded struct {
+	*Secret
+	words func(value string) []string
 }
 
 // replacer is what was made of the secrets when they had these values.
@@ -35,42 +40,15 @@ type replacer struct {
 // would be found in every line.
 const shortest = 4
 
-// Redactor knows every secret of the configuration, and what its URLs keep.
+// Redactor knows every secret of the configuration.
 func (c *Config) Redactor() *Redactor {
-	r := &Redactor{secrets: c.Secrets()}
-	for _, u := range []URL{c.NATSURL, c.AlarmWebhook} {
-		r.fixed = append(r.fixed, u.parts()...)
+	r := &Redactor{}
+	for _, o := range table {
+		if s, ok := o.field(c).(**Secret); ok && (*s).IsSet() {
+			r.secrets = append(r.secrets, guarded{*s, o.words})
+		}
 	}
 	return r
-}
-
-// parts are the pieces of a URL that may be secret: those String leaves out.
-func (u URL) parts() (out []string) {
-	for part := range strings.SplitSeq(string(u), ",") {
-		part = strings.TrimSpace(part)
-		p, err := url.Parse(part)
-		if err != nil || p.Host == "" {
-			out = append(out, part)
-			continue
-		}
-		if password, ok := p.User.Password(); ok {
-			out = append(out, password, p.User.String())
-		} else if p.User != nil {
-			out = append(out, p.User.Username()) // NATS takes a token there
-		}
-		if strings.Trim(p.Path, "/") != "" {
-			out = append(out, p.RequestURI(), strings.Trim(p.Path, "/"))
-			for segment := range strings.SplitSeq(p.Path, "/") {
-				if len(segment) >= 3*shortest { // a word such as "services" is no secret
-					out = append(out, segment)
-				}
-			}
-		}
-		for _, values := range p.Query() {
-			out = append(out, values...)
-		}
-	}
-	return out
 }
 
 // String is text with every secret replaced.
@@ -78,28 +56,16 @@ func (r *Redactor) String(text string) string { return r.replacer().Replace(text
 
 func (r *Redactor) replacer() *replacer {
 	m := r.made.Load()
-	if m != nil && slices.EqualFunc(r.secrets, m.values, func(s *Secret, v *string) bool { return s.value.Load() == v }) {
+	if m != nil && slices.EqualFunc(r.secrets, m.values, func(s guarded, v *string) bool { return s.value.Load() == v }) {
 		return m
 	}
 	m = &replacer{}
-	all := slices.Clone(r.fixed)
+	var all []string
 	for _, s := range r.secrets {
 		v := s.value.Load()
 		m.values = append(m.values, v)
 		for _, value := range append(slices.Clone(s.former()), *v) {
-			all = append(all, value)
-			if s.name == "ingest-token" || s.name == "pmm-token" {
-				all = append(all, tokens(value)...)
-			}
-			if s.name == "nats-creds" {
-				all = append(all, keys(value)...)
-			}
-			if strings.HasSuffix(s.name, "-file") || slices.Contains(secretURLs, s.name) { // a URL
-				all = append(all, URL(value).parts()...)
-			}
-			if user, password, ok := strings.Cut(value, ":"); ok && user != "" {
-				all = append(all, password) // --ingest-basic-auth-file
-			}
+			all = append(append(all, value), s.words(value)...)
 		}
 	}
 	var pairs []string
@@ -221,7 +187,8 @@ func (m *replacer) value(v slog.Value) slog.Value {
 	return v // numbers and times
 }
 
-// any keeps a value whose every rendering is clean, and replaces all of another.
+// any keeps a value that shows no secret however it is printed, and replaces the whole of
+// any other one.
 func (m *replacer) any(v slog.Value) slog.Value {
 	switch x := v.Any().(type) {
 	case nil:

@@ -1,15 +1,14 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -22,12 +21,12 @@ const redacted = "[redacted]"
 // Secret is one that is not set. All methods may be used concurrently.
 type Secret struct {
 	// Behind a pointer, so that not even a walk by reflection prints it.
-	value atomic.Pointer[string]
-	past  atomic.Pointer[[]string] // what it was before, newest last; replaced, never changed
-	name  string                   // of the setting
-	file  string                   // what Reload reads; empty if there is no file
-	check func(string) error
-	mu    sync.Mutex // one Reload at a time
+	value     atomic.Pointer[string]
+	past      atomic.Pointer[[]string] // what it was before, newest last; replaced, never changed
+	of        Option                   // zero for one of NewSecret
+	file      string                   // what Reload reads; empty if there is no file
+	guessable bool                     // strangers can try to guess it: Reload refuses a short one
+	mu        sync.Mutex               // one Reload at a time
 }
 
 // keepPast bounds how many former values of a secret are remembered, so that
@@ -41,9 +40,16 @@ func NewSecret(value string) *Secret {
 	return s
 }
 
+// secret is a value of the option that came from no file.
+func (o Option) secret(value string) *Secret {
+	s := NewSecret(value)
+	s.of = o
+	return s
+}
+
 // readSecret reads the secret that the option names, from file.
 func readSecret(o Option, file string) (*Secret, error) {
-	s := &Secret{name: o.Setting(), file: file, check: o.checkSecret}
+	s := &Secret{of: o, file: file}
 	_, err := s.Reload()
 	return s, err
 }
@@ -63,7 +69,7 @@ func (s *Secret) Reveal() string {
 func (s *Secret) IsSet() bool { return s.Reveal() != "" }
 
 // Name is the setting that the secret is the value of.
-func (s *Secret) Name() string { return s.name }
+func (s *Secret) Name() string { return s.of.Setting() }
 
 // File is where it was read, "" when that was no file.
 func (s *Secret) File() string {
@@ -82,8 +88,11 @@ func (s *Secret) Reload() (changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v, err := readSecretFile(s.file)
-	if err == nil && s.check != nil {
-		err = s.check(v)
+	if err == nil {
+		err = s.of.checkSecret(v)
+	}
+	if err == nil && s.guessable {
+		err = s.of.checkLength(v)
 	}
 	if err != nil {
 		return false, err
@@ -110,25 +119,21 @@ func (s *Secret) former() []string {
 
 func readSecretFile(path string) (string, error) {
 	const most = 64 << 10
-	var b []byte
-	f, err := os.Open(path)
-	if err == nil {
-		defer f.Close()
-		b, err = io.ReadAll(io.LimitReader(f, most+1))
-	}
+	b, err := readAtMost(path, most+1)
 	if err != nil {
 		return "", fmt.Errorf("%s cannot be read: %w", sayFile(path), pathless(err))
 	}
 	if len(b) > most {
 		return "", fmt.Errorf("%s is too large for a secret", sayFile(path))
 	}
-	if b = trimNewline(b); len(b) == 0 {
+	v := trimNewline(string(b))
+	if v == "" {
 		return "", fmt.Errorf("%s is empty", sayFile(path))
 	}
-	return string(b), nil
+	return v, nil
 }
 
-// pathless is err without the path, which is said another way.
+// pathless is err without the path, which the caller names in its own way.
 func pathless(err error) error {
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		return pe.Err
@@ -146,8 +151,8 @@ func sayFile(path string) string {
 	return "the file it names"
 }
 
-func trimNewline(b []byte) []byte {
-	return bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+func trimNewline(s string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r")
 }
 
 // exposed tells whether more people than needed may read the file.

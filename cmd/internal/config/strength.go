@@ -18,37 +18,54 @@ const (
 // placeholders stand in our own manifests and pages where a secret belongs.
 var placeholders = []string{"A-LONG-RANDOM-WORD", "YOUR-API-TOKEN"}
 
-// secretURLs are the settings whose secret is a URL that stands in no other one.
-var secretURLs = []string{"ping-url", "fallback-webhook"}
+// form is what a secret is made of. The zero value is one word.
+type form struct {
+	// check says what else is wrong with a value, or all that is where it may have
+	// several lines.
+	check func(value string) error
+	lines bool
+	// words are the parts that have to be guessed, or hidden: a password without its
+	// user, each of several tokens. nil = all of it.
+	words func(value string) []string
+}
+
+// The forms.
+var (
+	tokensForm  = form{checkTokens, true, tokens}
+	pairForm    = form{checkPair, false, password}
+	loginForm   = form{checkLogin, false, password}
+	credsForm   = form{checkKeys, true, keys}
+	hookForm    = form{func(v string) error { return checkURL(v, "https", "http") }, false, urlParts}
+	serversForm = form{func(v string) error { return checkURLs(v, "nats", "tls", "ws", "wss") }, false, urlParts}
+	monitorForm = form{func(v string) error { return checkURLs(strings.TrimRight(v, ", "), "http", "https") }, false, urlParts}
+)
 
 // checkSecret refuses what is surely a mistake, and what could not be sent in a
 // header. The HMAC secret is not sent, but it too was typed into a form.
 func (o Option) checkSecret(v string) error {
-	if o.Name == "nats-creds-file" {
-		if len(keys(v)) == 0 {
-			return errors.New("the file holds neither a NATS user's credentials nor the seed of an nkey")
+	if !o.form.lines {
+		if err := checkLine(v); err != nil || o.form.check == nil {
+			return err
 		}
-		return nil
 	}
-	if err := checkWord(v); err != nil {
-		return err
+	return o.form.check(v)
+}
+
+// words are the parts of a value that are secrets by themselves.
+func (o Option) words(v string) []string {
+	if o.form.words == nil {
+		return []string{v}
 	}
-	switch user, password, pair := strings.Cut(v, ":"); {
-	case (o.Name == "ingest-token-file" || o.Name == "pmm-token-file") && strings.ContainsAny(v, " \n"):
-		return checkTokens(v)
-	case strings.ContainsFunc(v, unicode.IsControl):
-		return errors.New("the secret holds a control character, perhaps a second line")
-	case strings.HasSuffix(o.Name, "-basic-auth-file"), o.Name == "nats-user-file" && pair:
-		if user == "" || password == "" {
-			return errors.New("the secret is not user:password")
-		}
-		return checkWord(password)
-	case slices.Contains(secretURLs, o.Setting()):
-		return URL(v).check("https", "http")
-	case o.plainTwin() != "":
-		return URL(v).checkFor(o.plainTwin())
+	return o.form.words(v)
+}
+
+// checkLine refuses what is not one line that can be meant.
+func checkLine(v string) error {
+	err := checkWord(v)
+	if err == nil && strings.ContainsFunc(v, unicode.IsControl) {
+		err = errors.New("the secret holds a control character, perhaps a second line")
 	}
-	return nil
+	return err
 }
 
 // checkWord refuses what an editor, a shell or a person in haste put around a
@@ -71,8 +88,38 @@ func checkWord(v string) error {
 	return nil
 }
 
-// checkTokens checks the lines NAME TOKEN of --ingest-token-file.
+// checkPair refuses what is not user:password.
+func checkPair(v string) error {
+	user, password, _ := strings.Cut(v, ":")
+	if user == "" || password == "" {
+		return errors.New("the secret is not user:password")
+	}
+	return checkWord(password)
+}
+
+// checkLogin takes a token too.
+func checkLogin(v string) error {
+	if !strings.Contains(v, ":") {
+		return nil
+	}
+	return checkPair(v)
+}
+
+func checkKeys(v string) error {
+	if len(keys(v)) == 0 {
+		return errors.New("the file holds neither a NATS user's credentials nor the seed of an nkey")
+	}
+	return nil
+}
+
+// checkTokens checks one token, or lines NAME TOKEN.
 func checkTokens(v string) error {
+	if !strings.ContainsAny(v, " \n") {
+		return checkLine(v)
+	}
+	if err := checkWord(v); err != nil {
+		return err
+	}
 	for i, l := range strings.Split(v, "\n") {
 		name, token, ok := strings.Cut(strings.TrimSuffix(l, "\r"), " ")
 		switch {
@@ -88,20 +135,15 @@ func checkTokens(v string) error {
 	return nil
 }
 
-// parts are the words of a secret that has to be guessed: a password without its
-// user, each of several tokens.
-func (o Option) parts(v string) (words []string) {
-	switch {
-	case strings.HasSuffix(o.Name, "-basic-auth-file"):
-		_, password, _ := strings.Cut(v, ":")
-		return []string{password}
-	case o.Name == "ingest-token-file":
-		return tokens(v)
+// password is what stands behind the user, or all of a token.
+func password(v string) []string {
+	if _, password, ok := strings.Cut(v, ":"); ok {
+		v = password
 	}
 	return []string{v}
 }
 
-// tokens are those of --ingest-token-file: the value, or the second word of each line.
+// tokens are the value, or the second word of each line.
 func tokens(v string) (out []string) {
 	if !strings.ContainsAny(v, " \n") {
 		return []string{v}
@@ -116,7 +158,7 @@ func tokens(v string) (out []string) {
 
 var natsKey = regexp.MustCompile(`\b(?:eyJ[\w.-]{50,}|S[A-Z2-7]{57})(?:\s|$)`)
 
-// keys are the secret words of --nats-creds-file: a token, the seed of a key.
+// keys are the secret words of NATS credentials: a token, the seed of a key.
 func keys(v string) (out []string) {
 	for _, word := range natsKey.FindAllString(v, -1) {
 		out = append(out, strings.TrimSpace(word))
@@ -126,7 +168,7 @@ func keys(v string) (out []string) {
 
 // checkLength refuses a secret that strangers can guess.
 func (o Option) checkLength(v string) error {
-	for _, word := range o.parts(v) {
+	for _, word := range o.words(v) {
 		if len(word) < leastSecret {
 			return fmt.Errorf("has fewer than %d characters, and other machines can try to guess it", leastSecret)
 		}
@@ -150,15 +192,8 @@ func (l *loader) strength(listener, addr, cert string, names ...string) {
 			l.wrong(name, "%v", err)
 			continue
 		}
-		if usual := s.check; usual != nil {
-			s.check = func(v string) error { // a reload is held to the same
-				if err := usual(v); err != nil {
-					return err
-				}
-				return o.checkLength(v)
-			}
-		}
-		if slices.ContainsFunc(o.parts(s.Reveal()), func(w string) bool { return len(w) < shortSecret }) {
+		s.guessable = true
+		if slices.ContainsFunc(o.words(s.Reveal()), func(w string) bool { return len(w) < shortSecret }) {
 			l.warn(l.where(name), "has fewer than %d characters; a long random word cannot be guessed", shortSecret)
 		}
 		if name != "ingest-hmac-secret-file" && cert == "" {

@@ -172,8 +172,8 @@ func TestURLsFromFiles(t *testing.T) {
 	if err != nil || warnings != "[]" {
 		t.Fatal(err, warnings)
 	}
-	if c.AlarmURL() != "https://hooks.example/services/T000/hook-path" || c.NATS() != "tls://u:nats-pass@a:4222" {
-		t.Errorf("%s, %s", c.AlarmURL(), c.NATS())
+	if c.AlarmWebhook.Reveal() != "https://hooks.example/services/T000/hook-path" || c.NATS() != "tls://u:nats-pass@a:4222" {
+		t.Errorf("%s, %s", c.AlarmWebhook.Reveal(), c.NATS())
 	}
 	if s := from(t, c, "alarm-webhook-file"); s.Value != "[redacted]" || s.File != hook {
 		t.Errorf("shown as %+v", s)
@@ -185,8 +185,8 @@ func TestURLsFromFiles(t *testing.T) {
 	if err := os.WriteFile(hook, []byte("https://hooks.example/new-path"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if changed, err := c.AlarmWebhookFile.Reload(); !changed || err != nil || c.AlarmURL() != "https://hooks.example/new-path" {
-		t.Errorf("after a reload: %v, %v, %s", changed, err, c.AlarmURL())
+	if changed, err := c.AlarmWebhook.Reload(); !changed || err != nil || c.AlarmWebhook.Reveal() != "https://hooks.example/new-path" {
+		t.Errorf("after a reload: %v, %v, %s", changed, err, c.AlarmWebhook.Reveal())
 	}
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
@@ -16,25 +17,85 @@ func Cleartext(raw string) bool {
 	return err == nil && u.Scheme == "http" && !loopback(u.Hostname())
 }
 
-// checkURLs checks the URLs of others, wherever they stand.
-func (l *loader) checkURLs() {
-	c := l.c
-	for _, u := range []struct {
-		name string
-		url  string
-	}{
-		{"callgoose-url", c.CallgooseURL},
-		{"alarm-webhook", c.AlarmWebhook.Reveal()},
-		{"alarm-webhook-file", c.AlarmWebhookFile.Reveal()},
-		{"ping-url-file", c.PingURL.Reveal()},
-		{"fallback-webhook-file", c.FallbackWebhook.Reveal()},
-	} {
-		l.refuse(Cleartext(u.url) && !c.AllowHTTP, u.name, "is plain http, which shows its secrets to everyone on the way; use https, or set allow-http")
+// hideURL shows scheme and host of a URL, or of several, and not what may be secret: a
+// password, a token in the query, a path nobody should guess.
+func hideURL(text string) string {
+	parts := strings.Split(text, ",") // NATS takes several
+	for i, part := range parts {
+		p, err := url.Parse(strings.TrimSpace(part))
+		if err != nil || p.Host == "" {
+			parts[i] = redacted
+			continue
+		}
+		shown := p.Scheme + "://"
+		if p.User != nil {
+			shown += redacted + "@"
+		}
+		shown += p.Host
+		if strings.Trim(p.Path, "/") != "" || p.RawQuery != "" || p.Fragment != "" {
+			shown += "/" + redacted
+		}
+		parts[i] = shown
 	}
-	for name, u := range map[string]URL{"nats-url": c.NATSURL, "alarm-webhook": c.AlarmWebhook} {
-		err := u.checkFor(name)
-		l.refuse(err != nil && u != "", name, "%v", err)
-		l.refuse(u != "" && l.given(name+"-file"), name, "and %s-file are both set; keep one of them", name)
+	return strings.Join(parts, ",")
+}
+
+// urlParts are the pieces that hideURL leaves out.
+func urlParts(text string) (out []string) {
+	for part := range strings.SplitSeq(text, ",") {
+		part = strings.TrimSpace(part)
+		p, err := url.Parse(part)
+		if err != nil || p.Host == "" {
+			out = append(out, part)
+			continue
+		}
+		if password, ok := p.User.Password(); ok {
+			out = append(out, password, p.User.String())
+		} else if p.User != nil {
+			out = append(out, p.User.Username()) // NATS takes a token there
+		}
+		if strings.Trim(p.Path, "/") != "" {
+			out = append(out, p.RequestURI(), strings.Trim(p.Path, "/"))
+			for segment := range strings.SplitSeq(p.Path, "/") {
+				if len(segment) >= 3*shortest { // a word such as "services" is no secret
+					out = append(out, segment)
+				}
+			}
+		}
+		for _, values := range p.Query() {
+			out = append(out, values...)
+		}
+	}
+	return out
+}
+
+func checkURL(text string, schemes ...string) error {
+	p, err := url.Parse(text)
+	// The error is not passed on: it quotes pieces of the URL.
+	if err != nil || p.Hostname() == "" || !slices.Contains(schemes, p.Scheme) {
+		return fmt.Errorf("is not a URL with a host and one of the schemes %s", strings.Join(schemes, ", "))
+	}
+	return nil
+}
+
+// checkURLs checks several, separated by commas.
+func checkURLs(text string, schemes ...string) error {
+	for part := range strings.SplitSeq(text, ",") {
+		if err := checkURL(strings.TrimSpace(part), schemes...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkCleartext refuses to show the secrets in the URLs of others on the way there.
+func (l *loader) checkCleartext() {
+	const why = "is plain http, which shows its secrets to everyone on the way; use https, or set allow-http"
+	l.refuse(Cleartext(l.c.CallgooseURL) && !l.c.AllowHTTP, "callgoose-url", why)
+	for _, s := range []*Secret{l.c.AlarmWebhook, l.c.PingURL, l.c.FallbackWebhook} {
+		if Cleartext(s.Reveal()) && !l.c.AllowHTTP {
+			l.wrong(s.of.Name, why)
+		}
 	}
 }
 
@@ -45,10 +106,6 @@ func (l *loader) checkNATS() {
 		"nats-name", "nats-replicas", "instance", "takeover-after", "accept-loss")
 	l.together("nats-cert", "nats-key")
 	l.refuse(c.NATSReplicas != 1 && c.NATSReplicas != 3 && c.NATSReplicas != 5, "nats-replicas", "%d is not 1, 3 or 5", c.NATSReplicas)
-	for part := range strings.SplitSeq(c.NATSMonitor.Reveal(), ",") {
-		err := URL(strings.TrimSpace(part)).check("http", "https")
-		l.refuse(err != nil && part != "", "nats-monitor", "%v", err)
-	}
 	l.refuse(len(c.NATSName) > 32 || strings.Trim(c.NATSName, "abcdefghijklmnopqrstuvwxyz0123456789-") != "",
 		"nats-name", "%s is not at most 32 of a-z, 0-9 and -", quote(c.NATSName))
 	l.refuse(c.TakeOverAfter < 6*time.Second || c.TakeOverAfter > 5*time.Minute, "takeover-after", "is not between 6s and 5m")
@@ -76,26 +133,13 @@ func (l *loader) checkNATS() {
 	}
 }
 
-// checkFor checks a value of nats-url or alarm-webhook.
-func (u URL) checkFor(name string) error {
-	if name != "nats-url" {
-		return u.check("https", "http")
-	}
-	for part := range strings.SplitSeq(string(u), ",") {
-		if err := URL(strings.TrimSpace(part)).check("nats", "tls", "ws", "wss"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // exposedURLs warns of secrets inside URLs that stand where others may see them.
 func (l *loader) exposedURLs() {
 	for _, name := range []string{"nats-url", "alarm-webhook", "callgoose-url"} {
 		secret := l.setting("callgoose-token-file").From == fromURL
 		if name != "callgoose-url" {
 			o, _ := find(name)
-			secret = len(o.field(l.c).(*URL).parts()) > 0
+			secret = len(urlParts((*o.field(l.c).(**Secret)).Reveal())) > 0
 		}
 		from := l.setting(name).From
 		if !secret || from == fromDefault {

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"net/url"
 	"reflect"
 	"regexp"
 	"slices"
@@ -67,8 +66,10 @@ func (o Option) set(c *Config, text string) (err error) {
 		if *p, err = ParseSize(text); err == nil && *p == 0 && o.Off == "" {
 			err = errors.New("must be larger than zero")
 		}
-	case *URL:
-		*p = URL(text)
+	case **Secret:
+		if err = o.form.check(text); err == nil {
+			*p = o.secret(text)
+		}
 	default:
 		panic("config: no parser for the field of " + o.Name)
 	}
@@ -80,17 +81,6 @@ func (o Option) checkEnum(text string) error {
 		return nil
 	}
 	return fmt.Errorf("%s is not one of %s", quote(text), strings.Join(o.Values, ", "))
-}
-
-// show is the text of a value as it may be printed.
-func (o Option) show(c *Config, text string) string {
-	if u, ok := o.field(c).(*URL); ok {
-		return u.String()
-	}
-	if o.Kind == KindURL {
-		return redacted // until callgooseURL has taken the token out
-	}
-	return text
 }
 
 // ParseDuration reads a Go duration that may begin with days: 90s, 30d, 1d12h.
@@ -265,55 +255,6 @@ func loopback(host string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.Unmap().IsLoopback()
-}
-
-// URL is a URL that may hold a secret: a password, a token in the query, a path
-// nobody should guess. Printing it shows scheme and host only.
-type URL string
-
-// Reveal returns the whole URL, to be used and not to be printed.
-func (u URL) Reveal() string { return string(u) }
-
-func (u URL) String() string {
-	if u == "" {
-		return ""
-	}
-	parts := strings.Split(string(u), ",") // NATS takes several
-	for i, part := range parts {
-		p, err := url.Parse(strings.TrimSpace(part))
-		if err != nil || p.Host == "" {
-			parts[i] = redacted
-			continue
-		}
-		shown := p.Scheme + "://"
-		if p.User != nil {
-			shown += redacted + "@"
-		}
-		shown += p.Host
-		if strings.Trim(p.Path, "/") != "" || p.RawQuery != "" || p.Fragment != "" {
-			shown += "/" + redacted
-		}
-		parts[i] = shown
-	}
-	return strings.Join(parts, ",")
-}
-
-// Format covers every verb of fmt, %#v and %d as well.
-func (u URL) Format(f fmt.State, _ rune) { fmt.Fprint(f, u.String()) }
-
-// LogValue is what slog logs.
-func (u URL) LogValue() slog.Value { return slog.StringValue(u.String()) }
-
-// MarshalText is what JSON and YAML hold.
-func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
-
-func (u URL) check(schemes ...string) error {
-	p, err := url.Parse(string(u))
-	// The error is not passed on: it quotes pieces of the URL.
-	if err != nil || p.Hostname() == "" || !slices.Contains(schemes, p.Scheme) {
-		return fmt.Errorf("is not a URL with a host and one of the schemes %s", strings.Join(schemes, ", "))
-	}
-	return nil
 }
 
 // quote makes text from outside fit for one line of a report.

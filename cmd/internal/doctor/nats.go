@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/queue"
 )
@@ -77,7 +76,7 @@ func (e *examination) natsServer(at queue.Address, reached int) {
 		{e.Settings.NATSCreds.IsSet(), "logged in with credentials"},
 		{e.Settings.NATSUser.IsSet(), "logged in with user or token"},
 		{e.Settings.NATSCert != "", "client certificate"},
-		{strings.Contains(config.URL(e.Settings.NATS()).String(), "@"), "logged in with what the URL holds"},
+		{strings.Contains(e.Settings.NATS(), "@"), "logged in with what the URL holds"},
 	} {
 		if way.set {
 			how = append(how, way.name)

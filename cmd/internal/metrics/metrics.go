@@ -5,11 +5,11 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -29,18 +29,9 @@ type Metrics struct {
 	cfg      Config
 	registry *prometheus.Registry
 
-	webhooks, attempts, settled, changes            *prometheus.CounterVec
-	passes, actions                                 *prometheus.CounterVec
-	lastWebhook, drift, contactFailing              *prometheus.GaugeVec
-	pings, fallbacks, tokens                        *prometheus.CounterVec
-	truncated, storeFailures, told, unforeseen      prometheus.Counter
-	webhookDuration, attemptDuration, deliveryDelay prometheus.Histogram
-	intakeCommit, ledgerCommit, ledgerAppend        prometheus.Histogram
-	takeOvers, staleReads                           prometheus.Counter
-
-	lastSuccess atomic.Int64 // Unix milliseconds, 0 = never
-	reloadOK    atomic.Bool
-	reloadAt    atomic.Int64 // Unix milliseconds
+	counters   map[*Metric]*prometheus.CounterVec
+	gauges     map[*Metric]*prometheus.GaugeVec
+	histograms map[*Metric]prometheus.Histogram
 
 	pace pace
 
@@ -57,64 +48,45 @@ const (
 
 // New makes a registry of our own, with the collectors for Go and the process.
 func New(cfg Config) *Metrics {
-	m := &Metrics{cfg: cfg, registry: prometheus.NewRegistry(), sources: map[string]bool{}}
-	m.reloadOK.Store(true)
-	m.reloadAt.Store(time.Now().UnixMilli())
-	m.webhooks, m.attempts = m.counters(webhooks), m.counters(attempts)
-	m.settled, m.changes = m.counters(settled), m.counters(callgooseChanges)
-	m.passes, m.actions = m.counters(reconcilePasses), m.counters(reconcileActions)
-	m.lastWebhook, m.drift, m.contactFailing = m.gauges(lastWebhook), m.gauges(reconcileDrift), m.gauges(contactFailing)
-	m.truncated, m.storeFailures = m.counters(truncated).WithLabelValues(), m.counters(storeFailures).WithLabelValues()
-	m.pings, m.fallbacks, m.told = m.counters(pings), m.counters(fallbacks), m.counters(told).WithLabelValues()
-	m.tokens = m.counters(tokens)
-	m.unforeseen = m.counters(drift).WithLabelValues()
-	m.webhookDuration, m.attemptDuration = m.histogram(webhookDuration, requestBuckets), m.histogram(attemptDuration, requestBuckets)
-	m.deliveryDelay = m.histogram(deliveryDelay, delayBuckets)
-	m.intakeCommit, m.ledgerCommit = m.histogram(intakeCommit, diskBuckets), m.histogram(ledgerCommit, diskBuckets)
-	m.ledgerAppend = m.histogram(ledgerAppend, diskBuckets)
-	m.takeOvers, m.staleReads = m.counters(takeOvers).WithLabelValues(), m.counters(staleReads).WithLabelValues()
-	// A rate needs a first value: what matters is there from the start.
-	for _, code := range []string{"202", "400", "401", "503"} {
-		m.webhooks.WithLabelValues(code)
+	m := &Metrics{
+		cfg: cfg, registry: prometheus.NewRegistry(), sources: map[string]bool{}, counters: map[*Metric]*prometheus.CounterVec{},
+		gauges: map[*Metric]*prometheus.GaugeVec{}, histograms: map[*Metric]prometheus.Histogram{},
 	}
-	for _, o := range []event.Outcome{event.Delivered, event.Discarded, event.Dead} {
-		m.settled.WithLabelValues(string(o))
-	}
-	for _, reason := range []string{"wrong", "limited"} {
-		m.tokens.WithLabelValues(reason)
-	}
-	for _, result := range []string{"sent", "failed", "withheld"} {
-		m.pings.WithLabelValues(result)
-	}
-	for _, result := range []string{"sent", "failed"} {
-		m.fallbacks.WithLabelValues(result)
-	}
-	for _, state := range states {
-		m.changes.WithLabelValues(state)
-	}
-	m.attempts.WithLabelValues("delivered", "ok")
 	m.registry.MustRegister(scrape{m},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	auto := promauto.With(m.registry)
+	for _, row := range table {
+		switch {
+		case row.read:
+		case row.Type == "gauge":
+			m.gauges[row] = auto.NewGaugeVec(prometheus.GaugeOpts{Name: row.Name, Help: row.Help}, row.Labels)
+		case row.Type == "histogram":
+			m.histograms[row] = auto.NewHistogram(prometheus.HistogramOpts{Name: row.Name, Help: row.Help, Buckets: row.buckets})
+		default:
+			m.counters[row] = auto.NewCounterVec(prometheus.CounterOpts{Name: row.Name, Help: row.Help}, row.Labels)
+			for _, value := range row.first {
+				m.add(row, 0, value)
+			}
+			if len(row.Labels) == 0 {
+				m.add(row, 0)
+			}
+		}
+	}
+	m.add(attempts, 0, "delivered", "ok")
+	m.set(build, 1, cfg.Version)
+	m.Reloaded(true)
 	return m
 }
 
-func (m *Metrics) counters(row Metric) *prometheus.CounterVec {
-	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: row.Name, Help: row.Help}, row.Labels)
-	m.registry.MustRegister(c)
-	return c
+func (m *Metrics) add(row *Metric, n float64, labels ...string) {
+	m.counters[row].WithLabelValues(labels...).Add(n)
 }
 
-func (m *Metrics) gauges(row Metric) *prometheus.GaugeVec {
-	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: row.Name, Help: row.Help}, row.Labels)
-	m.registry.MustRegister(g)
-	return g
+func (m *Metrics) set(row *Metric, v float64, labels ...string) {
+	m.gauges[row].WithLabelValues(labels...).Set(v)
 }
 
-func (m *Metrics) histogram(row Metric, buckets []float64) prometheus.Histogram {
-	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: row.Name, Help: row.Help, Buckets: buckets})
-	m.registry.MustRegister(h)
-	return h
-}
+func (m *Metrics) observe(row *Metric, d time.Duration) { m.histograms[row].Observe(d.Seconds()) }
 
 // Handler serves /metrics. Who may read it is decided in front of it.
 func (m *Metrics) Handler() http.Handler {
@@ -123,12 +95,12 @@ func (m *Metrics) Handler() http.Handler {
 
 // Webhook implements ingest.Observer.
 func (m *Metrics) Webhook(code int, d time.Duration) {
-	m.webhooks.WithLabelValues(strconv.Itoa(code)).Inc()
-	m.webhookDuration.Observe(d.Seconds())
+	m.add(webhooks, 1, strconv.Itoa(code))
+	m.observe(webhookDuration, d)
 }
 
 // TokenRefused counts a wrong token of operators, by reason.
-func (m *Metrics) TokenRefused(reason string) { m.tokens.WithLabelValues(reason).Inc() }
+func (m *Metrics) TokenRefused(reason string) { m.add(tokens, 1, reason) }
 
 // Stored implements ingest.Observer.
 func (m *Metrics) Stored(source string) {
@@ -139,18 +111,18 @@ func (m *Metrics) Stored(source string) {
 		m.sources[source] = true
 	}
 	m.mu.Unlock()
-	m.lastWebhook.WithLabelValues(source).Set(seconds(time.Now().UnixMilli()))
+	m.set(lastWebhook, unix(time.Now()), source)
 }
 
 // Truncated implements ingest.Observer.
-func (m *Metrics) Truncated(_ string, n int64) { m.truncated.Add(float64(n)) }
+func (m *Metrics) Truncated(_ string, n int64) { m.add(truncated, float64(n)) }
 
 // Attempt implements worker.Observer.
 func (m *Metrics) Attempt(a event.Attempt, step string) {
-	m.attempts.WithLabelValues(a.Result, cause(a.Status, step)).Inc()
-	m.attemptDuration.Observe(a.Duration.Seconds())
+	m.add(attempts, 1, a.Result, cause(a.Status, step))
+	m.observe(attemptDuration, a.Duration)
 	if a.Error == "" {
-		m.lastSuccess.Store(time.Now().UnixMilli())
+		m.set(lastSuccess, unix(time.Now()))
 	}
 }
 
@@ -170,10 +142,10 @@ func cause(status int, step string) string {
 
 // Settled implements worker.Observer.
 func (m *Metrics) Settled(o event.Outcome, waited time.Duration) {
-	m.settled.WithLabelValues(string(o)).Inc()
+	m.add(settled, 1, string(o))
 	m.pace.add(time.Now())
 	if o == event.Delivered {
-		m.deliveryDelay.Observe(max(waited, 0).Seconds())
+		m.observe(deliveryDelay, max(waited, 0))
 	}
 }
 
@@ -181,120 +153,94 @@ func (m *Metrics) Settled(o event.Outcome, waited time.Duration) {
 func (m *Metrics) Pace() float64 { return m.pace.rate(time.Now()) }
 
 // Circuit implements worker.Observer.
-func (m *Metrics) Circuit(state string) { m.changes.WithLabelValues(state).Inc() }
+func (m *Metrics) Circuit(state string) { m.add(callgooseChanges, 1, state) }
 
 // IntakeCommit is told how long a group of notifications took to the disk.
-func (m *Metrics) IntakeCommit(d time.Duration, _ int) { m.intakeCommit.Observe(d.Seconds()) }
+func (m *Metrics) IntakeCommit(d time.Duration, _ int) { m.observe(intakeCommit, d) }
 
 // LedgerCommit is told how long a commit of the ledger took.
-func (m *Metrics) LedgerCommit(d time.Duration) { m.ledgerCommit.Observe(d.Seconds()) }
+func (m *Metrics) LedgerCommit(d time.Duration) { m.observe(ledgerCommit, d) }
 
 // TookOver implements queue.Observer.
-func (m *Metrics) TookOver() { m.takeOvers.Inc() }
+func (m *Metrics) TookOver() { m.add(takeOvers, 1) }
 
 // Appended implements queue.Observer.
-func (m *Metrics) Appended(d time.Duration) { m.ledgerAppend.Observe(d.Seconds()) }
+func (m *Metrics) Appended(d time.Duration) { m.observe(ledgerAppend, d) }
 
 // StaleRead implements queue.Observer.
-func (m *Metrics) StaleRead() { m.staleReads.Inc() }
+func (m *Metrics) StaleRead() { m.add(staleReads, 1) }
 
 // ReconcilePass is told what a comparison with a PMM found: differences by kind, and
 // whether PMM fails to reach the service.
 func (m *Metrics) ReconcilePass(source, result string, drift map[string]int, failing bool) {
-	m.passes.WithLabelValues(result).Inc()
-	m.drift.DeletePartialMatch(prometheus.Labels{"source": source})
+	m.add(reconcilePasses, 1, result)
+	m.gauges[reconcileDrift].DeletePartialMatch(prometheus.Labels{"source": source})
 	for kind, n := range drift {
-		m.drift.WithLabelValues(source, kind).Set(float64(n))
+		m.set(reconcileDrift, float64(n), source, kind)
 	}
-	m.contactFailing.WithLabelValues(source).Set(truth(failing))
+	m.set(contactFailing, truth(failing), source)
 }
 
 // Reconciled counts an incident that was opened or closed by comparing.
-func (m *Metrics) Reconciled(action string) { m.actions.WithLabelValues(action).Inc() }
+func (m *Metrics) Reconciled(action string) { m.add(reconcileActions, 1, action) }
 
 // StoreFailed counts a failure of the store.
-func (m *Metrics) StoreFailed() { m.storeFailures.Inc() }
+func (m *Metrics) StoreFailed() { m.add(storeFailures, 1) }
 
 // Pinged counts a turn of the heartbeat: sent, failed or withheld.
-func (m *Metrics) Pinged(result string) { m.pings.WithLabelValues(result).Inc() }
+func (m *Metrics) Pinged(result string) { m.add(pings, 1, result) }
 
 // Drifted counts an answer of Callgoose that its filters cannot give.
-func (m *Metrics) Drifted() { m.unforeseen.Inc() }
+func (m *Metrics) Drifted() { m.add(drift, 1) }
 
 // Told counts a message by the other way out, sent or failed, and its alerts.
 func (m *Metrics) Told(result string, alerts int) {
-	m.fallbacks.WithLabelValues(result).Inc()
-	m.told.Add(float64(alerts))
+	m.add(fallbacks, 1, result)
+	m.add(told, float64(alerts))
 }
 
 // Reloaded is told whether all secrets could be read again.
 func (m *Metrics) Reloaded(ok bool) {
-	m.reloadOK.Store(ok)
+	m.set(reloadOK, truth(ok))
 	if ok {
-		m.reloadAt.Store(time.Now().UnixMilli())
+		m.set(reloadAt, unix(time.Now()))
 	}
 }
 
-func seconds(ms int64) float64 { return float64(ms) / 1000 }
+func unix(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+
+// putter hands the value of a row to a scrape.
+type putter func(row *Metric, v float64, labels ...string)
 
 // scrape reads what is not counted here. What is not known is left out: a gap
 // is true, a zero would be a lie, and a reset to the eyes of rate().
-type scrape struct{ m *Metrics }
+type scrape struct{ *Metrics }
 
-var (
-	states  = []string{event.Up, event.Down, event.Held, event.Paused, event.StateUnknown}
-	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStale, event.ReasonStillFiring, event.ReasonHeartbeat}
-)
-
-// Describe implements prometheus.Collector. Which there are, each scrape decides.
+// Describe implements prometheus.Collector. It names nothing, so that the status is asked
+// at a scrape only, which decides what there is.
 func (scrape) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
-func (c scrape) Collect(ch chan<- prometheus.Metric) {
-	put := func(row Metric, v float64, labels ...string) {
+func (m scrape) Collect(ch chan<- prometheus.Metric) {
+	put := func(row *Metric, v float64, labels ...string) {
 		kind := prometheus.GaugeValue
 		if row.Type == "counter" {
 			kind = prometheus.CounterValue
 		}
-		ch <- prometheus.MustNewConstMetric(row.desc(), kind, v, labels...)
-	}
-	m := c.m
-	put(build, 1, m.cfg.Version)
-	put(reloadOK, truth(m.reloadOK.Load()))
-	put(reloadAt, seconds(m.reloadAt.Load()))
-	if at := m.lastSuccess.Load(); at > 0 {
-		put(lastSuccess, seconds(at))
+		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc(row.Name, row.Help, row.Labels, nil), kind, v, labels...)
 	}
 	s, ok := m.cfg.Status()
-	if cl := s.Cluster; cl != nil && cl.NATS != nil {
-		collectNATS(cl.NATS, put)
+	cl := s.Cluster
+	external := cl != nil && cl.NATS != nil
+	if external {
+		putNATS(cl.NATS, put)
 	}
-	if ok {
-		collect(s, put)
-	} else {
+	if !ok {
 		put(accepting, 0)
+		return
 	}
-}
-
-func collectNATS(n *admin.NATS, put func(row Metric, v float64, labels ...string)) {
-	put(natsConnected, truth(n.Connected))
-	if n.Replicas > 0 {
-		put(natsReplicas, float64(n.Replicas))
-	}
-	for _, stream := range n.Streams {
-		put(streamCurrent, float64(stream.Current), stream.Name)
-	}
-}
-
-// collect puts what a status says, but for NATS.
-func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) {
-	put(accepting, truth(s.Store.Accepting))
-	put(storeUsed, float64(s.Store.UsedBytes))
-	put(storeMax, float64(s.Store.MaxBytes))
-	if s.Store.FreeBytes >= 0 {
-		put(diskFree, float64(s.Store.FreeBytes))
-	}
-	if cl := s.Cluster; cl != nil && cl.NATS != nil {
+	putStore(s.Store, put)
+	if external {
 		put(clusterLeader, truth(cl.Role == "leader"))
 		put(clusterTerm, float64(cl.Term))
 		if cl.Behind != nil {
@@ -304,6 +250,30 @@ func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) 
 			return
 		}
 	}
+	putLedger(s, put)
+}
+
+func putNATS(n *admin.NATS, put putter) {
+	put(natsConnected, truth(n.Connected))
+	if n.Replicas > 0 {
+		put(natsReplicas, float64(n.Replicas))
+	}
+	for _, stream := range n.Streams {
+		put(streamCurrent, float64(stream.Current), stream.Name)
+	}
+}
+
+func putStore(s admin.Store, put putter) {
+	put(accepting, truth(s.Accepting))
+	put(storeUsed, float64(s.UsedBytes))
+	put(storeMax, float64(s.MaxBytes))
+	if s.FreeBytes >= 0 {
+		put(diskFree, float64(s.FreeBytes))
+	}
+}
+
+// putLedger puts what the ledger counts, and what waits.
+func putLedger(s admin.Status, put putter) {
 	put(notifications, float64(s.Notifications))
 	for _, status := range []string{string(event.Firing), string(event.Resolved), "unusable"} {
 		put(alerts, float64(s.AlertsByStatus[status]), status)

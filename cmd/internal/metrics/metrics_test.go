@@ -123,7 +123,7 @@ func TestNamesFollowTheConventions(t *testing.T) {
 
 // What the table says is what is there, all of it, and nothing else.
 func TestTheTableIsWhatIsThere(t *testing.T) {
-	left := map[string]Metric{}
+	left := map[string]*Metric{}
 	for _, row := range table {
 		left[row.Name] = row
 	}
@@ -163,7 +163,7 @@ func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
 	if v, ok := seen[natsConnected.Name]; !ok || v != 0 {
 		t.Errorf("%s is %v, %v", natsConnected.Name, v, ok)
 	}
-	for _, row := range []Metric{notifications, alerts, suppressed, queued, oldestAge, events, callgooseState, storeUsed, storeMax, diskFree, lastSuccess, clusterLeader, streamCurrent} {
+	for _, row := range []*Metric{notifications, alerts, suppressed, queued, oldestAge, events, callgooseState, storeUsed, storeMax, diskFree, lastSuccess, clusterLeader, streamCurrent} {
 		if _, ok := seen[row.Name]; ok {
 			t.Errorf("%s is there", row.Name)
 		}
@@ -178,7 +178,7 @@ func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
 			t.Errorf("a follower shows %v", f)
 		}
 	}
-	for _, row := range []Metric{clusterLeader, natsConnected, streamCurrent} {
+	for _, row := range []*Metric{clusterLeader, natsConnected, streamCurrent} {
 		if !there[row.Name] {
 			t.Errorf("a follower does not show %s", row.Name)
 		}
@@ -218,7 +218,7 @@ func TestNobodyOutsideMakesSeries(t *testing.T) {
 		}
 	}
 	m.Stored("pmm-3") // one that is told apart stays so
-	if got := testutil.CollectAndCount(m.lastWebhook); got != maxSources+1 {
+	if got := testutil.CollectAndCount(m.gauges[lastWebhook]); got != maxSources+1 {
 		t.Errorf("%d series after another webhook", got)
 	}
 }

@@ -89,18 +89,19 @@ func Stamp(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05Z")
 }
 
-// Clock is a time without the parts that it shares with now, "never" for none.
+// Clock is a time without the parts that it shares with now, "never" for none. It says
+// that it is UTC: a script may show it in the zone of the reader.
 func Clock(t, now time.Time) string {
 	t, now = t.UTC(), now.UTC()
 	switch {
 	case t.IsZero():
 		return "never"
 	case t.Format(time.DateOnly) == now.Format(time.DateOnly):
-		return t.Format(time.TimeOnly)
+		return t.Format("15:04:05Z")
 	case t.Year() == now.Year():
-		return t.Format("Jan 2 15:04:05")
+		return t.Format("Jan 2 15:04:05Z")
 	}
-	return t.Format("2006-01-02 15:04:05")
+	return Stamp(t)
 }
 
 // Span is a duration in at most two units; its sign is left out.
@@ -157,11 +158,8 @@ func Size(n int64) string {
 	return fmt.Sprintf("%.1f %s", f, unit)
 }
 
-// Count is a whole number.
-type Count interface{ ~int | ~int64 }
-
 // Plural is a number with its words: those for one, or those for many.
-func Plural[N Count](n N, one, many string) string {
+func Plural[N ~int | ~int64](n N, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}

@@ -63,9 +63,9 @@ func TestTimesSizesAndCountsAreShownInWords(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
 		{Stamp(now), "2026-11-24 17:42:10Z"},
 		{Stamp(time.Time{}), "-"},
-		{Clock(now.Add(-time.Hour), now), "16:42:10"},
-		{Clock(now.AddDate(0, 0, -1), now), "Nov 23 17:42:10"},
-		{Clock(now.AddDate(-1, 0, 0), now), "2025-11-24 17:42:10"},
+		{Clock(now.Add(-time.Hour), now), "16:42:10Z"},
+		{Clock(now.AddDate(0, 0, -1), now), "Nov 23 17:42:10Z"},
+		{Clock(now.AddDate(-1, 0, 0), now), "2025-11-24 17:42:10Z"},
 		{Clock(time.Time{}, now), "never"},
 		{Span(1500 * time.Microsecond), "1 ms"},
 		{Span(59 * time.Second), "59 s"},

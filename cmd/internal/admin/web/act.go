@@ -2,7 +2,7 @@ package web
 
 import (
 	"context"
-	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"path"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // Replayer queues stored events again.
@@ -19,7 +20,7 @@ type Replayer interface {
 	ReplayJob(id int) (admin.Job, error)
 	// DropDeadLetters forgets the dead letters that are chosen. Like Replay, it does
 	// nothing and returns an ErrNotFound when an ID of the filter is not among them.
-	DropDeadLetters(ctx context.Context, r admin.DropRequest) (admin.Plan, error)
+	DropDeadLetters(ctx context.Context, r admin.ReplayRequest) (admin.Plan, error)
 	// ParkEvent takes a queued event out of the queue and keeps it as a dead letter.
 	// ErrNotFound when it is not queued.
 	ParkEvent(ctx context.Context, id, by string) error
@@ -88,48 +89,18 @@ func (s *site) act(mux *http.ServeMux) {
 	}
 }
 
-func (h handler) replay(r *http.Request) (any, error) {
-	req, err := admin.ParseReplay(r.URL.Query())
-	if err != nil {
-		return nil, wrong{error: err}
-	}
-	req.By = h.site.by(r)
-	plan, err := h.Replayer.Replay(r.Context(), req)
-	if err == nil && !req.DryRun {
-		h.site.did(r, "replay", plan.Events)
-	}
-	return plan, err
-}
-
-func (h handler) replayJob(r *http.Request) (any, error) {
-	id, err := strconv.Atoi(r.PathValue("id"))
-	if err != nil {
-		return nil, wrong{error: errors.New("a replay's id is a number")}
-	}
-	job, err := h.Replayer.ReplayJob(id)
-	if err != nil {
-		return nil, wrong{err, http.StatusNotFound}
-	}
-	return job, nil
-}
-
-func (h handler) drop(r *http.Request) (any, error) {
-	req, err := admin.ParseDrop(r.URL.Query())
-	if err != nil {
-		return nil, wrong{error: err}
-	}
-	req.By = h.site.by(r)
-	plan, err := h.Replayer.DropDeadLetters(r.Context(), req)
-	if err != nil || req.DryRun {
+func (s *site) drop(r *http.Request) (any, error) {
+	q := r.URL.Query()
+	plan, err := s.run(r, s.dropTask(), q, false)
+	if dry, _ := strconv.ParseBool(q.Get("dry_run")); err != nil || dry {
 		return plan, err
 	}
-	h.site.did(r, "drop dead letters", plan.Events)
 	return map[string]int{"dropped": plan.Events}, nil
 }
 
-func (h handler) reconcile(r *http.Request) (any, error) {
+func (s *site) reconcile(r *http.Request) (any, error) {
 	req := admin.ParseReconcile(r.URL.Query())
-	list, err := h.Source.Reconcile(r.Context(), req)
+	list, err := s.Source.Reconcile(r.Context(), req)
 	if err != nil || req.DryRun {
 		return list, err
 	}
@@ -137,15 +108,34 @@ func (h handler) reconcile(r *http.Request) (any, error) {
 	for _, p := range list {
 		acts += len(p.Open) + len(p.Close)
 	}
-	h.site.did(r, "reconcile", acts)
+	s.did(r, "reconcile", acts)
 	return list, nil
 }
 
-func (h handler) testFallback(r *http.Request) (any, error) {
-	h.site.did(r, "fallback test", 1)
-	ways, err := h.Source.TestFallback(r.Context())
+func (s *site) testFallback(r *http.Request) (any, error) {
+	s.did(r, "fallback test", 1)
+	ways, err := s.Source.TestFallback(r.Context())
 	if err != nil {
 		return nil, wrong{error: err}
 	}
 	return ways, nil
+}
+
+// forecast answers what stored events would do under the filters in the body.
+func (s *site) forecast(w http.ResponseWriter, r *http.Request) {
+	since, err := admin.ParseTime(r.URL.Query().Get("since"), time.Now())
+	var set []filters.Filter
+	if err == nil {
+		var text []byte
+		if text, err = io.ReadAll(http.MaxBytesReader(w, r.Body, filters.MaxFile)); err == nil {
+			set, err = filters.Parse(text)
+		}
+	}
+	if err != nil {
+		answer(w, nil, wrong{error: err})
+		return
+	}
+	unhurried(w)
+	report, err := s.Source.Forecast(r.Context(), set, since)
+	answer(w, report, err)
 }

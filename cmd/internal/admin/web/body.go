@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,15 +17,13 @@ import (
 )
 
 var templateFuncs = template.FuncMap{
-	"short": text.Short, "clock": clock, "ago": text.Ago, "until": text.Until, "span": text.Span, "bytes": text.Size,
+	"short": text.Short, "clock": text.Clock, "ago": text.Ago, "until": text.Until, "span": text.Span, "bytes": text.Size,
 	// For programs.
 	"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"title": func(s string) string { return strings.ToUpper(s[:1]) + s[1:] },
 	"count": count, "plural": plural,
-	"where": admin.Where, "severity": severity, "why": why, "explain": admin.Explain,
-	"rank":  func(severity string) int { return min(admin.SeverityRank(severity)/3, 3) },
-	"label": func(labels map[string]string) string { return admin.Where(&event.Record{Labels: labels}) },
-	"deref": func(t *time.Time) time.Time { return *t },
+	"where": admin.Where, "why": why, "explain": admin.Explain,
+	"rank": func(severity string) int { return min(admin.SeverityRank(severity)/3, 3) },
 	"percent": func(part, of int64) int64 {
 		if of <= 0 {
 			return 0
@@ -41,14 +41,6 @@ var templateFuncs = template.FuncMap{
 	"str": func(v any) string { return fmt.Sprint(v) },
 }
 
-// clock says that a time is UTC, as long as no script shows it in the zone of the reader.
-func clock(t, now time.Time) string {
-	if t.IsZero() {
-		return text.Clock(t, now)
-	}
-	return text.Clock(t, now) + "Z"
-}
-
 // count is a number with its digits in groups.
 func count(v any) string {
 	s, out := fmt.Sprint(v), ""
@@ -64,8 +56,6 @@ func plural(n any, one, many string) string {
 	}
 	return count(n) + " " + many
 }
-
-func severity(r *event.Record) string { return r.Labels["severity"] }
 
 // why is the reason of an outcome, or the last error.
 func why(r *event.Record) string {
@@ -115,33 +105,38 @@ func newBody(raw json.RawMessage, file string) *body {
 	return b
 }
 
-// link is an address out of an alert that may be followed.
-type link struct{ Name, URL string }
+// pair is a name and what belongs to it.
+type pair struct{ Name, Value string }
 
-// links finds what may be followed in the body sent: addresses of the alert
-// itself and annotations that are nothing but an address. Only http and https,
-// and without a user name in front, which could pass for a host.
-func links(sent json.RawMessage) (list []link) {
+// sentAlert is what a page shows of the one alert in a body sent.
+type sentAlert struct {
+	GeneratorURL string            `json:"generatorURL"`
+	SilenceURL   string            `json:"silenceURL"`
+	DashboardURL string            `json:"dashboardURL"`
+	PanelURL     string            `json:"panelURL"`
+	Annotations  map[string]string `json:"annotations"`
+}
+
+func readSent(sent json.RawMessage) sentAlert {
 	var b struct {
-		ExternalURL string `json:"externalURL"`
-		Alerts      []struct {
-			GeneratorURL string            `json:"generatorURL"`
-			SilenceURL   string            `json:"silenceURL"`
-			DashboardURL string            `json:"dashboardURL"`
-			PanelURL     string            `json:"panelURL"`
-			Annotations  map[string]string `json:"annotations"`
-		} `json:"alerts"`
+		Alerts []sentAlert `json:"alerts"`
 	}
 	if json.Unmarshal(sent, &b) != nil || len(b.Alerts) == 0 {
-		return nil
+		return sentAlert{}
 	}
-	a := b.Alerts[0]
-	all := []link{{"Rule", a.GeneratorURL}, {"Dashboard", a.DashboardURL}, {"Panel", a.PanelURL}, {"Silence", a.SilenceURL}}
-	for _, name := range sortedKeys(a.Annotations) {
-		all = append(all, link{name, a.Annotations[name]})
+	return b.Alerts[0]
+}
+
+// links are what may be followed: addresses of the alert itself and annotations that
+// are nothing but an address. Only http and https, and without a user name in front,
+// which could pass for a host.
+func (a sentAlert) links() (list []pair) {
+	all := []pair{{"Rule", a.GeneratorURL}, {"Dashboard", a.DashboardURL}, {"Panel", a.PanelURL}, {"Silence", a.SilenceURL}}
+	for _, name := range slices.Sorted(maps.Keys(a.Annotations)) {
+		all = append(all, pair{name, a.Annotations[name]})
 	}
 	for _, l := range all {
-		if safeLink(l.URL) && len(list) < 12 {
+		if safeLink(l.Value) && len(list) < 12 {
 			list = append(list, l)
 		}
 	}

@@ -21,7 +21,7 @@ type Carrier interface {
 	Import(ctx context.Context, c admin.Carried) (alerts int, err error)
 }
 
-func (h handler) export(w http.ResponseWriter, r *http.Request) {
+func (s *site) export(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	kind := q.Get("kind")
 	q.Del("kind")
@@ -36,20 +36,20 @@ func (h handler) export(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := bufio.NewWriter(moving(w))
 	enc := json.NewEncoder(out)
-	h.site.did(r, "export", limit)
-	if err := h.Carrier.Export(r.Context(), kind, f, limit, func(c admin.Carried) error { return enc.Encode(c) }); err != nil {
+	s.did(r, "export", limit)
+	if err := s.Carrier.Export(r.Context(), kind, f, limit, func(c admin.Carried) error { return enc.Encode(c) }); err != nil {
 		// The head is out: a broken end is the only way to say so.
 		panic(http.ErrAbortHandler)
 	}
 	_ = out.Flush()
 }
 
-func (h handler) doImport(w http.ResponseWriter, r *http.Request) {
+func (s *site) doImport(w http.ResponseWriter, r *http.Request) {
 	in := moving(w)
 	in.r = r.Body
 	lines := bufio.NewScanner(in)
 	// A line is a body in base64, a third longer, and what stands around it.
-	lines.Buffer(make([]byte, 0, 64<<10), int(2*h.MaxBody)+64<<10)
+	lines.Buffer(make([]byte, 0, 64<<10), int(2*s.MaxBody)+64<<10)
 	var done admin.Imported
 	for n := 1; lines.Scan(); n++ {
 		line := bytes.TrimSpace(lines.Bytes())
@@ -68,7 +68,7 @@ func (h handler) doImport(w http.ResponseWriter, r *http.Request) {
 		}
 		alerts := 0
 		if err == nil {
-			alerts, err = h.Carrier.Import(r.Context(), c)
+			alerts, err = s.Carrier.Import(r.Context(), c)
 		}
 		if err != nil {
 			done.Error = fmt.Sprintf("line %d: %s; the lines before it are stored", n, text.Line(err.Error()))
@@ -81,6 +81,6 @@ func (h handler) doImport(w http.ResponseWriter, r *http.Request) {
 	if err := lines.Err(); err != nil {
 		done.Error = text.Line(err.Error())
 	}
-	h.site.did(r, "import", done.Notifications)
+	s.did(r, "import", done.Notifications)
 	reply(w, http.StatusOK, done)
 }

@@ -77,63 +77,60 @@ func patience(path string) time.Duration {
 }
 
 // stepDown and snapshot are done by the instance that leads.
-func (h handler) stepDown(r *http.Request) (any, error) {
-	term, err := h.Cluster.StepDown()
+func (s *site) stepDown(r *http.Request) (any, error) {
+	term, err := s.Cluster.StepDown()
 	if err == nil {
-		h.site.did(r, "step down", 1)
+		s.did(r, "step down", 1)
 	}
 	return map[string]uint64{"term": term}, err
 }
 
-func (h handler) snapshot(r *http.Request) (any, error) {
-	entry, err := h.Cluster.Snapshot(r.Context())
+func (s *site) snapshot(r *http.Request) (any, error) {
+	entry, err := s.Cluster.Snapshot(r.Context())
 	if err == nil {
-		h.site.did(r, "snapshot", 1)
+		s.did(r, "snapshot", 1)
 	}
 	return map[string]uint64{"entry": entry}, err
 }
 
 // forward has the leader answer what is for it.
-func (h handler) forward(next http.Handler) http.Handler {
+func (s *site) forward(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if h.Cluster == nil || forwarded(r) != "" || !forLeader(r) {
+		if s.Cluster == nil || forwarded(r) != "" || !forLeader(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		instance, elsewhere := h.Cluster.Elsewhere()
+		instance, elsewhere := s.Cluster.Elsewhere()
 		if !elsewhere {
 			next.ServeHTTP(w, r)
 			return
 		}
-		v, err := h.ask(w, r, instance)
-		switch {
-		case err != nil && isPage(r.URL.Path):
-			h.site.refuse(w, r, err)
-		case err != nil:
-			fail(w, codeOf(err), err)
-		default:
-			w.Header().Set("Content-Type", v.Type)
-			if v.Location != "" {
-				w.Header().Set("Location", v.Location)
-			}
-			w.WriteHeader(v.Code)
-			_, _ = w.Write(v.Body)
+		v, err := s.ask(w, r, instance)
+		if err != nil {
+			s.deny(w, r, err)
+			return
 		}
+		w.Header().Set("Content-Type", v.Type)
+		if v.Location != "" {
+			w.Header().Set("Location", v.Location)
+		}
+		w.WriteHeader(v.Code)
+		_, _ = w.Write(v.Body)
 	})
 }
 
-func (h handler) ask(w http.ResponseWriter, r *http.Request, instance string) (v verdict, err error) {
+func (s *site) ask(w http.ResponseWriter, r *http.Request, instance string) (v verdict, err error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm/2)) // NATS takes messages of 1 MiB
 	if err != nil {
 		return v, wrong{error: err}
 	}
-	data, err := json.Marshal(question{r.Method, r.URL.RequestURI(), r.Header.Get("Content-Type"), h.site.by(r) + " through instance " + instance, body})
+	data, err := json.Marshal(question{r.Method, r.URL.RequestURI(), r.Header.Get("Content-Type"), s.by(r) + " through instance " + instance, body})
 	if err != nil {
 		return v, err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), patience(r.URL.Path))
 	defer cancel()
-	if data, err = h.Cluster.AskLeader(ctx, data); err != nil {
+	if data, err = s.Cluster.AskLeader(ctx, data); err != nil {
 		return v, err
 	}
 	if err := json.Unmarshal(data, &v); err != nil || v.Code < 200 {

@@ -145,7 +145,7 @@ func FuzzImport(f *testing.F) {
 			}
 		}
 		w := httptest.NewRecorder()
-		newHandler(Config{Carrier: h}).export(w, httptest.NewRequest(http.MethodGet, "/?all=1&kind=notification", nil).WithContext(t.Context()))
+		newSite(Config{Carrier: h}).export(w, httptest.NewRequest(http.MethodGet, "/?all=1&kind=notification", nil).WithContext(t.Context()))
 		if w.Code != http.StatusBadRequest { // "all" is a filter of replays only
 			t.Fatalf("export: %d", w.Code)
 		}
@@ -157,7 +157,7 @@ func FuzzImport(f *testing.F) {
 					t.Fatalf("what was imported cannot be exported: %v: %+v", r, h.lines)
 				}
 			}()
-			newHandler(Config{Carrier: h}).export(w, httptest.NewRequest(http.MethodGet, "/?kind=notification", nil))
+			newSite(Config{Carrier: h}).export(w, httptest.NewRequest(http.MethodGet, "/?kind=notification", nil))
 		}()
 		other := &hand{}
 		if again := carryIn(t, other, w.Body.Bytes()); again.Error != "" || len(other.lines) != len(h.lines) {
@@ -174,7 +174,7 @@ func FuzzImport(f *testing.F) {
 func carryIn(t *testing.T, h *hand, lines []byte) (done admin.Imported) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	newHandler(Config{Carrier: h}).doImport(w, httptest.NewRequest(http.MethodPost, "/api/v1/import", bytes.NewReader(lines)))
+	newSite(Config{Carrier: h}).doImport(w, httptest.NewRequest(http.MethodPost, "/api/v1/import", bytes.NewReader(lines)))
 	if err := json.Unmarshal(w.Body.Bytes(), &done); w.Code != http.StatusOK || err != nil {
 		t.Fatalf("import: %d %s, %v", w.Code, w.Body, err)
 	}
@@ -220,7 +220,7 @@ func FuzzRequests(f *testing.F) {
 			return
 		}
 		m, c := some(3), &hand{}
-		cfg := Config{Source: m, Replayer: m, Pages: m, Carrier: c, Hosts: []string{"localhost", "::1"}, Token: func() string { return opsToken }}
+		cfg := Config{Source: m, Replayer: m, Carrier: c, Hosts: []string{"localhost", "::1"}, Token: func() string { return opsToken }}
 		r := httptest.NewRequest(http.MethodGet, "/", strings.NewReader(form))
 		r.Method, r.URL, r.RequestURI, r.Host = method, u, target, host
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,7 +23,7 @@ import (
 // guard checks the Host header against DNS rebinding, then the token, then that
 // a call that changes something is meant. The two health checks need no token:
 // they say nothing but yes or no.
-func (h handler) guard(next http.Handler) http.Handler {
+func (s *site) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
@@ -32,17 +33,17 @@ func (h handler) guard(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if len(h.Hosts) > 0 && !h.knownHost(r.Host) {
-			fail(w, http.StatusForbidden, fmt.Errorf("unknown Host header; call this address by one of %s", strings.Join(h.Hosts, ", ")))
+		if len(s.Hosts) > 0 && !s.knownHost(r.Host) {
+			fail(w, http.StatusForbidden, fmt.Errorf("unknown Host header; call this address by one of %s", strings.Join(s.Hosts, ", ")))
 			return
 		}
-		shown, ok := h.admits(w, r)
+		shown, ok := s.admits(w, r)
 		if !ok {
 			return
 		}
 		if !shown && !isSafe(r.Method) {
-			if err := h.mayChange(r); err != nil {
-				h.forbid(w, r, err)
+			if err := s.mayChange(r); err != nil {
+				s.deny(w, r, wrong{err, http.StatusForbidden})
 				return
 			}
 		}
@@ -52,37 +53,31 @@ func (h handler) guard(next http.Handler) http.Handler {
 
 // mayChange says why a request that does not hold the token may change nothing, nil
 // when it may.
-func (h handler) mayChange(r *http.Request) error {
+func (s *site) mayChange(r *http.Request) error {
 	if !meant(r) {
 		return errors.New("a call that changes something needs the operators' token or the header " + admin.Intent + ": 1; a form must come from a page of this service")
 	}
-	if h.site.token() != "" {
+	if s.token() != "" {
 		return nil // its session has shown it
 	}
 	return stranger(r)
 }
 
-func (h handler) forbid(w http.ResponseWriter, r *http.Request, err error) {
-	if isPage(r.URL.Path) {
-		h.site.problemBare(w, r, http.StatusForbidden, err)
-		return
-	}
-	fail(w, http.StatusForbidden, err)
-}
-
 // admits checks the token, and answers by itself where it is missing. shown
 // reports whether the request itself holds it.
-func (h handler) admits(w http.ResponseWriter, r *http.Request) (shown, ok bool) {
-	want := h.site.token()
+func (s *site) admits(w http.ResponseWriter, r *http.Request) (shown, ok bool) {
+	want := s.token()
 	if want == "" || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
 		return false, true
 	}
 	got, tried := credential(r)
 	if !tried {
-		if h.site.admits(r, want) {
+		// The API takes no cookies: what a browser sends by itself counts for pages only.
+		open := r.URL.Path == "/login" || strings.HasPrefix(r.URL.Path, "/static/")
+		if open || isPage(r.URL.Path) && s.session.find(r, want) {
 			return false, true
 		}
-	} else if right, limited := h.site.guesses.judge(r, same(got, want)); limited {
+	} else if right, limited := s.guesses.judge(r, same(got, want)); limited {
 		w.Header().Set("Retry-After", "2")
 		fail(w, http.StatusTooManyRequests, errors.New("too many wrong tokens from your address"))
 		return false, false
@@ -90,7 +85,7 @@ func (h handler) admits(w http.ResponseWriter, r *http.Request) (shown, ok bool)
 		return true, true
 	}
 	if isPage(r.URL.Path) {
-		h.site.askLogin(w, r)
+		s.askLogin(w, r)
 		return false, false
 	}
 	w.Header().Set("WWW-Authenticate", `Bearer realm="pmm-callgoose"`)
@@ -110,17 +105,12 @@ func credential(r *http.Request) (token string, tried bool) {
 	return "", false
 }
 
-func (h handler) knownHost(host string) bool {
+func (s *site) knownHost(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
 	host = strings.Trim(host, "[]")
-	for _, known := range h.Hosts {
-		if strings.EqualFold(host, known) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Hosts, func(known string) bool { return strings.EqualFold(host, known) })
 }
 
 func isSafe(method string) bool {

@@ -32,7 +32,7 @@ func webhook(path string) *http.Request {
 func TestAWebhookToTheOperatorsPortChangesNothing(t *testing.T) {
 	for _, path := range []string{"/api/v1/dead-letters/drop?all=1", "/api/v1/replay?all=1&include_closed=true", "/api/v1/import", "/replay", "/dead-letters/drop"} {
 		m, c := some(3), &hand{}
-		h := New(Config{Source: m, Replayer: m, Pages: m, Carrier: c, Hosts: []string{"127.0.0.1"}})
+		h := New(Config{Source: m, Replayer: m, Carrier: c, Hosts: []string{"127.0.0.1"}})
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, webhook(path))
 		if w.Code != http.StatusForbidden || len(m.drops)+len(m.replays)+len(c.lines) > 0 {
@@ -62,7 +62,7 @@ func TestWhoMeansItMayChangeSomething(t *testing.T) {
 		"a page of another site":         {"", header("Sec-Fetch-Site", "cross-site"), 403},
 	} {
 		m := some(3)
-		cfg := Config{Source: m, Replayer: m, Pages: m}
+		cfg := Config{Source: m, Replayer: m}
 		if c.token != "" {
 			cfg.Token = func() string { return c.token }
 		}
@@ -85,7 +85,7 @@ func TestADropNamesWhatItDrops(t *testing.T) {
 		r := webhook("/api/v1/dead-letters/drop" + query)
 		r.Header.Set(admin.Intent, "1")
 		w := httptest.NewRecorder()
-		New(Config{Source: m, Replayer: m, Pages: m}).ServeHTTP(w, r)
+		New(Config{Source: m, Replayer: m}).ServeHTTP(w, r)
 		if w.Code != want || want != 200 && len(m.drops) > 0 {
 			t.Errorf("drop%s: %d %s", query, w.Code, w.Body)
 		}
@@ -98,7 +98,7 @@ func TestGuessesOfTheTokenAreFewAndLogged(t *testing.T) {
 		m := some(1)
 		told := map[string]int{}
 		h := New(Config{
-			Source: m, Pages: m, Token: func() string { return opsToken }, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Source: m, Token: func() string { return opsToken }, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 			TokenRefused: func(reason string) { told[reason]++ },
 		})
 		ask := func(token, from, forwarded string) int {
@@ -155,7 +155,7 @@ func TestGuessesOfTheTokenAreFewAndLogged(t *testing.T) {
 
 func TestStreamsAreBounded(t *testing.T) {
 	m := some(3)
-	srv := httptest.NewServer(New(Config{Source: m, Pages: m}))
+	srv := httptest.NewServer(New(Config{Source: m}))
 	defer srv.Close()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -188,7 +188,7 @@ func TestThreeThousandStreamsAreFew(t *testing.T) {
 	for path, most := range map[string]int{"/api/v1/events/tail": maxStreams, "/api/v1/export?kind=event": maxStreams, "/live": maxLive} {
 		synctest.Test(t, func(t *testing.T) {
 			m := some(3)
-			h := New(Config{Source: m, Pages: m, Carrier: endless{&hand{}}})
+			h := New(Config{Source: m, Carrier: endless{&hand{}}})
 			ctx, stop := context.WithCancel(t.Context())
 			var refused, open atomic.Int64
 			var wg sync.WaitGroup
@@ -225,7 +225,7 @@ func (endless) Export(ctx context.Context, _ string, _ event.Filter, _ int, line
 func TestASlowReaderIsLetGo(t *testing.T) {
 	for _, path := range []string{"/api/v1/events/tail", "/api/v1/export?kind=event", "/api/v1/events", "/live"} {
 		m := some(1)
-		h := New(Config{Source: m, Pages: m, Carrier: endless{&hand{}}})
+		h := New(Config{Source: m, Carrier: endless{&hand{}}})
 		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
 		ctx, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil))
@@ -265,7 +265,7 @@ func TestALongListIsReadInParts(t *testing.T) {
 	for _, limit := range []int{1, perRead, perRead + 1, 2500, 5000} {
 		m := &counted{memory: some(2*perRead + 500)}
 		w := httptest.NewRecorder()
-		New(Config{Source: m, Pages: m}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, fmt.Sprintf("/api/v1/events?limit=%d", limit), nil))
+		New(Config{Source: m}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, fmt.Sprintf("/api/v1/events?limit=%d", limit), nil))
 		var rows []struct{ ID string }
 		if err := json.Unmarshal(w.Body.Bytes(), &rows); err != nil {
 			t.Fatal(err)
@@ -288,7 +288,7 @@ func TestALongListIsReadInParts(t *testing.T) {
 // All tails together read the newest events once for each change.
 func TestTailsShareWhatTheyRead(t *testing.T) {
 	m := &counted{memory: some(5)}
-	h := newHandler(Config{Source: m, Pages: m})
+	h := newSite(Config{Source: m})
 	for range 50 {
 		if _, _, err := h.newest.read(t.Context(), h); err != nil {
 			t.Fatal(err)
@@ -314,7 +314,7 @@ func TestTheCookieIsOfThisServiceAlone(t *testing.T) {
 	var names []string
 	for range 2 {
 		m := some(1)
-		srv := httptest.NewServer(New(Config{Source: m, Pages: m, Token: func() string { return opsToken }}))
+		srv := httptest.NewServer(New(Config{Source: m, Token: func() string { return opsToken }}))
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+"/login", strings.NewReader(url.Values{"token": {opsToken}}.Encode()))
 		if err != nil {
 			t.Fatal(err)

@@ -39,6 +39,12 @@ type Source interface {
 	// Reconcile makes one pass over each PMM, or over those of the keys. It takes as
 	// long as PMM does, at most 40 s. An ErrNotFound when a key has no open alert.
 	Reconcile(ctx context.Context, r admin.ReconcileRequest) ([]admin.ReconcilePass, error)
+	// History lists the minutes since then in which something happened, oldest first.
+	History(since time.Time) ([]event.Minute, error)
+	// Outages lists when nobody was called, oldest first.
+	Outages() ([]event.Outage, error)
+	// Changes is another number whenever something was written.
+	Changes() uint64
 }
 
 // Config is what New needs.
@@ -60,70 +66,49 @@ type Config struct {
 	// MaxBody bounds one notification of an import, in bytes. 0 = 10 MiB.
 	MaxBody int64
 	Logger  *slog.Logger
-	// Pages is what only the pages for operators need.
-	Pages Pages
-}
-
-func newHandler(cfg Config) handler {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.MaxBody == 0 {
-		cfg.MaxBody = 10 << 20
-	}
-	if cfg.TokenRefused == nil {
-		cfg.TokenRefused = func(string) {}
-	}
-	return handler{Config: cfg, site: newSite(cfg), streams: make(chan struct{}, maxStreams), newest: &newest{}}
 }
 
 // New makes the handler. It is safe concurrently.
 func New(cfg Config) http.Handler {
-	h := newHandler(cfg)
+	s := newSite(cfg)
+	stream := atOnce(maxStreams)
 	mux := http.NewServeMux()
-	h.site.routes(mux)
-	mux.HandleFunc("GET /", h.nowhere)
+	s.routes(mux)
+	mux.HandleFunc("GET /", s.nowhere)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]string{"status": "alive"})
 	})
 	for pattern, do := range map[string]call{
-		"GET /readyz":                    h.ready,
-		"GET /api/v1/status":             func(r *http.Request) (any, error) { return h.Source.Status(r.Context()) },
-		"GET /api/v1/events/{id}":        func(r *http.Request) (any, error) { return h.Source.Event(r.Context(), r.PathValue("id")) },
-		"GET /api/v1/incidents":          h.incidents,
-		"GET /api/v1/incidents/{key}":    func(r *http.Request) (any, error) { return h.Source.Incident(r.Context(), r.PathValue("key")) },
-		"GET /api/v1/config":             func(*http.Request) (any, error) { return h.Source.Settings(), nil },
-		"GET /api/v1/check":              func(r *http.Request) (any, error) { return h.Source.Check(r.Context()) },
-		"POST /api/v1/fallback/test":     h.testFallback,
-		"POST /api/v1/replay":            h.replay,
-		"GET /api/v1/replay/{id}":        h.replayJob,
-		"POST /api/v1/dead-letters/drop": h.drop,
-		"POST /api/v1/reconcile":         h.reconcile,
+		"GET /readyz":                    s.ready,
+		"GET /api/v1/status":             func(r *http.Request) (any, error) { return s.Source.Status(r.Context()) },
+		"GET /api/v1/events/{id}":        func(r *http.Request) (any, error) { return s.Source.Event(r.Context(), r.PathValue("id")) },
+		"GET /api/v1/incidents":          s.listIncidents,
+		"GET /api/v1/incidents/{key}":    func(r *http.Request) (any, error) { return s.Source.Incident(r.Context(), r.PathValue("key")) },
+		"GET /api/v1/config":             func(*http.Request) (any, error) { return s.Source.Settings(), nil },
+		"GET /api/v1/check":              func(r *http.Request) (any, error) { return s.Source.Check(r.Context()) },
+		"POST /api/v1/fallback/test":     s.testFallback,
+		"POST /api/v1/replay":            func(r *http.Request) (any, error) { return s.run(r, s.replayTask(), r.URL.Query(), false) },
+		"GET /api/v1/replay/{id}":        func(r *http.Request) (any, error) { return s.replayJob(r) },
+		"POST /api/v1/dead-letters/drop": s.drop,
+		"POST /api/v1/reconcile":         s.reconcile,
 	} {
 		mux.Handle(pattern, do)
 	}
 	if cfg.Cluster != nil {
-		mux.Handle("GET /api/v1/cluster", call(func(r *http.Request) (any, error) { return h.Cluster.Instances(r.Context()) }))
-		mux.Handle("POST /api/v1/cluster/step-down", call(h.stepDown))
-		mux.Handle("POST /api/v1/cluster/snapshot", call(h.snapshot))
+		mux.Handle("GET /api/v1/cluster", call(func(r *http.Request) (any, error) { return s.Cluster.Instances(r.Context()) }))
+		mux.Handle("POST /api/v1/cluster/step-down", call(s.stepDown))
+		mux.Handle("POST /api/v1/cluster/snapshot", call(s.snapshot))
 	}
-	mux.HandleFunc("GET /api/v1/events", h.events)
-	mux.HandleFunc("GET /api/v1/events/tail", h.stream(h.tail))
-	mux.HandleFunc("POST /api/v1/filters/test", h.stream(h.forecast))
-	mux.HandleFunc("GET /api/v1/export", h.stream(h.export))
-	mux.HandleFunc("POST /api/v1/import", h.stream(h.doImport))
+	mux.HandleFunc("GET /api/v1/events", s.listEvents)
+	mux.HandleFunc("GET /api/v1/events/tail", stream(s.tail))
+	mux.HandleFunc("POST /api/v1/filters/test", stream(s.forecast))
+	mux.HandleFunc("GET /api/v1/export", stream(s.export))
+	mux.HandleFunc("POST /api/v1/import", stream(s.doImport))
 	if cfg.Metrics != nil {
 		mux.Handle("GET /metrics", cfg.Metrics)
 	}
 	// A page of somebody else in the operator's browser must not send anything.
-	return http.NewCrossOriginProtection().Handler(h.guard(h.forward(turns(mux))))
-}
-
-type handler struct {
-	Config
-	site    *site
-	streams chan struct{} // one for each open stream of the API
-	newest  *newest
+	return http.NewCrossOriginProtection().Handler(s.guard(s.forward(turns(mux))))
 }
 
 func reply(w http.ResponseWriter, code int, v any) {
@@ -201,29 +186,29 @@ func (s *site) did(r *http.Request, action string, count int) {
 }
 
 // nowhere answers for a path that does not exist.
-func (h handler) nowhere(w http.ResponseWriter, r *http.Request) {
+func (s *site) nowhere(w http.ResponseWriter, r *http.Request) {
 	if !strings.Contains(r.Header.Get("Accept"), "text/html") { // no browser
 		fail(w, http.StatusNotFound, errors.New(admin.NoPath))
 		return
 	}
-	h.site.problem(w, r, http.StatusNotFound, errors.New("there is no such page"))
+	s.problem(w, r, http.StatusNotFound, errors.New("there is no such page"))
 }
 
-func (h handler) ready(*http.Request) (any, error) {
-	return map[string]string{"status": "ready"}, h.Source.Ready()
+func (s *site) ready(*http.Request) (any, error) {
+	return map[string]string{"status": "ready"}, s.Source.Ready()
 }
 
 // perRead is how many events are held in memory at once for a list.
 const perRead = 1000
 
-// events writes the list as it is read, a part at a time.
-func (h handler) events(w http.ResponseWriter, r *http.Request) {
+// listEvents writes the list as it is read, a part at a time.
+func (s *site) listEvents(w http.ResponseWriter, r *http.Request) {
 	f, left, err := admin.ParseFilter(r.URL.Query())
 	if err != nil {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
-	list, err := h.Source.Events(r.Context(), f, min(left, perRead))
+	list, err := s.Source.Events(r.Context(), f, min(left, perRead))
 	if err != nil {
 		fail(w, http.StatusServiceUnavailable, err)
 		return
@@ -244,7 +229,7 @@ func (h handler) events(w http.ResponseWriter, r *http.Request) {
 			break
 		}
 		f.Before, f.BeforeDay = behind(list[len(list)-1])
-		if list, err = h.Source.Events(r.Context(), f, min(left, perRead)); err != nil {
+		if list, err = s.Source.Events(r.Context(), f, min(left, perRead)); err != nil {
 			panic(http.ErrAbortHandler) // the head is out: a broken end is the only way to say so
 		}
 	}

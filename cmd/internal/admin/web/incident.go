@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -23,12 +24,12 @@ func parseIncidents(q url.Values) (a asked) {
 	return a
 }
 
-func (h handler) incidents(r *http.Request) (any, error) {
+func (s *site) listIncidents(r *http.Request) (any, error) {
 	a := parseIncidents(r.URL.Query())
 	if a.Err != nil {
 		return nil, wrong{error: a.Err}
 	}
-	return h.Source.Incidents(r.Context(), a.F, a.Limit)
+	return s.Source.Incidents(r.Context(), a.F, a.Limit)
 }
 
 type incidentsPage struct {
@@ -37,13 +38,7 @@ type incidentsPage struct {
 	More bool
 }
 
-// Sev is the severity asked for.
-func (p incidentsPage) Sev() string { return p.Query.Get("severity") }
-
 func (s *site) incidents(w http.ResponseWriter, r *http.Request) {
-	if tidy(w, r) {
-		return
-	}
 	p := incidentsPage{asked: parseIncidents(r.URL.Query())}
 	code := http.StatusBadRequest
 	if p.Err == nil {
@@ -60,20 +55,11 @@ func (s *site) incidents(w http.ResponseWriter, r *http.Request) {
 	s.show(w, r, code, "incidents", frame{Title: "Open incidents", Here: "incidents", Page: p})
 }
 
-type incidentPage struct {
-	admin.Story
-	Names []string // of the labels, sorted
-}
-
 func (s *site) incident(w http.ResponseWriter, r *http.Request) {
 	story, err := s.Source.Incident(r.Context(), r.PathValue("key"))
 	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}
-	title := text.Short(60, story.Alertname)
-	if title == "" {
-		title = "Incident"
-	}
-	s.show(w, r, http.StatusOK, "incident", frame{Title: title, Here: "incidents", Page: incidentPage{story, sortedKeys(story.Labels)}})
+	s.show(w, r, http.StatusOK, "incident", frame{Title: cmp.Or(text.Short(60, story.Alertname), "Incident"), Here: "incidents", Page: story})
 }

@@ -19,12 +19,8 @@ const (
 )
 
 // mark names a state: when it is another one, a page that is open is out of date.
-func mark(st admin.Status, p Pages) string {
+func mark(st admin.Status, changes uint64) string {
 	h := fnv.New64a()
-	n := uint64(0)
-	if p != nil {
-		n = p.Changes()
-	}
 	unix := func(t *time.Time) int64 {
 		if t == nil {
 			return 0
@@ -37,7 +33,7 @@ func mark(st admin.Status, p Pages) string {
 	if st.Fallback != nil {
 		fmt.Fprintln(h, unix(st.Fallback.LastAt))
 	}
-	fmt.Fprintln(h, n, st.StartedAt.UnixNano(), st.Queued, st.InFlight > 0, st.Callgoose.State, unix(st.Callgoose.Since),
+	fmt.Fprintln(h, changes, st.StartedAt.UnixNano(), st.Queued, st.InFlight > 0, st.Callgoose.State, unix(st.Callgoose.Since),
 		unix(st.Callgoose.NextProbe), st.Store.Accepting, st.Store.Problem, st.Headline, st.Refused.LastHour, st.WaitingBySeverity)
 	return fmt.Sprintf("%x", h.Sum64())
 }
@@ -46,13 +42,6 @@ func mark(st admin.Status, p Pages) string {
 // the page loads itself again and takes over what is different, so that there
 // is one way only to make it.
 func (s *site) live(w http.ResponseWriter, r *http.Request) {
-	select {
-	case s.streams <- struct{}{}:
-		defer func() { <-s.streams }()
-	default:
-		http.Error(w, "too many streams", http.StatusServiceUnavailable)
-		return
-	}
 	out := moving(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold it back
@@ -60,13 +49,11 @@ func (s *site) live(w http.ResponseWriter, r *http.Request) {
 	defer tick.Stop()
 	last, spoke := "", time.Time{}
 	for {
-		if t := s.token(); t != "" {
-			if got, _ := credential(r); !same(got, t) && !s.session.find(r, t) {
-				return // logged out, or another token
-			}
+		if !s.knows(r) {
+			return // logged out, or another token
 		}
 		st, err := s.Source.Status(r.Context())
-		if now := mark(st, s.Pages); err == nil && (now != last || time.Since(spoke) > speakEvery) {
+		if now := mark(st, s.Source.Changes()); err == nil && (now != last || time.Since(spoke) > speakEvery) {
 			last, spoke = now, time.Now()
 			if _, err := fmt.Fprintf(out, "retry: 2000\nevent: mark\ndata: %s\n\n", now); err != nil {
 				return

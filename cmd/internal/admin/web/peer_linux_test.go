@@ -63,7 +63,7 @@ func TestAnotherUserOfThisMachineChangesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := some(3)
-			cfg := Config{Source: m, Replayer: m, Pages: m}
+			cfg := Config{Source: m, Replayer: m}
 			if c.token != "" {
 				cfg.Token = func() string { return c.token }
 			}
@@ -100,7 +100,7 @@ func TestAnotherUserOfThisMachineChangesNothing(t *testing.T) {
 func TestWhoClosesTheConnectionIsNotRoot(t *testing.T) {
 	m := some(3)
 	var code int
-	h := New(Config{Source: m, Replayer: m, Pages: m})
+	h := New(Config{Source: m, Replayer: m})
 	closed, done := make(chan struct{}), make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		defer close(done)

@@ -1,11 +1,12 @@
 package web
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ import (
 type previewPage struct {
 	Plan    admin.Plan
 	Query   string // what is confirmed: filters, with the times pinned
-	Chosen  []chip
+	Chosen  []pair
 	Closed  bool // firing events of closed episodes too
 	Rate    string
 	One     *event.Record // when one event was chosen
@@ -51,9 +52,6 @@ func (p previewPage) SoFar() string {
 // Delivered is the outcome that sending again may repeat.
 func (previewPage) Delivered() event.Outcome { return event.Delivered }
 
-// chip is one filter in words.
-type chip struct{ Name, Value string }
-
 // pin makes relative times absolute and sets an end, so that what is confirmed
 // is what was shown.
 func pin(q url.Values, now time.Time) error {
@@ -72,7 +70,7 @@ func pin(q url.Values, now time.Time) error {
 	return nil
 }
 
-func chips(q url.Values) (list []chip) {
+func chips(q url.Values) (list []pair) {
 	for _, name := range []string{"text", "severity", "status", "outcome", "match", "incident", "since", "until"} {
 		for _, v := range q[name] {
 			if name == "since" || name == "until" {
@@ -80,7 +78,7 @@ func chips(q url.Values) (list []chip) {
 					v = text.Stamp(t)
 				}
 			}
-			list = append(list, chip{name, v})
+			list = append(list, pair{name, v})
 		}
 	}
 	return list
@@ -89,62 +87,35 @@ func chips(q url.Values) (list []chip) {
 // task is something to do with chosen events: first its plan is shown, then it is done if
 // that is still its plan.
 type task struct {
-	page, title string
-	plan        func(r *http.Request, q url.Values, p *previewPage) error // with the times pinned
-	do          func(r *http.Request, q url.Values) (to string, err error)
+	page, title, action string
+	do                  func(context.Context, admin.ReplayRequest) (admin.Plan, error)
+	next                func(admin.Plan) string // the page afterwards
 }
 
 func (s *site) replayTask() task {
-	return task{"replay", "Send again", s.replayPlan, func(r *http.Request, q url.Values) (string, error) {
-		req, err := admin.ParseReplay(q)
-		if err != nil {
-			return "", wrong{error: err}
-		}
-		req.By = s.by(r)
-		plan, err := s.Replayer.Replay(r.Context(), req)
-		if err == nil {
-			s.did(r, "replay", plan.Events)
-		}
-		return "/replay/" + strconv.Itoa(plan.Job), err
-	}}
-}
-
-func (s *site) replayPlan(r *http.Request, q url.Values, p *previewPage) error {
-	p.Closed, p.Rate = q.Get("include_closed") == "true", q.Get("rate")
-	req, err := admin.ParseReplay(q)
-	if err != nil {
-		return wrong{error: err}
-	}
-	req.DryRun = true
-	if p.Plan, err = s.Replayer.Replay(r.Context(), req); err != nil || p.IDs != 1 {
-		return err
-	}
-	list, err := s.Source.Events(r.Context(), req.Filter, 1)
-	if len(list) == 1 {
-		p.One = list[0]
-	}
-	return err
+	return task{"replay", "Send again", "replay", func(ctx context.Context, r admin.ReplayRequest) (admin.Plan, error) {
+		return s.Replayer.Replay(ctx, r)
+	}, func(p admin.Plan) string { return "/replay/" + strconv.Itoa(p.Job) }}
 }
 
 func (s *site) dropTask() task {
-	run := func(r *http.Request, q url.Values, dry bool) (plan admin.Plan, err error) {
-		req, err := admin.ParseDrop(q)
-		if err != nil {
-			return plan, wrong{error: err}
-		}
-		req.DryRun, req.By = dry, s.by(r)
-		return s.Replayer.DropDeadLetters(r.Context(), req)
+	return task{"drop", "Drop dead letters", "drop dead letters", func(ctx context.Context, r admin.ReplayRequest) (admin.Plan, error) {
+		return s.Replayer.DropDeadLetters(ctx, r)
+	}, func(admin.Plan) string { return "/dead-letters" }}
+}
+
+// run does a task with what q chooses, or only plans it.
+func (s *site) run(r *http.Request, t task, q url.Values, onlyPlan bool) (plan admin.Plan, err error) {
+	req, err := admin.ParseReplay(q)
+	if err != nil {
+		return plan, wrong{error: err}
 	}
-	return task{"drop", "Drop dead letters", func(r *http.Request, q url.Values, p *previewPage) (err error) {
-		p.Plan, err = run(r, q, true)
-		return err
-	}, func(r *http.Request, q url.Values) (string, error) {
-		plan, err := run(r, q, false)
-		if err == nil {
-			s.did(r, "drop dead letters", plan.Events)
-		}
-		return "/dead-letters", err
-	}}
+	req.By, req.DryRun = s.by(r), req.DryRun || onlyPlan
+	plan, err = t.do(r.Context(), req)
+	if err == nil && !req.DryRun {
+		s.did(r, t.action, plan.Events)
+	}
+	return plan, err
 }
 
 // planned makes the page of a plan, and pins the times in q.
@@ -155,25 +126,26 @@ func (s *site) planned(r *http.Request, t task, q url.Values) (p previewPage, er
 	if _, err := admin.ParseReplay(q); err != nil { // before the end is set, which is a filter too
 		return p, wrong{error: err}
 	}
-	p.IDs, p.Keep = len(q["id"]), url.Values{}
-	for name, values := range q {
-		if name != "include_closed" && name != "rate" {
-			p.Keep[name] = values
-		}
-	}
+	p.IDs, p.Keep, p.Closed, p.Rate = len(q["id"]), maps.Clone(q), q.Get("include_closed") == "true", q.Get("rate")
+	p.Keep.Del("include_closed")
+	p.Keep.Del("rate")
 	if err := pin(q, time.Now()); err != nil {
 		return p, wrong{error: err}
 	}
 	p.Query, p.Chosen = q.Encode(), chips(q)
-	return p, t.plan(r, q, &p)
+	if p.Plan, err = s.run(r, t, q, true); err != nil || p.IDs != 1 {
+		return p, err
+	}
+	list, err := s.Source.Events(r.Context(), event.Filter{IDs: q["id"]}, 1)
+	if len(list) == 1 {
+		p.One = list[0]
+	}
+	return p, err
 }
 
 // preview shows what would be done.
 func (s *site) preview(t task) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if tidy(w, r) {
-			return
-		}
 		p, err := s.planned(r, t, r.URL.Query())
 		if err != nil {
 			s.refuse(w, r, err)
@@ -201,42 +173,32 @@ func (s *site) confirm(t task) http.HandlerFunc {
 			s.show(w, r, http.StatusConflict, t.page, frame{Title: t.title, Here: p.here(t), Page: p})
 			return
 		}
-		to, err := t.do(r, q)
+		plan, err := s.run(r, t, q, false)
 		if err != nil {
 			s.refuse(w, r, err)
 			return
 		}
-		http.Redirect(w, r, to, http.StatusSeeOther)
+		http.Redirect(w, r, t.next(plan), http.StatusSeeOther)
 	}
-}
-
-type jobPage struct {
-	admin.Job
-	Order []event.Outcome
 }
 
 func (s *site) job(w http.ResponseWriter, r *http.Request) {
-	id, err := strconv.Atoi(r.PathValue("id"))
+	j, err := s.replayJob(r)
 	if err != nil {
-		s.problem(w, r, http.StatusNotFound, errors.New("a replay's id is a number"))
+		s.refuse(w, r, fmt.Errorf("%w; what was queued goes out anyway: see the events", err))
 		return
 	}
-	j, err := s.Replayer.ReplayJob(id)
-	if err != nil {
-		s.problem(w, r, http.StatusNotFound, fmt.Errorf("%w; what was queued goes out anyway: see the events", err))
-		return
-	}
-	s.show(w, r, http.StatusOK, "job", frame{Title: fmt.Sprintf("Replay %d", id), Here: "events", Page: jobPage{j, event.Outcomes}})
+	s.show(w, r, http.StatusOK, "job", frame{Title: fmt.Sprintf("Replay %d", j.ID), Here: "events", Page: j})
 }
 
-// Names lists what the form that changes the options has to carry along.
-func (p previewPage) Names() []chip {
-	var list []chip
-	for name, values := range p.Keep {
-		for _, v := range values {
-			list = append(list, chip{name, v})
-		}
+// replayJob is the replay whose number is in the path.
+func (s *site) replayJob(r *http.Request) (job admin.Job, err error) {
+	id, err := strconv.Atoi(r.PathValue("id"))
+	if err != nil {
+		return job, wrong{error: errors.New("a replay's id is a number")}
 	}
-	slices.SortFunc(list, func(a, b chip) int { return slices.Compare([]string{a.Name, a.Value}, []string{b.Name, b.Value}) })
-	return list
+	if job, err = s.Replayer.ReplayJob(id); err != nil {
+		return job, wrong{err, http.StatusNotFound}
+	}
+	return job, nil
 }

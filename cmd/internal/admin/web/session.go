@@ -99,19 +99,18 @@ func (s *site) token() string {
 	return s.Token()
 }
 
-// admits reports whether the request may see a page without the token itself.
-// The API takes no cookies: what a browser sends by itself counts for pages only.
-func (s *site) admits(r *http.Request, token string) bool {
-	if !isPage(r.URL.Path) {
-		return false
-	}
-	return r.URL.Path == "/login" || strings.HasPrefix(r.URL.Path, "/static/") || s.session.find(r, token)
+// knows reports whether the request comes from an operator: it shows the token or has a
+// session, nothing is asked for, or another instance has checked it.
+func (s *site) knows(r *http.Request) bool {
+	t := s.token()
+	got, _ := credential(r)
+	return t == "" || forwarded(r) != "" || same(got, t) || s.session.find(r, t)
 }
 
 // askLogin answers somebody who is not logged in.
 func (s *site) askLogin(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet || r.URL.Path == "/live" {
-		s.problemBare(w, r, http.StatusUnauthorized, errors.New("you are not logged in, or no longer: log in and do it again"))
+		s.problem(w, r, http.StatusUnauthorized, errors.New("you are not logged in, or no longer: log in and do it again"))
 		return
 	}
 	to := "/login"
@@ -138,11 +137,11 @@ func ownPage(next string) string {
 
 func (s *site) loginForm(w http.ResponseWriter, r *http.Request) {
 	next := ownPage(r.URL.Query().Get("next"))
-	if t := s.token(); t == "" || s.session.find(r, t) {
+	if s.knows(r) {
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return
 	}
-	s.show(w, r, http.StatusOK, "login", frame{Title: "Log in", Bare: true, Page: loginPage{Next: next}})
+	s.show(w, r, http.StatusOK, "login", frame{Title: "Log in", Page: loginPage{Next: next}})
 }
 
 func (s *site) login(w http.ResponseWriter, r *http.Request) {
@@ -155,11 +154,11 @@ func (s *site) login(w http.ResponseWriter, r *http.Request) {
 	right, limited := s.guesses.judge(r, same(strings.TrimSpace(r.PostForm.Get("token")), want))
 	if limited {
 		w.Header().Set("Retry-After", "2")
-		s.problemBare(w, r, http.StatusTooManyRequests, errors.New("too many wrong tokens from your address; wait some seconds and try again"))
+		s.problem(w, r, http.StatusTooManyRequests, errors.New("too many wrong tokens from your address; wait some seconds and try again"))
 		return
 	}
 	if !right {
-		s.show(w, r, http.StatusUnauthorized, "login", frame{Title: "Log in", Bare: true, Page: loginPage{Next: next, Problem: "That is not the operators' token."}})
+		s.show(w, r, http.StatusUnauthorized, "login", frame{Title: "Log in", Page: loginPage{Next: next, Problem: "That is not the operators' token."}})
 		return
 	}
 	s.session.end(r)

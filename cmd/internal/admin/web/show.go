@@ -18,8 +18,6 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
-
 type overviewPage struct {
 	Plot   plot
 	Latest []*event.Record
@@ -40,14 +38,9 @@ func (s *site) overview(w http.ResponseWriter, r *http.Request) {
 	}
 	now := time.Now()
 	var p overviewPage
-	var minutes []event.Minute
-	var outages []event.Outage
-	if s.Pages != nil {
-		minutes, err = s.Pages.History(now.Add(-time.Duration(hours+24) * time.Hour))
-		p.Err = err
-		outages, err = s.Pages.Outages()
-		p.Err = cmp.Or(p.Err, err)
-	}
+	minutes, err := s.Source.History(now.Add(-time.Duration(hours+24) * time.Hour))
+	outages, err2 := s.Source.Outages()
+	p.Err = cmp.Or(err, err2)
 	p.Plot = newPlot(minutes, outages, hours, now)
 	if p.Latest, err = s.Source.Events(r.Context(), event.Filter{}, latest); err != nil {
 		p.Err = err
@@ -114,13 +107,10 @@ func (s *site) groups(r *http.Request) (list []group) {
 }
 
 func (s *site) events(w http.ResponseWriter, r *http.Request) {
-	if tidy(w, r) {
-		return
-	}
 	p := eventsPage{asked: ask(r.URL.Query())}
 	p.Matches = append(slices.Clone(p.Query["match"]), "")
-	code, ok := s.fill(w, r, &p)
-	if !ok {
+	var code int
+	if p.listed, code = s.list(w, r, p.asked); code == 0 {
 		return
 	}
 	q := maps.Clone(p.Query)
@@ -153,16 +143,13 @@ func (a asked) Get(name string) string { return strings.Join(a.Query[name], ",")
 
 type eventPage struct {
 	*admin.Detail
-	Labels []string // names, sorted
-	Links  []link
-	SentAs *body
-	RawAs  *body
-	Others []*event.Record
-	More   bool
-	Annots []annotation
+	Links       []pair
+	Annotations map[string]string
+	SentAs      *body
+	RawAs       *body
+	Others      []*event.Record
+	More        bool
 }
-
-type annotation struct{ Name, Text string }
 
 // others is how many events of the same incident a page shows.
 const others = 25
@@ -174,10 +161,10 @@ func (s *site) event(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	self := "/events/" + url.PathEscape(d.ID)
+	alert := readSent(d.Sent)
 	p := eventPage{
-		Detail: d, Labels: sortedKeys(d.Record.Labels), Links: links(d.Sent),
+		Detail: d, Links: alert.links(), Annotations: alert.Annotations,
 		SentAs: newBody(d.Sent, self+"/sent.json"), RawAs: newBody(d.Raw, self+"/notification.json"),
-		Annots: annotations(d.Sent),
 	}
 	if d.Key != "" {
 		list, err := s.Source.Events(r.Context(), event.Filter{Incident: d.Key}, others+1)
@@ -192,26 +179,7 @@ func (s *site) event(w http.ResponseWriter, r *http.Request) {
 		}
 		p.More = len(list) > others
 	}
-	title := text.Short(60, d.Alertname)
-	if title == "" {
-		title = "Event"
-	}
-	s.show(w, r, http.StatusOK, "event", frame{Title: title, Here: "events", Page: p})
-}
-
-func annotations(sent json.RawMessage) (list []annotation) {
-	var b struct {
-		Alerts []struct {
-			Annotations map[string]string `json:"annotations"`
-		} `json:"alerts"`
-	}
-	if json.Unmarshal(sent, &b) != nil || len(b.Alerts) == 0 {
-		return nil
-	}
-	for _, name := range sortedKeys(b.Alerts[0].Annotations) {
-		list = append(list, annotation{name, b.Alerts[0].Annotations[name]})
-	}
-	return list
+	s.show(w, r, http.StatusOK, "event", frame{Title: cmp.Or(text.Short(60, d.Alertname), "Event"), Here: "events", Page: p})
 }
 
 // eventFile hands out a body whole, to be saved.
@@ -232,31 +200,14 @@ func (s *site) eventFile(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) deadLetters(w http.ResponseWriter, r *http.Request) {
-	if tidy(w, r) {
-		return
-	}
 	p := eventsPage{asked: ask(r.URL.Query())}
 	p.F.Outcomes = []event.Outcome{event.Dead}
-	code, ok := s.fill(w, r, &p)
-	if !ok {
+	var code int
+	if p.listed, code = s.list(w, r, p.asked); code == 0 {
 		return
 	}
 	if p.Err == nil && len(p.Rows) > 1 {
 		p.Groups = s.groups(r)
 	}
 	s.show(w, r, code, "deadletters", frame{Title: "Dead letters", Here: "dead-letters", Page: p})
-}
-
-// fill lists what was asked for, and answers by itself when it cannot. The code
-// is that of the page.
-func (s *site) fill(w http.ResponseWriter, r *http.Request, p *eventsPage) (code int, ok bool) {
-	if p.Err != nil {
-		return http.StatusBadRequest, true
-	}
-	var err error
-	if p.listed, err = s.list(r, p.asked); err != nil {
-		s.refuse(w, r, err)
-		return 0, false
-	}
-	return http.StatusOK, true
 }

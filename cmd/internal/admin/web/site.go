@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -20,16 +21,6 @@ import (
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store/event"
 )
-
-// Pages is what the pages show besides a Source.
-type Pages interface {
-	// History lists the minutes since then in which something happened, oldest first.
-	History(since time.Time) ([]event.Minute, error)
-	// Outages lists when nobody was called, oldest first.
-	Outages() ([]event.Outage, error)
-	// Changes is another number whenever something was written.
-	Changes() uint64
-}
 
 // contentPolicy lets a page load our files and talk to this service, and nothing else: what an
 // alert smuggles in can neither run nor call home.
@@ -44,7 +35,7 @@ const referrerPolicy = "same-origin"
 //go:embed site
 var siteFiles embed.FS
 
-// site is the pages for operators: plain HTML made here, usable without
+// site serves operators. Its pages are plain HTML made here, usable without
 // scripts. All that comes out of alerts goes through html/template, and through
 // package text where it could deceive the eye.
 type site struct {
@@ -53,14 +44,20 @@ type site struct {
 	assets  string // path of the style sheet and the script; changes with them
 	session sessions
 	guesses *guesses
-	streams chan struct{} // one for each open stream of changes
+	newest  newest
 }
 
 func newSite(cfg Config) *site {
-	s := &site{
-		Config: cfg, pages: map[string]*template.Template{},
-		session: newSessions(), guesses: newGuesses(cfg), streams: make(chan struct{}, maxLive),
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.MaxBody == 0 {
+		cfg.MaxBody = 10 << 20
+	}
+	if cfg.TokenRefused == nil {
+		cfg.TokenRefused = func(string) {}
+	}
+	s := &site{Config: cfg, pages: map[string]*template.Template{}, session: newSessions(), guesses: newGuesses(cfg)}
 	base := template.Must(template.New("layout.html").Funcs(templateFuncs).ParseFS(siteFiles, "site/layout.html", "site/parts.html"))
 	for _, name := range []string{"overview", "events", "event", "incidents", "incident", "deadletters", "replay", "job", "drop", "login", "problem"} {
 		s.pages[name] = template.Must(template.Must(base.Clone()).ParseFS(siteFiles, "site/"+name+".html"))
@@ -80,14 +77,14 @@ func newSite(cfg Config) *site {
 // routes adds the pages.
 func (s *site) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /{$}", s.overview)
-	mux.HandleFunc("GET /events", s.events)
+	mux.HandleFunc("GET /events", tidy(s.events))
 	mux.HandleFunc("GET /events/{id}", s.event)
 	mux.HandleFunc("GET /events/{id}/{file}", s.eventFile)
-	mux.HandleFunc("GET /incidents", s.incidents)
+	mux.HandleFunc("GET /incidents", tidy(s.incidents))
 	mux.HandleFunc("GET /incidents/{key}", s.incident)
-	mux.HandleFunc("GET /dead-letters", s.deadLetters)
+	mux.HandleFunc("GET /dead-letters", tidy(s.deadLetters))
 	for path, t := range map[string]task{"/replay": s.replayTask(), "/dead-letters/drop": s.dropTask()} {
-		mux.HandleFunc("GET "+path, s.preview(t))
+		mux.HandleFunc("GET "+path, tidy(s.preview(t)))
 		mux.HandleFunc("POST "+path, s.form(s.confirm(t)))
 	}
 	s.act(mux)
@@ -95,7 +92,7 @@ func (s *site) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /login", s.loginForm)
 	mux.HandleFunc("POST /login", s.form(s.login))
 	mux.HandleFunc("POST /logout", s.form(s.logout))
-	mux.HandleFunc("GET /live", s.live)
+	mux.HandleFunc("GET /live", atOnce(maxLive)(s.live))
 	mux.HandleFunc("GET /static/{version}/{name}", s.static)
 }
 
@@ -127,19 +124,19 @@ type frame struct {
 	Status admin.Status
 	Mark   string // of the state shown, see live
 	Login  bool   // there is a session to end
-	Bare   bool   // nobody is logged in: show nothing of the state
+	Bare   bool   // nobody we know asks: show nothing of the state
 	Page   any
 }
 
 func (s *site) show(w http.ResponseWriter, r *http.Request, code int, name string, f frame) {
 	f.Assets, f.Now = s.assets, time.Now().UTC()
-	f.Login = s.session.find(r, s.token()) && s.token() != ""
-	if !f.Bare {
+	f.Login = s.token() != "" && s.session.find(r, s.token())
+	if f.Bare = !s.knows(r); !f.Bare {
 		st, err := s.Source.Status(r.Context())
 		if err != nil {
 			st.Store.Problem = err.Error()
 		}
-		f.Status, f.Mark = st, mark(st, s.Pages)
+		f.Status, f.Mark = st, mark(st, s.Source.Changes())
 	}
 	var out bytes.Buffer
 	if err := s.pages[name].ExecuteTemplate(&out, "layout.html", f); err != nil {
@@ -155,11 +152,6 @@ func (s *site) show(w http.ResponseWriter, r *http.Request, code int, name strin
 // problem is a page that says what is wrong.
 func (s *site) problem(w http.ResponseWriter, r *http.Request, code int, err error) {
 	s.show(w, r, code, "problem", frame{Title: problemTitle(code), Page: err.Error()})
-}
-
-// problemBare says it to somebody who is not logged in.
-func (s *site) problemBare(w http.ResponseWriter, r *http.Request, code int, err error) {
-	s.show(w, r, code, "problem", frame{Title: problemTitle(code), Page: err.Error(), Bare: true})
 }
 
 func problemTitle(code int) string {
@@ -185,6 +177,15 @@ func (s *site) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		err = errors.New("there is no such event or incident, or no longer: settled events go after --retention")
 	}
 	s.problem(w, r, code, err)
+}
+
+// deny says why something was not done, to a person or to a program.
+func (s *site) deny(w http.ResponseWriter, r *http.Request, err error) {
+	if isPage(r.URL.Path) {
+		s.refuse(w, r, err)
+		return
+	}
+	fail(w, codeOf(err), err)
 }
 
 // maxForm bounds a form: a page of chosen ids is some kilobytes.
@@ -214,52 +215,46 @@ type asked struct {
 const pageLimit = 50
 
 // ask reads filters, and before: where the page begins.
-func ask(q url.Values, more ...string) asked {
-	a := asked{Query: url.Values{}}
+func ask(q url.Values) asked {
+	a := asked{Query: q}
 	before := q.Get("before")
-	for name, values := range q {
-		if name == "before" || slices.Contains(more, name) {
-			continue
-		}
-		for _, v := range values {
-			if v = strings.TrimSpace(v); v != "" {
-				a.Query.Add(name, v)
-			}
-		}
-	}
-	if a.F, a.Limit, a.Err = admin.ParseFilter(a.Query); a.Err == nil && before != "" {
+	q.Del("before")
+	if a.F, a.Limit, a.Err = admin.ParseFilter(q); a.Err == nil && before != "" {
 		p := &a.F.Before
 		n, err := fmt.Sscanf(before, "%d.%d.%d.%s", &p.Seq, &p.Note, &p.Item, &a.F.BeforeDay)
 		if _, derr := time.Parse(time.DateOnly, a.F.BeforeDay); n != 4 || err != nil || derr != nil {
 			a.Err = fmt.Errorf("before %q is not where a page begins", before)
 		}
 	}
-	if !a.Query.Has("limit") || a.Limit > 500 {
+	if !q.Has("limit") || a.Limit > 500 {
 		a.Limit = pageLimit
 	}
 	return a
 }
 
-// tidy redirects to the same page without empty parameters, so that the address
-// of a filtered list can be handed on.
-func tidy(w http.ResponseWriter, r *http.Request) bool {
-	q, clean := r.URL.Query(), url.Values{}
-	for name, values := range q {
-		for _, v := range values {
-			if strings.TrimSpace(v) != "" {
-				clean.Add(name, v)
+// tidy redirects to the same page without empty parameters and blanks around them, so
+// that the address of a filtered list can be handed on.
+func tidy(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q, clean := r.URL.Query(), url.Values{}
+		for name, values := range q {
+			for _, v := range values {
+				if v = strings.TrimSpace(v); v != "" {
+					clean.Add(name, v)
+				}
 			}
 		}
+		if maps.EqualFunc(q, clean, slices.Equal) {
+			next(w, r)
+			return
+		}
+		http.Redirect(w, r, address(r, clean), http.StatusSeeOther)
 	}
-	if maps.EqualFunc(q, clean, slices.Equal) {
-		return false
-	}
-	to := r.URL.Path
-	if len(clean) > 0 {
-		to += "?" + clean.Encode()
-	}
-	http.Redirect(w, r, to, http.StatusSeeOther)
-	return true
+}
+
+// address is that of the page with other parameters.
+func address(r *http.Request, q url.Values) string {
+	return (&url.URL{Path: r.URL.Path, RawQuery: q.Encode()}).String()
 }
 
 // listed is a page of events.
@@ -269,29 +264,26 @@ type listed struct {
 	First string // URL of the first page, "" when this is it
 }
 
-func (s *site) list(r *http.Request, a asked) (l listed, err error) {
-	l.Rows, err = s.Source.Events(r.Context(), a.F, a.Limit+1)
-	if err != nil {
-		return l, err
+// list lists what was asked for, and answers by itself when it cannot. The code
+// is that of the page.
+func (s *site) list(w http.ResponseWriter, r *http.Request, a asked) (l listed, code int) {
+	if a.Err != nil {
+		return l, http.StatusBadRequest
 	}
-	link := func(before string) string {
-		q := maps.Clone(a.Query)
-		if before != "" {
-			q.Set("before", before)
-		}
-		if len(q) == 0 {
-			return r.URL.Path
-		}
-		return r.URL.Path + "?" + q.Encode()
+	var err error
+	if l.Rows, err = s.Source.Events(r.Context(), a.F, a.Limit+1); err != nil {
+		s.refuse(w, r, err)
+		return l, 0
 	}
 	if len(l.Rows) > a.Limit {
 		l.Rows = l.Rows[:a.Limit]
-		r := l.Rows[a.Limit-1]
-		pos, day := behind(r)
-		l.Older = link(fmt.Sprintf("%d.%d.%d.%s", pos.Seq, pos.Note, pos.Item, day))
+		pos, day := behind(l.Rows[a.Limit-1])
+		q := maps.Clone(a.Query)
+		q.Set("before", fmt.Sprintf("%d.%d.%d.%s", pos.Seq, pos.Note, pos.Item, day))
+		l.Older = address(r, q)
 	}
 	if a.F.Before != (event.Position{}) {
-		l.First = link("")
+		l.First = address(r, a.Query)
 	}
-	return l, nil
+	return l, http.StatusOK
 }

@@ -21,7 +21,7 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// memory is a Source, a Replayer and Pages without a store.
+// memory is a Source and a Replayer without a store.
 type memory struct {
 	Source
 	mu      sync.Mutex
@@ -133,7 +133,7 @@ func (m *memory) Incident(_ context.Context, key string) (s admin.Story, err err
 	return s, admin.ErrNotFound
 }
 
-func (m *memory) DropDeadLetters(_ context.Context, r admin.DropRequest) (p admin.Plan, err error) {
+func (m *memory) DropDeadLetters(_ context.Context, r admin.ReplayRequest) (p admin.Plan, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, rec := range m.records {
@@ -183,7 +183,7 @@ type visit struct {
 }
 
 func visitor(t *testing.T, m *memory, token string) *visit {
-	cfg := Config{Source: m, Replayer: m, Pages: m, Hosts: []string{"localhost"}}
+	cfg := Config{Source: m, Replayer: m, Hosts: []string{"localhost"}}
 	if token != "" {
 		cfg.Token = func() string { return token }
 	}
@@ -526,7 +526,7 @@ func TestThePlotShowsWhatHappenedWhen(t *testing.T) {
 
 func TestChangesAreStreamed(t *testing.T) {
 	m := some(1)
-	srv := httptest.NewServer(New(Config{Source: m, Replayer: m, Pages: m}))
+	srv := httptest.NewServer(New(Config{Source: m, Replayer: m}))
 	defer srv.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -552,7 +552,7 @@ func TestChangesAreStreamed(t *testing.T) {
 		return strings.TrimSpace(mark)
 	}
 	first := next()
-	if first == "" || first != mark(m.status, m) {
+	if first == "" || first != mark(m.status, m.Changes()) {
 		t.Errorf("the first mark is %q", first)
 	}
 	m.mu.Lock()
@@ -565,7 +565,7 @@ func TestChangesAreStreamed(t *testing.T) {
 
 func TestWhatAnOperatorDoesIsAskedForAndKeptWithWhoItWas(t *testing.T) {
 	m := some(3)
-	h := New(Config{Source: m, Replayer: m, Pages: m, Token: func() string { return opsToken }})
+	h := New(Config{Source: m, Replayer: m, Token: func() string { return opsToken }})
 	call := func(method, path string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, "http://127.0.0.1"+path, nil)
 		r.Header.Set("Authorization", "Bearer "+opsToken)
@@ -612,7 +612,7 @@ func TestThePageSaysWhatThePersonMustKnow(t *testing.T) {
 	m.status.StillFiring = []admin.Waiting{{Severity: "critical", Name: "MySQL down", Count: 3}}
 	m.status.LastDelivered = &admin.LastDelivered{At: at, Title: "PG down on db-1", Effect: "created", Status: event.Firing, Key: "pmm-1"}
 	m.status.Conclude()
-	v := visit{t: t, h: New(Config{Source: m, Replayer: m, Pages: m})}
+	v := visit{t: t, h: New(Config{Source: m, Replayer: m})}
 	w := httptest.NewRecorder()
 	v.h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://127.0.0.1/", nil))
 	page := w.Body.String()

@@ -21,19 +21,20 @@ const (
 	stillFor   = time.Minute
 )
 
-// stream keeps the number of streams within bounds, and lifts the deadlines of
-// the server for this one.
-func (h handler) stream(next http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case h.streams <- struct{}{}:
-			defer func() { <-h.streams }()
-		default:
-			w.Header().Set("Retry-After", "10")
-			fail(w, http.StatusServiceUnavailable, errors.New("too many tails, exports and imports at once; try again later"))
-			return
+// atOnce lets so many requests at a time through, and refuses the others.
+func atOnce(n int) func(http.HandlerFunc) http.HandlerFunc {
+	places := make(chan struct{}, n)
+	return func(next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case places <- struct{}{}:
+				defer func() { <-places }()
+				next(w, r)
+			default:
+				w.Header().Set("Retry-After", "10")
+				fail(w, http.StatusServiceUnavailable, errors.New("too many streams at once; try again later"))
+			}
 		}
-		next(w, r)
 	}
 }
 
@@ -87,14 +88,14 @@ const (
 )
 
 // read returns the newest events and the number of changes that they are of.
-func (n *newest) read(ctx context.Context, h handler) ([]*event.Record, uint64, error) {
+func (n *newest) read(ctx context.Context, s *site) ([]*event.Record, uint64, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	changes := h.Pages.Changes()
+	changes := s.Source.Changes()
 	if n.list != nil && n.changes == changes {
 		return n.list, changes, nil
 	}
-	list, err := h.Source.Events(ctx, event.Filter{}, tailWindow)
+	list, err := s.Source.Events(ctx, event.Filter{}, tailWindow)
 	if err == nil {
 		n.list, n.changes = list, changes
 	}
@@ -110,7 +111,7 @@ type tailed struct {
 // tail writes a line for every event that came in, or whose outcome changed,
 // since the request began, as long as it is among the newest. With since or
 // limit it begins with what is there.
-func (h handler) tail(w http.ResponseWriter, r *http.Request) {
+func (s *site) tail(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	f, limit, err := admin.ParseFilter(q)
 	if err != nil {
@@ -120,14 +121,14 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 	out := moving(w)
 	enc := encoder(out)
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	list, changes, err := h.newest.read(r.Context(), h)
+	list, changes, err := s.newest.read(r.Context(), s)
 	if err != nil {
 		fail(w, http.StatusServiceUnavailable, err)
 		return
 	}
 	seen := states(list)
 	if q.Has("since") || q.Has("limit") {
-		first, err := h.Source.Events(r.Context(), f, min(limit, tailWindow))
+		first, err := s.Source.Events(r.Context(), f, min(limit, tailWindow))
 		if err != nil {
 			fail(w, http.StatusServiceUnavailable, err)
 			return
@@ -151,7 +152,7 @@ func (h handler) tail(w http.ResponseWriter, r *http.Request) {
 			return
 		case <-tick.C:
 		}
-		list, now, err := h.newest.read(r.Context(), h)
+		list, now, err := s.newest.read(r.Context(), s)
 		if err != nil || now == changes {
 			continue // between two openings of the store, or nothing is new
 		}

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// maxTurns is how many requests read the ledger at once. Whoever asks for much in many
-// requests waits for himself, and leaves delivery its processor.
+// maxTurns is how many requests read the ledger at once. Whoever sends many
+// requests for much waits for their own, and leaves delivery its processor.
 const maxTurns = 2
 
 // turns lets few requests read at once, each until it begins to answer: one whose

@@ -31,7 +31,7 @@ func (b *blocked) Events(ctx context.Context, f event.Filter, limit int) ([]*eve
 func TestFewListsAreReadAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := &blocked{memory: some(3), letGo: make(chan struct{})}
-		h := New(Config{Source: src, Replayer: src, Pages: src})
+		h := New(Config{Source: src, Replayer: src})
 		ask := func(path string) int {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
@@ -66,7 +66,7 @@ func TestFewListsAreReadAtOnce(t *testing.T) {
 // An answer that nobody reads gives up its turn.
 func TestASlowReaderHoldsNoTurn(t *testing.T) {
 	m := some(3)
-	h := New(Config{Source: m, Replayer: m, Pages: m})
+	h := New(Config{Source: m, Replayer: m})
 	var wg sync.WaitGroup
 	letGo := make(chan struct{})
 	var writing sync.WaitGroup

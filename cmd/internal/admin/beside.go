@@ -2,10 +2,7 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"time"
 
@@ -53,15 +50,15 @@ type SLO struct {
 // SLOObjective is the Objective of a service.
 const SLOObjective = 0.99
 
-// gone reports whether more of them came late than the objective allows, and some of
-// those lately. elsewhere are those that are told of anyway: what waits, what was
+// missed reports whether more of them came late than the objective allows, and some of
+// those lately. elsewhere counts what the status speaks of anyway: what waits, what was
 // discarded or given up.
-func (o *SLO) gone(elsewhere int64) bool {
+func (o *SLO) missed(elsewhere int64) bool {
 	late := max(o.Events-o.InTime-elsewhere, 0)
 	return float64(late) > (1-o.Objective)*float64(o.Events) && o.Late > elsewhere
 }
 
-// Line says how it goes.
+// Line is its state in one line.
 func (p *Ping) Line(now time.Time) string {
 	switch {
 	case p.Withheld != "":
@@ -74,7 +71,7 @@ func (p *Ping) Line(now time.Time) string {
 	return "taken " + text.Ago(*p.LastAt, now)
 }
 
-// Line says how it goes.
+// Line is its state in one line.
 func (f *Fallback) Line(now time.Time) string {
 	ways := strings.Join(f.Ways, " and ")
 	switch {
@@ -86,7 +83,7 @@ func (f *Fallback) Line(now time.Time) string {
 	return fmt.Sprintf("%s; told of %s, the last message went out %s", ways, text.Plural(f.Told, "alert", "alerts"), text.Ago(*f.LastAt, now))
 }
 
-// Line says how it goes.
+// Line is its state in one line.
 func (f *Filters) Line(now time.Time) string {
 	if f.Drift == 0 || f.LastAt == nil {
 		return "all answers are those of --callgoose-filters"
@@ -94,7 +91,7 @@ func (f *Filters) Line(now time.Time) string {
 	return fmt.Sprintf("%s not those of --callgoose-filters, the last %s: %s", text.Plural(f.Drift, "answer is", "answers are"), text.Ago(*f.LastAt, now), text.Line(f.Last))
 }
 
-// Line says how it goes.
+// Line is its state in one line.
 func (o *SLO) Line() string {
 	if o.Share == nil {
 		return fmt.Sprintf("no firing event in %d days", o.Days)
@@ -102,8 +99,8 @@ func (o *SLO) Line() string {
 	return fmt.Sprintf("%.2f %% of %s of the last %d days within %.0f s", 100**o.Share, text.Plural(o.Events, "firing event", "firing events"), o.Days, o.WithinSeconds)
 }
 
-// Beside says how it goes on the ways beside Callgoose, as names and lines; what is not
-// set up is left out.
+// Beside lists the state of what runs besides the delivery to Callgoose, as names and
+// lines; what is not set up is left out.
 func (s Status) Beside(now time.Time) (lines [][2]string) {
 	if s.SLO != nil {
 		line := s.SLO.Line()
@@ -133,13 +130,5 @@ type Way struct {
 
 // TestFallback sends a test message by every way of --fallback-*.
 func (c *Client) TestFallback(ctx context.Context) (ways []Way, err error) {
-	resp, err := c.do(ctx, http.MethodPost, "/api/v1/fallback/test", nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&ways); err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", c.where, err)
-	}
-	return ways, nil
+	return ways, c.post(ctx, "/api/v1/fallback/test", nil, &ways)
 }
