@@ -125,13 +125,12 @@ type Queue struct {
 	largest int // notification that fits into a message, bytes
 	gather  int // bytes of notifications in one commit at most
 
-	publish     chan *publishing
-	publishings sync.Pool // used again, each once its caller has the answer
-	stop        chan struct{}
-	ended       chan struct{} // closed when the committer has ended
-	turn        chan struct{} // the committer hands one out when it is free and somebody waits
-	wg          sync.WaitGroup
-	once        sync.Once
+	publish chan *publishing
+	stop    chan struct{}
+	ended   chan struct{} // closed when the committer has ended
+	turn    chan struct{} // the committer hands one out when it is free and somebody waits
+	wg      sync.WaitGroup
+	once    sync.Once
 
 	mark    atomic.Pointer[[]byte] // what encodeMark made of the newest one
 	marked  atomic.Uint64          // up to where it says that all is settled: the stream held that
