@@ -148,7 +148,10 @@ func (q *Queue) Reaches(ctx context.Context, after uint64) error {
 		case !answered:
 			return err
 		case err == nil && q.cfg.AcceptLoss == streamName:
-			return q.goOnWithout(ctx, after)
+			if err = q.goOnBehind(ctx, after, nil); err == nil {
+				q.accept(streamName)
+			}
+			return err
 		}
 		return short(streamName, "it ends at %d, the ledger knows %d", q.last.Load(), after)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,9 +28,6 @@ const (
 	snapshotName    = "SNAPSHOTS"
 	snapshotSubject = "ledger.snapshot"
 )
-
-// Ledger is the stream that the ledger is kept in, as LostStream names it.
-const Ledger = logName
 
 // gatherEntries is how many entries a follower applies in one transaction at most.
 const gatherEntries = 256
@@ -73,6 +69,7 @@ type Log struct {
 	declared time.Time     // when the streams were looked at last; owned by Announce
 	released uint64        // the last entry by which this instance stopped leading; owned by Run
 	leaving  bool          // see Leave; set before Run
+	newer    error         // why this instance cannot read the newest snapshot, nil = it can; set before Run
 	outdated atomic.Bool
 
 	snapping sync.Mutex   // held while a snapshot is made
@@ -226,6 +223,9 @@ func (l *Log) Hold(ctx context.Context, cause error) (context.Context, context.C
 // instance leads: until its context ends, or it fails. unsure is until when what the
 // leader before began to send may still be on its way. Run returns nil when ctx ends.
 func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Context, unsure time.Time) error) error {
+	if l.newer != nil {
+		return l.standStill(ctx, l.newer)
+	}
 	for {
 		heard, err := l.follow(ctx, ledger)
 		if err == nil {
@@ -236,7 +236,7 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 			return nil //nolint:nilerr // it ends because it was told to
 		case err == nil: // it stepped down
 		case errors.Is(err, event.ErrNewer):
-			return l.StandStill(ctx, err)
+			return l.standStill(ctx, err)
 		case errors.Is(err, ErrDeposed), errors.Is(err, store.ErrFollowing):
 			l.log.Warn("this instance does not lead any more", "err", err)
 		case errors.Is(err, ErrUnavailable): // webhooks go on meanwhile, as far as they can
@@ -249,8 +249,8 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 	}
 }
 
-// StandStill is Run where a newer version writes the log, as err says: nil when ctx ends.
-func (l *Log) StandStill(ctx context.Context, err error) error {
+// standStill is Run where a newer version writes the log, as err says: nil when ctx ends.
+func (l *Log) standStill(ctx context.Context, err error) error {
 	l.outdated.Store(true)
 	l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads; install that version here", "err", err)
 	<-ctx.Done()
@@ -518,7 +518,7 @@ func (l *Log) StepDown() (term uint64, err error) {
 	switch {
 	case !l.Holds():
 		return 0, ErrDeposed
-	case !slices.ContainsFunc(l.Members(), func(m Member) bool { return m.Run != l.me.Run && m.Live() }):
+	case len(l.others()) == 0:
 		return 0, errors.New("no other instance is there to lead")
 	}
 	l.log.Info("this instance was asked to step down", "term", term)

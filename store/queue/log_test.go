@@ -39,7 +39,7 @@ func startInstanceOf(t *testing.T, cfg Config, dir string) *instance {
 	if i.log, err = i.q.OpenLog(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := i.log.Begin(t.Context(), 0); err != nil {
+	if _, err := i.log.begin(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	if i.ledger, _, err = store.Open(store.Config{Dir: dir, NoSync: true, Shared: true}); err != nil {
@@ -294,7 +294,7 @@ func TestANewInstanceBeginsWithTheSnapshot(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	if err := a.log.Restore(t.Context(), dir); !errors.Is(err, ErrShort) {
+	if err := a.log.restore(t.Context(), dir); !errors.Is(err, ErrShort) {
 		t.Errorf("without a snapshot: %v", err)
 	}
 	for range 2 { // the second takes the place of the first
@@ -302,13 +302,13 @@ func TestANewInstanceBeginsWithTheSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if restore, err := a.log.Begin(t.Context(), 0); !restore || err != nil {
+	if restore, err := a.log.begin(t.Context(), 0); !restore || err != nil {
 		t.Errorf("the snapshot is not needed: %v, %v", restore, err)
 	}
 	if info, err := a.log.snapshots.Info(t.Context()); err != nil || info.State.Msgs != 2 {
 		t.Errorf("%+v, %v", info.State, err)
 	}
-	if err := a.log.Restore(t.Context(), dir); err != nil {
+	if err := a.log.restore(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.set(t, 10_000); err != nil {

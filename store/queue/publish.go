@@ -30,7 +30,7 @@ const (
 // publishing is a notification waiting for its commit.
 type publishing struct {
 	note  event.Notification
-	empty bool           // there is none: only the mark is to be stored
+	empty bool // there is none: only the mark is to be stored
 	came  time.Time
 	done  chan published // has room for one: the committer never waits
 }

@@ -69,10 +69,8 @@ type Config struct {
 	// After is the highest sequence the ledger knows: a stream that lost its end
 	// goes on behind it, because a sequence must never be used twice.
 	After uint64
-	// AcceptLoss names an external stream whose loss a person accepts, "" = none. Lost is
-	// told, while it is opened, of one that was accepted. May be nil.
+	// AcceptLoss names an external stream whose loss a person accepts, "" = none.
 	AcceptLoss string
-	Lost       func(stream string)
 	// NoSync switches fsync off. Only for tests that prove that it matters.
 	NoSync bool
 	Logger *slog.Logger
@@ -145,6 +143,7 @@ type Queue struct {
 	said   atomic.Pointer[said]   // of what the servers say unasked; external
 	sync   atomic.Pointer[string] // see Servers; external
 	seen   atomic.Int64           // when the servers last answered, Unix nanoseconds; external
+	lost   string                 // see Lost; external
 	own    own                    // external only, like the next
 	recent recent
 
@@ -200,9 +199,14 @@ func (q *Queue) open(ctx context.Context) (err error) {
 		return err
 	}
 	q.SetMark(mark)
-	if err := q.goOnBehind(ctx, q.cfg.After); err != nil {
-		return err
+	if last, after := q.last.Load(), q.cfg.After; last < after { // embedded: an external stream that is short was not opened
+		q.cfg.Logger.ErrorContext(ctx, "the stream ends before what the ledger knows; messages are gone",
+			"component", "queue", "stream", streamName, "seq", last, "expected", after, "count", after-last)
+		if err := q.goOnBehind(ctx, after, new(encoder).encode(*q.mark.Load(), nil)); err != nil {
+			return err
+		}
 	}
+	q.opened.Store(true)
 	return q.measure(ctx)
 }
 
@@ -234,8 +238,11 @@ func (q *Queue) openEmbedded(ctx context.Context) (err error) {
 	if _, err := q.state(ctx); err != nil {
 		return err
 	}
-	q.dirs = directories{msgs: files(q.cfg.Dir).Messages(), off: q.cfg.NoSync || faultpoint.Without("fsync")}
-	return q.dirs.syncAll(q.cfg.Dir)
+	if q.cfg.NoSync || faultpoint.Without("fsync") {
+		return nil
+	}
+	q.dirs.msgs = files(q.cfg.Dir).Messages()
+	return syncTree(q.cfg.Dir, false)
 }
 
 func streamConfig() jetstream.StreamConfig {
@@ -269,41 +276,6 @@ func raise(v *atomic.Uint64, n uint64) {
 			return
 		}
 	}
-}
-
-// goOnBehind makes a stream that lost its end go on behind after. What is left
-// of it must stay, so the lost sequences are filled with envelopes that hold
-// nothing but the newest mark. An empty stream is moved. Embedded only: an external
-// stream that is too short was not opened.
-func (q *Queue) goOnBehind(ctx context.Context, after uint64) error {
-	last := q.last.Load()
-	if last >= after {
-		q.opened.Store(true)
-		return nil
-	}
-	q.cfg.Logger.ErrorContext(ctx, "the stream ends before what the ledger knows; messages are gone",
-		"component", "queue", "stream", streamName, "seq", last, "expected", after, "count", after-last)
-	state, err := q.state(ctx)
-	if err != nil {
-		return err
-	}
-	if state.Msgs == 0 {
-		if err := q.stream.Purge(ctx, jetstream.WithPurgeSequence(after+1)); err != nil {
-			return fmt.Errorf("move stream %s behind %d: %w", streamName, after, err)
-		}
-	} else {
-		empty := new(encoder).encode(*q.mark.Load(), nil)
-		for seq := last; seq < after; seq++ {
-			if _, err := q.js.Publish(ctx, subject, empty, jetstream.WithExpectLastSequence(seq)); err != nil {
-				return fmt.Errorf("fill stream %s behind %d: %w", streamName, seq, err)
-			}
-		}
-	}
-	if state, err = q.state(ctx); err != nil || state.LastSeq != after {
-		return fmt.Errorf("move stream %s behind %d: it ends at %d (%w)", streamName, after, state.LastSeq, err)
-	}
-	q.opened.Store(true)
-	return q.dirs.sync()
 }
 
 // Close stops the committer, the connection and the embedded server. What was

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,73 +33,15 @@ func (h held) Send(ctx context.Context, body []byte) (callgoose.Reply, error) {
 	return h.Sender.Send(ctx, body)
 }
 
-// openLog opens the log that the ledger is a copy of. A copy that it goes on too far
-// behind is made anew from the newest snapshot.
+// openLog opens the log that the ledger is a copy of.
 func (c *core) openLog(ctx context.Context, cfg store.Config) (err error) {
 	if c.log, err = c.queue.OpenLog(ctx); err != nil {
 		return err
 	}
-	at, err := c.ledger.LogSeq()
-	if err != nil {
+	if c.ledger, err = c.log.Join(ctx, c.ledger, cfg); err != nil {
 		return err
-	}
-	restore, err := c.log.Begin(ctx, at)
-	if err == nil && restore {
-		err = c.restore(ctx, cfg)
-	}
-	if stream := queue.LostStream(err); stream != "" && stream == c.cfg.AcceptLoss {
-		err = c.goOnWithout(ctx, cfg, stream, at)
-	}
-	if err != nil {
-		return err
-	}
-	if c.cfg.AcceptLoss != "" && c.lost == "" {
-		c.logger.Warn("--accept-loss is not needed: nothing is missing in the streams; take it out, or the next loss is accepted unseen", "component", "cluster", "stream", c.cfg.AcceptLoss)
 	}
 	return c.queue.Reaches(ctx, c.ledger.Summary().Progress.Seq)
-}
-
-// restore makes the ledger anew from the newest snapshot. One that only a newer program
-// can read leaves it as it is: this instance then takes webhooks and does nothing else.
-func (c *core) restore(ctx context.Context, cfg store.Config) error {
-	if err := c.ledger.Close(); err != nil {
-		return err
-	}
-	err := c.log.Restore(ctx, cfg.Dir)
-	if errors.Is(err, event.ErrNewer) {
-		c.newer, err = err, nil
-	}
-	ledger, _, opened := store.Open(cfg)
-	if opened == nil {
-		c.ledger = ledger
-	}
-	return cmp.Or(err, opened)
-}
-
-// goOnWithout goes on without what a stream lost, as a person accepted: with the newer one
-// of the ledger here and the snapshot. Where there is neither, the ledger is empty, and
-// rebuilt from the notifications like one that was lost.
-func (c *core) goOnWithout(ctx context.Context, cfg store.Config, stream string, at uint64) error {
-	if stream == queue.Ledger {
-		snapshot, err := c.log.Snapshotted(ctx)
-		if err == nil && snapshot > at {
-			err = c.restore(ctx, cfg)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if err := c.log.GoOnWith(ctx, c.ledger); err != nil {
-		return err
-	}
-	c.noteLoss(stream)
-	return c.restore(ctx, cfg)
-}
-
-// noteLoss remembers a loss that was accepted, until this instance leads and can count it.
-func (c *core) noteLoss(stream string) {
-	c.lost = stream
-	c.logger.Error("the loss of a stream is accepted: what it held beyond what is still there is gone", "component", "cluster", "stream", stream)
 }
 
 // follow is what an instance does as one of several.
@@ -109,12 +50,7 @@ func (c *core) follow(failed func(context.Context) error) map[string]func(contex
 		"store":    failed,
 		"mark":     func(ctx context.Context) error { return worker.FollowMarks(ctx, c.queue, c.ledger) },
 		"announce": c.patient(func(ctx context.Context) error { return c.log.Announce(ctx, c.state) }),
-		"cluster": func(ctx context.Context) error {
-			if c.newer != nil {
-				return c.log.StandStill(ctx, c.newer)
-			}
-			return c.log.Run(ctx, c.ledger, c.lead)
-		},
+		"cluster":  func(ctx context.Context) error { return c.log.Run(ctx, c.ledger, c.lead) },
 	}
 }
 
@@ -128,11 +64,11 @@ func (c *core) lead(ctx context.Context, heard time.Time) error {
 	if err != nil {
 		return err
 	}
-	if c.lost != "" {
+	if c.queue.Lost() != "" && !c.counted {
 		if err := c.ledger.Do(ctx, func(tx *store.Tx) error { tx.Count("accepted_losses", 1); return nil }); err != nil {
 			return err
 		}
-		c.lost = ""
+		c.counted = true
 	}
 	unsure := time.Time{}
 	if !heard.IsZero() {

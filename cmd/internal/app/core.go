@@ -21,8 +21,7 @@ type core struct {
 	ledger  *store.Store
 	queue   *queue.Queue
 	log     *queue.Log // nil = embedded: there is no other instance
-	newer   error      // why this instance cannot read the ledger of the others, nil = it can
-	lost    string     // the stream whose loss was accepted and is not counted yet
+	counted bool       // the loss that was accepted is counted; owned by lead
 	builder *worker.Builder
 	notes   *worker.Notes
 	byName  bool // --incident-by alertname
@@ -76,7 +75,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 		return nil, err
 	}
 	faultpoint.Here("start-ledger")
-	queueConfig.After, queueConfig.AcceptLoss, queueConfig.Lost = c.ledger.Summary().Progress.Seq, cfg.AcceptLoss, c.noteLoss
+	queueConfig.After, queueConfig.AcceptLoss = c.ledger.Summary().Progress.Seq, cfg.AcceptLoss
 	if c.queue, err = queue.Open(ctx, queueConfig); err != nil {
 		return nil, err
 	}
