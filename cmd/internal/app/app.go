@@ -76,6 +76,7 @@ type App struct {
 	ping      *pinger      // nil = none
 	fallback  *fallback
 	refused   refusedAt
+	storing   atomic.Int64              // webhooks that are being stored
 	unstored  atomic.Pointer[time.Time] // when the last webhook could not be stored, for want of a disk or of NATS; nil = it was
 	ticked    atomic.Pointer[time.Time] // when thaw came round last, nil = it does not run
 	addrs     atomic.Pointer[Addresses] // nil until bound
@@ -129,6 +130,8 @@ func (r refused) Unwrap() error             { return r.error }
 
 // Publish implements ingest.Publisher.
 func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error) {
+	a.storing.Add(1)
+	defer a.storing.Add(-1)
 	if a.stoodStill() {
 		return "", refused{errors.New("this process stood still: what waited for it is old"), time.Second}
 	}
@@ -231,6 +234,9 @@ func (a *App) Reload() {
 	}
 }
 
+// storedWithin is how long a stop waits for webhooks that are being stored.
+const storedWithin = 10 * time.Second
+
 // Run forwards until ctx ends. It returns nil after an orderly stop.
 func (a *App) Run(ctx context.Context) (err error) {
 	var cleanups []func()
@@ -249,21 +255,26 @@ func (a *App) Run(ctx context.Context) (err error) {
 	if err := store.Moved(a.cfg.DataDir); err != nil {
 		return err
 	}
-	coreCtx, stopCore := context.WithCancel(context.WithoutCancel(ctx))
-	var wg sync.WaitGroup
 	later(func() {
-		stopCore()
-		wg.Wait()
 		if a.addrs.Load() != nil { // it had started
 			a.log.Info("stopped")
 		}
 	})
 	var addrs Addresses
-	// Opening takes seconds where much waits or after a crash, and a refused
-	// connection is a lost notification: the port is open before the store.
+	// Opening takes seconds where much waits or after a crash, and stopping ten, and a
+	// refused connection is a lost notification: the port is open longer than the store.
 	if addrs.Webhooks, err = a.listen(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
 		return err
 	}
+	coreCtx, stopCore := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	later(func() {
+		for began := time.Now(); a.storing.Load() > 0 && time.Since(began) < storedWithin; {
+			time.Sleep(5 * time.Millisecond)
+		}
+		stopCore()
+		wg.Wait()
+	})
 	over := sync.OnceFunc(func() { close(a.opened) })
 	defer context.AfterFunc(ctx, over)()
 	first, err := a.openFirst(ctx)

@@ -15,6 +15,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
+	"pmm-callgoose/worker/callgoose/callgoosetest"
 )
 
 // postAside posts while r may not answer yet.
@@ -119,6 +120,62 @@ func TestThePortIsOpenFirst(t *testing.T) {
 	}
 	stop()
 	if err := <-done; err != nil { // it waited for the server
+		t.Error(err)
+	}
+}
+
+// A stop takes as long as what is being sent. Until its end a webhook is told to come
+// again, in place of a connection that nobody accepts.
+func TestThePortIsOpenUntilTheEnd(t *testing.T) {
+	t.Parallel()
+	fake := callgoosetest.New(callgoosetest.Config{})
+	fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Hang})
+	ready := make(chan Addresses, 1)
+	a, err := New(&config.Config{
+		DataDir: t.TempDir(), Listen: "127.0.0.1:0", CallgooseURL: "https://callgoose.test/", CallgooseToken: config.NewSecret(token), CallgooseAuth: "bearer",
+		CallgooseFrom: "PerconaPMM", IncidentBy: "alert", Timeout: 15 * time.Second, RetryFor: time.Hour, Concurrency: 1, MaxBody: 1 << 20, MaxStore: 1 << 30,
+	}, Options{NoSync: true, Transport: fake.RoundTripper(), Ready: func(a Addresses) { ready <- a }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	addrs := <-ready
+	post := func() *http.Response {
+		t.Helper()
+		resp, err := http.Post(addrs.Webhooks, "application/json", strings.NewReader(string(webhook(t, "grafana-firing-1.json"))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp
+	}
+	if code := post().StatusCode; code != http.StatusAccepted {
+		t.Fatalf("a webhook was answered %d", code)
+	}
+	for a.core.Load().deliver().View().InFlight == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	resp := post()
+	for resp.StatusCode == http.StatusAccepted { // it has not noticed yet
+		resp = post()
+	}
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("a webhook was answered %d, %v", resp.StatusCode, resp.Header)
+	}
+	select {
+	case err := <-done:
+		t.Errorf("it ended before what was being sent: %v", err)
+	default:
+	}
+	if code := post().StatusCode; code != http.StatusServiceUnavailable {
+		t.Errorf("the next webhook was answered %d", code)
+	}
+	fake.Fail(callgoosetest.Failure{})
+	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
