@@ -48,9 +48,6 @@ func TestExamineSaysWhatIsThere(t *testing.T) {
 	if s := q.Servers(); !s.Connected || s.Name != "n1" || s.Sync != "always" || s.Replicas != 1 || len(s.Streams) != 1 || s.Streams[0].Bytes == 0 {
 		t.Errorf("the service knows %+v", s)
 	}
-	if start(t, Config{Dir: t.TempDir()}).Servers() != nil {
-		t.Error("an embedded store has servers")
-	}
 }
 
 func TestExamineFindsWhatIsMissing(t *testing.T) {

@@ -241,8 +241,8 @@ func TestTheSkewOfTwoClocksIsWhatNoDelayExplains(t *testing.T) {
 	}
 }
 
-// What others change in LEDGER and SNAPSHOTS is put right, as in NOTIFICATIONS.
-func TestTheStreamsOfTheLedgerArePutRightAgain(t *testing.T) {
+// What others change in the streams is put right again.
+func TestTheStreamsArePutRightAgain(t *testing.T) {
 	t.Parallel()
 	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
 	l, err := start(t, Config{URL: srv.ClientURL()}).OpenLog(t.Context())
@@ -250,8 +250,8 @@ func TestTheStreamsOfTheLedgerArePutRightAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	js := client(t, srv)
-	for _, name := range []string{logName, snapshotName} {
-		s, err := js.Stream(t.Context(), name)
+	for _, want := range l.q.cfg.streams() {
+		s, err := js.Stream(t.Context(), want.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -260,10 +260,9 @@ func TestTheStreamsOfTheLedgerArePutRightAgain(t *testing.T) {
 		if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
 			t.Fatal(err)
 		}
-		l.declared = time.Now().Add(-redeclareAfter - time.Second)
-		l.measure(t.Context())
+		l.q.declareAgain(t.Context(), want)
 		if info, err := s.Info(t.Context()); err != nil || info.Config.AllowDirect {
-			t.Errorf("%s: %+v, %v", name, info, err)
+			t.Errorf("%s: %+v, %v", want.Name, info, err)
 		}
 	}
 }

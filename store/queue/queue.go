@@ -155,7 +155,7 @@ type Queue struct {
 // Open starts the embedded server or connects to the external one, and makes
 // sure that the stream is there. The caller holds the lock on the data
 // directory: JetStream itself has none. ErrUnavailable when it is worth trying
-// again; ErrSecond, ErrShort and event.ErrNewer need a person.
+// again; ErrUnfit, ErrShort and event.ErrNewer need a person.
 func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	cfg.MaxStore, cfg.ShortFor = cmp.Or(cfg.MaxStore, 2<<30), cmp.Or(cfg.ShortFor, shortFor)
@@ -179,6 +179,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		q.wg.Go(q.watchRoom)
 	} else {
 		q.wg.Go(q.watchServers)
+		q.wg.Go(q.watchStreams)
 	}
 	return q, nil
 }

@@ -107,23 +107,17 @@ func (q *Queue) Purge(ctx context.Context, upTo uint64) error {
 	return q.measure(ctx)
 }
 
+// watchRoom measures the store while it is embedded.
 func (q *Queue) watchRoom() {
-	tick := time.NewTicker(5 * time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-q.stop:
-			return
-		case <-tick.C:
-			ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
-			measure := q.measure
-			if !q.room.changed.Swap(false) {
-				measure = func(context.Context) error { return q.measureDisk() }
-			}
-			if err := measure(ctx); err != nil {
-				q.cfg.Logger.Warn("cannot measure the store", "component", "queue", "err", err)
-			}
-			cancel()
+	for sleep(context.Background(), q.stop, 5*time.Second) {
+		ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
+		measure := q.measure
+		if !q.room.changed.Swap(false) {
+			measure = func(context.Context) error { return q.measureDisk() }
 		}
+		if err := measure(ctx); err != nil {
+			q.cfg.Logger.Warn("cannot measure the store", "component", "queue", "err", err)
+		}
+		cancel()
 	}
 }
