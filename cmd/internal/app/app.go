@@ -136,15 +136,8 @@ func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error
 		return "", refused{errors.New("this process stood still: what waited for it is old"), time.Second}
 	}
 	c := a.core.Load()
-	if c == nil && a.cfg.NATS() != "" {
+	if c == nil {
 		c = a.await(ctx)
-	} else if c == nil {
-		// PMM would not send it again for minutes: what comes during a start waits for it.
-		select {
-		case <-a.opened:
-			c = a.core.Load()
-		case <-ctx.Done():
-		}
 	}
 	if c == nil {
 		a.refused.note(n.Source)
