@@ -112,7 +112,7 @@ func TestAStoreMovesToServersAndBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = back.Close()
-	if damage, err := Verify(back.cfg.Dir); len(damage) > 0 || err != nil {
+	if damage, err := files(back.cfg.Dir).Check(); len(damage) > 0 || err != nil {
 		t.Errorf("%v, %v", damage, err)
 	}
 	again := start(t, Config{Dir: back.cfg.Dir, NoSync: true})

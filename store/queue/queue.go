@@ -216,11 +216,6 @@ func files(dir string) blocks.Stream {
 	return blocks.Stream{DataDir: dir, Name: streamName, Subject: subject, Salvage: salvage}
 }
 
-// Verify reads the embedded server's files below the data directory and says
-// what is damaged. It changes nothing; Open repairs it. While a service runs
-// there, the end of the newest block may look torn.
-func Verify(dir string) ([]blocks.Damage, error) { return files(dir).Check() }
-
 func (q *Queue) openEmbedded(ctx context.Context) (err error) {
 	if q.damaged, err = files(q.cfg.Dir).Repair(q.cfg.Logger); err != nil {
 		return err

@@ -416,7 +416,7 @@ func TestAHoleCostsTheNotificationsItHit(t *testing.T) {
 				}
 			}
 		}
-		if found, err := Verify(dir); err != nil || len(found) > 0 {
+		if found, err := files(dir).Check(); err != nil || len(found) > 0 {
 			t.Errorf("after the repair of a hole at %d: %v, %v", at, found, err)
 		}
 		_ = q.Close()

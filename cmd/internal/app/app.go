@@ -391,7 +391,7 @@ func (a *App) listen(later func(func())) (string, error) {
 		return "", fmt.Errorf("--listen: %w", err)
 	}
 	l = ingest.LimitListener(l, ingest.Connections(cmp.Or(a.cfg.MaxConnections, 1024), 2))
-	return a.serveOn(later, ingest.Server(a.handler, tlsConfig), nil, l) + l.Addr().String() + "/v1/webhook", nil
+	return a.serve(later, ingest.Server(a.handler, tlsConfig), l) + l.Addr().String() + "/v1/webhook", nil
 }
 
 func (a *App) forOperators() web.Config {
@@ -413,7 +413,8 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 	}
 	cfg := a.forOperators()
 	local := &http.Server{Handler: a.operators, ReadHeaderTimeout: 5 * time.Second}
-	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
+	endStreams(local)
+	a.serve(later, local, sock)
 
 	if a.cfg.AdminListen == "" {
 		return "", nil
@@ -442,43 +443,33 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 	}
 	ops.Protocols = new(http.Protocols)
 	ops.Protocols.SetHTTP1(true) // so that a bound on connections bounds requests too
-	limited := ingest.LimitListener(al, ingest.Connections(128, 8))
-	return a.serveOn(later, ops, endStreams(ops), limited) + al.Addr().String(), nil
+	endStreams(ops)
+	return a.serve(later, ops, ingest.LimitListener(al, ingest.Connections(128, 8))) + al.Addr().String(), nil
 }
 
-// serveOn serves on l, with TLS where the server has settings for it, and returns
-// the beginning of its URL.
-func (a *App) serveOn(later func(func()), srv *http.Server, cancel context.CancelFunc, l net.Listener) string {
-	if srv.TLSConfig == nil {
-		a.serve(later, srv, cancel, func() error { return srv.Serve(l) })
-		return "http://"
-	}
-	a.serve(later, srv, cancel, func() error { return srv.ServeTLS(l, "", "") })
-	return "https://"
-}
-
-// endStreams gives the server's requests a context that can be ended: an open
-// events tail must not hold up a stop.
-func endStreams(srv *http.Server) context.CancelFunc {
+// endStreams ends the context of the server's requests when it stops: an open events
+// tail must not hold up a stop.
+func endStreams(srv *http.Server) {
 	ctx, cancel := context.WithCancel(context.Background())
 	srv.BaseContext = func(net.Listener) context.Context { return ctx }
-	return cancel
+	srv.RegisterOnShutdown(cancel)
 }
 
-// serve runs a server until the App stops: then its handlers may finish.
-// cancel, if any, ends those that would go on for ever.
-func (a *App) serve(later func(func()), srv *http.Server, cancel context.CancelFunc, run func() error) {
+// serve serves on l, with TLS where the server has settings for it, until the App stops:
+// then its handlers may finish. It returns the beginning of its URL.
+func (a *App) serve(later func(func()), srv *http.Server, l net.Listener) string {
+	run, scheme := srv.Serve, "http://"
+	if srv.TLSConfig != nil {
+		run, scheme = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }, "https://"
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := run(); !errors.Is(err, http.ErrServerClosed) {
+		if err := run(l); !errors.Is(err, http.ErrServerClosed) {
 			a.log.Error("a listener ended", "err", err)
 		}
 	}()
 	later(func() {
-		if cancel != nil {
-			cancel()
-		}
 		ctx, end := context.WithTimeout(context.Background(), 10*time.Second)
 		defer end()
 		if srv.Shutdown(ctx) != nil {
@@ -486,6 +477,7 @@ func (a *App) serve(later func(func()), srv *http.Server, cancel context.CancelF
 		}
 		<-done
 	})
+	return scheme
 }
 
 // Line is what serve prints once it is ready.
