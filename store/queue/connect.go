@@ -169,7 +169,7 @@ func (q *Queue) heardError(_ *nats.Conn, _ *nats.Subscription, err error) {
 	}
 	if last := q.said.Load(); last == nil || last.text != err.Error() || time.Since(last.at) > time.Minute {
 		q.said.Store(&said{err.Error(), time.Now()})
-		q.cfg.Logger.Warn("a NATS server refuses something", "component", "queue", "err", err)
+		q.cfg.Logger.Warn("a NATS server reports an error", "component", "queue", "err", err)
 	}
 }
 

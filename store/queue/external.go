@@ -105,7 +105,8 @@ func (q *Queue) watchServers() {
 	}
 }
 
-// watchStreams puts right again what others changed in the streams, one after the other.
+// watchStreams repairs what others changed in the configuration of the streams, one after
+// the other.
 func (q *Queue) watchStreams() {
 	streams := q.cfg.streams()
 	for n := 0; sleep(context.Background(), q.stop, redeclareAfter); n++ {
@@ -115,7 +116,7 @@ func (q *Queue) watchStreams() {
 
 func (q *Queue) declareAgain(ctx context.Context, cfg jetstream.StreamConfig) {
 	if _, err := q.declareOnce(ctx, cfg); err != nil {
-		q.cfg.Logger.ErrorContext(ctx, "the stream cannot be checked", "component", "queue", "stream", cfg.Name, "err", err)
+		q.cfg.Logger.ErrorContext(ctx, "the configuration of a stream cannot be checked", "component", "queue", "stream", cfg.Name, "err", err)
 	}
 }
 
@@ -239,7 +240,7 @@ func (q *Queue) declareOnce(ctx context.Context, cfg jetstream.StreamConfig) (je
 			return nil, fmt.Errorf("%w: the stream %s that is there %s", ErrUnfit, cfg.Name, why)
 		}
 		if want, differs := safer(have, cfg); differs {
-			q.cfg.Logger.WarnContext(ctx, "the stream is put right", "component", "queue", "stream", cfg.Name, "replicas", want.Replicas)
+			q.cfg.Logger.WarnContext(ctx, "the configuration of a stream is repaired", "component", "queue", "stream", cfg.Name, "replicas", want.Replicas)
 			s, err = q.js.UpdateStream(ctx, want)
 		}
 	}

@@ -241,8 +241,8 @@ func TestTheSkewOfTwoClocksIsWhatNoDelayExplains(t *testing.T) {
 	}
 }
 
-// What others change in the streams is put right again.
-func TestTheStreamsArePutRightAgain(t *testing.T) {
+// What others change in the configuration of the streams is repaired.
+func TestTheStreamsAreRepaired(t *testing.T) {
 	t.Parallel()
 	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
 	l, err := start(t, Config{URL: srv.ClientURL()}).OpenLog(t.Context())

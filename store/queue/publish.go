@@ -122,7 +122,7 @@ func (q *Queue) commit() {
 // begin waits for the first notification of a commit. It returns false when the
 // queue is closed.
 func (q *Queue) begin(g *gathering) bool {
-	select { // busy, and turning anyway
+	select { // one that is always busy is alive, too
 	case q.turn <- struct{}{}:
 	default:
 	}

@@ -81,7 +81,7 @@ type Config struct {
 	// ShortFor is how long an external stream may look shorter than it is; 0 = a minute.
 	ShortFor time.Duration
 
-	replaced func(error) // is told that the connection cannot go on with the credentials of now
+	replaced func(error) // is told that the credentials of now need another connection
 }
 
 // Observer is told what becomes of external streams. It must be safe concurrently.

@@ -132,8 +132,8 @@ func (r refused) Unwrap() error             { return r.error }
 func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error) {
 	a.storing.Add(1)
 	defer a.storing.Add(-1)
-	if a.stoodStill() {
-		return "", refused{errors.New("this process stood still: what waited for it is old"), time.Second}
+	if a.wasFrozen() {
+		return "", refused{errors.New("this process was frozen: what waited for it is old"), time.Second}
 	}
 	c := a.core.Load()
 	if c == nil {

@@ -76,7 +76,7 @@ func (c *core) lead(ctx context.Context, heard time.Time) error {
 	}
 	defer func() {
 		c.running.Store(false)
-		c.begin(nil, time.Time{}) // which stand still
+		c.begin(nil, time.Time{})
 	}()
 	jobs := c.jobs(c.begin(marker, unsure))
 	jobs["snapshots"] = func(ctx context.Context) error { return c.log.KeepSnapshots(ctx, c.ledger) }
@@ -163,7 +163,7 @@ func (a *App) AskLeader(ctx context.Context, question []byte) ([]byte, error) {
 	return c.log.Ask(ctx, question)
 }
 
-// thaw notices that this process stood still. For a while nothing is accepted then: what
+// thaw notices that this process was frozen. For a moment nothing is accepted then: what
 // its sockets hold is old, and the sender has brought it to another instance meanwhile.
 func (a *App) thaw(ctx context.Context) {
 	const every, refuse = 200 * time.Millisecond, 2 * time.Second
@@ -177,8 +177,8 @@ func (a *App) thaw(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := time.Now()
-		if now.Sub(last) > every+stillAfter {
-			a.log.Warn("this process stood still; webhooks are refused for a moment", "stood_still_for", now.Sub(last).Round(time.Millisecond))
+		if now.Sub(last) > every+frozenAfter {
+			a.log.Warn("this process was frozen; webhooks are refused for a moment", "frozen_for", now.Sub(last).Round(time.Millisecond))
 			until = now.Add(refuse)
 		}
 		if last = now; now.After(until) {
@@ -187,14 +187,14 @@ func (a *App) thaw(ctx context.Context) {
 	}
 }
 
-// stillAfter is how late thaw must be for a process that stood still.
-const stillAfter = 3 * time.Second
+// frozenAfter is how late thaw must be for a process that was frozen.
+const frozenAfter = 3 * time.Second
 
-// stoodStill reports whether webhooks are refused because of that, also before thaw
+// wasFrozen reports whether webhooks are refused because of that, also before thaw
 // itself runs again.
-func (a *App) stoodStill() bool {
+func (a *App) wasFrozen() bool {
 	ticked := a.ticked.Load()
-	return ticked != nil && time.Since(*ticked) > stillAfter
+	return ticked != nil && time.Since(*ticked) > frozenAfter
 }
 
 // withoutNATS is what operators see while NATS does not answer and the store is not open;

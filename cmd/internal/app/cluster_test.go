@@ -423,13 +423,13 @@ func TestAFollowerBringsActsToTheLeader(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// What a process that stood still finds in its sockets is old: the first webhook of them
+// What a process that was frozen finds in its sockets is old: the first webhook of them
 // may be looked at before anything else runs again.
 func TestTheFirstWebhookAfterAFreezeIsRefused(t *testing.T) {
 	a := &App{}
-	before := time.Now().Add(-stillAfter - time.Second)
+	before := time.Now().Add(-frozenAfter - time.Second)
 	a.ticked.Store(&before)
-	if _, err := a.Publish(t.Context(), ingest.Notification{}); err == nil || !strings.Contains(err.Error(), "stood still") {
+	if _, err := a.Publish(t.Context(), ingest.Notification{}); err == nil || !strings.Contains(err.Error(), "was frozen") {
 		t.Errorf("it was answered with %v", err)
 	}
 }

@@ -40,8 +40,8 @@ type core struct {
 	work     atomic.Pointer[work]
 }
 
-// work is what decides and delivers: as long as this instance leads. Beside another one
-// that leads it stands still.
+// work is what decides and delivers, as long as this instance leads. While another one
+// leads it does not run.
 type work struct {
 	splitter  *worker.Splitter
 	deliver   *worker.Deliverer
@@ -113,7 +113,8 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	return c, nil
 }
 
-// begin makes the workers of a term and introduces them to each other.
+// begin makes the workers of a term and introduces them to each other. Those of a follower
+// are never run: they answer for a service that knows nothing of Callgoose.
 func (c *core) begin(marker *worker.Marker, unsure time.Time) *work {
 	cfg, w := c.cfg, &work{marker: marker}
 	w.deliver = worker.NewDeliverer(worker.DeliverConfig{
