@@ -86,7 +86,7 @@ func deleteStreams(t *testing.T, srv *server.Server, names ...string) {
 // never silence, and what comes in from then on is delivered.
 func TestWhatWaitedIsToldWhenItsNotificationIsLost(t *testing.T) {
 	t.Parallel()
-	srv := natsServer(t, "", server.ClusterOpts{}, nil)
+	srv := natsServer(t, server.Options{})
 	f := newFleet(t, 1, srv)
 	one := f.all[0]
 	f.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Status, Status: http.StatusServiceUnavailable})
