@@ -24,7 +24,7 @@ import (
 const (
 	snapshotBytes = 64 << 20
 	snapshotAge   = 24 * time.Hour
-	snapshotLook  = time.Minute
+	snapshotEvery = time.Minute
 	keepEntries   = 1000
 )
 
@@ -59,7 +59,7 @@ func (l *Log) newest(ctx context.Context) (c complete, end uint64, err error) {
 // KeepSnapshots makes a snapshot whenever LEDGER has grown, or is a day ahead of the
 // newest one, until ctx ends. For the leader.
 func (l *Log) KeepSnapshots(ctx context.Context, ledger *store.Store) error {
-	tick := time.NewTicker(faultpoint.Often(snapshotLook))
+	tick := time.NewTicker(faultpoint.Often(snapshotEvery))
 	defer tick.Stop()
 	for {
 		select {

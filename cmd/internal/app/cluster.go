@@ -87,14 +87,14 @@ func (c *core) lead(ctx context.Context, heard time.Time) error {
 // An election inside NATS takes up to 9 s, and need not cost a change of leader.
 const (
 	electionWithin = 12 * time.Second
-	electionLook   = 200 * time.Millisecond
+	electionRetry  = 200 * time.Millisecond
 )
 
 // read reads notifications. With servers that cannot answer it waits for an election.
 func (c *core) read(ctx context.Context, seq uint64) (list []event.Notification, err error) {
 	for began := time.Now(); ; {
 		list, err = c.queue.Read(ctx, seq)
-		if c.log == nil || !errors.Is(err, queue.ErrUnavailable) || time.Since(began) > electionWithin || !pause(ctx, electionLook) {
+		if c.log == nil || !errors.Is(err, queue.ErrUnavailable) || time.Since(began) > electionWithin || !pause(ctx, electionRetry) {
 			return list, err
 		}
 	}
@@ -107,7 +107,7 @@ func (c *core) patient(run func(context.Context) error) func(context.Context) er
 	}
 	return func(ctx context.Context) error {
 		for {
-			if err := run(ctx); !errors.Is(err, queue.ErrUnavailable) || !pause(ctx, electionLook) {
+			if err := run(ctx); !errors.Is(err, queue.ErrUnavailable) || !pause(ctx, electionRetry) {
 				return err
 			}
 		}

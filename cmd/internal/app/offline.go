@@ -120,7 +120,7 @@ func (o *Offline) Send(ctx context.Context) (admin.Job, error) {
 	return job, err
 }
 
-// queueUp makes the copy's line hold what was chosen, and nothing else.
+// queueUp makes the queue of the copy hold what was chosen, and nothing else.
 func (o *Offline) queueUp(ctx context.Context) error {
 	return o.core.ledger.Do(ctx, func(tx *store.Tx) error {
 		var all []store.Waiting
