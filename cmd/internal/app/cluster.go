@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/admin/web"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/queue"
@@ -45,11 +46,11 @@ func (c *core) openLog(ctx context.Context, cfg store.Config) (err error) {
 }
 
 // follow is what an instance does as one of several.
-func (c *core) follow(failed func(context.Context) error) map[string]func(context.Context) error {
+func (c *core) follow() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"store":    failed,
+		"store":    c.failed,
 		"mark":     func(ctx context.Context) error { return worker.FollowMarks(ctx, c.queue, c.ledger) },
-		"announce": c.patient(func(ctx context.Context) error { return c.log.Announce(ctx, c.state) }),
+		"announce": c.patient(func(ctx context.Context) error { return c.log.Announce(ctx, c.app.state) }),
 		"cluster":  func(ctx context.Context) error { return c.log.Run(ctx, c.ledger, c.lead) },
 	}
 }
@@ -80,7 +81,11 @@ func (c *core) lead(ctx context.Context, heard time.Time) error {
 	}()
 	jobs := c.jobs(c.begin(marker, unsure))
 	jobs["snapshots"] = func(ctx context.Context) error { return c.log.KeepSnapshots(ctx, c.ledger) }
-	jobs["answer"] = c.patient(func(ctx context.Context) error { return c.log.Answer(ctx, c.answer) })
+	jobs["answer"] = c.patient(func(ctx context.Context) error {
+		return c.log.Answer(ctx, func(ctx context.Context, question []byte) ([]byte, error) {
+			return web.Answer(ctx, c.app.operators, question)
+		})
+	})
 	return together(ctx, jobs)
 }
 
