@@ -33,13 +33,14 @@ type Stream struct {
 }
 
 // Servers returns what the external servers said last.
-func (q *Queue) Servers() Servers {
+func (l *Log) Servers() Servers {
+	q := l.q
 	s := Servers{
 		Connected: q.silent() == nil, Name: q.nc.ConnectedServerName(), Version: q.nc.ConnectedServerVersion(),
 		Replicas: q.replicas(), Sync: *q.sync.Load(),
 	}
 	if s.Connected {
-		s.Streams = append(s.Streams, describe(q.stream.CachedInfo()))
+		s.Streams = []Stream{describe(q.stream.CachedInfo()), describe(l.stream.CachedInfo()), describe(l.snapshots.CachedInfo())}
 	}
 	return s
 }

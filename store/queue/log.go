@@ -138,11 +138,6 @@ func (l *Log) Skew() time.Duration {
 	return l.skew
 }
 
-// Streams are LEDGER and SNAPSHOTS as the servers said last.
-func (l *Log) Streams() []Stream {
-	return []Stream{describe(l.stream.CachedInfo()), describe(l.snapshots.CachedInfo())}
-}
-
 func (l *Log) measure(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, announceEvery)
 	defer cancel()
@@ -154,7 +149,7 @@ func (l *Log) measure(ctx context.Context) {
 	}
 	l.behind.Store(new(info.State.LastSeq - min(info.State.LastSeq, l.seen.Load())))
 	l.compareClocks(skewOf(info.TimeStamp, began, time.Now()))
-	_, _ = l.snapshots.Info(ctx) // for Streams
+	_, _ = l.snapshots.Info(ctx) // for Servers
 }
 
 // skewOf is how far a clock is ahead of the one here that showed at between two readings

@@ -79,10 +79,7 @@ func (a *App) await(ctx context.Context) *core {
 
 // nats is what is known of the external servers.
 func (c *core) nats() *admin.NATS {
-	s := c.queue.Servers()
-	if s.Connected {
-		s.Streams = append(s.Streams, c.log.Streams()...)
-	}
+	s := c.log.Servers()
 	out := &admin.NATS{Connected: s.Connected, Server: s.Name, Version: s.Version, Replicas: s.Replicas, Sync: s.Sync, Streams: []admin.Stream{}}
 	for _, st := range s.Streams {
 		out.Streams = append(out.Streams, admin.Stream(st))
