@@ -176,9 +176,7 @@ func (q *Queue) storeEmbedded(message []byte, timer *time.Timer) (uint64, error)
 
 // stored answers the callers of a commit that is durable.
 func (q *Queue) stored(g *gathering, message []byte, seq uint64, began time.Time) {
-	if q.cfg.Synced != nil {
-		q.cfg.Synced(time.Since(began), len(g.lengths))
-	}
+	q.cfg.Observer.IntakeCommit(time.Since(began), len(g.lengths))
 	alerts := 0
 	for _, p := range g.batch {
 		alerts += p.note.Alerts

@@ -52,7 +52,7 @@ type Config struct {
 	// setting that must be the same on all of them, by its name.
 	Version  string
 	Settings map[string]string
-	// Observer counts what is done on external servers. May be nil.
+	// Observer counts what is stored, and what is done on external servers. May be nil.
 	Observer Observer
 	// TakeOverAfter is how long nothing may be heard of the leader. 0 = 13s.
 	TakeOverAfter time.Duration
@@ -74,9 +74,6 @@ type Config struct {
 	// NoSync switches fsync off. Only for tests that prove that it matters.
 	NoSync bool
 	Logger *slog.Logger
-	// Synced is told how long each commit took and how many notifications it held.
-	// May be nil.
-	Synced func(d time.Duration, notifications int)
 
 	// ShortFor is how long an external stream may look shorter than it is; 0 = a minute.
 	ShortFor time.Duration
@@ -84,8 +81,9 @@ type Config struct {
 	replaced func(error) // is told that the credentials of now need another connection
 }
 
-// Observer is told what becomes of external streams. It must be safe concurrently.
+// Observer is told what becomes of the streams. It must be safe concurrently.
 type Observer interface {
+	IntakeCommit(d time.Duration, notifications int) // so many were stored at once, after d
 	TookOver()                // this instance leads from now on
 	Appended(d time.Duration) // an entry of the ledger's log was acknowledged
 	StaleRead()               // the servers did not find a message that they hold
@@ -93,9 +91,10 @@ type Observer interface {
 
 type nobody struct{}
 
-func (nobody) TookOver()              {}
-func (nobody) Appended(time.Duration) {}
-func (nobody) StaleRead()             {}
+func (nobody) IntakeCommit(time.Duration, int) {}
+func (nobody) TookOver()                       {}
+func (nobody) Appended(time.Duration)          {}
+func (nobody) StaleRead()                      {}
 
 // Sizes, bytes. JetStream takes records of up to 32 MiB, and at a start throws
 // away what is larger.

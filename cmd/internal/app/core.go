@@ -65,7 +65,7 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 		ShortFor: opts.ShortFor,
 	})
 	if m := opts.metrics; m != nil {
-		storeConfig.Committed, queueConfig.Synced, queueConfig.Observer, c.observer = m.LedgerCommit, m.IntakeCommit, m, m
+		storeConfig.Committed, queueConfig.Observer, c.observer = m.LedgerCommit, m, m
 	}
 	if c.ledger, _, err = store.Open(storeConfig); err != nil {
 		return nil, err

@@ -183,7 +183,7 @@ func (m *Metrics) Pace() float64 { return m.pace.rate(time.Now()) }
 // Circuit implements worker.Observer.
 func (m *Metrics) Circuit(state string) { m.changes.WithLabelValues(state).Inc() }
 
-// IntakeCommit is told how long a group of notifications took to the disk.
+// IntakeCommit implements queue.Observer.
 func (m *Metrics) IntakeCommit(d time.Duration, _ int) { m.intakeCommit.Observe(d.Seconds()) }
 
 // LedgerCommit is told how long a commit of the ledger took.
