@@ -84,9 +84,9 @@ type Config struct {
 // Observer is told what becomes of the streams. It must be safe concurrently.
 type Observer interface {
 	IntakeCommit(d time.Duration, notifications int) // so many were stored at once, after d
-	TookOver()                // this instance leads from now on
-	Appended(d time.Duration) // an entry of the ledger's log was acknowledged
-	StaleRead()               // the servers did not find a message that they hold
+	TookOver()                                       // this instance leads from now on
+	Appended(d time.Duration)                        // an entry of the ledger's log was acknowledged
+	StaleRead()                                      // the servers did not find a message that they hold
 }
 
 type nobody struct{}
