@@ -29,6 +29,7 @@ func (r *rig) postAside() <-chan *httptest.ResponseRecorder {
 // PMM does not try again for minutes: what comes before the store is open waits,
 // and is answered as soon as it can be, well or not.
 func TestAWebhookWaitsForTheStart(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		owner, cfg := *r, *r.cfg
 		defer func() { *r = owner }()
@@ -222,6 +223,7 @@ func TestOfManyStartsOneGetsTheDirectory(t *testing.T) {
 // What a ledger's file holds is a view: without it nothing that waits is lost
 // and no open episode is forgotten.
 func TestTheLedgerIsRebuilt(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		start := time.Now()
 		r.accept(group(mysqlDown(1, "firing", start), mysqlDown(2, "firing", start)))
@@ -259,6 +261,7 @@ func TestTheLedgerIsRebuilt(t *testing.T) {
 }
 
 func TestOneDirectoryHasOneOwner(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		second, err := New(r.cfg, Options{NoListen: true, Transport: r.net})
 		if err != nil {
@@ -272,6 +275,7 @@ func TestOneDirectoryHasOneOwner(t *testing.T) {
 
 // A service that never got a webhook has nothing to remove, and looks for it anyway.
 func TestNothingHappensToAnIdleService(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.Retention = time.Hour }, func(r *rig) {
 		time.Sleep(3 * time.Hour)
 		if log := r.logs.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
