@@ -1,13 +1,15 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -172,11 +174,11 @@ func (l *Log) Adopt(ctx context.Context, from *Queue, ledger *store.Store, progr
 	if err != nil {
 		return fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, logName, err)
 	}
-	newest, _, err := l.newest(ctx)
+	newest, end, err := l.newest(ctx)
 	switch {
 	case err != nil:
 		return err
-	case newest != nil && newest.Adopted != id, newest == nil && info.State.LastSeq > 0:
+	case end > 0 && newest.Adopted != id, end == 0 && info.State.LastSeq > 0:
 		return l.q.taken()
 	case info.State.LastSeq > 0:
 		return mark(true)
@@ -201,27 +203,76 @@ func (l *Log) Adopt(ctx context.Context, from *Queue, ledger *store.Store, progr
 	return nil
 }
 
-// Leave makes this instance one that brings all to one forwarder: it begins nothing, goes
-// on also behind ErrLeft, and is to lead in order to end with it.
-func (l *Log) Leave() { l.leaving = true }
+// othersWithin is how long the other instances have to announce themselves.
+const othersWithin = announceEvery + time.Second
 
-// Others are the instances that announced themselves lately, but for this one.
-func (l *Log) Others() (list []Member) {
-	for _, m := range l.Members() {
-		if m.Run != l.q.own.run && time.Since(m.SeenAt) < 3*announceEvery {
-			list = append(list, m)
-		}
+// Leave brings all that the servers hold into the directory of cfg, which nothing is in
+// but what an interrupted Leave left. It leads while it does, and ends with an entry that
+// says so: afterwards nobody leads. It refuses while another instance runs. The ledger is
+// opened with cfg, the queue without fsync: the caller makes both durable.
+func (l *Log) Leave(ctx context.Context, cfg store.Config, progress func(done, of int)) (err error) {
+	l.leaving = true
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() { _ = l.Announce(ctx, func() []byte { return nil }) })
+	if !sleep(ctx, l.q.stop, othersWithin) {
+		return context.Cause(ctx)
 	}
-	return list
+	if err := l.alone(); err != nil {
+		return err
+	}
+	wg.Go(func() {
+		for sleep(ctx, l.q.stop, time.Second) {
+			if err := l.alone(); err != nil {
+				cancel(err)
+			}
+		}
+	})
+	ledger, _, err := store.Open(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ledger.Close() }()
+	if ledger, err = l.Join(ctx, ledger, cfg); err != nil {
+		return err
+	}
+	err = l.Run(ctx, ledger, func(ctx context.Context, _ time.Time) error {
+		return cmp.Or(l.bring(ctx, cfg.Dir, progress), ErrLeft)
+	})
+	faultpoint.Here("log-left")
+	switch {
+	case errors.Is(err, ErrLeft):
+		return nil
+	case err == nil:
+		return context.Cause(ctx)
+	}
+	return err
 }
 
-// Sync makes an embedded queue that was opened with NoSync durable, after Close.
-func Sync(dir string) error {
-	err := filepath.WalkDir(filepath.Join(dir, "jetstream"), func(name string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return syncDir(name)
-	})
-	return errors.Join(err, syncDir(dir))
+// alone is an error while another instance runs.
+func (l *Log) alone() error {
+	others := l.others()
+	if len(others) == 0 {
+		return nil
+	}
+	what := "follows"
+	if others[0].Term > 0 {
+		what = "leads"
+	}
+	return fmt.Errorf("instance %s %s: stop pmm-callgoose there and on all others, then run this again", others[0].Name, what)
+}
+
+// bring copies the notifications into an embedded queue.
+func (l *Log) bring(ctx context.Context, dir string, progress func(done, of int)) (err error) {
+	if err := os.RemoveAll(filepath.Join(dir, "jetstream")); err != nil { // of a term that was lost
+		return err
+	}
+	to, err := Open(ctx, Config{Dir: dir, Logger: l.q.cfg.Logger, NoSync: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = cmp.Or(err, to.Close(), Sync(dir)) }()
+	return to.Copy(ctx, l.q, "", progress)
 }

@@ -75,7 +75,7 @@ func TestAStoreMovesToServersAndBack(t *testing.T) {
 		if err, _ := adopt(step.stopAt, step.markErr); err == nil {
 			t.Errorf("cut %s, it says nothing", step.what)
 		}
-		if _, err := openLog(t, cfg).Begin(t.Context(), 0); LostStream(err) != logName || !strings.Contains(err.Error(), "run cluster adopt again") {
+		if _, err := openLog(t, cfg).begin(t.Context(), 0); lostStream(err) != logName || !strings.Contains(err.Error(), "run cluster adopt again") {
 			t.Errorf("an instance begins with a half that was cut %s: %v", step.what, err)
 		}
 	}
@@ -91,10 +91,10 @@ func TestAStoreMovesToServersAndBack(t *testing.T) {
 
 	l := openLog(t, cfg)
 	dir := t.TempDir()
-	if restore, err := l.Begin(t.Context(), 0); err != nil || !restore {
+	if restore, err := l.begin(t.Context(), 0); err != nil || !restore {
 		t.Fatalf("%v, %v", restore, err)
 	}
-	if err := l.Restore(t.Context(), dir); err != nil {
+	if err := l.restore(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	i := startInstance(t, cfg.URL, dir)
@@ -112,7 +112,7 @@ func TestAStoreMovesToServersAndBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = back.Close()
-	if damage, err := Verify(back.cfg.Dir); len(damage) > 0 || err != nil {
+	if damage, err := files(back.cfg.Dir).Check(); len(damage) > 0 || err != nil {
 		t.Errorf("%v, %v", damage, err)
 	}
 	again := start(t, Config{Dir: back.cfg.Dir, NoSync: true})
@@ -191,12 +191,12 @@ func TestWhatWasLeftIsLedByNobody(t *testing.T) {
 	}
 	for range 2 {
 		l := openLog(t, cfg)
-		l.Leave()
+		l.leaving = true
 		ledger, _, err := store.Open(store.Config{Dir: t.TempDir(), NoSync: true, Shared: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.Begin(t.Context(), 0); err != nil {
+		if _, err := l.begin(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
 		if err := l.Run(t.Context(), ledger, func(context.Context, time.Time) error { return ErrLeft }); !errors.Is(err, ErrLeft) {
@@ -208,7 +208,7 @@ func TestWhatWasLeftIsLedByNobody(t *testing.T) {
 		_ = ledger.Close()
 	}
 	l := openLog(t, cfg)
-	if _, err := l.Begin(t.Context(), 0); !errors.Is(err, ErrLeft) {
+	if _, err := l.begin(t.Context(), 0); !errors.Is(err, ErrLeft) {
 		t.Error(err)
 	}
 	_ = a.ledger.Close()

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -36,13 +34,6 @@ func permissions() string {
 	}
 	return fmt.Sprintf(`permissions: { publish: ["%s"], subscribe: ["_INBOX.>", "%s", "%s"] }`, strings.Join(publish, `", "`), instances, leaderAsk)
 }
-
-// The oldest version of an external server: from it on a batch costs one fsync, and
-// a read can be asked of the leader of the stream only.
-const (
-	leastMajor, leastMinor = 2, 14
-	leastVersion           = "2.14"
-)
 
 const dialWithin = 2 * time.Second
 
@@ -134,15 +125,12 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 
 // oldServer says why the server that answers is too old, "" when it is not.
 func oldServer(version string) string {
-	part := strings.SplitN(version, ".", 3)
-	var number [2]int
-	for i := range min(len(part), len(number)) {
-		number[i], _ = strconv.Atoi(part[i]) // #nosec G602 -- the range is that of the shorter
+	var major, minor int
+	_, _ = fmt.Sscanf(version, "%d.%d", &major, &minor)
+	if major > 2 || major == 2 && minor >= 14 {
+		return ""
 	}
-	if slices.Compare(number[:], []int{leastMajor, leastMinor}) < 0 {
-		return fmt.Sprintf("its version is %s, and %s is the oldest that can be used", cmp.Or(version, "unknown"), leastVersion)
-	}
-	return ""
+	return fmt.Sprintf("its version is %s, and 2.14 is the oldest that can be used", cmp.Or(version, "unknown"))
 }
 
 var deniedSubject = regexp.MustCompile(`(?i)for (publish|subscription) to "([^"]+)"`)
@@ -169,7 +157,7 @@ func (q *Queue) heardError(_ *nats.Conn, _ *nats.Subscription, err error) {
 	}
 	if last := q.said.Load(); last == nil || last.text != err.Error() || time.Since(last.at) > time.Minute {
 		q.said.Store(&said{err.Error(), time.Now()})
-		q.cfg.Logger.Warn("a NATS server refuses something", "component", "queue", "err", err)
+		q.cfg.Logger.Warn("a NATS server reports an error", "component", "queue", "err", err)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"pmm-callgoose/store"
 )
 
 // directories makes the names of the embedded server's files durable. A file's own
@@ -24,7 +26,7 @@ const tick = 20 * time.Millisecond
 
 // sync fsyncs the blocks' directory if a name in it may have changed.
 func (d *directories) sync() error {
-	if d.msgs == "" || d.off {
+	if d.msgs == "" {
 		return nil
 	}
 	info, err := os.Stat(d.msgs)
@@ -35,7 +37,7 @@ func (d *directories) sync() error {
 	if changed.Equal(d.at) {
 		return nil
 	}
-	if err := syncDir(d.msgs); err != nil {
+	if err := store.SyncDir(d.msgs); err != nil {
 		return err
 	}
 	if time.Since(changed).Abs() > tick {
@@ -44,27 +46,17 @@ func (d *directories) sync() error {
 	return nil
 }
 
-// syncAll fsyncs the data directory, and all directories of the server in it.
-func (d *directories) syncAll(dir string) error {
-	if d.off {
-		return nil
-	}
+// Sync makes an embedded queue durable that was opened with NoSync, after Close.
+func Sync(dir string) error { return syncTree(dir, true) }
+
+// syncTree fsyncs the data directory and the server's directories in it, and with files
+// all that stands in them.
+func syncTree(dir string, files bool) error {
 	err := filepath.WalkDir(filepath.Join(dir, "jetstream"), func(name string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
+		if err != nil || !e.IsDir() && !files {
 			return err
 		}
-		return syncDir(name)
+		return store.SyncDir(name)
 	})
-	return errors.Join(err, syncDir(dir))
-}
-
-func syncDir(name string) error {
-	d, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("fsync directory %s: %w", name, err)
-	}
-	return nil
+	return errors.Join(err, store.SyncDir(dir))
 }

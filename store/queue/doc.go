@@ -26,9 +26,10 @@
 //
 // Several instances share the streams. Each publishes to NOTIFICATIONS on a subject of
 // its own, behind its newest message there. Each transaction of the ledger is an entry
-// of LEDGER, behind the newest one: whoever can append leads, see Log. A stream looks shorter for a while when a server of
-// a cluster comes back without its disk, so nothing is ever purged or filled
-// there, and a message is gone only when the description of the stream proves it.
+// of LEDGER, behind the newest one: whoever can append leads, see Log. A stream looks
+// shorter for a while when a server of a cluster comes back without its disk, so nothing
+// is purged or filled there on account of that unless a person says so, and a message is
+// gone only when the description of the stream proves it.
 //
 // # Ownership
 //

@@ -32,17 +32,15 @@ type Stream struct {
 	Bytes    uint64
 }
 
-// Servers returns what the servers said last, nil when the store is embedded.
-func (q *Queue) Servers() *Servers {
-	if q.srv != nil {
-		return nil
-	}
-	s := &Servers{
+// Servers returns what the external servers said last.
+func (l *Log) Servers() Servers {
+	q := l.q
+	s := Servers{
 		Connected: q.silent() == nil, Name: q.nc.ConnectedServerName(), Version: q.nc.ConnectedServerVersion(),
 		Replicas: q.replicas(), Sync: *q.sync.Load(),
 	}
 	if s.Connected {
-		s.Streams = append(s.Streams, describe(q.stream.CachedInfo()))
+		s.Streams = []Stream{describe(q.stream.CachedInfo()), describe(l.stream.CachedInfo()), describe(l.snapshots.CachedInfo())}
 	}
 	return s
 }
@@ -182,8 +180,7 @@ func (x *Examined) inspect(ctx context.Context, nc *nats.Conn, cfg Config) error
 		x.FreeBytes = account.Limits.MaxStore - int64(account.Store) //nolint:gosec // bytes of a disk
 	}
 	q := &Queue{cfg: cfg, nc: nc}
-	logs := q.logStreams()
-	for _, want := range append([]jetstream.StreamConfig{q.notifications()}, logs[:]...) {
+	for _, want := range cfg.streams() {
 		s, err := js.Stream(ctx, want.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			continue

@@ -29,9 +29,9 @@ const (
 	// shortFor is how long a stream may look shorter than it is.
 	shortFor       = time.Minute
 	readWithin     = 3 * time.Second
-	goneAfter      = 6               // reads that say "not found"
-	silentAfter    = 3 * time.Second // without an answer webhooks would not be stored
-	redeclareAfter = 5 * time.Minute
+	goneAfter      = 6                 // reads that say "not found"
+	silentAfter    = 3 * time.Second   // without an answer webhooks would not be stored
+	redeclareAfter = 100 * time.Second // one stream after the other: each every five minutes
 )
 
 func (q *Queue) openExternal(ctx context.Context) error {
@@ -48,7 +48,7 @@ func (q *Queue) openExternal(ctx context.Context) error {
 	if old := oldServer(q.nc.ConnectedServerVersion()); old != "" {
 		return fmt.Errorf("%w: %s: %s", ErrUnfit, q.nc.ConnectedUrlRedacted(), old)
 	}
-	if q.stream, err = q.declare(ctx, q.notifications()); err != nil {
+	if q.stream, err = q.declare(ctx, q.cfg.streams()[0]); err != nil {
 		return err
 	}
 	q.own.run = nuid.Next()
@@ -60,11 +60,20 @@ func (q *Queue) openExternal(ctx context.Context) error {
 	return q.readOn(ctx)
 }
 
-// notifications is the stream of what came in, as several instances write to it.
-func (q *Queue) notifications() jetstream.StreamConfig {
-	cfg := streamConfig()
-	cfg.Name, cfg.Subjects = q.cfg.stream(streamName), []string{q.cfg.subject(subject), q.cfg.subject(subject) + ".*"}
-	return cfg
+// streams are those of several instances: NOTIFICATIONS, LEDGER, SNAPSHOTS.
+func (c Config) streams() (list [3]jetstream.StreamConfig) {
+	for i, s := range []struct {
+		name, about string
+		subjects    []string
+	}{
+		{streamName, "notifications as accepted", []string{c.subject(subject), c.subject(subject) + ".*"}},
+		{logName, "transactions of the ledger", []string{c.subject(logSubject)}},
+		{snapshotName, "the ledger, whole", []string{c.subject(snapshotSubject) + ".*"}},
+	} {
+		list[i] = streamConfig()
+		list[i].Name, list[i].Subjects, list[i].Description = c.stream(s.name), s.subjects, "pmm-callgoose: "+s.about
+	}
+	return list
 }
 
 // warn says what is less safe than it could be.
@@ -86,32 +95,28 @@ func (q *Queue) warn(ctx context.Context) {
 }
 
 // watchServers asks for the stream every second: while no answer comes, webhooks
-// would not be stored. What others changed in the stream is put right again.
+// would not be stored.
 func (q *Queue) watchServers() {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	declared := time.Now()
 	q.warn(context.Background())
-	for {
-		select {
-		case <-q.stop:
-			return
-		case <-tick.C:
-		}
+	for sleep(context.Background(), q.stop, time.Second) {
 		ctx, cancel := context.WithTimeout(context.Background(), tryWithin)
 		_ = q.measure(ctx) // silent says so
 		cancel()
-		if time.Since(declared) > redeclareAfter {
-			declared = time.Now()
-			q.declareAgain(context.Background(), q.notifications())
-		}
 	}
 }
 
-// declareAgain puts a stream right that others may have changed.
+// watchStreams repairs what others changed in the configuration of the streams, one after
+// the other.
+func (q *Queue) watchStreams() {
+	streams := q.cfg.streams()
+	for n := 0; sleep(context.Background(), q.stop, redeclareAfter); n++ {
+		q.declareAgain(context.Background(), streams[n%len(streams)])
+	}
+}
+
 func (q *Queue) declareAgain(ctx context.Context, cfg jetstream.StreamConfig) {
 	if _, err := q.declareOnce(ctx, cfg); err != nil {
-		q.cfg.Logger.ErrorContext(ctx, "the stream cannot be checked", "component", "queue", "stream", cfg.Name, "err", err)
+		q.cfg.Logger.ErrorContext(ctx, "the configuration of a stream cannot be checked", "component", "queue", "stream", cfg.Name, "err", err)
 	}
 }
 
@@ -148,7 +153,10 @@ func (q *Queue) Reaches(ctx context.Context, after uint64) error {
 		case !answered:
 			return err
 		case err == nil && q.cfg.AcceptLoss == streamName:
-			return q.goOnWithout(ctx, after)
+			if err = q.goOnBehind(ctx, after, nil); err == nil {
+				q.accept(streamName)
+			}
+			return err
 		}
 		return short(streamName, "it ends at %d, the ledger knows %d", q.last.Load(), after)
 	}
@@ -232,7 +240,7 @@ func (q *Queue) declareOnce(ctx context.Context, cfg jetstream.StreamConfig) (je
 			return nil, fmt.Errorf("%w: the stream %s that is there %s", ErrUnfit, cfg.Name, why)
 		}
 		if want, differs := safer(have, cfg); differs {
-			q.cfg.Logger.WarnContext(ctx, "the stream is put right", "component", "queue", "stream", cfg.Name, "replicas", want.Replicas)
+			q.cfg.Logger.WarnContext(ctx, "the configuration of a stream is repaired", "component", "queue", "stream", cfg.Name, "replicas", want.Replicas)
 			s, err = q.js.UpdateStream(ctx, want)
 		}
 	}

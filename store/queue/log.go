@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,18 +29,8 @@ const (
 	snapshotSubject = "ledger.snapshot"
 )
 
-// Ledger is the stream that the ledger is kept in, as LostStream names it.
-const Ledger = logName
-
 // gatherEntries is how many entries a follower applies in one transaction at most.
 const gatherEntries = 256
-
-// Copy is the ledger that follows the log: *store.Store.
-type Copy interface {
-	LogSeq() (uint64, error)
-	Apply(ctx context.Context, entries []store.LogEntry) error
-	Lead(ctx context.Context, log store.Log) error
-}
 
 // Log is the stream LEDGER: one message for each transaction of the ledger. It is the
 // lock, the fence and the replica at once. Safe concurrently.
@@ -70,9 +59,9 @@ type Log struct {
 	behind   atomic.Pointer[uint64]
 	down     chan struct{} // has an element when this instance is to stop leading
 	changed  chan struct{} // has an element when others are to hear of this instance at once
-	declared time.Time     // when the streams were looked at last; owned by Announce
 	released uint64        // the last entry by which this instance stopped leading; owned by Run
 	leaving  bool          // see Leave; set before Run
+	newer    error         // why this instance cannot read the newest snapshot, nil = it can; set before Run
 	outdated atomic.Bool
 
 	snapping sync.Mutex   // held while a snapshot is made
@@ -88,32 +77,21 @@ type term struct {
 }
 
 // OpenLog opens LEDGER and SNAPSHOTS, and makes them where they are not.
-func (q *Queue) OpenLog(ctx context.Context) (*Log, error) {
-	l := &Log{
+func (q *Queue) OpenLog(ctx context.Context) (l *Log, err error) {
+	l = &Log{
 		q: q, log: q.cfg.Logger.With("component", "cluster"), subject: q.cfg.subject(logSubject), rules: rulesOf(q.cfg.TakeOverAfter),
 		me:   Member{Name: q.cfg.Instance, Run: q.own.run, Version: q.cfg.Version, Began: time.Now().UTC(), Settings: q.cfg.Settings},
-		down: make(chan struct{}, 1), changed: make(chan struct{}, 1), declared: time.Now(),
+		down: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 	}
 	l.standing.rules = l.rules
-	for i, into := range []*jetstream.Stream{&l.stream, &l.snapshots} {
-		var err error
-		if *into, err = q.declare(ctx, q.logStreams()[i]); err != nil {
-			return nil, err
-		}
+	streams := q.cfg.streams()
+	if l.stream, err = q.declare(ctx, streams[1]); err != nil {
+		return nil, err
+	}
+	if l.snapshots, err = q.declare(ctx, streams[2]); err != nil {
+		return nil, err
 	}
 	return l, nil
-}
-
-// logStreams are LEDGER and SNAPSHOTS.
-func (q *Queue) logStreams() (list [2]jetstream.StreamConfig) {
-	for i, s := range []struct{ name, subject, about string }{
-		{logName, logSubject, "pmm-callgoose: transactions of the ledger"},
-		{snapshotName, snapshotSubject + ".*", "pmm-callgoose: the ledger, whole"},
-	} {
-		list[i] = streamConfig()
-		list[i].Name, list[i].Subjects, list[i].Description = q.cfg.stream(s.name), []string{q.cfg.subject(s.subject)}, s.about
-	}
-	return list
 }
 
 // happens takes in an occurrence and returns what to do.
@@ -160,11 +138,6 @@ func (l *Log) Skew() time.Duration {
 	return l.skew
 }
 
-// Streams are LEDGER and SNAPSHOTS as the servers said last.
-func (l *Log) Streams() []Stream {
-	return []Stream{describe(l.stream.CachedInfo()), describe(l.snapshots.CachedInfo())}
-}
-
 func (l *Log) measure(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, announceEvery)
 	defer cancel()
@@ -176,13 +149,7 @@ func (l *Log) measure(ctx context.Context) {
 	}
 	l.behind.Store(new(info.State.LastSeq - min(info.State.LastSeq, l.seen.Load())))
 	l.compareClocks(skewOf(info.TimeStamp, began, time.Now()))
-	_, _ = l.snapshots.Info(ctx) // for Streams
-	if time.Since(l.declared) > redeclareAfter {
-		l.declared = time.Now()
-		for _, cfg := range l.q.logStreams() {
-			l.q.declareAgain(ctx, cfg)
-		}
-	}
+	_, _ = l.snapshots.Info(ctx) // for Servers
 }
 
 // skewOf is how far a clock is ahead of the one here that showed at between two readings
@@ -225,7 +192,10 @@ func (l *Log) Hold(ctx context.Context, cause error) (context.Context, context.C
 // Run follows the log into the ledger, and calls lead for each term in which this
 // instance leads: until its context ends, or it fails. unsure is until when what the
 // leader before began to send may still be on its way. Run returns nil when ctx ends.
-func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Context, unsure time.Time) error) error {
+func (l *Log) Run(ctx context.Context, ledger *store.Store, lead func(ctx context.Context, unsure time.Time) error) error {
+	if l.newer != nil {
+		return l.standStill(ctx, l.newer)
+	}
 	for {
 		heard, err := l.follow(ctx, ledger)
 		if err == nil {
@@ -236,7 +206,7 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 			return nil //nolint:nilerr // it ends because it was told to
 		case err == nil: // it stepped down
 		case errors.Is(err, event.ErrNewer):
-			return l.StandStill(ctx, err)
+			return l.standStill(ctx, err)
 		case errors.Is(err, ErrDeposed), errors.Is(err, store.ErrFollowing):
 			l.log.Warn("this instance does not lead any more", "err", err)
 		case errors.Is(err, ErrUnavailable): // webhooks go on meanwhile, as far as they can
@@ -249,8 +219,8 @@ func (l *Log) Run(ctx context.Context, ledger Copy, lead func(ctx context.Contex
 	}
 }
 
-// StandStill is Run where a newer version writes the log, as err says: nil when ctx ends.
-func (l *Log) StandStill(ctx context.Context, err error) error {
+// standStill is Run where a newer version writes the log, as err says: nil when ctx ends.
+func (l *Log) standStill(ctx context.Context, err error) error {
 	l.outdated.Store(true)
 	l.log.Error("the log of the ledger is of a newer version: this instance takes webhooks, follows no more and never leads; install that version here", "err", err)
 	<-ctx.Done()
@@ -262,7 +232,7 @@ func (l *Log) Outdated() bool { return l.outdated.Load() }
 
 // follow applies what others append, until this instance has taken over. It returns when
 // it received the last entry of the leader before, zero when that one released.
-func (l *Log) follow(ctx context.Context, ledger Copy) (heard time.Time, err error) {
+func (l *Log) follow(ctx context.Context, ledger *store.Store) (heard time.Time, err error) {
 	seen, err := ledger.LogSeq()
 	if err != nil {
 		return heard, err
@@ -305,7 +275,7 @@ func (l *Log) follow(ctx context.Context, ledger Copy) (heard time.Time, err err
 
 // apply applies an entry and those that are there behind it. It returns when they came,
 // zero when the last one is a release.
-func (l *Log) apply(ctx context.Context, ledger Copy, first store.LogEntry, more <-chan store.LogEntry) (time.Time, error) {
+func (l *Log) apply(ctx context.Context, ledger *store.Store, first store.LogEntry, more <-chan store.LogEntry) (time.Time, error) {
 	list := []store.LogEntry{first}
 	for len(list) < gatherEntries && len(more) > 0 {
 		list = append(list, <-more)
@@ -453,7 +423,7 @@ func (l *Log) lose(err error) {
 }
 
 // lead runs a term until it ends.
-func (l *Log) lead(ctx context.Context, ledger Copy, run func(context.Context) error) error {
+func (l *Log) lead(ctx context.Context, ledger *store.Store, run func(context.Context) error) error {
 	t := l.term.Load()
 	if err := ledger.Lead(ctx, l); err != nil {
 		return err
@@ -518,7 +488,7 @@ func (l *Log) StepDown() (term uint64, err error) {
 	switch {
 	case !l.Holds():
 		return 0, ErrDeposed
-	case !slices.ContainsFunc(l.Members(), func(m Member) bool { return m.Run != l.me.Run && m.Live() }):
+	case len(l.others()) == 0:
 		return 0, errors.New("no other instance is there to lead")
 	}
 	l.log.Info("this instance was asked to step down", "term", term)

@@ -39,7 +39,7 @@ func startInstanceOf(t *testing.T, cfg Config, dir string) *instance {
 	if i.log, err = i.q.OpenLog(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := i.log.Begin(t.Context(), 0); err != nil {
+	if _, err := i.log.begin(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	if i.ledger, _, err = store.Open(store.Config{Dir: dir, NoSync: true, Shared: true}); err != nil {
@@ -241,8 +241,8 @@ func TestTheSkewOfTwoClocksIsWhatNoDelayExplains(t *testing.T) {
 	}
 }
 
-// What others change in LEDGER and SNAPSHOTS is put right, as in NOTIFICATIONS.
-func TestTheStreamsOfTheLedgerArePutRightAgain(t *testing.T) {
+// What others change in the configuration of the streams is repaired.
+func TestTheStreamsAreRepaired(t *testing.T) {
 	t.Parallel()
 	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
 	l, err := start(t, Config{URL: srv.ClientURL()}).OpenLog(t.Context())
@@ -250,8 +250,8 @@ func TestTheStreamsOfTheLedgerArePutRightAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	js := client(t, srv)
-	for _, name := range []string{logName, snapshotName} {
-		s, err := js.Stream(t.Context(), name)
+	for _, want := range l.q.cfg.streams() {
+		s, err := js.Stream(t.Context(), want.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -260,10 +260,9 @@ func TestTheStreamsOfTheLedgerArePutRightAgain(t *testing.T) {
 		if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
 			t.Fatal(err)
 		}
-		l.declared = time.Now().Add(-redeclareAfter - time.Second)
-		l.measure(t.Context())
+		l.q.declareAgain(t.Context(), want)
 		if info, err := s.Info(t.Context()); err != nil || info.Config.AllowDirect {
-			t.Errorf("%s: %+v, %v", name, info, err)
+			t.Errorf("%s: %+v, %v", want.Name, info, err)
 		}
 	}
 }
@@ -294,7 +293,7 @@ func TestANewInstanceBeginsWithTheSnapshot(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	if err := a.log.Restore(t.Context(), dir); !errors.Is(err, ErrShort) {
+	if err := a.log.restore(t.Context(), dir); !errors.Is(err, ErrShort) {
 		t.Errorf("without a snapshot: %v", err)
 	}
 	for range 2 { // the second takes the place of the first
@@ -302,13 +301,13 @@ func TestANewInstanceBeginsWithTheSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if restore, err := a.log.Begin(t.Context(), 0); !restore || err != nil {
+	if restore, err := a.log.begin(t.Context(), 0); !restore || err != nil {
 		t.Errorf("the snapshot is not needed: %v, %v", restore, err)
 	}
 	if info, err := a.log.snapshots.Info(t.Context()); err != nil || info.State.Msgs != 2 {
 		t.Errorf("%+v, %v", info.State, err)
 	}
-	if err := a.log.Restore(t.Context(), dir); err != nil {
+	if err := a.log.restore(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.set(t, 10_000); err != nil {

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
 )
 
 // A stream that holds less than is known to have been there is lost, or its servers do not
@@ -30,19 +32,80 @@ func (l *lost) Error() string {
 // Is makes it an ErrShort.
 func (l *lost) Is(target error) bool { return target == ErrShort }
 
-// LostStream is the stream that an ErrShort is about, "" for another error.
-func LostStream(err error) string {
-	if l, ok := errors.AsType[*lost](err); ok {
-		return l.stream
-	}
-	return ""
+// accept notes that this instance goes on without what a stream lost, as a person said.
+func (q *Queue) accept(stream string) {
+	q.lost = stream
+	q.cfg.Logger.Error("the loss of a stream is accepted: what it held beyond what is still there is gone", "component", "cluster", "stream", stream)
 }
 
-// Begin says how a copy that has the log up to at goes on: where it is, or, with restore,
+// Lost is the stream whose loss was accepted since the queue was opened, "" = none. For
+// the goroutine that opened it, and Run of its Log.
+func (q *Queue) Lost() string { return q.lost }
+
+// Join makes a ledger, which was opened with cfg, a copy of the log, before anything is
+// taken in: it goes on where it is, or, too far behind, is made anew from the newest
+// snapshot. It returns the ledger to go on with, also with an error. ErrShort when less is
+// stored than is known to have been there, ErrLeft.
+func (l *Log) Join(ctx context.Context, ledger *store.Store, cfg store.Config) (*store.Store, error) {
+	at, err := ledger.LogSeq()
+	if err != nil {
+		return ledger, err
+	}
+	restore, err := l.begin(ctx, at)
+	if err == nil && restore {
+		ledger, err = l.renew(ctx, ledger, cfg)
+	}
+	if gone, ok := errors.AsType[*lost](err); ok && gone.stream == l.q.cfg.AcceptLoss {
+		ledger, err = l.goOnWithout(ctx, gone.stream, at, ledger, cfg)
+	}
+	if accept := l.q.cfg.AcceptLoss; err == nil && accept != "" && l.q.lost == "" {
+		l.log.Warn("--accept-loss is not needed: nothing is missing in the streams; take it out, or the next loss is accepted unseen", "stream", accept)
+	}
+	return ledger, err
+}
+
+// renew makes the ledger anew from the newest snapshot. One that only a newer version can
+// read leaves it as it is: this instance then takes webhooks and does nothing else.
+func (l *Log) renew(ctx context.Context, ledger *store.Store, cfg store.Config) (*store.Store, error) {
+	if err := ledger.Close(); err != nil {
+		return ledger, err
+	}
+	err := l.restore(ctx, cfg.Dir)
+	if errors.Is(err, event.ErrNewer) && !l.leaving {
+		l.newer, err = err, nil
+	}
+	opened, _, oerr := store.Open(cfg)
+	if oerr == nil {
+		ledger = opened
+	}
+	return ledger, cmp.Or(err, oerr)
+}
+
+// goOnWithout goes on without what a stream lost, as a person accepted: with the newer one
+// of the ledger here, which has the log up to at, and the snapshot. Where there is
+// neither, the ledger is empty, and rebuilt from the notifications like one that was lost.
+func (l *Log) goOnWithout(ctx context.Context, stream string, at uint64, ledger *store.Store, cfg store.Config) (*store.Store, error) {
+	if stream == logName {
+		newest, _, err := l.newest(ctx)
+		if err == nil && newest.Log > at {
+			ledger, err = l.renew(ctx, ledger, cfg)
+		}
+		if err != nil {
+			return ledger, err
+		}
+	}
+	if err := l.goOnWith(ctx, ledger); err != nil {
+		return ledger, err
+	}
+	l.q.accept(stream)
+	return l.renew(ctx, ledger, cfg)
+}
+
+// begin says how a copy that has the log up to at goes on: where it is, or, with restore,
 // from the newest snapshot. The first instance of all begins the log, before anything is
 // taken in: where NOTIFICATIONS holds something, LEDGER did so too. ErrShort when that is
 // not so for a minute, ErrLeft.
-func (l *Log) Begin(ctx context.Context, at uint64) (restore bool, err error) {
+func (l *Log) begin(ctx context.Context, at uint64) (restore bool, err error) {
 	patient, cancel := context.WithTimeout(ctx, l.q.cfg.ShortFor)
 	defer cancel()
 	var ends [2]uint64 // of LEDGER, in the first pass and now
@@ -64,7 +127,7 @@ func (l *Log) Begin(ctx context.Context, at uint64) (restore bool, err error) {
 	}
 }
 
-// pass is one pass of Begin, and where LEDGER ends.
+// pass is one pass of begin, and where LEDGER ends.
 func (l *Log) pass(ctx context.Context, at uint64) (restore bool, last uint64, err error) {
 	info, err := l.stream.Info(ctx)
 	if err != nil {
@@ -78,10 +141,7 @@ func (l *Log) pass(ctx context.Context, at uint64) (restore bool, last uint64, e
 	if err != nil {
 		return false, 0, err
 	}
-	snapshot, first, last := uint64(0), info.State.FirstSeq, info.State.LastSeq
-	if newest != nil {
-		snapshot = newest.Log
-	}
+	snapshot, first, last := newest.Log, info.State.FirstSeq, info.State.LastSeq
 	restore = at+1 < first || at == 0 && snapshot > 0
 	switch {
 	case last == 0 && max(at, snapshot, notes.LastSeq) == 0 && !l.leaving:
@@ -130,21 +190,12 @@ func (l *Log) release(ctx context.Context, behind uint64) error {
 // it: any other copy then sees that it lacks something, and takes the snapshot.
 const farAhead = 1 << 32
 
-// Snapshotted is the entry up to which the newest snapshot goes, 0 when there is none.
-func (l *Log) Snapshotted(ctx context.Context) (uint64, error) {
-	newest, _, err := l.newest(ctx)
-	if newest == nil {
-		return 0, err
-	}
-	return newest.Log, nil
-}
-
-// GoOnWith makes the log, which lost something, go on with a snapshot of this ledger. If
+// goOnWith makes the log, which lost something, go on with a snapshot of this ledger. If
 // we die
 //
 //	before its last entry   the log ends before the snapshot, which is ErrShort again
 //	after it                every instance begins with that snapshot
-func (l *Log) GoOnWith(ctx context.Context, ledger *store.Store) error {
+func (l *Log) goOnWith(ctx context.Context, ledger *store.Store) error {
 	info, err := l.stream.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, logName, err)
@@ -153,11 +204,11 @@ func (l *Log) GoOnWith(ctx context.Context, ledger *store.Store) error {
 	if err != nil {
 		return err
 	}
-	snapshot, err := l.Snapshotted(ctx)
+	newest, _, err := l.newest(ctx)
 	if err != nil {
 		return err
 	}
-	as := max(info.State.LastSeq, at, snapshot) + farAhead
+	as := max(info.State.LastSeq, at, newest.Log) + farAhead
 	if _, err := l.snapshot(ctx, ledger, as, ""); err != nil {
 		return fmt.Errorf("store the ledger: %w", err)
 	}
@@ -167,35 +218,42 @@ func (l *Log) GoOnWith(ctx context.Context, ledger *store.Store) error {
 	return l.release(ctx, as-1)
 }
 
-// goOnWithout makes a stream that lost its end go on behind after. What is left of it
-// stays, so what is lost are messages without content from now on; an empty stream is
-// moved. The first message is refused where the stream only looks short.
-func (q *Queue) goOnWithout(ctx context.Context, after uint64) error {
+// goOnBehind makes a stream that lost its end go on behind after, because a sequence must
+// never be used twice. What is left of it stays, so what is lost are messages that hold
+// filler from now on; an empty stream is moved.
+func (q *Queue) goOnBehind(ctx context.Context, after uint64, filler []byte) error {
 	state, err := q.state(ctx)
 	if err != nil {
 		return err
 	}
 	w := &writer{q: q, last: state.LastSeq}
-	err = w.put(ctx, nil, "")
-	if err == nil {
-		err = w.settle(ctx)
+	fill := func(upTo uint64) error {
+		for w.last < upTo {
+			if err := w.put(ctx, filler, ""); err != nil {
+				return err
+			}
+		}
+		return w.settle(ctx)
 	}
-	if err == nil && state.Msgs == 0 {
+	if q.srv == nil {
+		err = fill(state.LastSeq + 1) // refused where the stream only looks short
+	}
+	switch {
+	case err != nil:
+	case state.Msgs == 0:
 		err = q.stream.Purge(ctx, jetstream.WithPurgeSequence(after+1))
-	}
-	for state.Msgs > 0 && err == nil && w.last < after {
-		err = w.put(ctx, nil, "")
+	default:
+		err = fill(after)
 	}
 	if err == nil {
-		err = w.settle(ctx)
+		raise(&q.last, after)
+		state, err = q.state(ctx)
+	}
+	if err == nil && state.LastSeq < after {
+		err = fmt.Errorf("it ends at %d", state.LastSeq)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: make %s go on behind %d: %w", ErrUnavailable, streamName, after, err)
 	}
-	raise(&q.last, after)
-	if q.cfg.Lost != nil {
-		q.cfg.Lost(streamName)
-	}
-	_, err = q.state(ctx)
-	return err
+	return q.dirs.sync()
 }

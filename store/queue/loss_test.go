@@ -85,8 +85,8 @@ func TestNobodyBeginsWithAStreamThatIsShort(t *testing.T) {
 			if c.happens != nil {
 				c.happens(t, client(t, srv))
 			}
-			restore, err := openLog(t, cfg).Begin(t.Context(), at)
-			if LostStream(err) != c.want || c.want == "" && err != nil || c.want != "" && !errors.Is(err, ErrShort) || restore != c.restore {
+			restore, err := openLog(t, cfg).begin(t.Context(), at)
+			if lostStream(err) != c.want || c.want == "" && err != nil || c.want != "" && !errors.Is(err, ErrShort) || restore != c.restore {
 				t.Errorf("restore %v, %v", restore, err)
 			}
 		})
@@ -102,7 +102,7 @@ func TestALeaderWhoseLogIsGoneStops(t *testing.T) {
 	if err := client(t, srv).DeleteStream(t.Context(), logName); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-a.done; LostStream(err) != logName {
+	if err := <-a.done; lostStream(err) != logName {
 		t.Error(err)
 	}
 	if err := a.set(t, 1); !errors.Is(err, store.ErrFollowing) {
@@ -131,19 +131,19 @@ func TestALostLogGoesOnWithALedger(t *testing.T) {
 	}
 	for range 2 { // the second time it was interrupted before
 		l := openLog(t, cfg)
-		if _, err := l.Begin(t.Context(), old); LostStream(err) != logName {
+		if _, err := l.begin(t.Context(), old); lostStream(err) != logName {
 			t.Fatal(err)
 		}
-		if err := l.GoOnWith(t.Context(), a.ledger); err != nil {
+		if err := l.goOnWith(t.Context(), a.ledger); err != nil {
 			t.Fatal(err)
 		}
 		for _, at := range []uint64{0, old, old + 100} {
-			if restore, err := l.Begin(t.Context(), at); !restore || err != nil {
+			if restore, err := l.begin(t.Context(), at); !restore || err != nil {
 				t.Errorf("a copy at %d: %v, %v", at, restore, err)
 			}
 		}
 		b := t.TempDir()
-		if err := l.Restore(t.Context(), b); err != nil {
+		if err := l.restore(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
 		i := startInstance(t, cfg.URL, b)
@@ -177,11 +177,10 @@ func TestAShortStreamGoesOnWhenThatIsAccepted(t *testing.T) {
 				publish(t, q, "x")
 			}
 			_ = q.Close()
-			told := ""
-			cfg := Config{URL: srv.ClientURL(), After: 700, AcceptLoss: streamName, Lost: func(s string) { told += s }, ShortFor: time.Second}
+			cfg := Config{URL: srv.ClientURL(), After: 700, AcceptLoss: streamName, ShortFor: time.Second}
 			q = start(t, cfg)
-			if told != streamName {
-				t.Errorf("told %q", told)
+			if q.Lost() != streamName {
+				t.Errorf("the loss of %q is told", q.Lost())
 			}
 			if pos := publish(t, q, "y"); pos.Seq != 701 {
 				t.Errorf("stored as %v", pos)
@@ -195,8 +194,7 @@ func TestAShortStreamGoesOnWhenThatIsAccepted(t *testing.T) {
 				t.Error(err)
 			}
 			cfg.After = 701
-			start(t, cfg)
-			if told != streamName {
+			if start(t, cfg).Lost() != "" {
 				t.Error("a loss is told where there is none")
 			}
 		})
@@ -212,7 +210,7 @@ func TestAWebhookIsNotTakenBelowWhatIsSplit(t *testing.T) {
 	if _, err := q.Publish(t.Context(), note("x")); !errors.Is(err, ErrShort) {
 		t.Error(err)
 	}
-	if err := q.Reaches(t.Context(), 50); LostStream(err) != streamName {
+	if err := q.Reaches(t.Context(), 50); lostStream(err) != streamName {
 		t.Error(err)
 	}
 }
@@ -223,7 +221,7 @@ func TestAnInstanceStandsStillBesideANewerOne(t *testing.T) {
 	t.Parallel()
 	srv := natsServer(t, server.Options{StoreDir: t.TempDir()})
 	newer := openLog(t, Config{URL: srv.ClientURL(), TakeOverAfter: 2 * time.Second})
-	if _, err := newer.Begin(t.Context(), 0); err != nil {
+	if _, err := newer.begin(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	for seq, entry := range [][]byte{
@@ -248,4 +246,12 @@ func TestAnInstanceStandsStillBesideANewerOne(t *testing.T) {
 		t.Errorf("it ended: %v", err)
 	default: // who stands still looks at no clock
 	}
+}
+
+// lostStream is the stream that an ErrShort is about, "" for another error.
+func lostStream(err error) string {
+	if l, ok := errors.AsType[*lost](err); ok {
+		return l.stream
+	}
+	return ""
 }

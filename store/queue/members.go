@@ -176,13 +176,7 @@ func (l *Log) AskAll(ctx context.Context) (answers [][]byte, err error) {
 	if err := l.q.nc.PublishRequest(subject, inbox, nil); err != nil {
 		return nil, fmt.Errorf("%w: publish to %s: %w", ErrUnavailable, subject, err)
 	}
-	live := 0
-	for _, m := range l.Members() {
-		if m.Live() {
-			live++
-		}
-	}
-	for len(answers) < live {
+	for len(answers) <= len(l.others()) { // and this one
 		m, err := heard.NextMsgWithContext(ctx)
 		if err != nil {
 			break // who does not answer is not among them
@@ -202,6 +196,11 @@ func (l *Log) Members() []Member {
 	}
 	slices.SortFunc(list, func(a, b Member) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Run, b.Run)) })
 	return list
+}
+
+// others are the instances that were heard of lately, but for this one.
+func (l *Log) others() []Member {
+	return slices.DeleteFunc(l.Members(), func(m Member) bool { return m.Run == l.me.Run || !m.Live() })
 }
 
 // Leader is the instance that leads, as far as it is known: the one that announced the

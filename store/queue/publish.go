@@ -30,8 +30,8 @@ const (
 // publishing is a notification waiting for its commit.
 type publishing struct {
 	note  event.Notification
-	empty bool           // there is none: only the mark is to be stored
-	came  time.Time      // when, with external servers
+	empty bool // there is none: only the mark is to be stored
+	came  time.Time
 	done  chan published // has room for one: the committer never waits
 }
 
@@ -49,36 +49,24 @@ func (q *Queue) Publish(ctx context.Context, n event.Notification) (event.Positi
 		return event.Position{}, fmt.Errorf("%w: %s, at most %s fit", ErrTooLarge, mib(int64(size)), mib(int64(q.largest)))
 	}
 	if n.Origin == event.FromPMM || n.Origin == event.Imported { // what the service itself says is small, and may end what fills the store
-		if err := q.room.refuse(len(n.Body)); err != nil {
+		if err := q.lacks(len(n.Body)); err != nil {
+			wake(q.room.refused)
 			return event.Position{}, err
 		}
 	}
-	p := q.publishing()
-	p.note = n
-	return q.wait(ctx, p)
+	return q.wait(ctx, &publishing{note: n})
 }
 
 // PublishMark stores the mark, with nothing else if nothing else waits, and returns
 // the sequence of its message.
 func (q *Queue) PublishMark(ctx context.Context) (uint64, error) {
-	p := q.publishing()
-	p.empty = true
-	pos, err := q.wait(ctx, p)
+	pos, err := q.wait(ctx, &publishing{empty: true})
 	return pos.Seq, err
-}
-
-func (q *Queue) publishing() *publishing {
-	if p, _ := q.publishings.Get().(*publishing); p != nil {
-		return p
-	}
-	return &publishing{done: make(chan published, 1)}
 }
 
 // wait hands p to the committer and returns its answer.
 func (q *Queue) wait(ctx context.Context, p *publishing) (event.Position, error) {
-	if q.srv == nil {
-		p.came = time.Now()
-	}
+	p.came, p.done = time.Now(), make(chan published, 1)
 	select {
 	case q.publish <- p:
 	case <-q.stop:
@@ -91,8 +79,6 @@ func (q *Queue) wait(ctx context.Context, p *publishing) (event.Position, error)
 	// bounded time.
 	select {
 	case r := <-p.done:
-		*p = publishing{done: p.done}
-		q.publishings.Put(p)
 		return r.pos, r.err
 	case <-q.ended:
 	}
@@ -121,7 +107,7 @@ func (q *Queue) commit() {
 		if err != nil {
 			g.parts = nil // the client may still hold it
 			if errors.Is(err, ErrFull) {
-				q.room.ask()
+				wake(q.room.refused)
 			} else {
 				err = fmt.Errorf("%w: publish notifications: %w", ErrUnavailable, err)
 			}
@@ -136,7 +122,7 @@ func (q *Queue) commit() {
 // begin waits for the first notification of a commit. It returns false when the
 // queue is closed.
 func (q *Queue) begin(g *gathering) bool {
-	select { // busy, and turning anyway
+	select { // one that is always busy is alive, too
 	case q.turn <- struct{}{}:
 	default:
 	}
@@ -190,9 +176,7 @@ func (q *Queue) storeEmbedded(message []byte, timer *time.Timer) (uint64, error)
 
 // stored answers the callers of a commit that is durable.
 func (q *Queue) stored(g *gathering, message []byte, seq uint64, began time.Time) {
-	if q.cfg.Synced != nil {
-		q.cfg.Synced(time.Since(began), len(g.lengths))
-	}
+	q.cfg.Observer.IntakeCommit(time.Since(began), len(g.lengths))
 	alerts := 0
 	for _, p := range g.batch {
 		alerts += p.note.Alerts

@@ -52,7 +52,7 @@ type Config struct {
 	// setting that must be the same on all of them, by its name.
 	Version  string
 	Settings map[string]string
-	// Observer counts what is done on external servers. May be nil.
+	// Observer counts what is stored, and what is done on external servers. May be nil.
 	Observer Observer
 	// TakeOverAfter is how long nothing may be heard of the leader. 0 = 13s.
 	TakeOverAfter time.Duration
@@ -69,35 +69,32 @@ type Config struct {
 	// After is the highest sequence the ledger knows: a stream that lost its end
 	// goes on behind it, because a sequence must never be used twice.
 	After uint64
-	// AcceptLoss names an external stream whose loss a person accepts, "" = none. Lost is
-	// told, while it is opened, of one that was accepted. May be nil.
+	// AcceptLoss names an external stream whose loss a person accepts, "" = none.
 	AcceptLoss string
-	Lost       func(stream string)
 	// NoSync switches fsync off. Only for tests that prove that it matters.
 	NoSync bool
 	Logger *slog.Logger
-	// Synced is told how long each commit took and how many notifications it held.
-	// May be nil.
-	Synced func(d time.Duration, notifications int)
 
 	// ShortFor is how long an external stream may look shorter than it is; 0 = a minute.
 	ShortFor time.Duration
 
-	replaced func(error) // is told that the connection cannot go on with the credentials of now
+	replaced func(error) // is told that the credentials of now need another connection
 }
 
-// Observer is told what becomes of external streams. It must be safe concurrently.
+// Observer is told what becomes of the streams. It must be safe concurrently.
 type Observer interface {
-	TookOver()                // this instance leads from now on
-	Appended(d time.Duration) // an entry of the ledger's log was acknowledged
-	StaleRead()               // the servers did not find a message that they hold
+	IntakeCommit(d time.Duration, notifications int) // so many were stored at once, after d
+	TookOver()                                       // this instance leads from now on
+	Appended(d time.Duration)                        // an entry of the ledger's log was acknowledged
+	StaleRead()                                      // the servers did not find a message that they hold
 }
 
 type nobody struct{}
 
-func (nobody) TookOver()              {}
-func (nobody) Appended(time.Duration) {}
-func (nobody) StaleRead()             {}
+func (nobody) IntakeCommit(time.Duration, int) {}
+func (nobody) TookOver()                       {}
+func (nobody) Appended(time.Duration)          {}
+func (nobody) StaleRead()                      {}
 
 // Sizes, bytes. JetStream takes records of up to 32 MiB, and at a start throws
 // away what is larger.
@@ -125,13 +122,12 @@ type Queue struct {
 	largest int // notification that fits into a message, bytes
 	gather  int // bytes of notifications in one commit at most
 
-	publish     chan *publishing
-	publishings sync.Pool // used again, each once its caller has the answer
-	stop        chan struct{}
-	ended       chan struct{} // closed when the committer has ended
-	turn        chan struct{} // the committer hands one out when it is free and somebody waits
-	wg          sync.WaitGroup
-	once        sync.Once
+	publish chan *publishing
+	stop    chan struct{}
+	ended   chan struct{} // closed when the committer has ended
+	turn    chan struct{} // the committer hands one out when it is free and somebody waits
+	wg      sync.WaitGroup
+	once    sync.Once
 
 	mark    atomic.Pointer[[]byte] // what encodeMark made of the newest one
 	marked  atomic.Uint64          // up to where it says that all is settled: the stream held that
@@ -146,6 +142,7 @@ type Queue struct {
 	said   atomic.Pointer[said]   // of what the servers say unasked; external
 	sync   atomic.Pointer[string] // see Servers; external
 	seen   atomic.Int64           // when the servers last answered, Unix nanoseconds; external
+	lost   string                 // see Lost; external
 	own    own                    // external only, like the next
 	recent recent
 
@@ -157,7 +154,7 @@ type Queue struct {
 // Open starts the embedded server or connects to the external one, and makes
 // sure that the stream is there. The caller holds the lock on the data
 // directory: JetStream itself has none. ErrUnavailable when it is worth trying
-// again; ErrSecond, ErrShort and event.ErrNewer need a person.
+// again; ErrUnfit, ErrShort and event.ErrNewer need a person.
 func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	cfg.MaxStore, cfg.ShortFor = cmp.Or(cfg.MaxStore, 2<<30), cmp.Or(cfg.ShortFor, shortFor)
@@ -181,6 +178,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		q.wg.Go(q.watchRoom)
 	} else {
 		q.wg.Go(q.watchServers)
+		q.wg.Go(q.watchStreams)
 	}
 	return q, nil
 }
@@ -201,9 +199,14 @@ func (q *Queue) open(ctx context.Context) (err error) {
 		return err
 	}
 	q.SetMark(mark)
-	if err := q.goOnBehind(ctx, q.cfg.After); err != nil {
-		return err
+	if last, after := q.last.Load(), q.cfg.After; last < after { // embedded: an external stream that is short was not opened
+		q.cfg.Logger.ErrorContext(ctx, "the stream ends before what the ledger knows; messages are gone",
+			"component", "queue", "stream", streamName, "seq", last, "expected", after, "count", after-last)
+		if err := q.goOnBehind(ctx, after, new(encoder).encode(*q.mark.Load(), nil)); err != nil {
+			return err
+		}
 	}
+	q.opened.Store(true)
 	return q.measure(ctx)
 }
 
@@ -211,11 +214,6 @@ func (q *Queue) open(ctx context.Context) (err error) {
 func files(dir string) blocks.Stream {
 	return blocks.Stream{DataDir: dir, Name: streamName, Subject: subject, Salvage: salvage}
 }
-
-// Verify reads the embedded server's files below the data directory and says
-// what is damaged. It changes nothing; Open repairs it. While a service runs
-// there, the end of the newest block may look torn.
-func Verify(dir string) ([]blocks.Damage, error) { return files(dir).Check() }
 
 func (q *Queue) openEmbedded(ctx context.Context) (err error) {
 	if q.damaged, err = files(q.cfg.Dir).Repair(q.cfg.Logger); err != nil {
@@ -235,8 +233,11 @@ func (q *Queue) openEmbedded(ctx context.Context) (err error) {
 	if _, err := q.state(ctx); err != nil {
 		return err
 	}
-	q.dirs = directories{msgs: files(q.cfg.Dir).Messages(), off: q.cfg.NoSync || faultpoint.Without("fsync")}
-	return q.dirs.syncAll(q.cfg.Dir)
+	if q.cfg.NoSync || faultpoint.Without("fsync") {
+		return nil
+	}
+	q.dirs.msgs = files(q.cfg.Dir).Messages()
+	return syncTree(q.cfg.Dir, false)
 }
 
 func streamConfig() jetstream.StreamConfig {
@@ -270,41 +271,6 @@ func raise(v *atomic.Uint64, n uint64) {
 			return
 		}
 	}
-}
-
-// goOnBehind makes a stream that lost its end go on behind after. What is left
-// of it must stay, so the lost sequences are filled with envelopes that hold
-// nothing but the newest mark. An empty stream is moved. Embedded only: an external
-// stream that is too short was not opened.
-func (q *Queue) goOnBehind(ctx context.Context, after uint64) error {
-	last := q.last.Load()
-	if last >= after {
-		q.opened.Store(true)
-		return nil
-	}
-	q.cfg.Logger.ErrorContext(ctx, "the stream ends before what the ledger knows; messages are gone",
-		"component", "queue", "stream", streamName, "seq", last, "expected", after, "count", after-last)
-	state, err := q.state(ctx)
-	if err != nil {
-		return err
-	}
-	if state.Msgs == 0 {
-		if err := q.stream.Purge(ctx, jetstream.WithPurgeSequence(after+1)); err != nil {
-			return fmt.Errorf("move stream %s behind %d: %w", streamName, after, err)
-		}
-	} else {
-		empty := new(encoder).encode(*q.mark.Load(), nil)
-		for seq := last; seq < after; seq++ {
-			if _, err := q.js.Publish(ctx, subject, empty, jetstream.WithExpectLastSequence(seq)); err != nil {
-				return fmt.Errorf("fill stream %s behind %d: %w", streamName, seq, err)
-			}
-		}
-	}
-	if state, err = q.state(ctx); err != nil || state.LastSeq != after {
-		return fmt.Errorf("move stream %s behind %d: it ends at %d (%w)", streamName, after, state.LastSeq, err)
-	}
-	q.opened.Store(true)
-	return q.dirs.sync()
 }
 
 // Close stops the committer, the connection and the embedded server. What was

@@ -53,11 +53,19 @@ func random(seed byte, size int) string {
 	return string(b)
 }
 
+// counted counts commits.
+type counted struct {
+	nobody
+	atomic.Int64
+}
+
+func (c *counted) IntakeCommit(time.Duration, int) { c.Add(1) }
+
 // Callers that wait at the same time share commits, and every one of them can
 // read back at its position exactly what it handed in.
 func TestConcurrentNotificationsShareCommits(t *testing.T) {
-	var commits atomic.Int64
-	cfg := Config{Dir: t.TempDir(), Synced: func(time.Duration, int) { commits.Add(1) }}
+	var commits counted
+	cfg := Config{Dir: t.TempDir(), Observer: &commits}
 	q := start(t, cfg)
 	const callers, each = 64, 20
 	var mu sync.Mutex
@@ -416,7 +424,7 @@ func TestAHoleCostsTheNotificationsItHit(t *testing.T) {
 				}
 			}
 		}
-		if found, err := Verify(dir); err != nil || len(found) > 0 {
+		if found, err := files(dir).Check(); err != nil || len(found) > 0 {
 			t.Errorf("after the repair of a hole at %d: %v, %v", at, found, err)
 		}
 		_ = q.Close()

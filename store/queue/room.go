@@ -15,12 +15,10 @@ import (
 // room knows how full the store is, without asking the server for each body:
 // measured now and then, and counted on in between.
 type room struct {
-	used     atomic.Int64 // bytes in the stream
-	max      atomic.Int64
-	free     atomic.Int64 // bytes free on the file system
-	minFree  atomic.Int64
+	used     atomic.Int64  // bytes in the stream
+	free     atomic.Int64  // bytes free on the file system; embedded only
 	accepted atomic.Int64  // alerts accepted since the start
-	changed  atomic.Bool   // something was stored since the stream was measured
+	changed  atomic.Bool   // something was stored since the stream was measured; embedded only
 	refused  chan struct{} // has an element when a body found no room
 }
 
@@ -33,31 +31,15 @@ func (r *room) wrote(bytes, alerts int) {
 
 // lacks says why a body of this size cannot be taken. What the ledger keeps of it
 // needs about as much room again on the disk.
-func (r *room) lacks(body int) error {
+func (q *Queue) lacks(body int) error {
 	need := int64(body)
-	if used, limit := r.used.Load(), r.max.Load(); used+need > limit {
+	if used, limit := q.room.used.Load(), q.cfg.MaxStore; used+need > limit {
 		return fmt.Errorf("%w: %s of %s are used (--max-store)", ErrFull, mib(used), mib(limit))
 	}
-	if free, limit := r.free.Load(), r.minFree.Load(); limit > 0 && free-2*need < limit {
+	if free, limit := q.room.free.Load(), q.cfg.MinFree; q.srv != nil && limit > 0 && free-2*need < limit {
 		return fmt.Errorf("%w: the disk has only %s free, %s must stay free (--min-free)", ErrFull, mib(max(free, 0)), mib(limit))
 	}
 	return nil
-}
-
-// refuse is lacks, and asks retention for room.
-func (r *room) refuse(body int) error {
-	err := r.lacks(body)
-	if err != nil {
-		r.ask()
-	}
-	return err
-}
-
-func (r *room) ask() {
-	select {
-	case r.refused <- struct{}{}:
-	default:
-	}
 }
 
 func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
@@ -66,10 +48,10 @@ func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 // on the disk; -1 when that is the disk of an external server.
 func (q *Queue) Room() (used, limit, free int64) {
 	free = q.room.free.Load()
-	if q.cfg.URL != "" {
+	if q.srv == nil {
 		free = -1
 	}
-	return q.room.used.Load(), q.room.max.Load(), free
+	return q.room.used.Load(), q.cfg.MaxStore, free
 }
 
 // Full says why intake would be refused now, nil when it would not: ErrFull, or
@@ -78,7 +60,7 @@ func (q *Queue) Full() error {
 	if err := q.silent(); err != nil {
 		return err
 	}
-	return q.room.lacks(0)
+	return q.lacks(0)
 }
 
 // Refused yields when a body was refused because the store is full: retention
@@ -96,7 +78,6 @@ func (q *Queue) measure(ctx context.Context) error {
 		return err
 	}
 	q.room.used.Store(int64(state.Bytes))
-	q.room.max.Store(q.cfg.MaxStore)
 	return q.measureDisk()
 }
 
@@ -109,7 +90,6 @@ func (q *Queue) measureDisk() error {
 		return fmt.Errorf("free space of %s: %w", q.cfg.Dir, err)
 	}
 	q.room.free.Store(int64(fs.Bavail) * int64(fs.Bsize)) //nolint:unconvert // Bsize differs between systems
-	q.room.minFree.Store(q.cfg.MinFree)
 	return nil
 }
 
@@ -127,23 +107,17 @@ func (q *Queue) Purge(ctx context.Context, upTo uint64) error {
 	return q.measure(ctx)
 }
 
+// watchRoom measures the store while it is embedded.
 func (q *Queue) watchRoom() {
-	tick := time.NewTicker(5 * time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-q.stop:
-			return
-		case <-tick.C:
-			ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
-			measure := q.measure
-			if !q.room.changed.Swap(false) {
-				measure = func(context.Context) error { return q.measureDisk() }
-			}
-			if err := measure(ctx); err != nil {
-				q.cfg.Logger.Warn("cannot measure the store", "component", "queue", "err", err)
-			}
-			cancel()
+	for sleep(context.Background(), q.stop, 5*time.Second) {
+		ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
+		measure := q.measure
+		if !q.room.changed.Swap(false) {
+			measure = func(context.Context) error { return q.measureDisk() }
 		}
+		if err := measure(ctx); err != nil {
+			q.cfg.Logger.Warn("cannot measure the store", "component", "queue", "err", err)
+		}
+		cancel()
 	}
 }

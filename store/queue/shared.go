@@ -197,7 +197,6 @@ func (q *Queue) readOn(ctx context.Context) error {
 	reading, err := q.consume(ctx, q.cfg.stream(streamName), from, func(seq uint64, data []byte) {
 		q.recent.add(seq, data)
 		raise(&q.last, seq)
-		q.room.changed.Store(true)
 		wake(q.wake)
 	})
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 const (
 	snapshotBytes = 64 << 20
 	snapshotAge   = 24 * time.Hour
-	snapshotLook  = time.Minute
+	snapshotEvery = time.Minute
 	keepEntries   = 1000
 )
 
@@ -41,26 +41,25 @@ func (l *Log) snapshotSubject(part string) string {
 	return l.q.cfg.subject(snapshotSubject) + "." + part
 }
 
-// newest is the newest snapshot and the sequence of its last message, nil for none.
-func (l *Log) newest(ctx context.Context) (*complete, uint64, error) {
+// newest is the newest snapshot and the sequence of its last message, 0 for none.
+func (l *Log) newest(ctx context.Context) (c complete, end uint64, err error) {
 	m, err := l.snapshots.GetLastMsgForSubject(ctx, l.snapshotSubject("complete"))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, 0, nil
+		return c, 0, nil
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, snapshotName, err)
+		return c, 0, fmt.Errorf("%w: read stream %s: %w", ErrUnavailable, snapshotName, err)
 	}
-	var c complete
 	if err := json.Unmarshal(m.Data, &c); err != nil {
-		return nil, 0, fmt.Errorf("newest snapshot: %w", err)
+		return c, 0, fmt.Errorf("newest snapshot: %w", err)
 	}
-	return &c, m.Sequence, nil
+	return c, m.Sequence, nil
 }
 
 // KeepSnapshots makes a snapshot whenever LEDGER has grown, or is a day ahead of the
 // newest one, until ctx ends. For the leader.
 func (l *Log) KeepSnapshots(ctx context.Context, ledger *store.Store) error {
-	tick := time.NewTicker(faultpoint.Often(snapshotLook))
+	tick := time.NewTicker(faultpoint.Often(snapshotEvery))
 	defer tick.Stop()
 	for {
 		select {
@@ -73,7 +72,7 @@ func (l *Log) KeepSnapshots(ctx context.Context, ledger *store.Store) error {
 			continue
 		}
 		grown := int64(info.State.Bytes) > l.kept.Load()+faultpoint.Few(snapshotBytes)
-		if c, _, err := l.newest(ctx); err != nil || !grown && c != nil && time.Since(c.At) < snapshotAge {
+		if c, _, err := l.newest(ctx); err != nil || !grown && time.Since(c.At) < snapshotAge {
 			continue
 		}
 		if _, err := l.Snapshot(ctx, ledger); err != nil && ctx.Err() == nil {
@@ -139,13 +138,13 @@ func (l *Log) snapshot(ctx context.Context, ledger *store.Store, as uint64, adop
 	return at, nil
 }
 
-// Restore makes the ledger of a directory, in which none is open, from the newest snapshot.
-func (l *Log) Restore(ctx context.Context, dir string) error {
+// restore makes the ledger of a directory, in which none is open, from the newest snapshot.
+func (l *Log) restore(ctx context.Context, dir string) error {
 	c, end, err := l.newest(ctx)
 	if err != nil {
 		return err
 	}
-	if c == nil {
+	if end == 0 {
 		return short(snapshotName, "there is no snapshot")
 	}
 	ctx, cancel := context.WithCancel(ctx)

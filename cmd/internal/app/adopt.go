@@ -3,11 +3,6 @@ package app
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"time"
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
@@ -50,6 +45,7 @@ func Adopt(ctx context.Context, cfg *config.Config, opts Options, progress Progr
 	})
 }
 
+// openServers opens what is on the NATS servers of cfg. The caller closes the queue.
 func openServers(ctx context.Context, cfg *config.Config, opts Options) (*queue.Queue, *queue.Log, error) {
 	q, err := queue.Open(ctx, overNATS(cfg, opts.Logger, queue.Config{Dir: cfg.DataDir, Logger: opts.Logger}))
 	if err != nil {
@@ -61,10 +57,6 @@ func openServers(ctx context.Context, cfg *config.Config, opts Options) (*queue.
 	}
 	return q, log, err
 }
-
-// othersWithin is how long the other instances have to announce themselves: each does so
-// every two seconds.
-const othersWithin = 3 * time.Second
 
 // Leave brings what the NATS servers of cfg hold into a data directory, which is empty or
 // what an interrupted Leave left there. No instance may run meanwhile; afterwards none
@@ -86,7 +78,13 @@ func Leave(ctx context.Context, cfg *config.Config, opts Options, progress Progr
 	if err := store.Mark(dir, store.Leaving, true); err != nil {
 		return err
 	}
-	if err := leave(ctx, cfg, opts, progress); err != nil {
+	servers, log, err := openServers(ctx, cfg, opts)
+	if err != nil {
+		return err
+	}
+	err = log.Leave(ctx, store.Config{Dir: dir, NoSync: true, Shared: true, Logger: opts.Logger}, progress)
+	_ = servers.Close()
+	if err != nil {
 		return err
 	}
 	if err := cmp.Or(store.Detach(dir), queue.Sync(dir)); err != nil {
@@ -94,83 +92,4 @@ func Leave(ctx context.Context, cfg *config.Config, opts Options, progress Progr
 	}
 	faultpoint.Here("directory-complete")
 	return store.Mark(dir, store.Leaving, false)
-}
-
-// leave fills the directory and ends with the log saying so.
-func leave(ctx context.Context, cfg *config.Config, opts Options, progress Progress) (err error) {
-	servers, log, err := openServers(ctx, cfg, opts)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = servers.Close() }()
-	log.Leave()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() { _ = log.Announce(ctx, func() []byte { return nil }) }()
-	if !pause(ctx, othersWithin) {
-		return context.Cause(ctx)
-	}
-	if err := alone(log); err != nil {
-		return err
-	}
-	go func() {
-		for pause(ctx, time.Second) {
-			if err := alone(log); err != nil {
-				cancel(err)
-			}
-		}
-	}()
-	c := &core{cfg: cfg, logger: opts.Logger, queue: servers, log: log}
-	storeConfig := store.Config{Dir: cfg.DataDir, NoSync: true, Shared: true, Logger: opts.Logger} // Detach syncs it
-	if c.ledger, _, err = store.Open(storeConfig); err != nil {
-		return err
-	}
-	defer func() { _ = c.ledger.Close() }()
-	restore, err := log.Begin(ctx, 0)
-	if err == nil && restore {
-		err = c.restore(ctx, storeConfig)
-	}
-	if err := cmp.Or(err, c.newer); err != nil {
-		return err
-	}
-	err = log.Run(ctx, c.ledger, func(ctx context.Context, _ time.Time) error {
-		if err := bring(ctx, cfg.DataDir, servers, opts, progress); err != nil {
-			return err
-		}
-		return queue.ErrLeft
-	})
-	faultpoint.Here("log-left")
-	switch {
-	case errors.Is(err, queue.ErrLeft):
-		return nil
-	case err == nil:
-		return context.Cause(ctx)
-	}
-	return err
-}
-
-// alone is an error while another instance runs.
-func alone(log *queue.Log) error {
-	others := log.Others()
-	if len(others) == 0 {
-		return nil
-	}
-	what := "follows"
-	if others[0].Term > 0 {
-		what = "leads"
-	}
-	return fmt.Errorf("instance %s %s: stop pmm-callgoose there and on all others, then run this again", others[0].Name, what)
-}
-
-// bring copies the notifications into an embedded queue.
-func bring(ctx context.Context, dir string, servers *queue.Queue, opts Options, progress Progress) (err error) {
-	if err := os.RemoveAll(filepath.Join(dir, "jetstream")); err != nil { // of a term that was lost
-		return err
-	}
-	to, err := queue.Open(ctx, queue.Config{Dir: dir, Logger: opts.Logger, NoSync: true})
-	if err != nil {
-		return err
-	}
-	defer func() { err = cmp.Or(err, to.Close(), queue.Sync(dir)) }()
-	return to.Copy(ctx, servers, "", progress)
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/store/queue"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
 )
 
@@ -51,8 +50,8 @@ func TestWhatMovedToServersOutlivesTheirLedger(t *testing.T) {
 	f.until("not all is delivered", func() bool { return one.status().Delivered == alerts })
 	one.halt()
 
-	deleteStreams(t, servers[0], queue.Ledger, "SNAPSHOTS")
-	one.cfg.DataDir, one.cfg.AcceptLoss = t.TempDir(), queue.Ledger
+	deleteStreams(t, servers[0], "LEDGER", "SNAPSHOTS")
+	one.cfg.DataDir, one.cfg.AcceptLoss = t.TempDir(), "LEDGER"
 	one.make()
 	one.run()
 	f.leader()
@@ -87,7 +86,7 @@ func deleteStreams(t *testing.T, srv *server.Server, names ...string) {
 // never silence, and what comes in from then on is delivered.
 func TestWhatWaitedIsToldWhenItsNotificationIsLost(t *testing.T) {
 	t.Parallel()
-	srv := natsServer(t, "", server.ClusterOpts{}, nil)
+	srv := natsServer(t, server.Options{})
 	f := newFleet(t, 1, srv)
 	one := f.all[0]
 	f.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Status, Status: http.StatusServiceUnavailable})

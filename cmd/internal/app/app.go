@@ -76,6 +76,7 @@ type App struct {
 	ping      *pinger      // nil = none
 	fallback  *fallback
 	refused   refusedAt
+	storing   atomic.Int64              // webhooks that are being stored
 	unstored  atomic.Pointer[time.Time] // when the last webhook could not be stored, for want of a disk or of NATS; nil = it was
 	ticked    atomic.Pointer[time.Time] // when thaw came round last, nil = it does not run
 	addrs     atomic.Pointer[Addresses] // nil until bound
@@ -129,19 +130,14 @@ func (r refused) Unwrap() error             { return r.error }
 
 // Publish implements ingest.Publisher.
 func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error) {
-	if a.stoodStill() {
-		return "", refused{errors.New("this process stood still: what waited for it is old"), time.Second}
+	a.storing.Add(1)
+	defer a.storing.Add(-1)
+	if a.wasFrozen() {
+		return "", refused{errors.New("this process was frozen: what waited for it is old"), time.Second}
 	}
 	c := a.core.Load()
-	if c == nil && a.cfg.NATS() != "" {
+	if c == nil {
 		c = a.await(ctx)
-	} else if c == nil {
-		// PMM would not send it again for minutes: what comes during a start waits for it.
-		select {
-		case <-a.opened:
-			c = a.core.Load()
-		case <-ctx.Done():
-		}
 	}
 	if c == nil {
 		a.refused.note(n.Source)
@@ -231,6 +227,9 @@ func (a *App) Reload() {
 	}
 }
 
+// storedWithin is how long a stop waits for webhooks that are being stored.
+const storedWithin = 10 * time.Second
+
 // Run forwards until ctx ends. It returns nil after an orderly stop.
 func (a *App) Run(ctx context.Context) (err error) {
 	var cleanups []func()
@@ -249,21 +248,26 @@ func (a *App) Run(ctx context.Context) (err error) {
 	if err := store.Moved(a.cfg.DataDir); err != nil {
 		return err
 	}
-	coreCtx, stopCore := context.WithCancel(context.WithoutCancel(ctx))
-	var wg sync.WaitGroup
 	later(func() {
-		stopCore()
-		wg.Wait()
 		if a.addrs.Load() != nil { // it had started
 			a.log.Info("stopped")
 		}
 	})
 	var addrs Addresses
-	// Opening takes seconds where much waits or after a crash, and a refused
-	// connection is a lost notification: the port is open before the store.
+	// Opening takes seconds where much waits or after a crash, and stopping ten, and a
+	// refused connection is a lost notification: the port is open longer than the store.
 	if addrs.Webhooks, err = a.listen(later); err != nil { //nolint:contextcheck // a server outlives ctx by its shutdown
 		return err
 	}
+	coreCtx, stopCore := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	later(func() {
+		for began := time.Now(); a.storing.Load() > 0 && time.Since(began) < storedWithin; {
+			time.Sleep(5 * time.Millisecond)
+		}
+		stopCore()
+		wg.Wait()
+	})
 	over := sync.OnceFunc(func() { close(a.opened) })
 	defer context.AfterFunc(ctx, over)()
 	first, err := a.openFirst(ctx)
@@ -387,7 +391,7 @@ func (a *App) listen(later func(func())) (string, error) {
 		return "", fmt.Errorf("--listen: %w", err)
 	}
 	l = ingest.LimitListener(l, ingest.Connections(cmp.Or(a.cfg.MaxConnections, 1024), 2))
-	return a.serveOn(later, ingest.Server(a.handler, tlsConfig), nil, l) + l.Addr().String() + "/v1/webhook", nil
+	return a.serve(later, ingest.Server(a.handler, tlsConfig), l) + l.Addr().String() + "/v1/webhook", nil
 }
 
 func (a *App) forOperators() web.Config {
@@ -409,7 +413,8 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 	}
 	cfg := a.forOperators()
 	local := &http.Server{Handler: a.operators, ReadHeaderTimeout: 5 * time.Second}
-	a.serve(later, local, endStreams(local), func() error { return local.Serve(sock) })
+	endStreams(local)
+	a.serve(later, local, sock)
 
 	if a.cfg.AdminListen == "" {
 		return "", nil
@@ -438,43 +443,33 @@ func (a *App) listenAdmin(later func(func())) (string, error) {
 	}
 	ops.Protocols = new(http.Protocols)
 	ops.Protocols.SetHTTP1(true) // so that a bound on connections bounds requests too
-	limited := ingest.LimitListener(al, ingest.Connections(128, 8))
-	return a.serveOn(later, ops, endStreams(ops), limited) + al.Addr().String(), nil
+	endStreams(ops)
+	return a.serve(later, ops, ingest.LimitListener(al, ingest.Connections(128, 8))) + al.Addr().String(), nil
 }
 
-// serveOn serves on l, with TLS where the server has settings for it, and returns
-// the beginning of its URL.
-func (a *App) serveOn(later func(func()), srv *http.Server, cancel context.CancelFunc, l net.Listener) string {
-	if srv.TLSConfig == nil {
-		a.serve(later, srv, cancel, func() error { return srv.Serve(l) })
-		return "http://"
-	}
-	a.serve(later, srv, cancel, func() error { return srv.ServeTLS(l, "", "") })
-	return "https://"
-}
-
-// endStreams gives the server's requests a context that can be ended: an open
-// events tail must not hold up a stop.
-func endStreams(srv *http.Server) context.CancelFunc {
+// endStreams ends the context of the server's requests when it stops: an open events
+// tail must not hold up a stop.
+func endStreams(srv *http.Server) {
 	ctx, cancel := context.WithCancel(context.Background())
 	srv.BaseContext = func(net.Listener) context.Context { return ctx }
-	return cancel
+	srv.RegisterOnShutdown(cancel)
 }
 
-// serve runs a server until the App stops: then its handlers may finish.
-// cancel, if any, ends those that would go on for ever.
-func (a *App) serve(later func(func()), srv *http.Server, cancel context.CancelFunc, run func() error) {
+// serve serves on l, with TLS where the server has settings for it, until the App stops:
+// then its handlers may finish. It returns the beginning of its URL.
+func (a *App) serve(later func(func()), srv *http.Server, l net.Listener) string {
+	run, scheme := srv.Serve, "http://"
+	if srv.TLSConfig != nil {
+		run, scheme = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }, "https://"
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := run(); !errors.Is(err, http.ErrServerClosed) {
+		if err := run(l); !errors.Is(err, http.ErrServerClosed) {
 			a.log.Error("a listener ended", "err", err)
 		}
 	}()
 	later(func() {
-		if cancel != nil {
-			cancel()
-		}
 		ctx, end := context.WithTimeout(context.Background(), 10*time.Second)
 		defer end()
 		if srv.Shutdown(ctx) != nil {
@@ -482,6 +477,7 @@ func (a *App) serve(later func(func()), srv *http.Server, cancel context.CancelF
 		}
 		<-done
 	})
+	return scheme
 }
 
 // Line is what serve prints once it is ready.

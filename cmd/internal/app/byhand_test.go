@@ -22,6 +22,7 @@ import (
 // After the filter was repaired, what was discarded is sent again: the same
 // events, the same bytes, in order, and not what is over.
 func TestReplay(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.fake.SetFilters([]callgoosetest.Filter{})
 		start := time.Now()
@@ -81,6 +82,7 @@ func TestReplay(t *testing.T) {
 }
 
 func TestDeadLettersAreRetriedAndDropped(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Status, Status: 422})
 		start := time.Now()
@@ -105,6 +107,7 @@ func TestDeadLettersAreRetriedAndDropped(t *testing.T) {
 
 // A limit means the oldest so many, and an ID with a typing error is no work done.
 func TestDroppingAndReplayingTakeExactlyWhatWasNamed(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		ctx := context.Background()
 		r.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Status, Status: 422})
@@ -145,6 +148,7 @@ func TestDroppingAndReplayingTakeExactlyWhatWasNamed(t *testing.T) {
 // A directory copied from a dead host, in the middle of an outage: everything
 // that waited goes out, in order, and the directory stays as it was.
 func TestReplayFromACopiedDirectory(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		start := time.Now()
 		r.accept(group(mysqlDown(1, "firing", start)))
@@ -185,6 +189,7 @@ func TestReplayFromACopiedDirectory(t *testing.T) {
 
 // A backlog carried to another host goes out there, as the same events.
 func TestABacklogIsCarriedToAnotherHost(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.net.Refuse(true)
 		r.acceptFile("grafana-firing-group-5.json")
@@ -233,6 +238,7 @@ func (r *rig) reopened() int {
 // A commit of the ledger is shared: what one asks for wrongly is no failure of the
 // store, and none of the others.
 func TestAMistypedIDDisturbsNobody(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		ctx := context.Background()
 		ledger := r.app.core.Load().ledger
@@ -267,6 +273,7 @@ func TestAMistypedIDDisturbsNobody(t *testing.T) {
 // PMM says it again as long as it fires, and a dead letter that was dropped must
 // not keep that from going out.
 func TestAfterADropTheAlertCanComeAgain(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		start := time.Now()
 		r.fake.FailNext(2, callgoosetest.Failure{Mode: callgoosetest.Status, Status: 422})

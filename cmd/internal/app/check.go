@@ -56,15 +56,15 @@ func (c *core) check(ctx context.Context) (out admin.Check, err error) {
 				problem("incident %s is listed as open and is closed", ep.Key)
 			}
 		}
-		line := 0
+		queued := 0
 		for w := range tx.Waiting(event.Position{}) {
-			line++
+			queued++
 			if r, err := tx.Brief(w.ReceivedAt, w.Pos); err != nil || r == nil || r.Outcome != event.Queued || r.At != w.At {
 				problem("at %s.%d an event is queued that the ledger does not know as such", w.At.NotificationID(), w.At.Item)
 			}
 		}
-		if line != out.Queued {
-			problem("%d events are queued, and %d records say that they are queued", line, out.Queued)
+		if queued != out.Queued {
+			problem("%d events are queued, and %d records say that they are queued", queued, out.Queued)
 		}
 		return nil
 	}); err != nil {

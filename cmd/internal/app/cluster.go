@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/admin/web"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/queue"
@@ -34,87 +34,24 @@ func (h held) Send(ctx context.Context, body []byte) (callgoose.Reply, error) {
 	return h.Sender.Send(ctx, body)
 }
 
-// openLog opens the log that the ledger is a copy of. A copy that it goes on too far
-// behind is made anew from the newest snapshot.
+// openLog opens the log that the ledger is a copy of.
 func (c *core) openLog(ctx context.Context, cfg store.Config) (err error) {
 	if c.log, err = c.queue.OpenLog(ctx); err != nil {
 		return err
 	}
-	at, err := c.ledger.LogSeq()
-	if err != nil {
+	if c.ledger, err = c.log.Join(ctx, c.ledger, cfg); err != nil {
 		return err
-	}
-	restore, err := c.log.Begin(ctx, at)
-	if err == nil && restore {
-		err = c.restore(ctx, cfg)
-	}
-	if stream := queue.LostStream(err); stream != "" && stream == c.cfg.AcceptLoss {
-		err = c.goOnWithout(ctx, cfg, stream, at)
-	}
-	if err != nil {
-		return err
-	}
-	if c.cfg.AcceptLoss != "" && c.lost == "" {
-		c.logger.Warn("--accept-loss is not needed: nothing is missing in the streams; take it out, or the next loss is accepted unseen", "component", "cluster", "stream", c.cfg.AcceptLoss)
 	}
 	return c.queue.Reaches(ctx, c.ledger.Summary().Progress.Seq)
 }
 
-// restore makes the ledger anew from the newest snapshot. One that only a newer program
-// can read leaves it as it is: this instance then takes webhooks and does nothing else.
-func (c *core) restore(ctx context.Context, cfg store.Config) error {
-	if err := c.ledger.Close(); err != nil {
-		return err
-	}
-	err := c.log.Restore(ctx, cfg.Dir)
-	if errors.Is(err, event.ErrNewer) {
-		c.newer, err = err, nil
-	}
-	ledger, _, opened := store.Open(cfg)
-	if opened == nil {
-		c.ledger = ledger
-	}
-	return cmp.Or(err, opened)
-}
-
-// goOnWithout goes on without what a stream lost, as a person accepted: with the newer one
-// of the ledger here and the snapshot. Where there is neither, the ledger is empty, and
-// rebuilt from the notifications like one that was lost.
-func (c *core) goOnWithout(ctx context.Context, cfg store.Config, stream string, at uint64) error {
-	if stream == queue.Ledger {
-		snapshot, err := c.log.Snapshotted(ctx)
-		if err == nil && snapshot > at {
-			err = c.restore(ctx, cfg)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if err := c.log.GoOnWith(ctx, c.ledger); err != nil {
-		return err
-	}
-	c.noteLoss(stream)
-	return c.restore(ctx, cfg)
-}
-
-// noteLoss remembers a loss that was accepted, until this instance leads and can count it.
-func (c *core) noteLoss(stream string) {
-	c.lost = stream
-	c.logger.Error("the loss of a stream is accepted: what it held beyond what is still there is gone", "component", "cluster", "stream", stream)
-}
-
 // follow is what an instance does as one of several.
-func (c *core) follow(failed func(context.Context) error) map[string]func(context.Context) error {
+func (c *core) follow() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"store":    failed,
+		"store":    c.failed,
 		"mark":     func(ctx context.Context) error { return worker.FollowMarks(ctx, c.queue, c.ledger) },
-		"announce": c.patient(func(ctx context.Context) error { return c.log.Announce(ctx, c.state) }),
-		"cluster": func(ctx context.Context) error {
-			if c.newer != nil {
-				return c.log.StandStill(ctx, c.newer)
-			}
-			return c.log.Run(ctx, c.ledger, c.lead)
-		},
+		"announce": c.patient(func(ctx context.Context) error { return c.log.Announce(ctx, c.app.state) }),
+		"cluster":  func(ctx context.Context) error { return c.log.Run(ctx, c.ledger, c.lead) },
 	}
 }
 
@@ -128,11 +65,11 @@ func (c *core) lead(ctx context.Context, heard time.Time) error {
 	if err != nil {
 		return err
 	}
-	if c.lost != "" {
+	if c.queue.Lost() != "" && !c.counted {
 		if err := c.ledger.Do(ctx, func(tx *store.Tx) error { tx.Count("accepted_losses", 1); return nil }); err != nil {
 			return err
 		}
-		c.lost = ""
+		c.counted = true
 	}
 	unsure := time.Time{}
 	if !heard.IsZero() {
@@ -140,25 +77,29 @@ func (c *core) lead(ctx context.Context, heard time.Time) error {
 	}
 	defer func() {
 		c.running.Store(false)
-		c.begin(nil, time.Time{}) // which stand still
+		c.begin(nil, time.Time{})
 	}()
 	jobs := c.jobs(c.begin(marker, unsure))
 	jobs["snapshots"] = func(ctx context.Context) error { return c.log.KeepSnapshots(ctx, c.ledger) }
-	jobs["answer"] = c.patient(func(ctx context.Context) error { return c.log.Answer(ctx, c.answer) })
+	jobs["answer"] = c.patient(func(ctx context.Context) error {
+		return c.log.Answer(ctx, func(ctx context.Context, question []byte) ([]byte, error) {
+			return web.Answer(ctx, c.app.operators, question)
+		})
+	})
 	return together(ctx, jobs)
 }
 
 // An election inside NATS takes up to 9 s, and need not cost a change of leader.
 const (
 	electionWithin = 12 * time.Second
-	electionLook   = 200 * time.Millisecond
+	electionRetry  = 200 * time.Millisecond
 )
 
 // read reads notifications. With servers that cannot answer it waits for an election.
 func (c *core) read(ctx context.Context, seq uint64) (list []event.Notification, err error) {
 	for began := time.Now(); ; {
 		list, err = c.queue.Read(ctx, seq)
-		if c.log == nil || !errors.Is(err, queue.ErrUnavailable) || time.Since(began) > electionWithin || !pause(ctx, electionLook) {
+		if c.log == nil || !errors.Is(err, queue.ErrUnavailable) || time.Since(began) > electionWithin || !pause(ctx, electionRetry) {
 			return list, err
 		}
 	}
@@ -171,7 +112,7 @@ func (c *core) patient(run func(context.Context) error) func(context.Context) er
 	}
 	return func(ctx context.Context) error {
 		for {
-			if err := run(ctx); !errors.Is(err, queue.ErrUnavailable) || !pause(ctx, electionLook) {
+			if err := run(ctx); !errors.Is(err, queue.ErrUnavailable) || !pause(ctx, electionRetry) {
 				return err
 			}
 		}
@@ -227,7 +168,7 @@ func (a *App) AskLeader(ctx context.Context, question []byte) ([]byte, error) {
 	return c.log.Ask(ctx, question)
 }
 
-// thaw notices that this process stood still. For a while nothing is accepted then: what
+// thaw notices that this process was frozen. For a moment nothing is accepted then: what
 // its sockets hold is old, and the sender has brought it to another instance meanwhile.
 func (a *App) thaw(ctx context.Context) {
 	const every, refuse = 200 * time.Millisecond, 2 * time.Second
@@ -241,8 +182,8 @@ func (a *App) thaw(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := time.Now()
-		if now.Sub(last) > every+stillAfter {
-			a.log.Warn("this process stood still; webhooks are refused for a moment", "stood_still_for", now.Sub(last).Round(time.Millisecond))
+		if now.Sub(last) > every+frozenAfter {
+			a.log.Warn("this process was frozen; webhooks are refused for a moment", "frozen_for", now.Sub(last).Round(time.Millisecond))
 			until = now.Add(refuse)
 		}
 		if last = now; now.After(until) {
@@ -251,14 +192,14 @@ func (a *App) thaw(ctx context.Context) {
 	}
 }
 
-// stillAfter is how late thaw must be for a process that stood still.
-const stillAfter = 3 * time.Second
+// frozenAfter is how late thaw must be for a process that was frozen.
+const frozenAfter = 3 * time.Second
 
-// stoodStill reports whether webhooks are refused because of that, also before thaw
+// wasFrozen reports whether webhooks are refused because of that, also before thaw
 // itself runs again.
-func (a *App) stoodStill() bool {
+func (a *App) wasFrozen() bool {
 	ticked := a.ticked.Load()
-	return ticked != nil && time.Since(*ticked) > stillAfter
+	return ticked != nil && time.Since(*ticked) > frozenAfter
 }
 
 // withoutNATS is what operators see while NATS does not answer and the store is not open;

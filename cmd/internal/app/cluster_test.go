@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -56,12 +57,12 @@ func (r *forwarder) make() {
 	r.door.Store(app)
 }
 
-// natsServer runs a server, of a cluster when it has routes.
-func natsServer(t *testing.T, name string, opts server.ClusterOpts, routes []*url.URL) *server.Server {
+// natsServer runs a server with JetStream, on a free port unless opts has one.
+func natsServer(t *testing.T, opts server.Options) *server.Server {
 	t.Helper()
-	srv, err := server.NewServer(&server.Options{
-		ServerName: name, Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true, Cluster: opts, Routes: routes,
-	})
+	opts.Host, opts.Port, opts.StoreDir = "127.0.0.1", cmp.Or(opts.Port, server.RANDOM_PORT), t.TempDir()
+	opts.JetStream, opts.NoSigs, opts.NoLog = true, true, true
+	srv, err := server.NewServer(&opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +89,9 @@ func three(t *testing.T) (all []*server.Server) {
 		_ = l.Close()
 	}
 	for i, port := range ports {
-		all = append(all, natsServer(t, fmt.Sprint("n", i), server.ClusterOpts{Name: "three", Host: "127.0.0.1", Port: port}, routes))
+		all = append(all, natsServer(t, server.Options{
+			ServerName: fmt.Sprint("n", i), Cluster: server.ClusterOpts{Name: "three", Host: "127.0.0.1", Port: port}, Routes: routes,
+		}))
 	}
 	return all
 }
@@ -102,7 +105,7 @@ func newFleet(t *testing.T, instances int, servers ...*server.Server) *fleet {
 	}
 	var one *server.Server
 	if len(servers) == 0 {
-		one = natsServer(t, "", server.ClusterOpts{}, nil)
+		one = natsServer(t, server.Options{})
 	}
 	f := &fleet{t: t, fake: callgoosetest.New(callgoosetest.Config{Tokens: []string{token}}), sent: map[int]int{}}
 	f.sink = httptest.NewServer(f.fake)
@@ -423,13 +426,13 @@ func TestAFollowerBringsActsToTheLeader(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// What a process that stood still finds in its sockets is old: the first webhook of them
+// What a process that was frozen finds in its sockets is old: the first webhook of them
 // may be looked at before anything else runs again.
 func TestTheFirstWebhookAfterAFreezeIsRefused(t *testing.T) {
 	a := &App{}
-	before := time.Now().Add(-stillAfter - time.Second)
+	before := time.Now().Add(-frozenAfter - time.Second)
 	a.ticked.Store(&before)
-	if _, err := a.Publish(t.Context(), ingest.Notification{}); err == nil || !strings.Contains(err.Error(), "stood still") {
+	if _, err := a.Publish(t.Context(), ingest.Notification{}); err == nil || !strings.Contains(err.Error(), "was frozen") {
 		t.Errorf("it was answered with %v", err)
 	}
 }

@@ -21,16 +21,11 @@ type core struct {
 	ledger  *store.Store
 	queue   *queue.Queue
 	log     *queue.Log // nil = embedded: there is no other instance
-	newer   error      // why this instance cannot read the ledger of the others, nil = it can
-	lost    string     // the stream whose loss was accepted and is not counted yet
+	counted bool       // the loss that was accepted is counted; owned by lead
 	builder *worker.Builder
 	notes   *worker.Notes
-	byName  bool // --incident-by alertname
-	// beside runs with the others, nil = nothing does.
-	beside func(context.Context) error
-	// answer answers what other instances ask the one that leads, state what they ask each.
-	answer  func(ctx context.Context, question []byte) ([]byte, error)
-	state   func() []byte
+	byName  bool        // --incident-by alertname
+	app     *App        // whose core it is; nil offline
 	running atomic.Bool // splitting and delivering
 	seen    outlook
 
@@ -41,8 +36,8 @@ type core struct {
 	work     atomic.Pointer[work]
 }
 
-// work is what decides and delivers: as long as this instance leads. Beside another one
-// that leads it stands still.
+// work is what decides and delivers, as long as this instance leads. While another one
+// leads it does not run.
 type work struct {
 	splitter  *worker.Splitter
 	deliver   *worker.Deliverer
@@ -70,13 +65,13 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 		ShortFor: opts.ShortFor,
 	})
 	if m := opts.metrics; m != nil {
-		storeConfig.Committed, queueConfig.Synced, queueConfig.Observer, c.observer = m.LedgerCommit, m.IntakeCommit, m, m
+		storeConfig.Committed, queueConfig.Observer, c.observer = m.LedgerCommit, m, m
 	}
 	if c.ledger, _, err = store.Open(storeConfig); err != nil {
 		return nil, err
 	}
 	faultpoint.Here("start-ledger")
-	queueConfig.After, queueConfig.AcceptLoss, queueConfig.Lost = c.ledger.Summary().Progress.Seq, cfg.AcceptLoss, c.noteLoss
+	queueConfig.After, queueConfig.AcceptLoss = c.ledger.Summary().Progress.Seq, cfg.AcceptLoss
 	if c.queue, err = queue.Open(ctx, queueConfig); err != nil {
 		return nil, err
 	}
@@ -114,7 +109,8 @@ func openCore(ctx context.Context, cfg *config.Config, opts Options) (_ *core, e
 	return c, nil
 }
 
-// begin makes the workers of a term and introduces them to each other.
+// begin makes the workers of a term and introduces them to each other. Those of a follower
+// are never run: they answer for a service that knows nothing of Callgoose.
 func (c *core) begin(marker *worker.Marker, unsure time.Time) *work {
 	cfg, w := c.cfg, &work{marker: marker}
 	w.deliver = worker.NewDeliverer(worker.DeliverConfig{
@@ -152,30 +148,33 @@ func (c *core) begin(marker *worker.Marker, unsure time.Time) *work {
 // whenever this one leads. It returns when every goroutine of the core has ended.
 func (c *core) run(ctx context.Context) error {
 	faultpoint.Here("start-done")
-	failed := func(ctx context.Context) error {
-		select {
-		case err := <-c.queue.Failed():
-			return err
-		case err := <-c.ledger.Failed():
-			return err
-		case <-ctx.Done():
-			return nil
-		}
-	}
 	if c.log != nil {
-		return together(ctx, c.follow(failed))
+		return together(ctx, c.follow())
 	}
 	jobs := c.jobs(c.work.Load())
-	jobs["store"] = failed
+	jobs["store"] = c.failed
 	return together(ctx, jobs)
+}
+
+// failed waits until the store can no longer be trusted.
+func (c *core) failed(ctx context.Context) error {
+	select {
+	case err := <-c.queue.Failed():
+		return err
+	case err := <-c.ledger.Failed():
+		return err
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // jobs are what a term consists of. They are running from now on.
 func (c *core) jobs(w *work) map[string]func(context.Context) error {
 	c.running.Store(true)
 	return map[string]func(context.Context) error{
-		"split": w.splitter.Run, "deliver": w.deliver.Run, "fallback": c.beside, "storm": c.patient(w.brake.Run),
+		"split": w.splitter.Run, "deliver": w.deliver.Run, "storm": c.patient(w.brake.Run),
 		"retention": c.patient(w.retention.Run), "mark": c.patient(w.marker.Run),
+		"fallback": func(ctx context.Context) error { return c.app.fallback.run(ctx, c) },
 	}
 }
 
@@ -185,9 +184,6 @@ func together(parent context.Context, jobs map[string]func(context.Context) erro
 	defer stop(nil)
 	var wg sync.WaitGroup
 	for name, run := range jobs {
-		if run == nil {
-			continue
-		}
 		wg.Go(func() {
 			if err := run(ctx); err != nil {
 				stop(fmt.Errorf("%s: %w", name, err))

@@ -11,7 +11,7 @@ import (
 	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/store/queue"
+	"pmm-callgoose/store/queue/blocks"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
 )
 
@@ -170,7 +170,7 @@ func damaged(t *testing.T, h hurt) {
 		}
 		// What came of it is whole again.
 		r.halt()
-		found, err := queue.Verify(r.cfg.DataDir)
+		found, err := blocks.Stream{DataDir: r.cfg.DataDir, Name: "NOTIFICATIONS", Subject: "notifications.in"}.Check()
 		if err != nil || len(found) > 0 {
 			t.Errorf("left behind: %v, %v", found, err)
 		}

@@ -6,7 +6,7 @@
 // as long as PMM has patience.
 //
 // Start: intake, ledger (the lock), queue, operators, recovery, splitter, delivery. Stop
-// is the reverse: refuse new webhooks, let handlers finish, stop splitting,
-// give attempts under way ten seconds, close the queue, close the ledger. A
-// clean stop is a courtesy: kill -9 at any line is as safe.
+// is the reverse: answer new webhooks with 503, store those that came before, stop
+// splitting, give attempts under way ten seconds, close the queue, the ledger, the port.
+// A clean stop is a courtesy: kill -9 at any line is as safe.
 package app

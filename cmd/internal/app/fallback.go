@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	fallbackLook    = 5 * time.Second
-	fallbackEvery   = time.Minute // between two messages
+	fallbackPass    = 5 * time.Second // between two passes
+	fallbackEvery   = time.Minute     // between two messages
 	fallbackTimeout = 10 * time.Second
 	// fallbackMost bounds the alerts, and the recoveries, of one message.
 	fallbackMost = 20
@@ -99,7 +99,7 @@ func (a *App) newFallback() *fallback {
 
 // run makes passes until ctx ends. An error says that the ledger failed.
 func (f *fallback) run(ctx context.Context, c *core) error {
-	tick := time.NewTicker(faultpoint.Often(fallbackLook))
+	tick := time.NewTicker(faultpoint.Often(fallbackPass))
 	defer tick.Stop()
 	for {
 		select {
@@ -330,7 +330,7 @@ func (f *fallback) send(ctx context.Context, m message) (sent bool) {
 		f.told("failed", 0)
 		log.ErrorContext(ctx, "nobody could be told by the other way; again in a minute", "err", err)
 	case err != nil:
-		log.ErrorContext(ctx, "told by the other way, but not by all of them", "err", err)
+		log.ErrorContext(ctx, "told by one of the other ways; another one failed", "err", err)
 	default:
 		log.WarnContext(ctx, "told by the other way")
 	}

@@ -12,7 +12,7 @@ import (
 
 // Forecast implements web.Source: what Callgoose would do under these filters
 // with the newest admin.MaxLimit stored events since a time, in the order of the
-// line. What was never to be sent is left out.
+// queue. What was never to be sent is left out.
 func (a *App) Forecast(ctx context.Context, set []filters.Filter, since time.Time) (filters.Report, error) {
 	c := a.core.Load()
 	if c == nil {

@@ -47,6 +47,7 @@ func fillDirectory(r *rig) {
 // directory written by each. -update writes the one of today's format only if
 // it is not there: a file that changed is a migration, not an update.
 func TestDataDirectoriesOfEveryFormatOpen(t *testing.T) {
+	t.Parallel()
 	const today = "../../../testdata/datadir/format-1.tar.gz"
 	if _, err := os.Stat(today); *update && errors.Is(err, fs.ErrNotExist) {
 		bubble(t, formatConfig, func(r *rig) {

@@ -53,6 +53,7 @@ func (r *rig) wantMetrics(want map[string]float64) {
 // The metrics follow what really happens: alerts, a repeat, an outage, its end,
 // a discarded event, a dead letter, and a restart.
 func TestMetricsFollowWhatHappens(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.wantMetrics(map[string]float64{
 			`webhooks_total{code="202"}`: 0, `queued_events`: 0, `oldest_queued_age_seconds`: 0, `store_accepting`: 1,
@@ -133,6 +134,7 @@ func TestMetricsFollowWhatHappens(t *testing.T) {
 
 // Whatever PMM and Callgoose say, none of it gets into a metric.
 func TestMetricsHoldNoTextOfOthers(t *testing.T) {
+	t.Parallel()
 	const poison = "poi5on"
 	bubble(t, nil, func(r *rig) {
 		a := mysqlDown(1, "firing", time.Now())
@@ -161,6 +163,7 @@ func TestMetricsHoldNoTextOfOthers(t *testing.T) {
 // nothing; one line for each attempt, with everything about it, is all that a
 // good day leaves.
 func TestAGoodDayLeavesOneLineForEachAttempt(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		time.Sleep(2 * time.Hour)
 		if strings.Count(r.logs.String(), "\n") != 1 || !strings.Contains(r.logs.String(), "msg=started component=app version=test data_dir=") {
@@ -196,6 +199,7 @@ func TestAGoodDayLeavesOneLineForEachAttempt(t *testing.T) {
 // An attempt that failed says when the next one is, and attempts are counted
 // across a restart.
 func TestTheLineOfAFailedAttempt(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Status, Status: 503, RetryAfter: "120"})
 		r.accept(group(mysqlDown(1, "firing", time.Now())))
@@ -228,6 +232,7 @@ func TestTheLineOfAFailedAttempt(t *testing.T) {
 // A secret in an error of anybody must not reach the log through the handler
 // that serve uses, before and after a rotation.
 func TestTheLogOfAnAppHoldsNoSecret(t *testing.T) {
+	t.Parallel()
 	for _, format := range []string{"text", "json"} {
 		t.Run(format, func(t *testing.T) {
 			bubble(t, func(c *config.Config) {

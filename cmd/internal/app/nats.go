@@ -45,47 +45,41 @@ func again(s *config.Secret, log *slog.Logger) func() string {
 // waited for: then there is no core yet, and no error either.
 func (a *App) openFirst(ctx context.Context) (*core, error) {
 	c, err := a.open(ctx)
-	if err == nil {
+	switch {
+	case err == nil:
 		a.core.Store(c)
-		return c, nil
-	}
-	if a.cfg.NATS() == "" || !errors.Is(err, queue.ErrUnavailable) {
+	case a.cfg.NATS() == "" || !errors.Is(err, queue.ErrUnavailable):
 		return nil, err
-	}
-	if ctx.Err() != nil { // stopped meanwhile
+	case ctx.Err() != nil: // stopped meanwhile
 		return nil, ctx.Err()
+	default:
+		a.log.Error("the NATS servers cannot be used yet; webhooks are refused with 503 until they can", "err", err)
+		a.problem.Store(&err)
 	}
-	a.log.Error("the NATS servers cannot be used yet; webhooks are refused with 503 until they can", "err", err)
-	a.problem.Store(&err)
-	return nil, nil
+	return c, nil
 }
 
-// acceptWithin is how long a webhook waits for external servers: PMM's Grafana gives
-// up after 10 s, and does not come again for minutes.
-const acceptWithin = 8 * time.Second
-
-// await is the core, as soon as it is there; nil when that takes too long.
+// await is the core, as soon as it is there; nil when it does not come before ctx ends. PMM
+// would not send a webhook again for minutes, so one that comes during a start waits for its
+// end, and with external servers as long as they do not answer.
 func (a *App) await(ctx context.Context) *core {
-	ctx, cancel := context.WithTimeout(ctx, acceptWithin)
-	defer cancel()
-	for {
-		if c := a.core.Load(); c != nil {
-			return c
-		}
+	if a.cfg.NATS() == "" {
 		select {
-		case <-time.After(50 * time.Millisecond):
+		case <-a.opened:
 		case <-ctx.Done():
-			return nil
+		}
+		return a.core.Load()
+	}
+	for {
+		if c := a.core.Load(); c != nil || !pause(ctx, 50*time.Millisecond) {
+			return c
 		}
 	}
 }
 
 // nats is what is known of the external servers.
 func (c *core) nats() *admin.NATS {
-	s := c.queue.Servers()
-	if s.Connected {
-		s.Streams = append(s.Streams, c.log.Streams()...)
-	}
+	s := c.log.Servers()
 	out := &admin.NATS{Connected: s.Connected, Server: s.Name, Version: s.Version, Replicas: s.Replicas, Sync: s.Sync, Streams: []admin.Stream{}}
 	for _, st := range s.Streams {
 		out.Streams = append(out.Streams, admin.Stream(st))

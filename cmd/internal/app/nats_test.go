@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -45,20 +44,6 @@ func overNATSConfig(t *testing.T, port string, flags ...string) *config.Config {
 		t.Fatal(err)
 	}
 	return cfg
-}
-
-func startNATS(t *testing.T, port int, dir string) *server.Server {
-	t.Helper()
-	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true, JetStream: true, StoreDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	if !srv.ReadyForConnections(30 * time.Second) {
-		t.Fatal("the server does not start")
-	}
-	return srv
 }
 
 // A service that is started before NATS runs, refuses webhooks with 503, says why, and
@@ -109,7 +94,7 @@ func TestAStartWithoutNATSWaitsForIt(t *testing.T) {
 	}
 	waiting := make(chan int)
 	go func() { waiting <- post() }()
-	startNATS(t, number, t.TempDir())
+	natsServer(t, server.Options{Port: number})
 	if code := <-waiting; code != http.StatusAccepted {
 		t.Errorf("a webhook that came shortly before NATS was answered %d", code)
 	}
@@ -125,7 +110,7 @@ func TestAStartWithoutNATSWaitsForIt(t *testing.T) {
 // What waiting cannot heal ends the start.
 func TestAServerThatIsUnfitEndsTheStart(t *testing.T) {
 	t.Parallel()
-	_, port, _ := net.SplitHostPort(startNATS(t, server.RANDOM_PORT, t.TempDir()).Addr().String())
+	_, port, _ := net.SplitHostPort(natsServer(t, server.Options{}).Addr().String())
 	a, err := New(overNATSConfig(t, port, "nats-replicas=3"), Options{})
 	if err != nil {
 		t.Fatal(err)

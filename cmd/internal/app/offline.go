@@ -41,14 +41,11 @@ func isDataDir(dir string) error {
 // split yet is), and chooses events. Unlike a replay through the
 // service it takes queued events too: there is nobody else to send them.
 func OpenOffline(ctx context.Context, cfg *config.Config, r admin.ReplayRequest, transport http.RoundTripper, log *slog.Logger) (_ *Offline, err error) {
-	if err := isDataDir(cfg.DataDir); err != nil {
-		return nil, err
-	}
-	if err := store.Moved(cfg.DataDir); err != nil {
+	if err := cmp.Or(isDataDir(cfg.DataDir), store.Moved(cfg.DataDir)); err != nil {
 		return nil, err
 	}
 	o := &Offline{}
-	if o.core, o.copy, err = openCopy(ctx, cfg, Options{Transport: transport, Logger: log}); err != nil {
+	if o.copy, err = os.MkdirTemp("", "pmm-callgoose-copy-"); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -56,37 +53,22 @@ func OpenOffline(ctx context.Context, cfg *config.Config, r admin.ReplayRequest,
 			o.Close()
 		}
 	}()
+	// A socket in the directory cannot be copied, and is of no use.
+	for _, name := range []string{"jetstream", store.FileName} {
+		if err := copyTree(filepath.Join(cfg.DataDir, name), filepath.Join(o.copy, name)); err != nil {
+			return nil, fmt.Errorf("copy the data directory: %w", err)
+		}
+	}
+	own := *cfg
+	own.DataDir, own.MaxStore, own.MinFree, own.Retention = o.copy, 1<<50, 0, 0
+	if o.core, err = openCore(ctx, &own, Options{Transport: transport, Logger: log}); err != nil {
+		return nil, err
+	}
 	if err := o.core.splitter().CatchUp(ctx); err != nil {
 		return nil, err
 	}
 	o.Plan, o.refs, err = plan(ctx, o.core, r, true)
 	return o, err
-}
-
-// openCopy copies the data directory and opens the copy, its ledger brought up
-// to what the stream holds. The caller closes the core and removes the copy.
-func openCopy(ctx context.Context, cfg *config.Config, opts Options) (c *core, dir string, err error) {
-	if dir, err = os.MkdirTemp("", "pmm-callgoose-copy-"); err != nil {
-		return nil, "", err
-	}
-	defer func() {
-		if err != nil {
-			if c != nil {
-				c.close()
-			}
-			_ = os.RemoveAll(dir)
-		}
-	}()
-	// A socket in the directory cannot be copied, and is of no use.
-	for _, name := range []string{"jetstream", store.FileName} {
-		if err := copyTree(filepath.Join(cfg.DataDir, name), filepath.Join(dir, name)); err != nil {
-			return nil, "", fmt.Errorf("copy the data directory: %w", err)
-		}
-	}
-	own := *cfg
-	own.DataDir, own.MaxStore, own.MinFree, own.Retention = dir, 1<<50, 0, 0
-	c, err = openCore(ctx, &own, opts)
-	return c, dir, err
 }
 
 // Close removes the copy.
@@ -138,7 +120,7 @@ func (o *Offline) Send(ctx context.Context) (admin.Job, error) {
 	return job, err
 }
 
-// queueUp makes the copy's line hold what was chosen, and nothing else.
+// queueUp makes the queue of the copy hold what was chosen, and nothing else.
 func (o *Offline) queueUp(ctx context.Context) error {
 	return o.core.ledger.Do(ctx, func(tx *store.Tx) error {
 		var all []store.Waiting

@@ -259,6 +259,7 @@ func TestInstancesThatDifferSaySo(t *testing.T) {
 
 // A service without other instances says that it runs alone.
 func TestAServiceAloneHasNoCluster(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		if c := r.status().Cluster; c == nil || c.Role != "alone" || c.NATS != nil {
 			t.Errorf("%+v", c)

@@ -22,6 +22,7 @@ import (
 // A 202 means that no filter matched: it does not count as sent, and the next
 // repeat of PMM goes out, as the same event.
 func TestARepeatGoesOutAfterADiscard(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.fake.SetFilters([]callgoosetest.Filter{})
 		start := time.Now()
@@ -107,6 +108,7 @@ func TestOutcomeByAnswer(t *testing.T) {
 }
 
 func TestRetryAfterIsHonoured(t *testing.T) {
+	t.Parallel()
 	for name, header := range map[string]func() string{
 		"seconds": func() string { return "600" },
 		"date":    func() string { return time.Now().Add(10 * time.Minute).UTC().Format(http.TimeFormat) },
@@ -127,6 +129,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 
 // A lost reply leaves us not knowing: the same bytes go out again.
 func TestTheBodyNeverChangesOnceItMayHaveBeenReceived(t *testing.T) {
+	t.Parallel()
 	bubbleWith(t, callgoosetest.Config{KeepBodies: true, DuplicateWindow: 24 * time.Hour}, nil, func(r *rig) {
 		r.fake.FailNext(1, callgoosetest.Failure{Mode: callgoosetest.LoseReply})
 		r.accept(group(mysqlDown(1, "firing", time.Now())))
@@ -151,6 +154,7 @@ func TestTheBodyNeverChangesOnceItMayHaveBeenReceived(t *testing.T) {
 // While connections are refused nothing was received, so the words about the
 // delay are those of the delivery.
 func TestALateEventSaysSo(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.net.Refuse(true)
 		r.accept(group(mysqlDown(1, "firing", time.Now())))
@@ -173,6 +177,7 @@ func TestALateEventSaysSo(t *testing.T) {
 }
 
 func TestAnOutageCostsOneProbeAtATime(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.acceptFile("grafana-firing-1.json")
 		r.settle()
@@ -207,6 +212,7 @@ func TestAnOutageCostsOneProbeAtATime(t *testing.T) {
 // An outage with answers begins under load: those that wait for their turn
 // do not go out once the ones before them have failed.
 func TestAnOutageThatAnswersCostsFewRequests(t *testing.T) {
+	t.Parallel()
 	for _, status := range []int{503, 429, 401} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			bubble(t, nil, func(r *rig) {
@@ -234,6 +240,7 @@ func TestAnOutageThatAnswersCostsFewRequests(t *testing.T) {
 // What was known of Callgoose before a start is from before it: the first probe says
 // what is.
 func TestAStartRemembersNothingOfCallgoose(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.net.Refuse(true)
 		r.accept(group(mysqlDown(1, "firing", time.Now())))
@@ -255,6 +262,7 @@ func TestAStartRemembersNothingOfCallgoose(t *testing.T) {
 // What fired and resolved while nothing could be sent is no phone call, if one
 // wishes so; what fires afterwards is.
 func TestCollapse(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.OnBacklog = "collapse" }, func(r *rig) {
 		r.acceptFile("grafana-firing-1.json")
 		r.settle()
@@ -282,6 +290,7 @@ func TestCollapse(t *testing.T) {
 // Somebody pressed the Test button and looks at Callgoose: the pair is delivered,
 // as the first thing of all and after an outage.
 func TestCollapseLeavesTheTestButtonAlone(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.OnBacklog = "collapse" }, func(r *rig) {
 		r.acceptFile("grafana-test-button.json")
 		if s := r.settle(); s.Delivered != 2 {
@@ -303,6 +312,7 @@ func TestCollapseLeavesTheTestButtonAlone(t *testing.T) {
 
 // Callgoose was never tried yet: that is no outage, and nothing is collapsed.
 func TestNothingIsCollapsedBeforeTheFirstAttempt(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.OnBacklog = "collapse" }, func(r *rig) {
 		start := time.Now()
 		r.accept(group(mysqlDown(1, "firing", start), mysqlDown(2, "firing", start), mysqlDown(1, "resolved", start)))
@@ -315,6 +325,7 @@ func TestNothingIsCollapsedBeforeTheFirstAttempt(t *testing.T) {
 // An event that is older than --retry-for is given up, with the reason, also
 // while nothing can be tried; and it can be sent again.
 func TestEventsAreGivenUpAfterRetryFor(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.RetryFor = time.Hour }, func(r *rig) {
 		r.net.Refuse(true)
 		r.accept(group(mysqlDown(1, "firing", time.Now()), mysqlDown(2, "firing", time.Now())))
@@ -376,6 +387,7 @@ func TestAfterALongOutageNothingGoesOutTwice(t *testing.T) {
 // With a low rate those that wait for it must keep neither the probe nor a stop
 // waiting.
 func TestALowRateHoldsUpNeitherProbeNorStop(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.Rate = 1 }, func(r *rig) {
 		var some []alert
 		for i := range 400 {
@@ -408,6 +420,7 @@ func TestALowRateHoldsUpNeitherProbeNorStop(t *testing.T) {
 // Whatever opens an incident must be followed by what closes it: of episodes that
 // share one none may be collapsed away.
 func TestACollapseLeavesNoIncidentOpen(t *testing.T) {
+	t.Parallel()
 	for _, by := range []string{"alert", "alertname"} {
 		t.Run(by, func(t *testing.T) {
 			guide := callgoosetest.Config{KeepBodies: true, Filters: callgoosetest.GuideFilters(), Tokens: []string{token}}
@@ -443,6 +456,7 @@ func TestACollapseLeavesNoIncidentOpen(t *testing.T) {
 
 // After an outage the oldest go first, whatever else waits to be claimed.
 func TestAfterAnOutageTheOldestGoFirst(t *testing.T) {
+	t.Parallel()
 	for _, concurrency := range []int{1, 16} {
 		bubble(t, func(c *config.Config) { c.Rate, c.Concurrency = 10, concurrency }, func(r *rig) {
 			r.net.Refuse(true)

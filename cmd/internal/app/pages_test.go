@@ -12,6 +12,7 @@ import (
 )
 
 func TestAnEventSaysWhenItIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.RetryMin, c.RetryMax = time.Hour, time.Hour }, func(r *rig) {
 		r.accept(group(mysqlDown(1, "firing", time.Now())))
 		r.settle()
@@ -38,6 +39,7 @@ func TestAnEventSaysWhenItIsTriedAgain(t *testing.T) {
 }
 
 func TestTheHistorySurvivesARestart(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		began := time.Now()
 		r.accept(group(mysqlDown(1, "firing", began), mysqlDown(2, "firing", began)))

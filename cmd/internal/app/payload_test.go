@@ -20,6 +20,7 @@ import (
 // Every body that PMM and Alertmanager really sent, and the guide's samples in
 // sequence: what goes out for them, byte for byte.
 func TestPayloadsAreGolden(t *testing.T) {
+	t.Parallel()
 	cases := map[string][]string{"guide": {"guide-firing.json", "guide-resolved.json"}}
 	files, err := filepath.Glob("../../../testdata/webhook/*.json")
 	if err != nil || len(files) < 9 {
@@ -53,6 +54,7 @@ func TestPayloadsAreGolden(t *testing.T) {
 
 // The worked examples of both samples, as the receiving side documents them.
 func TestTheGuidesSamplesInSequence(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.acceptFile("guide-firing.json")
 		r.settle()
@@ -136,6 +138,7 @@ func TestEachInstanceHasItsOwnIncident(t *testing.T) {
 
 // With one incident per alert name the first recovery must not close it.
 func TestByAlertnameTheLastRecoveryCloses(t *testing.T) {
+	t.Parallel()
 	bubbleWith(t, callgoosetest.Config{KeepBodies: true, Filters: callgoosetest.GuideFilters(), Tokens: []string{token}},
 		func(c *config.Config) { c.IncidentBy = "alertname" }, func(r *rig) {
 			start := time.Now()
@@ -156,6 +159,7 @@ func TestByAlertnameTheLastRecoveryCloses(t *testing.T) {
 }
 
 func TestATestAlertLeavesNoIncidentOpen(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.acceptFile("grafana-test-button.json")
 		r.settle()
@@ -169,6 +173,7 @@ func TestATestAlertLeavesNoIncidentOpen(t *testing.T) {
 }
 
 func TestAnUnusableMemberIsKeptAndTheOthersGoOn(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.accept([]byte(`{"status":"firing","alerts":[{"status":"firing","labels":{"alertname":"A"}},"nonsense"]}`))
 		s := r.settle()
@@ -185,6 +190,7 @@ func TestAnUnusableMemberIsKeptAndTheOthersGoOn(t *testing.T) {
 
 // An alert with times that no format can hold again is an alert like others.
 func TestStrangeTimesStopNothing(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		for _, at := range []string{"9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "nonsense", "2026-02-30T00:00:00Z", ""} {
 			r.accept(fmt.Appendf(nil, `{"status":"firing","alerts":[{"status":"firing","labels":{"alertname":"A","at":%q},"startsAt":%q,"endsAt":%q}]}`, at, at, at))
@@ -198,6 +204,7 @@ func TestStrangeTimesStopNothing(t *testing.T) {
 // What stands in a body once is stored with each of its alerts: thousands of them
 // must not fill the disk.
 func TestASmallBodyOfManyAlertsStaysSmall(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		var b strings.Builder
 		b.WriteString(`{"version":"1"`)
@@ -226,6 +233,7 @@ func TestASmallBodyOfManyAlertsStaysSmall(t *testing.T) {
 
 // A recovery may come without the name that its alert fired under.
 func TestARecoveryWithoutItsNameLeavesNobodyFiring(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.IncidentBy = "alertname" }, func(r *rig) {
 		send := func(fingerprint, status string, labels map[string]string) {
 			body, err := json.Marshal(map[string]any{"version": "1", "groupKey": "{}", "alerts": []any{

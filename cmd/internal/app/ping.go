@@ -24,10 +24,8 @@ const (
 // pinger calls a heartbeat service while all is well: --ping-url-file. It has a
 // goroutine of its own, so no delivery waits for it.
 type pinger struct {
-	call   func(context.Context) error // its error holds no secret
-	every  time.Duration
-	unwell func() string // why there must be none now, "" when there must
-	result func(string)  // sent, failed or withheld
+	app    *App
+	hook   *alarm.Hook // its errors hold no secret
 	log    *slog.Logger
 	logged time.Time // when a failure was logged last
 
@@ -40,16 +38,12 @@ func (a *App) newPinger() *pinger {
 	if !a.cfg.PingURL.IsSet() {
 		return nil
 	}
-	hook := alarm.NewHook(a.cfg.PingURL.Reveal, a.opts.Outside, pingTimeout)
-	return &pinger{
-		call:  func(ctx context.Context) error { return hook.Call(ctx, http.MethodGet, nil) },
-		every: cmp.Or(a.cfg.PingEvery, time.Minute), unwell: a.unwell, result: a.opts.metrics.Pinged, log: a.opts.Logger.With("component", "ping"),
-	}
+	return &pinger{app: a, hook: alarm.NewHook(a.cfg.PingURL.Reveal, a.opts.Outside, pingTimeout), log: a.opts.Logger.With("component", "ping")}
 }
 
 // run calls until ctx ends.
 func (p *pinger) run(ctx context.Context) {
-	tick := time.NewTicker(p.every)
+	tick := time.NewTicker(cmp.Or(p.app.cfg.PingEvery, time.Minute))
 	defer tick.Stop()
 	for {
 		p.once(ctx)
@@ -62,37 +56,37 @@ func (p *pinger) run(ctx context.Context) {
 }
 
 func (p *pinger) once(ctx context.Context) {
-	if why := p.unwell(); why != "" {
-		p.result("withheld")
-		if p.set(func(s *admin.Ping) bool { before := s.Withheld; s.Withheld = why; return before == "" }) {
-			p.log.WarnContext(ctx, "the heartbeat is withheld", "why", why)
+	result, withheld := "withheld", p.app.unwell()
+	var err error
+	if withheld == "" {
+		if result, err = "sent", p.hook.Call(ctx, http.MethodGet, nil); err != nil {
+			result = "failed"
 		}
+	}
+	if ctx.Err() != nil {
 		return
 	}
-	if p.set(func(s *admin.Ping) bool { before := s.Withheld; s.Withheld = ""; return before != "" }) {
+	p.app.opts.metrics.Pinged(result)
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case withheld != "" && p.state.Withheld == "":
+		p.log.WarnContext(ctx, "the heartbeat is withheld", "why", withheld)
+	case withheld == "" && p.state.Withheld != "":
 		p.log.InfoContext(ctx, "the heartbeat goes on")
 	}
-	err := p.call(ctx)
-	now := time.Now()
+	p.state.Withheld = withheld
 	switch {
-	case ctx.Err() != nil:
 	case err != nil:
-		p.result("failed")
-		p.set(func(s *admin.Ping) bool { s.LastError = err.Error(); return true })
+		p.state.LastError = err.Error()
 		if now.Sub(p.logged) >= logEvery {
 			p.logged = now
 			p.log.WarnContext(ctx, "the heartbeat was not taken", "err", err)
 		}
-	default:
-		p.result("sent")
-		p.set(func(s *admin.Ping) bool { s.LastAt, s.LastError = timeOrNil(now), ""; return true })
+	case withheld == "":
+		p.state.LastAt, p.state.LastError = timeOrNil(now), ""
 	}
-}
-
-func (p *pinger) set(change func(*admin.Ping) bool) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return change(&p.state)
 }
 
 // status is what operators see of it, nil when there is none.

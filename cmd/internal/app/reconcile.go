@@ -82,16 +82,16 @@ func (r *reconciler) run(ctx context.Context) {
 }
 
 // follow forgets what passes remember, because another instance makes them. It returns
-// when to look again.
+// when to check again.
 func (r *reconciler) follow() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.state = worker.ReconcileState{}
-	return followLook
+	return followEvery
 }
 
-// followLook is how often a follower looks whether it leads.
-const followLook = 5 * time.Second
+// followEvery is how often a follower checks whether it leads.
+const followEvery = 5 * time.Second
 
 // pass reads PMM and then the ledger, decides, and unless dry does it.
 func (r *reconciler) pass(ctx context.Context, order worker.ReconcileOrder, dry bool) (plan worker.ReconcilePlan, err error) {

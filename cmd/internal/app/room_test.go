@@ -23,6 +23,7 @@ import (
 // When what filled the store is settled, PMM need not wait: there is room again
 // within seconds, although nothing else happens.
 func TestAFullStoreRecoversSoon(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.MaxStore = 256 << 10; c.Retention = 720 * time.Hour }, func(r *rig) {
 		r.net.Refuse(true)
 		for i := 0; r.post(group(mysqlDown(i, "firing", time.Now()))).Code == http.StatusAccepted; i++ {
@@ -39,6 +40,7 @@ func TestAFullStoreRecoversSoon(t *testing.T) {
 
 // Whoever sends webhooks by readiness sends none to who is not ready: it must not need one.
 func TestAWebhookThatCouldNotBeStoredIsSeenByOperators(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		late := func() { // no answer of the disk in the time that a webhook has
 			ctx, cancel := context.WithTimeout(context.Background(), 0)
@@ -71,6 +73,7 @@ func TestAWebhookThatCouldNotBeStoredIsSeenByOperators(t *testing.T) {
 }
 
 func TestAFullStoreIsAnsweredWith503(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.MaxStore = 64 << 10 }, func(r *rig) {
 		r.net.Refuse(true)
 		accepted := 0
@@ -174,6 +177,7 @@ func TestAFullStoreMakesRoom(t *testing.T) {
 // Retention takes the notification of an open alert; settings change, and it has to
 // be sent again.
 func TestNothingIsSentWithoutABody(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.Retention = time.Hour }, func(r *rig) {
 		start := time.Now()
 		r.accept(group(mysqlDown(1, "firing", start)))
@@ -198,6 +202,7 @@ func TestNothingIsSentWithoutABody(t *testing.T) {
 
 // What is imported is old, and stands behind what is young.
 func TestAnImportTakesNothingYoungWithIt(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.Retention = 12 * time.Hour }, func(r *rig) {
 		ctx := context.Background()
 		first := time.Now()
@@ -233,6 +238,7 @@ func TestAnImportTakesNothingYoungWithIt(t *testing.T) {
 
 // Settled history must not keep alerts out.
 func TestHistoryGivesWayToMinFree(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.Retention = 30 * 24 * time.Hour }, func(r *rig) {
 		for i := range 50 {
 			r.accept(group(mysqlDown(i, "firing", time.Now())))
@@ -260,6 +266,7 @@ func TestHistoryGivesWayToMinFree(t *testing.T) {
 // A store that is full of alerts which are all still open takes more: what an open
 // alert needs stands in the ledger.
 func TestAStoreFullOfOpenAlertsTakesMore(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.MaxStore = 1 << 20 }, func(r *rig) {
 		rnd := rand.New(rand.NewPCG(1, 1))
 		const n = 400

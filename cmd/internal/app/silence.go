@@ -151,7 +151,7 @@ func (w *silenceWatch) decide(now time.Time, heard, open map[string]time.Time) (
 	return out
 }
 
-// tellSilence stores the notification. If it cannot be stored, the next look
+// tellSilence stores the notification. If it cannot be stored, the next pass
 // comes to the same decision.
 func (a *App) tellSilence(ctx context.Context, c *core, now time.Time, s worker.Silence) {
 	body, err := s.Body()

@@ -15,6 +15,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
+	"pmm-callgoose/worker/callgoose/callgoosetest"
 )
 
 // postAside posts while r may not answer yet.
@@ -28,6 +29,7 @@ func (r *rig) postAside() <-chan *httptest.ResponseRecorder {
 // PMM does not try again for minutes: what comes before the store is open waits,
 // and is answered as soon as it can be, well or not.
 func TestAWebhookWaitsForTheStart(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		owner, cfg := *r, *r.cfg
 		defer func() { *r = owner }()
@@ -123,6 +125,62 @@ func TestThePortIsOpenFirst(t *testing.T) {
 	}
 }
 
+// A stop takes as long as what is being sent. Until its end a webhook is told to come
+// again, in place of a connection that nobody accepts.
+func TestThePortIsOpenUntilTheEnd(t *testing.T) {
+	t.Parallel()
+	fake := callgoosetest.New(callgoosetest.Config{})
+	fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Hang})
+	ready := make(chan Addresses, 1)
+	a, err := New(&config.Config{
+		DataDir: t.TempDir(), Listen: "127.0.0.1:0", CallgooseURL: "https://callgoose.test/", CallgooseToken: config.NewSecret(token), CallgooseAuth: "bearer",
+		CallgooseFrom: "PerconaPMM", IncidentBy: "alert", Timeout: 15 * time.Second, RetryFor: time.Hour, Concurrency: 1, MaxBody: 1 << 20, MaxStore: 1 << 30,
+	}, Options{NoSync: true, Transport: fake.RoundTripper(), Ready: func(a Addresses) { ready <- a }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	addrs := <-ready
+	post := func() *http.Response {
+		t.Helper()
+		resp, err := http.Post(addrs.Webhooks, "application/json", strings.NewReader(string(webhook(t, "grafana-firing-1.json"))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp
+	}
+	if code := post().StatusCode; code != http.StatusAccepted {
+		t.Fatalf("a webhook was answered %d", code)
+	}
+	for a.core.Load().deliver().View().InFlight == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	resp := post()
+	for resp.StatusCode == http.StatusAccepted { // it has not noticed yet
+		resp = post()
+	}
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("a webhook was answered %d, %v", resp.StatusCode, resp.Header)
+	}
+	select {
+	case err := <-done:
+		t.Errorf("it ended before what was being sent: %v", err)
+	default:
+	}
+	if code := post().StatusCode; code != http.StatusServiceUnavailable {
+		t.Errorf("the next webhook was answered %d", code)
+	}
+	fake.Fail(callgoosetest.Failure{})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // Of several that start at the same moment one gets the directory.
 func TestOfManyStartsOneGetsTheDirectory(t *testing.T) {
 	t.Parallel()
@@ -165,6 +223,7 @@ func TestOfManyStartsOneGetsTheDirectory(t *testing.T) {
 // What a ledger's file holds is a view: without it nothing that waits is lost
 // and no open episode is forgotten.
 func TestTheLedgerIsRebuilt(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		start := time.Now()
 		r.accept(group(mysqlDown(1, "firing", start), mysqlDown(2, "firing", start)))
@@ -202,6 +261,7 @@ func TestTheLedgerIsRebuilt(t *testing.T) {
 }
 
 func TestOneDirectoryHasOneOwner(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		second, err := New(r.cfg, Options{NoListen: true, Transport: r.net})
 		if err != nil {
@@ -215,6 +275,7 @@ func TestOneDirectoryHasOneOwner(t *testing.T) {
 
 // A service that never got a webhook has nothing to remove, and looks for it anyway.
 func TestNothingHappensToAnIdleService(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(c *config.Config) { c.Retention = time.Hour }, func(r *rig) {
 		time.Sleep(3 * time.Hour)
 		if log := r.logs.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {

@@ -23,6 +23,7 @@ func codes(s admin.Status) (list []string) {
 }
 
 func TestTheLastCallIsKnownAlsoAfterARestart(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		if s := r.status(); s.LastDelivered != nil || s.Level != admin.Idle || len(s.Attention) != 0 {
 			t.Errorf("before anything was sent: %+v", s)
@@ -57,6 +58,7 @@ func TestTheLastCallIsKnownAlsoAfterARestart(t *testing.T) {
 }
 
 func TestWhatWaitsIsCountedBySeverityAndWhatStillFiresByName(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Status, Status: http.StatusServiceUnavailable})
 		start := time.Now()
@@ -91,6 +93,7 @@ func TestWhatWaitsIsCountedBySeverityAndWhatStillFiresByName(t *testing.T) {
 }
 
 func TestRefusedWebhooksAreSaidUntilAnHourHasPassed(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.accept(group(mysqlDown(1, "firing", time.Now())))
 		r.settle()
@@ -118,6 +121,7 @@ func TestRefusedWebhooksAreSaidUntilAnHourHasPassed(t *testing.T) {
 }
 
 func TestDiscardsAreSaidForADay(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.fake.SetFilters([]callgoosetest.Filter{})
 		r.accept(group(mysqlDown(1, "firing", time.Now())))
@@ -135,6 +139,7 @@ func TestDiscardsAreSaidForADay(t *testing.T) {
 }
 
 func TestAPauseHoldsDeliveryAcrossARestartUntilItIsResumed(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		ctx := context.Background()
 		if err := r.app.Pause(ctx, admin.Pause{Reason: "filters", By: "socket"}); err != nil {
@@ -174,6 +179,7 @@ func TestAPauseHoldsDeliveryAcrossARestartUntilItIsResumed(t *testing.T) {
 }
 
 func TestAnIncidentsStoryTellsWhatHappenedAndWhoDidWhat(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		ctx := context.Background()
 		start := time.Now()
@@ -222,6 +228,7 @@ func TestAnIncidentsStoryTellsWhatHappenedAndWhoDidWhat(t *testing.T) {
 }
 
 func TestAParkedEventLetsTheOthersGoOn(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		r.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Status, Status: http.StatusServiceUnavailable})
 		r.accept(group(mysqlDown(1, "firing", time.Now())))
@@ -248,6 +255,7 @@ func TestAParkedEventLetsTheOthersGoOn(t *testing.T) {
 }
 
 func TestWhenNobodyWasCalledIsKeptAcrossARestart(t *testing.T) {
+	t.Parallel()
 	bubble(t, nil, func(r *rig) {
 		ctx, began := context.Background(), time.Now()
 		r.callgooseIsDown()

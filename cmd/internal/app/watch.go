@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"pmm-callgoose/cmd/internal/admin/web"
 )
 
 // openPatience is how long one opening of the store may take. JetStream says
@@ -38,11 +36,7 @@ func (a *App) open(ctx context.Context) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.beside = func(ctx context.Context) error { return a.fallback.run(ctx, c) }
-	c.answer = func(ctx context.Context, question []byte) ([]byte, error) {
-		return web.Answer(ctx, a.operators, question)
-	}
-	c.state = a.state
+	c.app = a
 	for source := range a.known(c) {
 		a.handler.Know(source)
 	}
@@ -108,22 +102,18 @@ func (a *App) progress(ctx context.Context) error {
 		}
 		return nil
 	}
-	running := c.running.Load()
-	var errs []error
-	for _, loop := range []struct {
+	type loop struct {
 		name  string
 		alive func(context.Context) error
-		from  bool // it should turn by now
-	}{
-		{"intake", c.queue.Alive, true},
-		{"splitter", c.splitter().Alive, running || c.log == nil}, // recovers, then splits
-		{"delivery", c.deliver().Alive, running},
-	} {
-		if !loop.from {
-			continue
-		}
-		if err := loop.alive(ctx); err != nil && a.core.Load() == c && c.running.Load() == running {
-			errs = append(errs, fmt.Errorf("%s: %w", loop.name, err))
+	}
+	running, loops := c.running.Load(), []loop{{"intake", c.queue.Alive}}
+	if running {
+		loops = append(loops, loop{"splitter", c.splitter().Alive}, loop{"delivery", c.deliver().Alive})
+	}
+	var errs []error
+	for _, l := range loops {
+		if err := l.alive(ctx); err != nil && a.core.Load() == c && c.running.Load() == running {
+			errs = append(errs, fmt.Errorf("%s: %w", l.name, err))
 		}
 	}
 	return errors.Join(errs...)

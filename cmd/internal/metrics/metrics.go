@@ -155,7 +155,7 @@ func (m *Metrics) Pace() float64 { return m.pace.rate(time.Now()) }
 // Circuit implements worker.Observer.
 func (m *Metrics) Circuit(state string) { m.add(callgooseChanges, 1, state) }
 
-// IntakeCommit is told how long a group of notifications took to the disk.
+// IntakeCommit implements queue.Observer.
 func (m *Metrics) IntakeCommit(d time.Duration, _ int) { m.observe(intakeCommit, d) }
 
 // LedgerCommit is told how long a commit of the ledger took.

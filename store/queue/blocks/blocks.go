@@ -72,15 +72,6 @@ func (d Damage) Lost() uint64 {
 	return d.Last - d.First + 1 - d.Salvaged
 }
 
-// String is the damage in one line.
-func (d Damage) String() string {
-	s := d.File + ": " + d.Problem
-	if d.Lost() > 0 {
-		s += fmt.Sprintf("; %d messages of %s cannot be read (%d to %d)", d.Lost(), d.Stream, d.First, d.Last)
-	}
-	return s
-}
-
 // base is the stream's directory, below the data directory.
 func (s Stream) base() string {
 	return filepath.Join("jetstream", "jetstream", "$G", "streams", s.Name)
