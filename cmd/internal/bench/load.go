@@ -79,11 +79,56 @@ func (l *Load) Run(ctx context.Context) (Measured, error) {
 	if err := l.Bodies.atLeast(l.Connections); err != nil {
 		return Measured{}, err
 	}
+	first := l.Bodies.next
+	r := &run{Load: l, began: time.Now(), refused: map[string]int{}, body: func(dst []byte, n int) []byte { return l.Bodies.Body(dst, first+n) }}
+	err := r.sendAll(ctx)
+	m := Measured{Connections: l.Connections, Seconds: time.Since(r.began).Seconds(), Refused: r.refused}
+	m.Webhooks, m.Alerts, m.Latency = len(r.took), len(r.took)*l.Bodies.alerts, Percentiles(r.took)
+	m.PerSecond = float64(m.Webhooks) / m.Seconds
+	l.Bodies.next += int(r.sent.Load())
+	return m, err
+}
+
+// Resolve sends the recovery of everything that still fires, over a few
+// connections at once.
+func (l *Load) Resolve(ctx context.Context) error {
+	groups := l.Bodies.open()
+	defer l.Bodies.closed()
+	if len(groups) == 0 {
+		return nil
+	}
+	r := &run{Load: &Load{Target: l.Target, Connections: 16, Count: len(groups)}, began: time.Now(), refused: map[string]int{}, body: func(dst []byte, n int) []byte {
+		return l.Bodies.append(dst, groups[n], false, time.Now())
+	}}
+	err := r.sendAll(ctx)
+	if missing := len(groups) - len(r.took); err == nil && missing > 0 {
+		err = fmt.Errorf("%d of %d recoveries were refused: %v", missing, len(groups), r.refused)
+	}
+	if err != nil {
+		return fmt.Errorf("resolve the alerts of the bench: %w", err)
+	}
+	return nil
+}
+
+// run is a load under way.
+type run struct {
+	*Load
+	body  func(dst []byte, n int) []byte // appends its n-th body to dst
+	began time.Time
+	sent  atomic.Int64
+	bad   atomic.Int64 // consecutive refusals
+
+	mu      sync.Mutex
+	took    []time.Duration // of the accepted webhooks; guarded by mu
+	refused map[string]int  // guarded by mu
+}
+
+// sendAll sends over all connections, until the load is over or an error ends it.
+func (r *run) sendAll(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	r := &run{Load: l, began: time.Now(), first: l.Bodies.next, refused: map[string]int{}}
 	var wg sync.WaitGroup
-	for range l.Connections {
+	for range r.Connections {
 		wg.Go(func() {
 			if err := r.send(ctx); err != nil {
 				stop(err)
@@ -91,24 +136,7 @@ func (l *Load) Run(ctx context.Context) (Measured, error) {
 		})
 	}
 	wg.Wait()
-	m := Measured{Connections: l.Connections, Seconds: time.Since(r.began).Seconds(), Refused: r.refused}
-	m.Webhooks, m.Alerts, m.Latency = len(r.took), len(r.took)*l.Bodies.alerts, Percentiles(r.took)
-	m.PerSecond = float64(m.Webhooks) / m.Seconds
-	l.Bodies.next += int(r.sent.Load())
-	return m, context.Cause(ctx)
-}
-
-// run is one Run of a load.
-type run struct {
-	*Load
-	began time.Time
-	first int // the number of its first body
-	sent  atomic.Int64
-	bad   atomic.Int64 // consecutive refusals
-
-	mu      sync.Mutex
-	took    []time.Duration // of the accepted webhooks; guarded by mu
-	refused map[string]int  // guarded by mu
+	return context.Cause(ctx)
 }
 
 // send is one connection: it sends until the load is over, or an error ends it.
@@ -135,7 +163,7 @@ func (r *run) send(ctx context.Context) error {
 			r.Progress(n)
 			r.mu.Unlock()
 		}
-		body = r.Bodies.Body(body[:0], r.first+n)
+		body = r.body(body[:0], n)
 		start := time.Now()
 		code, err := c.Post(ctx, body)
 		switch {
@@ -156,39 +184,6 @@ func (r *run) send(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// Resolve sends the recovery of everything that still fires, over a few
-// connections at once.
-func (l *Load) Resolve(ctx context.Context) error {
-	const connections = 16
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	groups := l.Bodies.open()
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range connections {
-		wg.Go(func() {
-			c, err := NewConn(&l.Target)
-			if err != nil {
-				stop(err)
-				return
-			}
-			defer c.Close()
-			for i := int(next.Add(1)) - 1; i < len(groups) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				code, err := c.Post(ctx, l.Bodies.append(nil, groups[i], false, time.Now()))
-				if err == nil && code != http.StatusAccepted {
-					err = fmt.Errorf("a recovery was answered %d", code)
-				}
-				if err != nil {
-					stop(fmt.Errorf("resolve the alerts of the bench: %w", err))
-				}
-			}
-		})
-	}
-	wg.Wait()
-	l.Bodies.closed()
-	return context.Cause(ctx)
 }
 
 // sleep waits, at most until ctx ends.

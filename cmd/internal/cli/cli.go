@@ -280,15 +280,14 @@ func settingFlags(names ...string) []cli.Flag {
 			usage = strings.Join(o.Values, "|") + ": " + usage
 		}
 		usage += " [$" + config.EnvName(o.Name) + "]" // not EnvVars: the configuration reads them, and says where a value came from
-		if o.Kind == config.KindBool {
+		switch {
+		case o.Kind == config.KindBool:
 			flags = append(flags, &cli.BoolFlag{Name: o.Name, Usage: usage, Category: o.Group})
-			continue
-		}
-		if o.Many {
+		case o.Many:
 			flags = append(flags, &cli.StringSliceFlag{Name: o.Name, Usage: usage, Category: o.Group, KeepSpace: true})
-			continue
+		default:
+			flags = append(flags, &cli.StringFlag{Name: o.Name, Usage: usage, Category: o.Group, TakesFile: o.Kind == config.KindPath || o.Secret})
 		}
-		flags = append(flags, &cli.StringFlag{Name: o.Name, Usage: usage, Category: o.Group, TakesFile: o.Kind == config.KindPath || o.Secret})
 	}
 	return flags
 }
@@ -296,15 +295,6 @@ func settingFlags(names ...string) []cli.Flag {
 // load makes the configuration. Only the named settings are read; none = all.
 func (p *program) load(c *cli.Context, only ...string) (*config.Config, error) {
 	cfg, warnings, err := config.Load(p.input(c, false, only...))
-	p.warn(warnings)
-	return cfg, err
-}
-
-// loadAsking is load for a command that asks the running service.
-func (p *program) loadAsking(c *cli.Context, only ...string) (*config.Config, error) {
-	in := p.input(c, false, only...)
-	in.Asks = true
-	cfg, warnings, err := config.Load(in)
 	p.warn(warnings)
 	return cfg, err
 }
@@ -374,7 +364,10 @@ func (p *program) client(c *cli.Context) (*admin.Client, error) {
 	if c.String("admin-url") != "" {
 		only = append(only, "admin-token-file")
 	}
-	cfg, err := p.loadAsking(c, only...)
+	in := p.input(c, false, only...)
+	in.Asks = true
+	cfg, warnings, err := config.Load(in)
+	p.warn(warnings)
 	if err != nil {
 		return nil, err
 	}

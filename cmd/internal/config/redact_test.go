@@ -32,6 +32,7 @@ func TestNoLogLineHoldsASecret(t *testing.T) {
 			"callgoose-token-file":   file,
 			"ingest-basic-auth-file": write(t, "basic", "pmm:"+password), "ingest-hmac-secret-file": write(t, "hmac", hmac),
 			"alarm-webhook": "https://hooks.test/services/T000/hook-path-secret?key=query-secret", "nats-url": "nats://user:nats-secret@n1:4222,nats://token-secret@n2:4222",
+			"nats-monitor": "http://user:monitor-secret@n1:8222",
 		},
 		Environ: []string{"HOME=/h"},
 	})
@@ -69,7 +70,7 @@ func TestNoLogLineHoldsASecret(t *testing.T) {
 				h = slog.NewJSONHandler(&out, nil)
 			}
 			log := slog.New(c.Redactor().Handler(h))
-			secrets := []string{token, password, hmac, "pmm:" + password, "hook-path-secret", "query-secret", "nats-secret", "token-secret"}
+			secrets := []string{token, password, hmac, "pmm:" + password, "hook-path-secret", "query-secret", "nats-secret", "token-secret", "monitor-secret"}
 			check := func() {
 				t.Helper()
 				for _, s := range secrets {

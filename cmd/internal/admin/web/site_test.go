@@ -581,7 +581,7 @@ func TestWhatAnOperatorDoesIsAskedForAndKeptWithWhoItWas(t *testing.T) {
 		{"POST", "/api/v1/events/nobody/park", 404},
 		{"POST", "/api/v1/incidents/pmm-1/close", 200},
 		{"POST", "/api/v1/incidents/pmm-9/close", 404},
-		{"POST", "/api/v1/pause?reason=filters&until=30m", 200},
+		{"POST", "/api/v1/pause?reason=filters&until=1d12h", 200},
 		{"POST", "/api/v1/pause?until=yesterday", 400},
 		{"POST", "/api/v1/pause?until=2001-01-01T00:00:00Z", 400},
 		{"POST", "/api/v1/resume", 200},
