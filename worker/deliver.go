@@ -360,11 +360,11 @@ func (d *Deliverer) start(attempts context.Context, now time.Time) time.Time {
 		if !ok {
 			return again
 		}
-		it := d.w.take(l)
-		d.w.probed = probe && it.size > 0
+		d.w.take(l)
+		d.w.probed = probe && place.item.size > 0
 		alone := len(l.items) == 1 && !d.w.behind[l]
 		d.flying++
-		go func() { d.results <- d.attempt(attempts, place, it, alone) }()
+		go func() { d.results <- d.attempt(attempts, place, alone) }()
 	}
 }
 
@@ -411,7 +411,8 @@ func (d *Deliverer) takeClaims(c claimed) error {
 
 // attempt sends the claimed head of a lane, which has entered the gate, once, and records
 // the answer. It runs in a goroutine of its own, one at a time for each lane.
-func (d *Deliverer) attempt(ctx context.Context, place *pass, it *item, alone bool) (res result) {
+func (d *Deliverer) attempt(ctx context.Context, place *pass, alone bool) (res result) {
+	it := place.item
 	res.lane, res.probe = place.lane, place.probe
 	w, r, queued, err := d.book.open(it.at)
 	if res.w = w; err != nil || !queued {
