@@ -225,8 +225,12 @@ func (a *App) Reload() {
 	}
 }
 
-// answeredWithin is how long a stop waits for the webhooks that came before it.
-const answeredWithin = 10 * time.Second
+// answered waits for the webhooks that came before a stop, but not for long.
+func (a *App) answered() {
+	for began := time.Now(); a.serving.Load() > 0 && time.Since(began) < 10*time.Second; {
+		time.Sleep(5 * time.Millisecond)
+	}
+}
 
 // Run forwards until ctx ends. It returns nil after an orderly stop.
 func (a *App) Run(ctx context.Context) (err error) {
@@ -260,9 +264,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	coreCtx, stopCore := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	later(func() {
-		for began := time.Now(); a.serving.Load() > 0 && time.Since(began) < answeredWithin; {
-			time.Sleep(5 * time.Millisecond)
-		}
+		a.answered()
 		stopCore()
 		wg.Wait()
 	})
