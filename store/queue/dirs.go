@@ -15,8 +15,7 @@ import (
 // fsync does that on ext4, xfs and btrfs, but not everywhere. The zero value is
 // that of an external queue and does nothing.
 type directories struct {
-	msgs string // where blocks appear
-	off  bool
+	msgs string    // where blocks appear
 	at   time.Time // when msgs was last changed before it was fsynced
 }
 

@@ -76,7 +76,7 @@ type App struct {
 	ping      *pinger      // nil = none
 	fallback  *fallback
 	refused   refusedAt
-	storing   atomic.Int64              // webhooks that are being stored
+	serving   atomic.Int64              // webhooks that are being answered
 	unstored  atomic.Pointer[time.Time] // when the last webhook could not be stored, for want of a disk or of NATS; nil = it was
 	ticked    atomic.Pointer[time.Time] // when thaw came round last, nil = it does not run
 	addrs     atomic.Pointer[Addresses] // nil until bound
@@ -130,8 +130,6 @@ func (r refused) Unwrap() error             { return r.error }
 
 // Publish implements ingest.Publisher.
 func (a *App) Publish(ctx context.Context, n ingest.Notification) (string, error) {
-	a.storing.Add(1)
-	defer a.storing.Add(-1)
 	if a.wasFrozen() {
 		return "", refused{errors.New("this process was frozen: what waited for it is old"), time.Second}
 	}
@@ -227,8 +225,12 @@ func (a *App) Reload() {
 	}
 }
 
-// storedWithin is how long a stop waits for webhooks that are being stored.
-const storedWithin = 10 * time.Second
+// answered waits for the webhooks that came before a stop, but not for long.
+func (a *App) answered() {
+	for began := time.Now(); a.serving.Load() > 0 && time.Since(began) < 10*time.Second; {
+		time.Sleep(5 * time.Millisecond)
+	}
+}
 
 // Run forwards until ctx ends. It returns nil after an orderly stop.
 func (a *App) Run(ctx context.Context) (err error) {
@@ -262,9 +264,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	coreCtx, stopCore := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	later(func() {
-		for began := time.Now(); a.storing.Load() > 0 && time.Since(began) < storedWithin; {
-			time.Sleep(5 * time.Millisecond)
-		}
+		a.answered()
 		stopCore()
 		wg.Wait()
 	})
@@ -390,8 +390,14 @@ func (a *App) listen(later func(func())) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("--listen: %w", err)
 	}
+	srv := ingest.Server(a.handler, tlsConfig)
+	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.serving.Add(1) // before it is looked at whether we stop
+		defer a.serving.Add(-1)
+		a.handler.ServeHTTP(w, r)
+	})
 	l = ingest.LimitListener(l, ingest.Connections(cmp.Or(a.cfg.MaxConnections, 1024), 2))
-	return a.serve(later, ingest.Server(a.handler, tlsConfig), l) + l.Addr().String() + "/v1/webhook", nil
+	return a.serve(later, srv, l) + l.Addr().String() + "/v1/webhook", nil
 }
 
 func (a *App) forOperators() web.Config {

@@ -56,7 +56,7 @@ func (p *pinger) run(ctx context.Context) {
 }
 
 func (p *pinger) once(ctx context.Context) {
-	result, withheld := "withheld", p.app.unwell()
+	result, withheld := "withheld", p.app.unwell() //nolint:contextcheck // bounded by itself
 	var err error
 	if withheld == "" {
 		if result, err = "sent", p.hook.Call(ctx, http.MethodGet, nil); err != nil {

@@ -1,8 +1,12 @@
 package app
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -125,13 +129,10 @@ func TestThePortIsOpenFirst(t *testing.T) {
 	}
 }
 
-// A stop takes as long as what is being sent. Until its end a webhook is told to come
-// again, in place of a connection that nobody accepts.
-func TestThePortIsOpenUntilTheEnd(t *testing.T) {
-	t.Parallel()
-	fake := callgoosetest.New(callgoosetest.Config{})
-	fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Hang})
-	ready := make(chan Addresses, 1)
+// listening runs a service over the network, towards a fake, until stop is called.
+func listening(t *testing.T, fake *callgoosetest.Fake) (a *App, hook string, stop context.CancelFunc, done <-chan error) {
+	t.Helper()
+	ready, ended := make(chan Addresses, 1), make(chan error, 1)
 	a, err := New(&config.Config{
 		DataDir: t.TempDir(), Listen: "127.0.0.1:0", CallgooseURL: "https://callgoose.test/", CallgooseToken: config.NewSecret(token), CallgooseAuth: "bearer",
 		CallgooseFrom: "PerconaPMM", IncidentBy: "alert", Timeout: 15 * time.Second, RetryFor: time.Hour, Concurrency: 1, MaxBody: 1 << 20, MaxStore: 1 << 30,
@@ -140,42 +141,102 @@ func TestThePortIsOpenUntilTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	addrs := <-ready
-	post := func() *http.Response {
-		t.Helper()
-		resp, err := http.Post(addrs.Webhooks, "application/json", strings.NewReader(string(webhook(t, "grafana-firing-1.json"))))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
-		return resp
+	t.Cleanup(stop)
+	go func() { ended <- a.Run(ctx) }()
+	select {
+	case addrs := <-ready:
+		return a, addrs.Webhooks, stop, ended
+	case err := <-ended:
+		t.Fatal(err)
+		return nil, "", nil, nil
 	}
-	if code := post().StatusCode; code != http.StatusAccepted {
-		t.Fatalf("a webhook was answered %d", code)
+}
+
+// answer is what a service says to a webhook; 0 and the error when it says nothing.
+func answer(t *testing.T, hook string) (code int, text, again string) {
+	t.Helper()
+	resp, err := http.Post(hook, "application/json", bytes.NewReader(webhook(t, "grafana-firing-1.json")))
+	if err != nil {
+		return 0, err.Error(), ""
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error(), ""
+	}
+	return resp.StatusCode, string(b), resp.Header.Get("Retry-After")
+}
+
+// A stop takes as long as what is being sent. Until its end a webhook is told to come
+// again, in place of a connection that nobody accepts.
+func TestThePortIsOpenUntilTheEnd(t *testing.T) {
+	t.Parallel()
+	fake := callgoosetest.New(callgoosetest.Config{})
+	fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Hang})
+	a, hook, stop, done := listening(t, fake)
+	if code, text, _ := answer(t, hook); code != http.StatusAccepted {
+		t.Fatalf("a webhook was answered %d: %s", code, text)
 	}
 	for a.core.Load().deliver().View().InFlight == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	stop()
-	resp := post()
-	for resp.StatusCode == http.StatusAccepted { // it has not noticed yet
-		resp = post()
+	code, text, again := answer(t, hook)
+	for code == http.StatusAccepted { // it has not noticed yet
+		code, text, again = answer(t, hook)
 	}
-	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("a webhook was answered %d, %v", resp.StatusCode, resp.Header)
+	if code != http.StatusServiceUnavailable || again == "" {
+		t.Errorf("a webhook was answered %d: %s, Retry-After %q", code, text, again)
 	}
 	select {
 	case err := <-done:
 		t.Errorf("it ended before what was being sent: %v", err)
 	default:
 	}
-	if code := post().StatusCode; code != http.StatusServiceUnavailable {
-		t.Errorf("the next webhook was answered %d", code)
+	if code, text, _ := answer(t, hook); code != http.StatusServiceUnavailable {
+		t.Errorf("the next webhook was answered %d: %s", code, text)
 	}
 	fake.Fail(callgoosetest.Failure{})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A webhook that came before a stop is stored, although its body takes its time.
+func TestAStopFinishesWhatCameBefore(t *testing.T) {
+	t.Parallel()
+	_, hook, stop, done := listening(t, callgoosetest.New(callgoosetest.Config{}))
+	body := webhook(t, "grafana-firing-1.json")
+	addr := strings.TrimSuffix(strings.TrimPrefix(hook, "http://"), "/v1/webhook")
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	r := bufio.NewReader(conn)
+	read := func(what string, want int) {
+		t.Helper()
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil || resp.StatusCode != want {
+			t.Fatalf("%s: %+v, %v", what, resp, err)
+		}
+	}
+	_, _ = fmt.Fprintf(conn, "POST /v1/webhook HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", addr, len(body))
+	read("the head", http.StatusContinue) // now it reads the body
+	stop()
+	for refused := 0; refused < 20; {
+		switch code, text, _ := answer(t, hook); code {
+		case http.StatusAccepted: // it has not noticed yet
+		case http.StatusServiceUnavailable:
+			refused++
+		default:
+			t.Fatalf("a webhook was answered %d: %s", code, text)
+		}
+	}
+	if _, err := conn.Write(body); err != nil {
+		t.Fatal(err)
+	}
+	read("the body", http.StatusAccepted)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
