@@ -18,7 +18,6 @@ type names struct {
 	open  map[openName]map[string]time.Time // incident key -> when PMM last named it, zero for one with an incident of its own
 	named map[string]openName               // incident key -> where it stands in open
 	shown map[string][]string               // shown name -> incident keys, sorted
-	alone map[string][]string               // likewise, of those open that have an incident of their own
 }
 
 type openName struct{ source, alertname string }
@@ -45,22 +44,15 @@ func (n *names) put(ep *Episode) {
 		n.open[name][ep.Key], n.named[ep.Key] = at, name
 	}
 	shown := ShownName(ep)
-	add(n.shown, shown, ep.Key)
-	if ep.Open && !ep.ByName {
-		add(n.alone, shown, ep.Key)
+	if i, there := slices.BinarySearch(n.shown[shown], ep.Key); !there {
+		n.shown[shown] = slices.Insert(n.shown[shown], i, ep.Key)
 	}
 }
 
-func add(keys map[string][]string, shown, key string) {
-	if i, there := slices.BinarySearch(keys[shown], key); !there {
-		keys[shown] = slices.Insert(keys[shown], i, key)
-	}
-}
-
-func forget(keys map[string][]string, shown, key string) {
-	left := slices.DeleteFunc(keys[shown], func(k string) bool { return k == key })
-	if keys[shown] = left; len(left) == 0 {
-		delete(keys, shown)
+func (n *names) forget(shown, key string) {
+	left := slices.DeleteFunc(n.shown[shown], func(k string) bool { return k == key })
+	if n.shown[shown] = left; len(left) == 0 {
+		delete(n.shown, shown)
 	}
 }
 
@@ -69,7 +61,7 @@ func (t *Tx) view() (*names, error) {
 	if t.names != nil {
 		return t.names, nil
 	}
-	n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string][]string{}, alone: map[string][]string{}}
+	n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string][]string{}}
 	if err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true }); err != nil {
 		return nil, err
 	}
@@ -134,7 +126,7 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 				return
 			}
 			if ep == nil || ShownName(ep) != shown {
-				forget(n.shown, shown, key)
+				n.forget(shown, key)
 				continue
 			}
 			if !ep.Open && !ep.Dropped() {
@@ -144,7 +136,7 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 					return
 				}
 				if r == nil || r.Outcome == event.Delivered || r.Outcome == event.Suppressed || r.Outcome == event.Collapsed {
-					forget(n.shown, shown, key)
+					n.forget(shown, key)
 					continue
 				}
 			}
@@ -157,23 +149,13 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 
 // OpenShown reports whether an open alert beside the one with this key has an incident
 // of its own that shows the name.
-func (t *Tx) OpenShown(shown, beside string) (bool, error) {
-	n, err := t.view()
-	if err != nil {
-		return false, err
-	}
-	for _, key := range slices.Clone(n.alone[shown]) {
-		ep, err := t.Episode(key)
-		switch {
-		case err != nil:
-			return false, err
-		case ep == nil || !ep.Open || ep.ByName || ShownName(ep) != shown:
-			forget(n.alone, shown, key)
-		case key != beside:
-			return true, nil
+func (t *Tx) OpenShown(shown, beside string) bool {
+	for ep := range t.ShownBy(shown) {
+		if ep.Open && !ep.ByName && ep.Key != beside {
+			return true
 		}
 	}
-	return false, nil
+	return false
 }
 
 // OpenEpisodes yields the open episodes of a source and an alert name; an
@@ -192,16 +174,15 @@ func (t *Tx) OpenEpisodes(source, alertname string) iter.Seq[*Episode] {
 
 // eachOpen looks at every episode.
 func (t *Tx) eachOpen(source, alertname string, yield func(*Episode) bool) error {
-	c := t.tx.Bucket(bucketEpisodes).Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
+	for k, v := range t.from(bucketEpisodes, nil) {
 		if !isOpen(v) {
 			continue
 		}
-		e, err := decodeEpisode(k, v)
+		e, err := readEpisode(string(k), v)
 		if err != nil {
 			return err
 		}
-		if e.Open && (source == "" || e.Source == source) && (alertname == "" || e.Alertname == alertname) && !yield(e) {
+		if (source == "" || e.Source == source) && (alertname == "" || e.Alertname == alertname) && !yield(e) {
 			return nil
 		}
 	}

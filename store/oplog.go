@@ -114,9 +114,11 @@ func (o *ops) add(kind byte, parts ...[]byte) {
 	}
 }
 
+// put writes a value, with its check sum.
 func (t *Tx) put(bucket, key, value []byte) error {
-	t.ops.add(opPut, bucket, key, value)
-	return t.tx.Bucket(bucket).Put(key, value)
+	sealed := wire.Seal(key, value)
+	t.ops.add(opPut, bucket, key, sealed)
+	return t.tx.Bucket(bucket).Put(key, sealed)
 }
 
 func (t *Tx) delete(bucket, key []byte) error {
@@ -185,12 +187,8 @@ func putLogSeq(tx *bbolt.Tx, seq uint64) error {
 }
 
 func readLogSeq(tx *bbolt.Tx) (uint64, error) {
-	sealed := tx.Bucket(bucketMeta).Get(keyLog)
-	if sealed == nil {
-		return 0, nil
-	}
-	b, err := wire.Unseal(keyLog, sealed)
-	if err != nil {
+	b, err := (&Tx{tx: tx}).get(bucketMeta, keyLog)
+	if b == nil {
 		return 0, err
 	}
 	r := wire.Reader{Rest: b}
@@ -271,8 +269,8 @@ func (s *Store) apply(entries []LogEntry) error {
 		if err := putLogSeq(tx, done); err != nil {
 			return err
 		}
-		next = state{}
-		return readState(tx.Bucket(bucketMeta), &next)
+		next = Summary{}
+		return readState(tx, &next)
 	})
 	if err != nil {
 		return err

@@ -364,7 +364,7 @@ func (b *batch) suffix(ch *change, ep *store.Episode) error {
 // still fires.
 func (b *batch) kept(c *candidate, next *store.Episode) (bool, error) {
 	if !next.ByName {
-		return b.tx.OpenShown(store.ShownName(next), next.Key)
+		return b.tx.OpenShown(store.ShownName(next), next.Key), nil
 	}
 	since := c.note.ReceivedAt.Add(-stillNamed)
 	open, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, since)

@@ -118,7 +118,7 @@ func wouldBeWrong(tx *store.Tx, rec *event.Record) (bool, error) {
 		return beside != "", err
 	}
 	shown := store.Episode{Shown: callgoose.ShownName(rec.Labels, event.Fingerprint(rec.Key)), Suffix: rec.Facts.Suffix}
-	return tx.OpenShown(store.ShownName(&shown), rec.Key)
+	return tx.OpenShown(store.ShownName(&shown), rec.Key), nil
 }
 
 // requeueMost bounds the events of one request.
