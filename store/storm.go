@@ -16,9 +16,6 @@ type Storm struct {
 	Since  time.Time // when the storm began; zero = there is none
 	Total  int64     // new episodes in it, with those that began it
 	Key    string    // of the incident that says so, the latest
-	// Waiting counts the events that were queued to wait for its end, and have not
-	// been taken out by its end or by a recovery.
-	Waiting int64
 	// Times are when the newest episodes were received, Errors those of alerts that
 	// say that their data source failed.
 	Times, Errors []time.Time
@@ -53,6 +50,19 @@ func (t *Tx) Storm(source string) (*Storm, error) {
 	return readStorm(source, b)
 }
 
+// InStorm counts the events of a source that are queued to wait for the end of a storm.
+func (t *Tx) InStorm(source string) int64 { return t.Counted(stormCount + source) }
+
+// stormCount begins the names of those counters.
+const stormCount = "storm:"
+
+// countStorm keeps count of a place in the queue, which is taken (n = 1) or left (-1).
+func (t *Tx) countStorm(w *Waiting, n int64) {
+	if w.Storm {
+		t.Count(stormCount+w.Source, n)
+	}
+}
+
 // Storms reads what is known of all sources.
 func (t *Tx) Storms() (list []Storm, err error) {
 	for k, v := range t.from(bucketStorms, nil) {
@@ -69,7 +79,6 @@ func (t *Tx) Storms() (list []Storm, err error) {
 func (t *Tx) PutStorm(s *Storm) error {
 	v := wire.AppendTime([]byte{layout}, s.Since)
 	v = wire.AppendString(binary.AppendVarint(v, s.Total), s.Key)
-	v = binary.AppendVarint(v, s.Waiting)
 	v = wire.AppendPosition(wire.AppendTimes(wire.AppendTimes(v, s.Times), s.Errors), s.Release)
 	return t.put(bucketStorms, []byte(s.Source), v)
 }
@@ -80,7 +89,7 @@ func readStorm(source string, b []byte) (*Storm, error) {
 		r.Fail()
 	}
 	s := &Storm{
-		Source: source, Since: r.Time(), Total: r.Varint(), Key: r.String(), Waiting: r.Varint(),
+		Source: source, Since: r.Time(), Total: r.Varint(), Key: r.String(),
 		Times: r.Times(), Errors: r.Times(), Release: r.Position(),
 	}
 	return s, r.End("storm of " + source)

@@ -131,12 +131,15 @@ type claimed struct {
 	err    error
 }
 
-// result is the end of an attempt.
+// result is what an attempt comes to.
 type result struct {
 	lane    *lane
 	probe   bool
 	w       store.Waiting
-	id      string // of the event
+	id      string    // of the event
+	claim   time.Time // up to when lateness is counted in its body
+	unmade  bool      // nothing was sent under the claim before this attempt
+	overdue string    // why it is given up when its age allows it, "" = it is young
 	ruling  ruling
 	attempt event.Attempt
 	number  int  // of this attempt among all of the event, 0 when none was made
@@ -420,14 +423,15 @@ func (d *Deliverer) attempt(ctx context.Context, place *pass, it *item, alone bo
 		return res
 	}
 	res.id, res.number = r.ID, r.Tries+1
-	e := entry{w: &w, claim: w.ClaimedAt, unmade: it.ours && !it.sent}
+	res.claim, res.unmade = w.ClaimedAt, it.ours && !it.sent
 	if !r.ClaimedAt.IsZero() {
-		e.claim = r.ClaimedAt
+		res.claim = r.ClaimedAt
 	}
-	body, err := d.body(ctx, r, e.claim)
+	body, err := d.body(ctx, r, res.claim)
 	if err != nil {
 		place.unused()
-		return d.unsent(ctx, res, e, err)
+		d.unsent(ctx, &res, err)
+		return res
 	}
 	reply, failed, err := d.send(ctx, &res, body)
 	if err != nil {
@@ -447,9 +451,10 @@ func (d *Deliverer) attempt(ctx context.Context, place *pass, it *item, alone bo
 		return res
 	}
 	if res.ruling.own && time.Since(d.since(w.QueuedAt, time.Now())) > d.cfg.RetryFor {
-		e.overdue = d.overdue(a.Error)
+		res.overdue = d.overdue(a.Error)
 	}
-	if res = d.record(ctx, res, e, alone && !d.gate.short()); res.err == nil { // else Callgoose may have what our disk does not know
+	d.record(ctx, &res, alone && !d.gate.short())
+	if res.err == nil { // else Callgoose may have what our disk does not know
 		place.recorded()
 	}
 	faultpoint.Here("recorded")
@@ -495,34 +500,25 @@ func (d *Deliverer) send(ctx context.Context, res *result, body []byte) (callgoo
 
 // unsent ends an attempt that has no body. What cannot be read is a dead letter that
 // says so, never in the way.
-func (d *Deliverer) unsent(ctx context.Context, res result, e entry, err error) result {
+func (d *Deliverer) unsent(ctx context.Context, res *result, err error) {
 	switch {
 	case event.Unreadable(err):
 		res.ruling = ruling{verdict: verdict{result: "dead", outcome: event.Dead, reason: reasonLost + err.Error()}}
 		res.attempt = event.Attempt{At: time.Now().UTC(), Result: "dead", Error: err.Error()}
-		return d.record(ctx, res, e, false)
+		d.record(ctx, res, false)
 	case context.Cause(ctx) != nil:
 		res.ruling.class, res.number = interrupted, 0
 	default:
-		res.err = fmt.Errorf("body of the event at %v: %w", e.w.At, err)
+		res.err = fmt.Errorf("body of the event at %v: %w", res.w.At, err)
 	}
-	return res
 }
 
 // record writes what an attempt came to.
-func (d *Deliverer) record(ctx context.Context, res result, e entry, soon bool) result {
-	e.attempt, e.outcome, e.reason = res.attempt, res.ruling.outcome, res.ruling.reason
-	out, err := d.book.record(ctx, e, soon)
-	if err != nil {
-		res.err = err
-		return res
+func (d *Deliverer) record(ctx context.Context, res *result, soon bool) {
+	res.err = d.book.record(ctx, res, soon)
+	if outcome := res.ruling.outcome; res.err == nil && outcome != "" {
+		d.cfg.Observer.Settled(outcome, time.Since(res.w.QueuedAt))
 	}
-	res.number, res.gone = out.tries, out.gone
-	res.ruling.outcome, res.ruling.reason = out.outcome, out.reason
-	if out.outcome != "" {
-		d.cfg.Observer.Settled(out.outcome, time.Since(e.w.QueuedAt))
-	}
-	return res
 }
 
 // finish takes in the end of an attempt.

@@ -808,7 +808,7 @@ func TestAnEventThatLeavesTheQueue(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return conclude(tx, &w, rec, event.Dead, "parked")
+				return conclude(tx, w.At, rec, event.Dead, "parked")
 			}); err != nil {
 				t.Fatal(err)
 			}

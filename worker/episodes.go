@@ -414,12 +414,8 @@ func (b *batch) collapse(c *candidate, ep, next *store.Episode) (bool, error) {
 	if closed, err := b.closed(ep); err != nil || !closed {
 		return false, err
 	}
-	fired, err := b.tx.Record(next.FiringAt, next.Firing)
-	if err != nil || fired == nil || fired.Outcome != event.Queued || !fired.ClaimedAt.IsZero() {
-		return false, err
-	}
-	w, ok, err := b.tx.WaitingAt(fired.At)
-	if err != nil || !ok || fired.At != fired.Pos || !w.ClaimedAt.IsZero() {
+	fired, _, err := unsent(b.tx, next.FiringAt, next.Firing)
+	if err != nil || fired == nil || fired.At != fired.Pos {
 		return false, err
 	}
 	return true, b.release(fired, reasonCollapsed)

@@ -86,15 +86,24 @@ func heldRecovery(tx *store.Tx, ep *store.Episode, at time.Time) (*event.Record,
 	if ep == nil || ep.Open || ep.Recovery.IsZero() {
 		return nil, nil
 	}
-	r, err := tx.Record(ep.RecoveredAt, ep.Recovery)
-	if err != nil || r == nil || r.Outcome != event.Queued {
-		return nil, err
-	}
-	w, queued, err := tx.WaitingAt(r.At)
-	if err != nil || !queued || !w.ClaimedAt.IsZero() || !at.Before(w.NotBefore) {
+	r, w, err := unsent(tx, ep.RecoveredAt, ep.Recovery)
+	if err != nil || r == nil || !at.Before(w.NotBefore) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// unsent is the record of the event that came in at pos, and its place in the queue, when
+// nothing of it was sent; nil when it is not queued, or something may have been sent.
+func unsent(tx *store.Tx, receivedAt time.Time, pos event.Position) (r *event.Record, w store.Waiting, err error) {
+	if r, err = tx.Record(receivedAt, pos); err != nil || r == nil || r.Outcome != event.Queued || !r.ClaimedAt.IsZero() {
+		return nil, w, err
+	}
+	w, queued, err := tx.WaitingAt(r.At)
+	if err != nil || !queued || !w.ClaimedAt.IsZero() {
+		return nil, w, err
+	}
+	return r, w, nil
 }
 
 // flap ends a held recovery and the firing r that follows it: the incident that the
@@ -132,11 +141,7 @@ func (b *batch) supersede(c *candidate, a *arrival) (bool, error) {
 
 // release takes an event out of the queue of which nothing was sent.
 func (b *batch) release(r *event.Record, reason string) error {
-	if err := b.tx.DropWaiting(r.At); err != nil {
-		return err
-	}
-	r.Outcome, r.Reason, r.SettledAt = event.Collapsed, reason, time.Now().UTC()
 	waited := time.Since(r.ReceivedAt)
 	b.tell(func() { b.cfg.Observer.Settled(event.Collapsed, waited) })
-	return b.tx.PutRecord(r)
+	return conclude(b.tx, r.At, r, event.Collapsed, reason)
 }

@@ -298,15 +298,7 @@ func Park(tx *store.Tx, r *event.Record, reason string) (bool, error) {
 	if r.Outcome != event.Queued {
 		return false, nil
 	}
-	w, queued, err := tx.WaitingAt(r.At)
-	if err == nil && queued && w.Storm {
-		err = leaveStorm(tx, r.Source)
-	}
-	if err = cmp.Or(err, tx.DropWaiting(r.At)); err != nil {
-		return false, err
-	}
-	r.Outcome, r.Reason, r.SettledAt = event.Dead, reason, time.Now().UTC()
-	return true, tx.PutRecord(r)
+	return true, conclude(tx, r.At, r, event.Dead, reason)
 }
 
 // CloseBody is the notification that ends an open episode by an operator's word,

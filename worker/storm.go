@@ -122,7 +122,6 @@ func (b *batch) brake(c *candidate, r *event.Record, ep, next *store.Episode) (d
 		}
 	}
 	if out {
-		s.Waiting++
 		return delay{reason: event.ReasonStorm, storm: true}, b.tx.PutStorm(s)
 	}
 	return d, cmp.Or(b.tx.PutStorm(s), b.tx.PutFirst(r.Source, r.Alertname, &store.First{Pos: r.Pos, ReceivedAt: r.ReceivedAt}))
@@ -185,50 +184,28 @@ func (b *batch) endWait(ep *store.Episode) (bool, error) {
 	if !b.stormy || ep == nil || !ep.Open {
 		return false, nil
 	}
-	fired, err := b.tx.Brief(ep.FiringAt, ep.Firing)
-	if err != nil || fired == nil {
+	fired, w, err := unsent(b.tx, ep.FiringAt, ep.Firing)
+	if err != nil || fired == nil || !w.Storm {
 		return false, err
 	}
-	if _, waits, err := b.inStorm(fired); err != nil || !waits {
-		return false, err
-	}
-	return true, cmp.Or(b.release(fired, event.ReasonStorm), leaveStorm(b.tx, fired.Source))
-}
-
-// inStorm reports whether the event of r waits for the end of a storm.
-func (b *batch) inStorm(r *event.Record) (w store.Waiting, waits bool, err error) {
-	if r.Outcome != event.Queued {
-		return w, false, nil
-	}
-	w, queued, err := b.tx.WaitingAt(r.At)
-	return w, queued && w.Storm, err
+	return true, b.release(fired, event.ReasonStorm)
 }
 
 // fromStorm queues the event of r, if it waits for the end of a storm, at a place,
 // when its alert still fires. It reports whether it waited.
 func (b *batch) fromStorm(r *event.Record, at event.Position) (bool, error) {
-	w, waits, err := b.inStorm(r)
-	if err != nil || !waits {
+	w, _, err := b.tx.WaitingAt(r.At)
+	if err != nil || !w.Storm {
 		return false, err
 	}
 	ep, err := b.tx.Episode(r.Key)
-	if err = cmp.Or(err, leaveStorm(b.tx, r.Source)); err != nil {
+	if err != nil {
 		return false, err
 	}
 	if ep == nil || !ep.Open || ep.Firing != r.Pos {
 		return true, b.release(r, event.ReasonStorm)
 	}
 	return true, cmp.Or(b.tx.DropWaiting(r.At), b.queueUp(r, w.Alertname, at, delay{}))
-}
-
-// leaveStorm counts an event that does not wait any more.
-func leaveStorm(tx *store.Tx, source string) error {
-	s, err := tx.Storm(source)
-	if err != nil || s == nil {
-		return err
-	}
-	s.Waiting = max(s.Waiting-1, 0)
-	return tx.PutStorm(s)
 }
 
 // stormTold takes in the firing of a storm's own incident.
@@ -248,7 +225,7 @@ func (b *batch) stormOver(c *candidate) error {
 		return err
 	}
 	b.tell(func() { b.log.Info("the storm of alerts is over", "source", s.Source, "alerts", s.Total) })
-	over := &store.Storm{Source: s.Source, Key: s.Key, Waiting: s.Waiting, Release: c.pos}
+	over := &store.Storm{Source: s.Source, Key: s.Key, Release: c.pos}
 	return cmp.Or(b.tx.PutStorm(over), b.tx.DropFirsts(s.Source))
 }
 
@@ -435,9 +412,7 @@ func (k *Brake) released(ctx context.Context, s *store.Storm) (*telling, error) 
 		if err != nil || have == nil || have.Release != s.Release {
 			return err
 		}
-		if have.Release = (event.Position{}); !have.On() {
-			have.Waiting = 0
-		}
+		have.Release = event.Position{}
 		return tx.PutStorm(have)
 	})
 }

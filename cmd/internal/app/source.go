@@ -137,8 +137,9 @@ func (c *core) storms() []admin.Storm {
 	_ = c.ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
 		list, err := tx.Storms()
 		for i := range list {
-			if s := &list[i]; s.On() || s.Waiting > 0 {
-				out = append(out, admin.Storm{Source: s.Source, Since: timeOrNil(s.Since), Alerts: s.Total, Waiting: s.Waiting, Key: s.Key})
+			s, waiting := &list[i], tx.InStorm(list[i].Source)
+			if s.On() || waiting > 0 {
+				out = append(out, admin.Storm{Source: s.Source, Since: timeOrNil(s.Since), Alerts: s.Total, Waiting: waiting, Key: s.Key})
 			}
 		}
 		return err
