@@ -15,8 +15,11 @@ import (
 // PMM last named it (--incident-by alertname): PMM loses recoveries, and hosts go.
 const stillNamed = 24 * time.Hour
 
-// candidate decides on one alert.
+// candidate decides on one alert, or queues an event again.
 func (b *batch) candidate(c *candidate) error {
+	if c.again != nil {
+		return b.requeue(c)
+	}
 	if from := c.note.Origin; from == event.FromPMM || from == event.Imported {
 		b.tx.Count("alerts", 1)
 		b.tx.Count("alerts:"+cmp.Or(string(c.status), "unusable"), 1)

@@ -198,54 +198,40 @@ func (s *Splitter) reach(ctx context.Context, pos event.Position) error {
 // ErrStopping says that the splitter takes no requests any more.
 var ErrStopping = errors.New("the service is stopping")
 
-// requeue carries out a request of Requeue. It reports whether all of it is done.
-func (b *batch) requeue(n *note) (done bool, err error) {
+// requested takes a notification of requeueOf apart.
+func (n *note) requested() *note {
 	r := wire.Reader{Rest: n.Body}
-	includeClosed := r.Byte() == 1
-	for item := range uint32(r.List()) {
-		ref := Ref{Pos: r.Position(), ReceivedAt: r.Time()}
-		at := event.Position{Seq: n.pos.Seq, Note: n.pos.Note, Item: item}
-		if at.Compare(b.at) <= 0 {
-			continue
-		}
-		if b.alerts >= stepAlerts || b.alerts > 0 && time.Now().After(b.until) {
-			return false, nil
-		}
-		if err := b.requeueOne(ref, at, n.ReceivedAt, includeClosed); err != nil {
-			return false, err
-		}
-		b.at = at
-		b.alerts++
+	n.includeClosed = r.Byte() == 1
+	for item := range int(r.List()) { //nolint:gosec // no more than there are bytes
+		n.members = append(n.members, candidate{pos: n.at(item), note: n, again: &Ref{Pos: r.Position(), ReceivedAt: r.Time()}})
 	}
 	if err := r.End("request to send again"); err != nil {
-		b.tell(func() {
-			b.log.Error("a request to send events again cannot be read", "notification_id", n.pos.NotificationID(), "err", err)
-		})
+		return n.lost(err.Error())
 	}
-	b.at = event.Position{Seq: n.pos.Seq, Note: n.pos.Note, Item: whole}
-	return true, nil
+	return n
 }
 
-// requeueOne queues one event again, at a place, where it can be. PMM may have
-// said more since it was chosen.
-func (b *batch) requeueOne(ref Ref, at event.Position, asked time.Time, includeClosed bool) error {
-	rec, err := b.tx.Record(ref.ReceivedAt, ref.Pos)
+// requeue queues one event again, where it can be. PMM may have said more since it was
+// chosen.
+func (b *batch) requeue(c *candidate) error {
+	rec, err := b.tx.Record(c.again.ReceivedAt, c.again.Pos)
 	if err == nil && rec == nil { // one that a storm holds would be asked for again and again
 		var w store.Waiting
 		var queued bool
-		if w, queued, err = b.tx.WaitingAt(ref.Pos); err == nil && queued {
+		if w, queued, err = b.tx.WaitingAt(c.again.Pos); err == nil && queued {
 			rec = missing(&w)
 		}
 	}
-	if err == nil && rec != nil {
-		if waited, err := b.fromStorm(rec, at); err != nil || waited {
-			return err
-		}
-	}
-	if err != nil || rec == nil || !rec.IsEvent() || rec.Outcome == event.Queued || !b.stored(rec.Pos) || b.settledBefore(at) {
+	if err != nil || rec == nil {
 		return err
 	}
-	if !includeClosed {
+	if waited, err := b.fromStorm(rec, c.pos); err != nil || waited {
+		return err
+	}
+	if !rec.IsEvent() || rec.Outcome == event.Queued || !b.stored(rec.Pos) || b.settledBefore(c.pos) {
+		return nil
+	}
+	if !c.note.includeClosed {
 		if wrong, err := wouldBeWrong(b.tx, rec); err != nil || wrong {
 			return err
 		}
@@ -254,9 +240,9 @@ func (b *batch) requeueOne(ref Ref, at event.Position, asked time.Time, includeC
 		return err
 	}
 	if rec.ClaimedAt.IsZero() {
-		rec.Facts.Since = asked
+		rec.Facts.Since = c.note.ReceivedAt
 	}
-	return b.queueUp(rec, rec.Alertname, at, delay{})
+	return b.queueUp(rec, rec.Alertname, c.pos, delay{})
 }
 
 // shows keeps the name of an incident that a recovery closes again from what fires

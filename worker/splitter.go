@@ -299,15 +299,6 @@ func (b *batch) tell(fn func()) { b.after = append(b.after, fn) }
 // of it is decided on.
 func (b *batch) envelope(st *stretch) (done bool, err error) {
 	for _, n := range st.notes {
-		if n.Origin == event.Requeue {
-			if (event.Position{Seq: n.pos.Seq, Note: n.pos.Note, Item: whole}).Compare(b.at) <= 0 {
-				continue
-			}
-			if done, err := b.requeue(n); err != nil || !done {
-				return false, err
-			}
-			continue
-		}
 		if len(n.members) > 0 && n.members[0].pos.Compare(b.at) > 0 {
 			b.count(n)
 		}
@@ -324,7 +315,7 @@ func (b *batch) envelope(st *stretch) (done bool, err error) {
 			}
 			b.at = c.pos
 			b.alerts++
-			if c.pos.Seq > b.began {
+			if c.pos.Seq > b.began && c.again == nil {
 				b.young++
 			}
 		}
