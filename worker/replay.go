@@ -312,6 +312,6 @@ func CloseBody(tx *store.Tx, key string, now time.Time) (*event.Notification, er
 		Status: event.Resolved, Labels: labels, StartsAt: ep.StartsAt, EndsAt: now, Fingerprint: event.Fingerprint(key),
 		Annotations: map[string]string{"summary": "closed by hand", "description": "An operator closed this incident; PMM did not say that the alert ended."},
 	}
-	body, err := alert.Body()
-	return &event.Notification{Source: ep.Source, Origin: event.FromService, BeganAt: now, ReceivedAt: now, Body: body, Alerts: 1}, err
+	n, err := alert.Notification(ep.Source, now)
+	return &n, err
 }

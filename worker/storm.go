@@ -377,8 +377,8 @@ func (k *Brake) closes(tx *store.Tx, ep *store.Episode, now time.Time) (*telling
 }
 
 func own(moment, source string, now time.Time, alert OwnAlert) (*telling, error) {
-	body, err := alert.Body()
-	return &telling{moment, event.Notification{Source: source, Origin: event.FromService, BeganAt: now.UTC(), ReceivedAt: now.UTC(), Body: body, Alerts: 1}}, err
+	n, err := alert.Notification(source, now)
+	return &telling{moment, n}, err
 }
 
 // released asks for what waited for the end of a storm, or some of it. When nothing is
