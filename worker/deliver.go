@@ -109,13 +109,11 @@ type NextTry struct {
 
 // Taken is an event that Callgoose took.
 type Taken struct {
-	At         time.Time // zero: none
-	Effect     string
-	Pos        event.Position // with ReceivedAt: finds its record
-	ReceivedAt time.Time
-	Key        string
-	Alertname  string
-	Status     event.Status
+	At        time.Time // zero: none
+	Effect    string
+	Key       string
+	Alertname string
+	Status    event.Status
 }
 
 // nextTries bounds View.Next: the picture is made anew at every turn.
@@ -543,7 +541,7 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 		return r.err
 	case v.outcome != "" || r.gone:
 		if w := &r.w; v.outcome == event.Delivered {
-			d.last = Taken{At: r.attempt.At, Effect: r.attempt.Effect, Pos: w.Pos, ReceivedAt: w.ReceivedAt, Key: w.Key, Alertname: w.Alertname, Status: w.Status}
+			d.last = Taken{At: r.attempt.At, Effect: r.attempt.Effect, Key: w.Key, Alertname: w.Alertname, Status: w.Status}
 		}
 		d.w.done(r.lane)
 	default:
