@@ -34,7 +34,7 @@ func (t *Tx) serve(old event.Outcome, r *event.Record) {
 	}
 	events, inTime := int64(0), int64(0)
 	switch {
-	case old == "" && r.Outcome == event.Queued && r.Reason != event.ReasonStorm && time.Since(r.ReceivedAt) < servedLive: // a storm's are late as was asked for
+	case old == "" && r.Outcome == event.Queued && r.Reason != ReasonStorm && time.Since(r.ReceivedAt) < servedLive: // a storm's are late as was asked for
 		events = 1
 	case r.Outcome == event.Delivered && timesTaken(r) == 1 && r.SettledAt.Sub(r.ReceivedAt) <= ServedWithin:
 		inTime = 1

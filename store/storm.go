@@ -10,6 +10,10 @@ import (
 	"pmm-callgoose/store/wire"
 )
 
+// ReasonStorm is the reason of a firing event that waits for the end of a storm of
+// alerts, and of what recovered while it did.
+const ReasonStorm = "storm"
+
 // Storm is what is known of the new episodes of one PMM server, for --storm.
 type Storm struct {
 	Source string

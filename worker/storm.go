@@ -122,7 +122,7 @@ func (b *batch) brake(c *candidate, r *event.Record, ep, next *store.Episode) (d
 		}
 	}
 	if out {
-		return delay{reason: event.ReasonStorm, storm: true}, b.tx.PutStorm(s)
+		return delay{reason: store.ReasonStorm, storm: true}, b.tx.PutStorm(s)
 	}
 	return d, cmp.Or(b.tx.PutStorm(s), b.tx.PutFirst(r.Source, r.Alertname, &store.First{Pos: r.Pos, ReceivedAt: r.ReceivedAt}))
 }
@@ -176,7 +176,7 @@ func (b *batch) neverSent(c *candidate, r *event.Record, ep *store.Episode) (boo
 	if closed, err := b.closed(ep); err != nil || !closed {
 		return false, err
 	}
-	return true, b.settled(r, event.Collapsed, event.ReasonStorm)
+	return true, b.settled(r, event.Collapsed, store.ReasonStorm)
 }
 
 // endWait ends the firing of the open episode ep, if it waits for the end of a storm.
@@ -188,7 +188,7 @@ func (b *batch) endWait(ep *store.Episode) (bool, error) {
 	if err != nil || fired == nil || !w.Storm {
 		return false, err
 	}
-	return true, b.release(fired, event.ReasonStorm)
+	return true, b.release(fired, store.ReasonStorm)
 }
 
 // fromStorm queues the event of r, if it waits for the end of a storm, at a place,
@@ -203,7 +203,7 @@ func (b *batch) fromStorm(r *event.Record, at event.Position) (bool, error) {
 		return false, err
 	}
 	if ep == nil || !ep.Open || ep.Firing != r.Pos {
-		return true, b.release(r, event.ReasonStorm)
+		return true, b.release(r, store.ReasonStorm)
 	}
 	return true, cmp.Or(b.tx.DropWaiting(r.At), b.queueUp(r, w.Alertname, at, delay{}))
 }

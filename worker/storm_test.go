@@ -121,7 +121,7 @@ func (r *stormStage) keys() (list []string) {
 // waits are the keys that wait for the end of the storm.
 func (r *stormStage) waits() (list []string) {
 	for _, rec := range r.records() {
-		if rec.Outcome == event.Queued && rec.Reason == event.ReasonStorm {
+		if rec.Outcome == event.Queued && rec.Reason == store.ReasonStorm {
 			list = append(list, rec.Key)
 		}
 	}

@@ -77,7 +77,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 		WaitingBySeverity: map[string]int64{}, StillFiring: []admin.Waiting{}, Attention: []admin.Attention{}, Storms: []admin.Storm{},
 		Ping: a.ping.status(), Fallback: a.fallback.status(), Filters: a.opts.drift.status(),
 	}
-	s.Callgoose.State, s.Sources = event.StateUnknown, []admin.PMM{}
+	s.Callgoose.State, s.Sources = event.Unknown, []admin.PMM{}
 	if addrs := a.addrs.Load(); addrs != nil {
 		s.WebhookURL = addrs.Webhooks
 	}
@@ -97,7 +97,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	}
 	s.Queued, s.InFlight = n[string(event.Queued)]+waiting, view.InFlight
 	s.Delivered, s.Discarded, s.Dead = n[string(event.Delivered)], n[string(event.Discarded)], n[string(event.Dead)]
-	s.Suppressed, s.Collapsed, s.Unknown = n[string(event.Suppressed)], n[string(event.Collapsed)], n[string(event.Unknown)]
+	s.Suppressed, s.Collapsed, s.Unknown = n[string(event.Suppressed)], n[string(event.Collapsed)], n[event.Unknown]
 	s.Notifications, s.Alerts, s.Truncated, s.Damaged = n["notifications"], n["alerts"], n["truncated"], n["damaged"]
 	s.AcceptedLosses = n["accepted_losses"]
 	for k, v := range n {

@@ -242,7 +242,7 @@ func seconds(ms int64) float64 { return float64(ms) / 1000 }
 type scrape struct{ m *Metrics }
 
 var (
-	states  = []string{event.Up, event.Down, event.Held, event.Paused, event.StateUnknown}
+	states  = []string{event.Up, event.Down, event.Held, event.Paused, event.Unknown}
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStale, event.ReasonStillFiring, event.ReasonHeartbeat}
 )
 
@@ -342,7 +342,7 @@ func collect(s admin.Status, put func(row Metric, v float64, labels ...string)) 
 	put(inStorm, float64(waiting))
 	state := s.Callgoose.State
 	if !slices.Contains(states, state) {
-		state = event.StateUnknown
+		state = event.Unknown
 	}
 	for _, name := range states {
 		put(callgooseState, truth(name == state), name)
