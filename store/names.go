@@ -56,20 +56,16 @@ func (n *names) forget(shown, key string) {
 	}
 }
 
-// view is the transaction's names.
-func (t *Tx) view() (*names, error) {
+// view is the transaction's names. They lack some where damage fails the transaction.
+func (t *Tx) view() *names {
 	if t.names != nil {
-		return t.names, nil
+		return t.names
 	}
 	n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string][]string{}}
-	if err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true }); err != nil {
-		return nil, err
-	}
-	if err := t.eachLeftOpen(n.put); err != nil {
-		return nil, err
-	}
+	err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true })
+	t.fail(cmp.Or(err, t.eachLeftOpen(n.put)))
 	t.names = n
-	return n, nil
+	return n
 }
 
 // eachLeftOpen gives those that closed, and whose incident may be open: their recovery
@@ -97,32 +93,24 @@ func (t *Tx) eachLeftOpen(fn func(*Episode)) (err error) {
 // OpenNamed is the key of an open alert that shares the incident of that source and
 // name, beside the one with this key, and that PMM has named after since; empty when
 // there is none.
-func (t *Tx) OpenNamed(source, alertname, beside string, since time.Time) (string, error) {
-	n, err := t.view()
-	if err != nil {
-		return "", err
-	}
-	for key, named := range n.open[openName{source, alertname}] {
+func (t *Tx) OpenNamed(source, alertname, beside string, since time.Time) string {
+	for key, named := range t.view().open[openName{source, alertname}] {
 		if key != beside && named.After(since) {
-			return key, nil
+			return key
 		}
 	}
-	return "", nil
+	return ""
 }
 
 // ShownBy yields the episodes whose incident shows a name at Callgoose: those
 // open, and those closed whose recovery Callgoose does not have.
 func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 	return func(yield func(*Episode) bool) {
-		n, err := t.view()
-		if err != nil {
-			t.bad = err
-			return
-		}
+		n := t.view()
 		for _, key := range slices.Clone(n.shown[shown]) { // it changes meanwhile
 			ep, err := t.Episode(key)
 			if err != nil {
-				t.bad = err
+				t.fail(err)
 				return
 			}
 			if ep == nil || ShownName(ep) != shown {
@@ -132,7 +120,7 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 			if !ep.Open && !ep.Dropped() {
 				r, err := t.Brief(ep.RecoveredAt, ep.Recovery)
 				if err != nil {
-					t.bad = err
+					t.fail(err)
 					return
 				}
 				if r == nil || r.Outcome == event.Delivered || r.Outcome == event.Suppressed || r.Outcome == event.Collapsed {
@@ -166,9 +154,7 @@ func (t *Tx) OpenEpisodes(source, alertname string) iter.Seq[*Episode] {
 		if t.write && source != "" && alertname != "" {
 			each = t.eachNamed
 		}
-		if err := each(source, alertname, yield); err != nil {
-			t.bad = err
-		}
+		t.fail(each(source, alertname, yield))
 	}
 }
 
@@ -191,11 +177,7 @@ func (t *Tx) eachOpen(source, alertname string, yield func(*Episode) bool) error
 
 // eachNamed looks at those of one name only.
 func (t *Tx) eachNamed(source, alertname string, yield func(*Episode) bool) error {
-	n, err := t.view()
-	if err != nil {
-		return err
-	}
-	for _, key := range slices.Sorted(maps.Keys(n.open[openName{source, alertname}])) {
+	for _, key := range slices.Sorted(maps.Keys(t.view().open[openName{source, alertname}])) {
 		e, err := t.Episode(key)
 		if err != nil {
 			return err

@@ -247,16 +247,17 @@ const soon = 20 * time.Millisecond
 // group returns an error nothing of it happens, and the others are run again
 // without it: fn may run more than once, and must begin anew each time.
 func (s *Store) Do(ctx context.Context, fn func(*Tx) error) error {
-	return s.do(ctx, &op{fn: fn, done: make(chan error, 1)})
+	return s.do(ctx, &op{fn: fn})
 }
 
 // Soon is Do for a write that nobody waits for behind it: it may wait 20 ms for
 // others to share a commit with.
 func (s *Store) Soon(ctx context.Context, fn func(*Tx) error) error {
-	return s.do(ctx, &op{fn: fn, done: make(chan error, 1), due: time.Now().Add(soon)})
+	return s.do(ctx, &op{fn: fn, due: time.Now().Add(soon)})
 }
 
 func (s *Store) do(ctx context.Context, o *op) error {
+	o.done = make(chan error, 1)
 	to := s.ops
 	if !o.due.IsZero() {
 		to = s.soon

@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"iter"
 	"maps"
@@ -52,13 +51,20 @@ func (t *Tx) from(bucket, key []byte) iter.Seq2[[]byte, []byte] {
 		for k, sealed := c.Seek(key); k != nil; k, sealed = c.Next() {
 			v, err := wire.Unseal(k, sealed)
 			if err != nil {
-				t.bad = err
+				t.fail(err)
 				return
 			}
 			if !yield(k, v) {
 				return
 			}
 		}
+	}
+}
+
+// fail makes the transaction fail, where no error can be returned.
+func (t *Tx) fail(err error) {
+	if t.bad == nil {
+		t.bad = err
 	}
 }
 
@@ -75,7 +81,7 @@ func (t *Tx) putJSON(bucket, key []byte, v any) error {
 func (t *Tx) small() *Summary {
 	if !t.write && !t.read {
 		t.read = true
-		t.bad = cmp.Or(t.bad, readState(t.tx, &t.state))
+		t.fail(readState(t.tx, &t.state))
 	}
 	return &t.state
 }
@@ -196,7 +202,7 @@ func (t *Tx) Waiting(after event.Position) iter.Seq[Waiting] {
 			}
 			w, err := readWaiting(at, v)
 			if err != nil {
-				t.bad = err
+				t.fail(err)
 				return
 			}
 			if !yield(w) {

@@ -82,11 +82,8 @@ func (b *batch) decide(c *candidate, a *arrival) (what decision, reason string, 
 		if more, err = b.supersede(c, a); more {
 			what = end
 		}
-	case what == again && !a.episode.Open:
-		var kept bool
-		if kept, err = b.kept(c, a.episode); kept {
-			what, reason = suppress, event.ReasonStillFiring
-		}
+	case what == again && !a.episode.Open && b.kept(c, a.episode):
+		what, reason = suppress, event.ReasonStillFiring
 	}
 	return what, reason, err
 }
@@ -223,9 +220,7 @@ func (b *batch) needless(c *candidate, r *event.Record, ep, next *store.Episode)
 	if over, err := b.neverSent(c, r, ep); err != nil || over {
 		return over, err
 	}
-	if kept, err := b.kept(c, next); err != nil {
-		return false, err
-	} else if kept {
+	if b.kept(c, next) {
 		b.tx.Count("suppressed:"+event.ReasonStillFiring, 1)
 		return true, b.settled(r, event.Suppressed, event.ReasonStillFiring)
 	}
@@ -365,25 +360,24 @@ func (b *batch) suffix(ch *change, ep *store.Episode) error {
 // kept reports whether the incident of a recovery must stay open, because it is
 // that of all alerts of the name, or has the shown name of another's, and that one
 // still fires.
-func (b *batch) kept(c *candidate, next *store.Episode) (bool, error) {
+func (b *batch) kept(c *candidate, next *store.Episode) bool {
 	if !next.ByName {
-		return b.tx.OpenShown(store.ShownName(next), next.Key), nil
+		return b.tx.OpenShown(store.ShownName(next), next.Key)
 	}
 	since := c.note.ReceivedAt.Add(-stillNamed)
-	open, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, since)
-	if err != nil || open != "" {
-		return open != "", err
+	if b.tx.OpenNamed(next.Source, next.Alertname, next.Key, since) != "" {
+		return true
 	}
-	forgotten, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{})
-	if err != nil || forgotten == "" || b.warned[forgotten] {
-		return false, err
+	forgotten := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{})
+	if forgotten == "" || b.warned[forgotten] {
+		return false
 	}
 	b.tell(func() {
 		b.warned[forgotten] = true
 		b.log.Warn("an incident is closed although an alert of its name is open: PMM has not named that one for a day; events close ends it",
 			"alertname", next.Alertname, "source", next.Source, "event_key", forgotten)
 	})
-	return false, nil
+	return false
 }
 
 // share marks a firing beside another one of its name, where they have one
@@ -392,9 +386,9 @@ func (b *batch) share(next *store.Episode) error {
 	if !next.ByName || !b.cfg.Collapse {
 		return nil
 	}
-	key, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{})
-	if err != nil || key == "" {
-		return err
+	key := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{})
+	if key == "" {
+		return nil
 	}
 	next.Shared = true
 	other, err := b.tx.Episode(key)

@@ -114,8 +114,7 @@ func wouldBeWrong(tx *store.Tx, rec *event.Record) (bool, error) {
 	case ep != nil && ep.Open:
 		return true, nil
 	case ep != nil && ep.ByName:
-		beside, err := tx.OpenNamed(rec.Source, ep.Alertname, rec.Key, time.Time{})
-		return beside != "", err
+		return tx.OpenNamed(rec.Source, ep.Alertname, rec.Key, time.Time{}) != "", nil
 	}
 	shown := store.Episode{Shown: callgoose.ShownName(rec.Labels, event.Fingerprint(rec.Key)), Suffix: rec.Facts.Suffix}
 	return tx.OpenShown(store.ShownName(&shown), rec.Key), nil

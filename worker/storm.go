@@ -146,10 +146,8 @@ func (b *batch) wentOut(s *store.Storm, next *store.Episode) (bool, error) {
 	if out, err := reaches(b.tx, first); err != nil || !out {
 		return false, err
 	}
-	if b.cfg.Form.ByAlertname {
-		if beside, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{}); err != nil || beside == "" {
-			return false, err
-		}
+	if b.cfg.Form.ByAlertname && b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{}) == "" {
+		return false, nil
 	}
 	if first.Held {
 		return true, nil
