@@ -35,7 +35,6 @@ func (s *Storm) On() bool { return !s.Since.IsZero() }
 type First struct {
 	Pos        event.Position // with ReceivedAt: finds its record
 	ReceivedAt time.Time
-	Held       bool // another event of the name waits because of it
 }
 
 // bucketStorms holds storms by source, bucketFirsts the names by source and hash: a
@@ -99,11 +98,9 @@ func readStorm(source string, b []byte) (*Storm, error) {
 	return s, r.End("storm of " + source)
 }
 
-func firstPrefix(source string) []byte { return []byte(source + "\x00") }
-
 func firstKey(source, alertname string) []byte {
 	sum := sha256.Sum256([]byte(alertname))
-	return append(firstPrefix(source), sum[:]...)
+	return append([]byte(source+"\x00"), sum[:]...)
 }
 
 // First reads the first event of a name, nil when there is none.
@@ -117,7 +114,7 @@ func (t *Tx) First(source, alertname string) (*First, error) {
 
 // PutFirst writes it, in place of an older one of that name.
 func (t *Tx) PutFirst(source, alertname string, f *First) error {
-	v := wire.AppendTime(wire.AppendPosition([]byte{layout, flag(1, f.Held)}, f.Pos), f.ReceivedAt)
+	v := wire.AppendTime(wire.AppendPosition([]byte{layout}, f.Pos), f.ReceivedAt)
 	return t.put(bucketFirsts, firstKey(source, alertname), v)
 }
 
@@ -126,30 +123,12 @@ func readFirst(b []byte) (*First, error) {
 	if r.Byte() != layout {
 		r.Fail()
 	}
-	f := &First{Held: r.Byte() == 1, Pos: r.Position(), ReceivedAt: r.Time()}
+	f := &First{Pos: r.Position(), ReceivedAt: r.Time()}
 	return f, r.End("first of a name")
-}
-
-// Firsts reads those of a source because of which others wait.
-func (t *Tx) Firsts(source string) (list []First, err error) {
-	prefix := firstPrefix(source)
-	for k, v := range t.from(bucketFirsts, prefix) {
-		if !bytes.HasPrefix(k, prefix) {
-			break
-		}
-		f, err := readFirst(v)
-		if err != nil {
-			return nil, err
-		}
-		if f.Held {
-			list = append(list, *f)
-		}
-	}
-	return list, nil
 }
 
 // DropFirsts forgets all names of a source.
 func (t *Tx) DropFirsts(source string) error {
-	prefix := firstPrefix(source)
+	prefix := []byte(source + "\x00")
 	return t.dropWhere(bucketFirsts, func(k, _ []byte) (bool, error) { return bytes.HasPrefix(k, prefix), nil })
 }

@@ -146,14 +146,7 @@ func (b *batch) wentOut(s *store.Storm, next *store.Episode) (bool, error) {
 	if out, err := reaches(b.tx, first); err != nil || !out {
 		return false, err
 	}
-	if b.cfg.Form.ByAlertname && b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{}) == "" {
-		return false, nil
-	}
-	if first.Held {
-		return true, nil
-	}
-	first.Held = true
-	return true, b.tx.PutFirst(next.Source, next.Alertname, first)
+	return !b.cfg.Form.ByAlertname || b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{}) != "", nil
 }
 
 // reaches reports whether Callgoose has an event, or will.
@@ -335,15 +328,24 @@ func (k *Brake) needs(tx *store.Tx, s *store.Storm, now time.Time, decided bool)
 	return nil, nil
 }
 
-// unclear reports whether events wait because of one that Callgoose does not get.
+// unclear reports whether events wait for the end of s because of one that Callgoose does
+// not get.
 func (k *Brake) unclear(tx *store.Tx, s *store.Storm) (bool, error) {
-	firsts, err := tx.Firsts(s.Source)
-	for i := range firsts {
-		if out, ferr := reaches(tx, &firsts[i]); err != nil || ferr != nil || !out {
-			return true, cmp.Or(err, ferr)
+	sent := map[string]bool{} // alert names of which Callgoose gets one
+	for w := range tx.Waiting(s.Release) {
+		if !w.Storm || w.Source != s.Source || sent[w.Alertname] {
+			continue
 		}
+		first, err := tx.First(w.Source, w.Alertname)
+		if err != nil || first == nil {
+			return true, err
+		}
+		if out, err := reaches(tx, first); err != nil || !out {
+			return true, err
+		}
+		sent[w.Alertname] = true
 	}
-	return false, err
+	return false, nil
 }
 
 // StormName is the alert name, and the incident's title, of a storm.
