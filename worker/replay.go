@@ -201,7 +201,7 @@ var ErrStopping = errors.New("the service is stopping")
 func (n *note) requested() *note {
 	r := wire.Reader{Rest: n.Body}
 	n.includeClosed = r.Byte() == 1
-	for item := range int(r.List()) { //nolint:gosec // no more than there are bytes
+	for item := range int(r.List()) {
 		n.members = append(n.members, candidate{pos: n.at(item), note: n, again: &Ref{Pos: r.Position(), ReceivedAt: r.Time()}})
 	}
 	if err := r.End("request to send again"); err != nil {
