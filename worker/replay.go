@@ -25,17 +25,18 @@ type Ref struct {
 
 // Choice is what an operator chose to send again, and what of it can be.
 type Choice struct {
-	Refs      []Ref // in the order of arrival
-	Firing    int
-	Resolved  int
-	Incidents int
-	Outcomes  map[event.Outcome]int // of Refs, so far
+	Refs      []Ref `json:"-"` // in the order of arrival
+	Firing    int   `json:"firing"`
+	Resolved  int   `json:"resolved"`
+	Incidents int   `json:"incidents"`
+	// Outcomes is what became of them so far.
+	Outcomes map[event.Outcome]int `json:"outcomes,omitempty"`
 	// Left out, and why.
-	Closed     int // firing events whose episode has closed since
-	Superseded int // recoveries of an alert, or of a name that an alert shows, that is open again
-	Waiting    int // queued already
-	NoEvent    int // suppressed or unusable alerts: nothing to send
-	Gone       int // no longer stored
+	Closed     int `json:"left_out_closed"`     // firing events whose episode has closed since
+	Superseded int `json:"left_out_superseded"` // recoveries of an alert, or of a name that an alert shows, that is open again
+	Gone       int `json:"left_out_gone"`       // no longer stored
+	Waiting    int `json:"left_out_queued"`     // queued already
+	NoEvent    int `json:"left_out_no_event"`   // suppressed or unusable alerts: nothing to send
 }
 
 // Rules of a choice.

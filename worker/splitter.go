@@ -71,7 +71,6 @@ type Splitter struct {
 	turn   chan struct{} // as in Deliverer
 	ended  chan struct{} // closed when Run has returned
 	alone  bool          // CatchUp decides, not Run
-	stormy bool          // events may wait for the end of a storm
 
 	// Owned by Run.
 	at     event.Position    // decided on, durably
@@ -90,12 +89,6 @@ func NewSplitter(cfg SplitConfig, queue Queue, notes *Notes, ledger *store.Store
 		turn: make(chan struct{}), ended: make(chan struct{}), began: queue.Last(), at: ledger.Summary().Progress, warned: map[string]bool{}, opened: map[string]*index{},
 	}
 	s.behind.Store(next(s.at) <= s.began)
-	err := ledger.View(func(tx *store.Tx) error {
-		list, err := tx.Storms()
-		s.stormy = len(list) > 0
-		return err
-	})
-	s.stormy = s.stormy || cfg.Storm.Most > 0 || err != nil // whoever writes reports what is wrong
 	return s
 }
 

@@ -172,7 +172,7 @@ func (b *batch) neverSent(c *candidate, r *event.Record, ep *store.Episode) (boo
 
 // endWait ends the firing of the open episode ep, if it waits for the end of a storm.
 func (b *batch) endWait(ep *store.Episode) (bool, error) {
-	if !b.stormy || ep == nil || !ep.Open {
+	if ep == nil || !ep.Open || b.tx.InStorm(ep.Source) == 0 {
 		return false, nil
 	}
 	fired, w, err := unsent(b.tx, ep.FiringAt, ep.Firing)
