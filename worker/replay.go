@@ -213,46 +213,37 @@ func (n *note) requested() *note {
 
 // requeue queues one event again, where it can be. PMM may have said more since it was
 // chosen.
-func (b *batch) requeue(c *candidate) error {
-	rec, err := b.tx.Record(c.again.ReceivedAt, c.again.Pos)
-	if err == nil && rec == nil { // one that a storm holds would be asked for again and again
-		var w store.Waiting
-		var queued bool
-		if w, queued, err = b.tx.WaitingAt(c.again.Pos); err == nil && queued {
-			rec = missing(&w)
+func (b *batch) requeue(c *candidate) {
+	rec := b.record(c.again.ReceivedAt, c.again.Pos)
+	if rec == nil { // one that a storm holds would be asked for again and again
+		w, queued, err := b.tx.WaitingAt(c.again.Pos)
+		if b.fail(err); !queued {
+			return
 		}
+		rec = missing(&w)
 	}
-	if err != nil || rec == nil {
-		return err
-	}
-	if waited, err := b.fromStorm(rec, c.pos); err != nil || waited {
-		return err
-	}
-	if !rec.IsEvent() || rec.Outcome == event.Queued || !b.stored(rec.Pos) || b.settledBefore(c.pos) {
-		return nil
+	if b.fromStorm(rec, c.pos) || !rec.IsEvent() || rec.Outcome == event.Queued || !b.stored(rec.Pos) || b.settledBefore(c.pos) {
+		return
 	}
 	if !c.note.includeClosed {
-		if wrong, err := wouldBeWrong(b.tx, rec); err != nil || wrong {
-			return err
+		wrong, err := wouldBeWrong(b.tx, rec)
+		if b.fail(err); wrong {
+			return
 		}
 	}
-	if err := b.shows(rec); err != nil {
-		return err
-	}
+	b.shows(rec)
 	if rec.ClaimedAt.IsZero() {
 		rec.Facts.Since = c.note.ReceivedAt
 	}
-	return b.queueUp(rec, rec.Alertname, c.pos, delay{})
+	b.queueUp(rec, rec.Alertname, c.pos, delay{})
 }
 
 // shows keeps the name of an incident that a recovery closes again from what fires
 // before it is sent.
-func (b *batch) shows(rec *event.Record) error {
-	ep, err := b.tx.Episode(rec.Key)
-	if err != nil || ep == nil || rec.Status != event.Resolved {
-		return err
+func (b *batch) shows(rec *event.Record) {
+	if ep := b.episode(rec.Key); ep != nil && rec.Status == event.Resolved {
+		b.fail(b.tx.PutEpisode(ep))
 	}
-	return b.tx.PutEpisode(ep)
 }
 
 // Forget drops a dead letter of which Callgoose never had anything. What PMM says again

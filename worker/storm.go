@@ -93,60 +93,51 @@ func ofStorm(c *candidate) bool {
 
 // brake counts a new episode, next, and says whether its event, r, waits for the end of a
 // storm. One of the episode before, ep, that waits is over: nothing of it was sent.
-func (b *batch) brake(c *candidate, r *event.Record, ep, next *store.Episode) (d delay, err error) {
-	if ended, err := b.endWait(ep); err != nil {
-		return d, err
-	} else if ended && !b.cfg.Form.ByAlertname {
+func (b *batch) brake(c *candidate, r *event.Record, ep, next *store.Episode) (d delay) {
+	if b.endWait(ep) && !b.cfg.Form.ByAlertname {
 		next.Shared = ep.Shared
 	}
 	if ofStorm(c) {
-		return d, b.stormTold(r)
+		b.stormTold(r)
+		return d
 	}
 	if from := c.note.Origin; b.cfg.Storm.Most == 0 || from != event.FromPMM && from != event.Reconciled || c.alert.Labels[OurLabel] != "" {
-		return d, nil
+		return d
 	}
-	s, err := b.storm(r.Source)
-	if err != nil {
-		return d, err
-	}
+	s := b.storm(r.Source)
 	if b.cfg.Storm.count(s, r.ReceivedAt, sourceFailed(c.alert.Annotations, r.Alertname)) {
 		b.tx.Count("storms", 1)
 		b.tell(func() {
 			b.log.Warn("a storm of alerts: what is not the first of its name waits", "source", s.Source, "storm", b.cfg.Storm, "alertname", r.Alertname)
 		})
 	}
-	out := false
-	if s.On() {
-		if out, err = b.wentOut(s, next); err != nil {
-			return d, err
-		}
+	b.fail(b.tx.PutStorm(s))
+	if s.On() && b.wentOut(s, next) {
+		return delay{reason: store.ReasonStorm, storm: true}
 	}
-	if out {
-		return delay{reason: store.ReasonStorm, storm: true}, b.tx.PutStorm(s)
-	}
-	return d, cmp.Or(b.tx.PutStorm(s), b.tx.PutFirst(r.Source, r.Alertname, &store.First{Pos: r.Pos, ReceivedAt: r.ReceivedAt}))
+	b.fail(b.tx.PutFirst(r.Source, r.Alertname, &store.First{Pos: r.Pos, ReceivedAt: r.ReceivedAt}))
+	return d
 }
 
-func (b *batch) storm(source string) (*store.Storm, error) {
+func (b *batch) storm(source string) *store.Storm {
 	s, err := b.tx.Storm(source)
-	if err == nil && s == nil {
+	if b.fail(err); s == nil {
 		s = &store.Storm{Source: source}
 	}
-	return s, err
+	return s
 }
 
 // wentOut reports whether an event with the alert name of next went out, or is about to,
 // in this storm. With --incident-by alertname the incident that it opened must be open
 // still, too: another alert of the name fires.
-func (b *batch) wentOut(s *store.Storm, next *store.Episode) (bool, error) {
+func (b *batch) wentOut(s *store.Storm, next *store.Episode) bool {
 	first, err := b.tx.First(next.Source, next.Alertname)
-	if err != nil || first == nil || !first.ReceivedAt.After(s.Since.Add(-b.cfg.Storm.Within)) {
-		return false, err
+	if b.fail(err); first == nil || !first.ReceivedAt.After(s.Since.Add(-b.cfg.Storm.Within)) {
+		return false
 	}
-	if out, err := reaches(b.tx, first); err != nil || !out {
-		return false, err
-	}
-	return !b.cfg.Form.ByAlertname || b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{}) != "", nil
+	out, err := reaches(b.tx, first)
+	b.fail(err)
+	return out && (!b.cfg.Form.ByAlertname || b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{}) != "")
 }
 
 // reaches reports whether Callgoose has an event, or will.
@@ -157,67 +148,60 @@ func reaches(tx *store.Tx, first *store.First) (bool, error) {
 
 // neverSent ends a firing that waits for the end of a storm, and the recovery r of it.
 // The recovery goes out where the incident may be open because of another firing.
-func (b *batch) neverSent(c *candidate, r *event.Record, ep *store.Episode) (bool, error) {
+func (b *batch) neverSent(c *candidate, r *event.Record, ep *store.Episode) bool {
 	if ofStorm(c) {
-		return false, b.stormOver(c)
+		b.stormOver(c)
+		return false
 	}
-	if ended, err := b.endWait(ep); err != nil || !ended || ep.Shared || b.cfg.Form.ByAlertname {
-		return false, err
+	if !b.endWait(ep) || ep.Shared || b.cfg.Form.ByAlertname || !b.closed(ep) {
+		return false
 	}
-	if closed, err := b.closed(ep); err != nil || !closed {
-		return false, err
-	}
-	return true, b.settled(r, event.Collapsed, store.ReasonStorm)
+	b.settled(r, event.Collapsed, store.ReasonStorm)
+	return true
 }
 
 // endWait ends the firing of the open episode ep, if it waits for the end of a storm.
-func (b *batch) endWait(ep *store.Episode) (bool, error) {
+func (b *batch) endWait(ep *store.Episode) bool {
 	if ep == nil || !ep.Open || b.tx.InStorm(ep.Source) == 0 {
-		return false, nil
+		return false
 	}
 	fired, w, err := unsent(b.tx, ep.FiringAt, ep.Firing)
-	if err != nil || fired == nil || !w.Storm {
-		return false, err
+	if b.fail(err); fired == nil || !w.Storm {
+		return false
 	}
-	return true, b.release(fired, store.ReasonStorm)
+	b.release(fired, store.ReasonStorm)
+	return true
 }
 
 // fromStorm queues the event of r, if it waits for the end of a storm, at a place,
 // when its alert still fires. It reports whether it waited.
-func (b *batch) fromStorm(r *event.Record, at event.Position) (bool, error) {
+func (b *batch) fromStorm(r *event.Record, at event.Position) bool {
 	w, _, err := b.tx.WaitingAt(r.At)
-	if err != nil || !w.Storm {
-		return false, err
+	if b.fail(err); !w.Storm {
+		return false
 	}
-	ep, err := b.tx.Episode(r.Key)
-	if err != nil {
-		return false, err
+	if ep := b.episode(r.Key); ep == nil || !ep.Open || ep.Firing != r.Pos {
+		b.release(r, store.ReasonStorm)
+		return true
 	}
-	if ep == nil || !ep.Open || ep.Firing != r.Pos {
-		return true, b.release(r, store.ReasonStorm)
-	}
-	return true, cmp.Or(b.tx.DropWaiting(r.At), b.queueUp(r, w.Alertname, at, delay{}))
+	b.fail(b.tx.DropWaiting(r.At))
+	b.queueUp(r, w.Alertname, at, delay{})
+	return true
 }
 
 // stormTold takes in the firing of a storm's own incident.
-func (b *batch) stormTold(r *event.Record) error {
-	s, err := b.storm(r.Source)
-	if err != nil {
-		return err
-	}
+func (b *batch) stormTold(r *event.Record) {
+	s := b.storm(r.Source)
 	s.Key = r.Key
-	return b.tx.PutStorm(s)
+	b.fail(b.tx.PutStorm(s))
 }
 
 // stormOver takes in its recovery, which ends the storm.
-func (b *batch) stormOver(c *candidate) error {
-	s, err := b.storm(c.note.Source)
-	if err != nil {
-		return err
-	}
+func (b *batch) stormOver(c *candidate) {
+	s := b.storm(c.note.Source)
 	b.tell(func() { b.log.Info("the storm of alerts is over", "source", s.Source, "alerts", s.Total) })
-	over := &store.Storm{Source: s.Source, Key: s.Key, Release: c.pos}
-	return cmp.Or(b.tx.PutStorm(over), b.tx.DropFirsts(s.Source))
+	b.fail(b.tx.PutStorm(&store.Storm{Source: s.Source, Key: s.Key, Release: c.pos}))
+	b.fail(b.tx.DropFirsts(s.Source))
 }
 
 // brakeEvery is the time between two passes of the Brake.
