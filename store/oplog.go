@@ -60,7 +60,7 @@ func EncodeEntry(kind byte, payload []byte) []byte {
 	return wire.Seal(nil, b[:2+len(s2.Encode(b[2:cap(b)-4], payload))])
 }
 
-// EntryKind is the kind of an entry, without a look at the rest.
+// EntryKind is the kind of an entry, of which nothing else is read or checked.
 func EntryKind(b []byte) byte {
 	if len(b) < 2 {
 		return EntryCommit

@@ -83,7 +83,7 @@ func readCode[T ~string](r *wire.Reader, codes []T) T {
 	return codes[i]
 }
 
-// flag is 1<<bit when on.
+// flag is bit when on, else none.
 func flag(bit byte, on bool) byte {
 	if on {
 		return bit

@@ -88,7 +88,8 @@ func (d *Deliverer) body(ctx context.Context, r *event.Record, claim time.Time) 
 	}
 }
 
-// send makes the request, and puts down the attempt.
+// send makes the request, and fills in the attempt of res. The last error is none of
+// Callgoose's.
 func (d *Deliverer) send(ctx context.Context, res *result, body []byte) (callgoose.Reply, *callgoose.Error, error) {
 	if res.probe {
 		d.sender.Renew()

@@ -253,8 +253,8 @@ type batch struct {
 	err     error    // the first that the ledger gave
 }
 
-// fail makes the transaction fail, unless err is nil. The rules go on without a look at
-// it: nothing of what they decide after it is committed or told.
+// fail makes the transaction fail, unless err is nil. The rules go on without looking at
+// it: nothing of what they decide then is committed or told.
 func (b *batch) fail(err error) {
 	if b.err == nil {
 		b.err = err

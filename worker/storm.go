@@ -21,7 +21,7 @@ import (
 //	it is on, and not reported     its incident opens: a firing of our own  Brake
 //	a window had few               the incident closes: a recovery          Brake
 //	that recovery is split         it is off, what waits is to be released  splitter
-//	there is something to release  a request to queue it again          Brake
+//	there is something to release  a request to queue it again              Brake
 //	that request is split          sent behind what is queued, or collapsed splitter
 //
 // The splitter decides, in the transaction of the alert. Brake only reads what is
@@ -366,7 +366,7 @@ func own(moment, source string, now time.Time, alert OwnAlert) (*telling, error)
 }
 
 // released asks for what waited for the end of a storm, or some of it. When nothing is
-// left, that is put down.
+// left, it writes that there is nothing to release.
 func (k *Brake) released(ctx context.Context, s *store.Storm) (*telling, error) {
 	var refs []Ref
 	for at, more := (event.Position{}), true; more && len(refs) < requeueMost; {

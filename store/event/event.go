@@ -103,9 +103,8 @@ type Notification struct {
 	Err error
 }
 
-// Mark says what was settled when an envelope was written: every event put in
-// line at or before UpTo but those in Waiting. It is what a rebuilt ledger knows
-// of the past.
+// Mark says what was settled when an envelope was written: every event queued at or
+// before UpTo but those in Waiting. It is what a rebuilt ledger knows of the past.
 type Mark struct {
 	UpTo    Position
 	Waiting []Position // sorted
