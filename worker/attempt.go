@@ -30,7 +30,8 @@ type result struct {
 
 // attempt sends the claimed head of a lane, which has entered the gate, once, and records
 // the answer. It runs in a goroutine of its own, one at a time for each lane.
-func (d *Deliverer) attempt(ctx context.Context, place *pass, it *item, alone bool) (res result) {
+func (d *Deliverer) attempt(ctx context.Context, place *pass, alone bool) (res result) {
+	it := place.item
 	res.lane, res.probe = place.lane, place.probe
 	w, r, queued, err := d.book.open(it.at)
 	if res.w = w; err != nil || !queued {

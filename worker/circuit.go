@@ -102,8 +102,8 @@ type ruling struct {
 	own bool // the failure is the event's own: it has its own backoff, the others go on
 }
 
-// observe takes in the end of an attempt for the head of l, an event of key.
-func (c *circuit) observe(now time.Time, l *lane, key string, probe bool, v verdict, status int, text string) ruling {
+// observe takes in the end of an attempt for it, the head of l, an event of key.
+func (c *circuit) observe(now time.Time, l *lane, it *item, key string, probe bool, v verdict, status int, text string) ruling {
 	if probe {
 		c.probing = false
 	}
@@ -129,7 +129,6 @@ func (c *circuit) observe(now time.Time, l *lane, key string, probe bool, v verd
 		c.become(now, event.Up, "")
 		return ruling{verdict: v}
 	}
-	it := l.head()
 	others := it.refusals > 0 && c.accepted > it.refusedAt
 	it.suspect = it.suspect || others
 	alone := others && c.State == event.Up

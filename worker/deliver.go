@@ -293,11 +293,11 @@ func (d *Deliverer) start(attempts context.Context, now time.Time) time.Time {
 		if !ok {
 			return again
 		}
-		it := d.w.take(l)
-		d.w.probed = probe && it.size > 0
+		d.w.take(l)
+		d.w.probed = probe && place.item.size > 0
 		alone := len(l.items) == 1 && !d.w.behind[l]
 		d.flying++
-		go func() { d.results <- d.attempt(attempts, place, it, alone) }()
+		go func() { d.results <- d.attempt(attempts, place, alone) }()
 	}
 }
 

@@ -277,13 +277,13 @@ func TestTheLastRefusalDecidesOnlyWhileCallgooseIsUp(t *testing.T) {
 		c := newCircuit(now, time.Second, time.Minute)
 		bad, good := &lane{key: "bad", items: []*item{{}}}, &lane{key: "good", items: []*item{{}}}
 		refuse := func(l *lane) ruling {
-			return c.observe(now, l, l.key, false, classify(callgoose.Reply{}, status(403)), 403, "blocked by the firewall")
+			return c.observe(now, l, l.head(), l.key, false, classify(callgoose.Reply{}, status(403)), 403, "blocked by the firewall")
 		}
 		for range refusedOften - 1 {
 			if got := refuse(bad); got.outcome != "" {
 				t.Fatalf("given up early: %+v", got)
 			}
-			c.observe(now, good, "good", false, verdict{class: accepted}, 200, "")
+			c.observe(now, good, good.head(), "good", false, verdict{class: accepted}, 200, "")
 		}
 		if held {
 			refuse(good)

@@ -110,8 +110,8 @@ func (g *gate) short() bool {
 type pass struct {
 	g     *gate
 	lane  *lane
+	item  *item // its head: events are added to the lane meanwhile
 	probe bool
-	size  int // of a large body
 }
 
 // enter takes a place for the head of l, when what ask said still holds.
@@ -125,7 +125,7 @@ func (g *gate) enter(now time.Time, l *lane, probe bool) (*pass, bool) {
 	if probe {
 		g.circuit.probing = true
 	}
-	p := &pass{g: g, lane: l, probe: probe, size: l.head().size}
+	p := &pass{g: g, lane: l, item: l.head(), probe: probe}
 	p.takes(1)
 	g.unrecorded++
 	return p, true
@@ -134,9 +134,9 @@ func (g *gate) enter(now time.Time, l *lane, probe bool) (*pass, bool) {
 // takes counts the request, n = 1, or its end, -1. It needs the lock.
 func (p *pass) takes(n int) {
 	p.g.requests += n
-	if p.size > 0 {
+	if p.item.size > 0 {
 		p.g.larges += n
-		p.g.room += n * p.size
+		p.g.room += n * p.item.size
 	}
 }
 
@@ -144,8 +144,8 @@ func (p *pass) takes(n int) {
 // is that of the event.
 func (p *pass) answered(key string, v verdict, status int, text string) ruling {
 	p.g.mu.Lock()
-	waited := p.g.fullLocked() || p.size > 0 || p.g.circuit.State != event.Up || v.class != accepted
-	r := p.g.circuit.observe(time.Now(), p.lane, key, p.probe, v, status, text)
+	waited := p.g.fullLocked() || p.item.size > 0 || p.g.circuit.State != event.Up || v.class != accepted
+	r := p.g.circuit.observe(time.Now(), p.lane, p.item, key, p.probe, v, status, text)
 	p.takes(-1)
 	p.g.mu.Unlock()
 	if waited { // else nobody waits for the place, or for this answer

@@ -240,10 +240,9 @@ func (w *window) heapOf(l *lane) *laneHeap {
 }
 
 // take removes the lane from its heap; it is under way from now on.
-func (w *window) take(l *lane) *item {
+func (w *window) take(l *lane) {
 	heap.Remove(w.heapOf(l), l.index)
 	l.busy = true
-	return l.head()
 }
 
 // wake makes the lanes ready whose wait is over.
