@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"slices"
 	"time"
-
-	"pmm-callgoose/store/wire"
 )
 
 // Act is what an operator did, as it is told in the story of an incident.
@@ -30,10 +28,6 @@ const (
 func (t *Tx) AddAct(a Act) error {
 	b := t.tx.Bucket(bucketActs)
 	a.Keys = slices.Clip(a.Keys[:min(len(a.Keys), MaxActKeys)])
-	v, err := json.Marshal(a)
-	if err != nil {
-		return err
-	}
 	n := uint64(1)
 	if newest, _ := b.Cursor().Last(); newest != nil {
 		n += binary.BigEndian.Uint64(newest)
@@ -44,25 +38,20 @@ func (t *Tx) AddAct(a Act) error {
 			return err
 		}
 	}
-	return t.put(bucketActs, key, wire.Seal(key, v))
+	return t.putJSON(bucketActs, key, a)
 }
 
 // Acts lists what operators did to an incident, the oldest first; with an empty
 // key everything.
 func (t *Tx) Acts(incident string) (list []Act, err error) {
-	err = t.tx.Bucket(bucketActs).ForEach(func(k, v []byte) error {
-		b, err := wire.Unseal(k, v)
-		if err != nil {
-			return err
-		}
+	for _, v := range t.from(bucketActs, nil) {
 		var a Act
-		if err := json.Unmarshal(b, &a); err != nil {
-			return err
+		if err := json.Unmarshal(v, &a); err != nil {
+			return nil, err
 		}
 		if incident == "" || slices.Contains(a.Keys, incident) {
 			list = append(list, a)
 		}
-		return nil
-	})
-	return list, err
+	}
+	return list, nil
 }

@@ -1,13 +1,16 @@
 // Package store is the ledger: one bbolt file with the dedupe state, what became
 // of every alert that came in, and the events that are waiting.
 //
-//	meta           format, and the small state: progress, counters, forms, pause, when each PMM was last heard of
+//	meta           format, the small state (progress, counters, forms, pause, when each PMM was last heard of),
+//	               outages, how many events of each day were taken in time, and how far a copy has read its log
 //	episodes       incident key             -> Episode
 //	labels         incident key             -> the labels of its records, alert name included
 //	queue          event.Position (At)      -> Waiting; only what is waiting: appended at the end, deleted at the front
 //	records-DAY    event.Position           -> event.Record
 //	storms, firsts source, and alert name   -> what --storm knows of new episodes
-//	history        minute since 1970        -> four counts: in, out, dead, suppressed
+//	history        minute since 1970        -> counts: in, out, dead, suppressed, discarded
+//	acts           number                   -> Act: what operators did
+//	told           incident key             -> Told: who was told by another way than Callgoose
 //
 // DAY is the day (UTC) the alert came in: old history goes by whole buckets,
 // because deleting single keys never makes a bbolt file smaller.
@@ -23,7 +26,7 @@
 //
 // All writes go through one goroutine, which gathers: those that wait while a
 // commit is being fsynced share the next one, and those of Soon wait a little for
-// company. A write is durable when Do returned nil. If we die before that, nothing
+// others. A write is durable when Do returned nil. If we die before that, nothing
 // of it is there. If a commit fails nobody knows what is on disk: the Store refuses
 // everything from then on, and its owner opens it again.
 //

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"maps"
 	"time"
 
@@ -62,31 +63,29 @@ func (t *Tx) DropSources(before time.Time) error {
 // dropDay removes a day's records but for those in keep. A day with an event
 // that is still queued stays whole.
 func (t *Tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
-	var kept []*event.Record
-	queued, records := false, 0
-	if _, err := t.inOrder([]string{d}, &event.Filter{}, func(r *event.Record) bool {
-		records++
-		if keep[r.Pos] {
-			kept = append(kept, r)
-		}
-		queued = r.Outcome == event.Queued
-		return !queued
-	}); err != nil || queued || records == len(kept) {
-		return false, err
-	}
-	if err := t.dropBucket(recordsBucket(d)); err != nil {
-		return false, err
-	}
-	tallied := t.minutes
-	t.minutes = nil
-	for _, r := range kept {
-		t.Count(string(r.Outcome), -1) // PutRecord takes it for a new one
-		if err := t.PutRecord(r); err != nil {
+	type entry struct{ key, value []byte }
+	var kept []entry
+	records, bucket := 0, recordsBucket(d)
+	for k, v := range t.from(bucket, nil) {
+		outcome, err := outcomeOf(v)
+		if err != nil || outcome == event.Queued {
 			return false, err
 		}
+		if records++; keep[positionOf(k)] {
+			kept = append(kept, entry{bytes.Clone(k), bytes.Clone(v)})
+		}
 	}
-	t.minutes = tallied
-	return true, nil
+	if t.bad != nil || records == len(kept) {
+		return false, t.bad
+	}
+	if err := t.dropBucket(bucket); err != nil || len(kept) == 0 {
+		return err == nil, err
+	}
+	_, err := t.makeBucket(bucket)
+	for i := 0; i < len(kept) && err == nil; i++ {
+		err = t.put(bucket, kept[i].key, kept[i].value)
+	}
+	return err == nil, err
 }
 
 // dropKeys forgets the labels, and the closed episodes, of keys that have neither a
@@ -96,9 +95,8 @@ func (t *Tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
 func (t *Tx) dropKeys(before time.Time) error {
 	used := map[string]bool{}
 	for _, d := range recordDays(t.tx) {
-		c := t.tx.Bucket(recordsBucket(d)).Cursor()
-		for k, v := c.First(); k != nil; k, v = c.Next() {
-			r, err := decodeRecord(k, v)
+		for k, v := range t.from(recordsBucket(d), nil) {
+			r, err := readRecord(positionOf(k), v)
 			if err != nil {
 				return err
 			}
@@ -116,26 +114,22 @@ func (t *Tx) dropKeys(before time.Time) error {
 		if used[string(k)] {
 			return false, nil
 		}
-		ep, err := decodeEpisode(k, v)
+		ep, err := readEpisode(string(k), v)
 		return err == nil && !(ep.Adopted && ep.FiringAt.After(before)), err
 	}); err != nil {
 		return err
 	}
 	t.names = nil // made again without them
-	if err := t.dropWhere(bucketFirsts, func(k, v []byte) (bool, error) {
-		first, err := decodeFirst(k, v)
+	return t.dropWhere(bucketFirsts, func(_, v []byte) (bool, error) {
+		first, err := readFirst(v)
 		return err == nil && first.ReceivedAt.Before(before), err
-	}); err != nil {
-		return err
-	}
-	return t.bad
+	})
 }
 
 // dropWhere deletes what is chosen. bbolt allows no deletion while a cursor walks.
 func (t *Tx) dropWhere(bucket []byte, chosen func(k, v []byte) (bool, error)) error {
 	var gone [][]byte
-	c := t.tx.Bucket(bucket).Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
+	for k, v := range t.from(bucket, nil) {
 		switch yes, err := chosen(k, v); {
 		case err != nil:
 			return err
@@ -148,5 +142,5 @@ func (t *Tx) dropWhere(bucket []byte, chosen func(k, v []byte) (bool, error)) er
 			return err
 		}
 	}
-	return nil
+	return t.bad
 }

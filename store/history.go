@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/binary"
-	"fmt"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -37,77 +36,12 @@ func (t *Tx) tally(old event.Outcome, r *event.Record) {
 	default:
 		m.Out = 1
 	}
-	if t.minutes == nil {
-		t.minutes = map[int64]event.Minute{}
-	}
-	minute := at.Unix() / 60
-	sum := t.minutes[minute]
-	sum.Add(m)
-	t.minutes[minute] = sum
+	t.add(bucketHistory, minuteKey(at), m.In, m.Out, m.Dead, m.Suppressed, m.Discarded)
 }
 
-// saveHistory adds what the transaction tallied to what is stored: one small
-// write for each minute touched, so one for a commit as a rule. It is as exact
-// and as durable as the records themselves.
-func (t *Tx) saveHistory() error {
-	if len(t.minutes) == 0 {
-		return nil
-	}
-	b := t.tx.Bucket(bucketHistory)
-	oldest := time.Now().Add(-keepHistory).Unix() / 60
-	for minute, m := range t.minutes {
-		if minute < oldest {
-			continue // an import, or a rebuild
-		}
-		key := minuteKey(minute)
-		stored := b.Get(key)
-		if stored == nil { // a new minute: time to forget old ones
-			c := b.Cursor()
-			for k, _ := c.First(); k != nil && int64(binary.BigEndian.Uint64(k)) < oldest; k, _ = c.First() {
-				if err := t.delete(bucketHistory, k); err != nil {
-					return err
-				}
-			}
-		}
-		sum, err := decodeMinute(key, stored)
-		if err != nil {
-			sum = event.Minute{} // a picture is no reason to stop
-		}
-		sum.Add(m)
-		if err := t.put(bucketHistory, key, wire.Seal(key, encodeMinute(sum))); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func minuteKey(minute int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(minute)) }
-
-func encodeMinute(m event.Minute) (b []byte) {
-	for _, n := range []int64{m.In, m.Out, m.Dead, m.Suppressed, m.Discarded} {
-		b = binary.AppendVarint(b, n)
-	}
-	return b
-}
-
-// decodeMinute reads what is stored, and takes nil for a minute in which nothing happened. Further
-// numbers, of a newer program, are left alone.
-func decodeMinute(key, b []byte) (m event.Minute, err error) {
-	m.At = time.Unix(int64(binary.BigEndian.Uint64(key))*60, 0).UTC()
-	if b == nil {
-		return m, nil
-	}
-	if b, err = wire.Unseal(key, b); err != nil {
-		return m, err
-	}
-	for _, into := range []*int64{&m.In, &m.Out, &m.Dead, &m.Suppressed, &m.Discarded} {
-		n, used := binary.Varint(b)
-		if used <= 0 {
-			return m, fmt.Errorf("history of %s: %w", m.At.Format(time.RFC3339), event.ErrDamaged)
-		}
-		*into, b = n, b[used:]
-	}
-	return m, nil
+// minuteKey is the key of a minute: its number since 1970.
+func minuteKey(at time.Time) []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(max(at.Unix(), 0)/60))
 }
 
 // History lists the minutes since then in which something happened, oldest
@@ -115,10 +49,15 @@ func decodeMinute(key, b []byte) (m event.Minute, err error) {
 func (s *Store) History(since time.Time) (list []event.Minute, err error) {
 	err = s.db.View(func(btx *bbolt.Tx) error {
 		c := btx.Bucket(bucketHistory).Cursor()
-		for k, v := c.Seek(minuteKey(since.Unix() / 60)); k != nil; k, v = c.Next() {
-			if m, err := decodeMinute(k, v); err == nil {
-				list = append(list, m)
+		for k, sealed := c.Seek(minuteKey(since)); k != nil; k, sealed = c.Next() {
+			v, err := wire.Unseal(k, sealed)
+			if err != nil { // a picture is no reason to stop
+				continue
 			}
+			var n [5]int64
+			readSums(v, n[:])
+			at := time.Unix(int64(binary.BigEndian.Uint64(k))*60, 0).UTC()
+			list = append(list, event.Minute{At: at, In: n[0], Out: n[1], Dead: n[2], Suppressed: n[3], Discarded: n[4]})
 		}
 		return nil
 	})

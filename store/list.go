@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/wire"
 )
 
 // Each calls fn with every record chosen, as that of Tx does.
@@ -107,7 +108,11 @@ func (l *lister) take(k, v []byte) (more bool, err error) {
 	if !l.possible.lets(v) {
 		return true, nil
 	}
-	r, err := decodeRecord(k, v)
+	b, err := wire.Unseal(k, v)
+	if err != nil {
+		return false, err
+	}
+	r, err := readRecord(positionOf(k), b)
 	if err != nil {
 		return false, err
 	}

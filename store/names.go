@@ -18,7 +18,6 @@ type names struct {
 	open  map[openName]map[string]time.Time // incident key -> when PMM last named it, zero for one with an incident of its own
 	named map[string]openName               // incident key -> where it stands in open
 	shown map[string][]string               // shown name -> incident keys, sorted
-	alone map[string][]string               // likewise, of those open that have an incident of their own
 }
 
 type openName struct{ source, alertname string }
@@ -45,39 +44,28 @@ func (n *names) put(ep *Episode) {
 		n.open[name][ep.Key], n.named[ep.Key] = at, name
 	}
 	shown := ShownName(ep)
-	add(n.shown, shown, ep.Key)
-	if ep.Open && !ep.ByName {
-		add(n.alone, shown, ep.Key)
+	if i, there := slices.BinarySearch(n.shown[shown], ep.Key); !there {
+		n.shown[shown] = slices.Insert(n.shown[shown], i, ep.Key)
 	}
 }
 
-func add(keys map[string][]string, shown, key string) {
-	if i, there := slices.BinarySearch(keys[shown], key); !there {
-		keys[shown] = slices.Insert(keys[shown], i, key)
+func (n *names) forget(shown, key string) {
+	left := slices.DeleteFunc(n.shown[shown], func(k string) bool { return k == key })
+	if n.shown[shown] = left; len(left) == 0 {
+		delete(n.shown, shown)
 	}
 }
 
-func forget(keys map[string][]string, shown, key string) {
-	left := slices.DeleteFunc(keys[shown], func(k string) bool { return k == key })
-	if keys[shown] = left; len(left) == 0 {
-		delete(keys, shown)
-	}
-}
-
-// view is the transaction's names.
-func (t *Tx) view() (*names, error) {
+// view is the transaction's names. They lack some where damage fails the transaction.
+func (t *Tx) view() *names {
 	if t.names != nil {
-		return t.names, nil
+		return t.names
 	}
-	n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string][]string{}, alone: map[string][]string{}}
-	if err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true }); err != nil {
-		return nil, err
-	}
-	if err := t.eachLeftOpen(n.put); err != nil {
-		return nil, err
-	}
+	n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string][]string{}}
+	err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true })
+	t.fail(cmp.Or(err, t.eachLeftOpen(n.put)))
 	t.names = n
-	return n, nil
+	return n
 }
 
 // eachLeftOpen gives those that closed, and whose incident may be open: their recovery
@@ -105,46 +93,38 @@ func (t *Tx) eachLeftOpen(fn func(*Episode)) (err error) {
 // OpenNamed is the key of an open alert that shares the incident of that source and
 // name, beside the one with this key, and that PMM has named after since; empty when
 // there is none.
-func (t *Tx) OpenNamed(source, alertname, beside string, since time.Time) (string, error) {
-	n, err := t.view()
-	if err != nil {
-		return "", err
-	}
-	for key, named := range n.open[openName{source, alertname}] {
+func (t *Tx) OpenNamed(source, alertname, beside string, since time.Time) string {
+	for key, named := range t.view().open[openName{source, alertname}] {
 		if key != beside && named.After(since) {
-			return key, nil
+			return key
 		}
 	}
-	return "", nil
+	return ""
 }
 
 // ShownBy yields the episodes whose incident shows a name at Callgoose: those
 // open, and those closed whose recovery Callgoose does not have.
 func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 	return func(yield func(*Episode) bool) {
-		n, err := t.view()
-		if err != nil {
-			t.bad = err
-			return
-		}
+		n := t.view()
 		for _, key := range slices.Clone(n.shown[shown]) { // it changes meanwhile
 			ep, err := t.Episode(key)
 			if err != nil {
-				t.bad = err
+				t.fail(err)
 				return
 			}
 			if ep == nil || ShownName(ep) != shown {
-				forget(n.shown, shown, key)
+				n.forget(shown, key)
 				continue
 			}
 			if !ep.Open && !ep.Dropped() {
 				r, err := t.Brief(ep.RecoveredAt, ep.Recovery)
 				if err != nil {
-					t.bad = err
+					t.fail(err)
 					return
 				}
 				if r == nil || r.Outcome == event.Delivered || r.Outcome == event.Suppressed || r.Outcome == event.Collapsed {
-					forget(n.shown, shown, key)
+					n.forget(shown, key)
 					continue
 				}
 			}
@@ -157,23 +137,13 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 
 // OpenShown reports whether an open alert beside the one with this key has an incident
 // of its own that shows the name.
-func (t *Tx) OpenShown(shown, beside string) (bool, error) {
-	n, err := t.view()
-	if err != nil {
-		return false, err
-	}
-	for _, key := range slices.Clone(n.alone[shown]) {
-		ep, err := t.Episode(key)
-		switch {
-		case err != nil:
-			return false, err
-		case ep == nil || !ep.Open || ep.ByName || ShownName(ep) != shown:
-			forget(n.alone, shown, key)
-		case key != beside:
-			return true, nil
+func (t *Tx) OpenShown(shown, beside string) bool {
+	for ep := range t.ShownBy(shown) {
+		if ep.Open && !ep.ByName && ep.Key != beside {
+			return true
 		}
 	}
-	return false, nil
+	return false
 }
 
 // OpenEpisodes yields the open episodes of a source and an alert name; an
@@ -184,24 +154,21 @@ func (t *Tx) OpenEpisodes(source, alertname string) iter.Seq[*Episode] {
 		if t.write && source != "" && alertname != "" {
 			each = t.eachNamed
 		}
-		if err := each(source, alertname, yield); err != nil {
-			t.bad = err
-		}
+		t.fail(each(source, alertname, yield))
 	}
 }
 
 // eachOpen looks at every episode.
 func (t *Tx) eachOpen(source, alertname string, yield func(*Episode) bool) error {
-	c := t.tx.Bucket(bucketEpisodes).Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
+	for k, v := range t.from(bucketEpisodes, nil) {
 		if !isOpen(v) {
 			continue
 		}
-		e, err := decodeEpisode(k, v)
+		e, err := readEpisode(string(k), v)
 		if err != nil {
 			return err
 		}
-		if e.Open && (source == "" || e.Source == source) && (alertname == "" || e.Alertname == alertname) && !yield(e) {
+		if (source == "" || e.Source == source) && (alertname == "" || e.Alertname == alertname) && !yield(e) {
 			return nil
 		}
 	}
@@ -210,11 +177,7 @@ func (t *Tx) eachOpen(source, alertname string, yield func(*Episode) bool) error
 
 // eachNamed looks at those of one name only.
 func (t *Tx) eachNamed(source, alertname string, yield func(*Episode) bool) error {
-	n, err := t.view()
-	if err != nil {
-		return err
-	}
-	for _, key := range slices.Sorted(maps.Keys(n.open[openName{source, alertname}])) {
+	for _, key := range slices.Sorted(maps.Keys(t.view().open[openName{source, alertname}])) {
 		e, err := t.Episode(key)
 		if err != nil {
 			return err

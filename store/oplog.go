@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"path/filepath"
 
 	"github.com/klauspost/compress/s2"
@@ -54,17 +53,14 @@ const (
 	partSize   = 768 << 10
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // EncodeEntry makes an entry.
 func EncodeEntry(kind byte, payload []byte) []byte {
 	b := make([]byte, 2, 2+s2.MaxEncodedLen(len(payload))+4)
 	b[0], b[1] = entryVersion, kind
-	b = b[:2+len(s2.Encode(b[2:cap(b)-4], payload))]
-	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	return wire.Seal(nil, b[:2+len(s2.Encode(b[2:cap(b)-4], payload))])
 }
 
-// EntryKind is the kind of an entry, without a look at the rest.
+// EntryKind is the kind of an entry, of which nothing else is read or checked.
 func EntryKind(b []byte) byte {
 	if len(b) < 2 {
 		return EntryCommit
@@ -74,19 +70,19 @@ func EntryKind(b []byte) byte {
 
 // DecodeEntry reads one. event.ErrNewer, event.ErrDamaged.
 func DecodeEntry(b []byte) (kind byte, payload []byte, err error) {
-	n := len(b) - 4
 	switch {
-	case n < 2 || b[0] == 0:
+	case len(b) < 6 || b[0] == 0:
 		return 0, nil, fmt.Errorf("log entry of %d bytes: %w", len(b), event.ErrDamaged)
 	case b[0] > entryVersion || b[1] > EntryLeft:
 		return 0, nil, fmt.Errorf("log entry of version %d, kind %d: %w", b[0], b[1], event.ErrNewer)
-	case binary.BigEndian.Uint32(b[n:]) != crc32.Checksum(b[:n], castagnoli):
-		return 0, nil, fmt.Errorf("check sum of a log entry: %w", event.ErrDamaged)
 	}
-	if size, err := s2.DecodedLen(b[2:n]); err != nil || size > maxPayload {
+	if b, err = wire.Unseal(nil, b); err != nil {
+		return 0, nil, fmt.Errorf("log entry: %w", err)
+	}
+	if size, err := s2.DecodedLen(b[2:]); err != nil || size > maxPayload {
 		return 0, nil, fmt.Errorf("length of a log entry: %w", event.ErrDamaged)
 	}
-	payload, err = s2.Decode(nil, b[2:n])
+	payload, err = s2.Decode(nil, b[2:])
 	if err != nil {
 		return 0, nil, fmt.Errorf("unpack a log entry: %w: %w", event.ErrDamaged, err)
 	}
@@ -114,9 +110,11 @@ func (o *ops) add(kind byte, parts ...[]byte) {
 	}
 }
 
+// put writes a value, with its check sum.
 func (t *Tx) put(bucket, key, value []byte) error {
-	t.ops.add(opPut, bucket, key, value)
-	return t.tx.Bucket(bucket).Put(key, value)
+	sealed := wire.Seal(key, value)
+	t.ops.add(opPut, bucket, key, sealed)
+	return t.tx.Bucket(bucket).Put(key, sealed)
 }
 
 func (t *Tx) delete(bucket, key []byte) error {
@@ -185,12 +183,8 @@ func putLogSeq(tx *bbolt.Tx, seq uint64) error {
 }
 
 func readLogSeq(tx *bbolt.Tx) (uint64, error) {
-	sealed := tx.Bucket(bucketMeta).Get(keyLog)
-	if sealed == nil {
-		return 0, nil
-	}
-	b, err := wire.Unseal(keyLog, sealed)
-	if err != nil {
+	b, err := (&Tx{tx: tx}).get(bucketMeta, keyLog)
+	if b == nil {
 		return 0, err
 	}
 	r := wire.Reader{Rest: b}
@@ -220,7 +214,7 @@ func Detach(dir string) error {
 // Lead makes every write go through log from now on; nil ends that, and writes are
 // refused with ErrFollowing.
 func (s *Store) Lead(ctx context.Context, log Log) error {
-	return s.do(ctx, &op{change: func() error { s.log, s.parts = log, nil; return nil }, done: make(chan error, 1)})
+	return s.do(ctx, &op{change: func() error { s.log, s.parts = log, nil; return nil }})
 }
 
 // LogEntry is an entry as it was read.
@@ -232,7 +226,7 @@ type LogEntry struct {
 // Apply does what others appended, in one transaction: entries in their order, without
 // a gap. What is left of a transaction whose writer died is dropped.
 func (s *Store) Apply(ctx context.Context, entries []LogEntry) error {
-	return s.do(ctx, &op{change: func() error { return s.apply(entries) }, done: make(chan error, 1)})
+	return s.do(ctx, &op{change: func() error { return s.apply(entries) }})
 }
 
 func (s *Store) apply(entries []LogEntry) error {
@@ -271,8 +265,8 @@ func (s *Store) apply(entries []LogEntry) error {
 		if err := putLogSeq(tx, done); err != nil {
 			return err
 		}
-		next = state{}
-		return readState(tx.Bucket(bucketMeta), &next)
+		next = Summary{}
+		return readState(tx, &next)
 	})
 	if err != nil {
 		return err

@@ -4,10 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/store/wire"
 )
 
 // mostOutages bounds how many are kept, the newest, of those that history covers.
@@ -19,8 +16,7 @@ var keyOutages = []byte("outages")
 // NoteOutage writes down that nobody is called from now on, and why; an empty state says
 // that it is over. It changes nothing where that is known.
 func (t *Tx) NoteOutage(state string, now time.Time) error {
-	b := t.tx.Bucket(bucketMeta)
-	list := readOutages(b)
+	list := t.outages()
 	if n := len(list); n > 0 && list[n-1].Until.IsZero() {
 		if list[n-1].State == state {
 			return nil
@@ -36,17 +32,13 @@ func (t *Tx) NoteOutage(state string, now time.Time) error {
 	for len(list) > 0 && !list[0].Until.IsZero() && now.Sub(list[0].Until) > keepHistory {
 		list = list[1:]
 	}
-	v, err := json.Marshal(list)
-	if err != nil {
-		return err
-	}
-	return t.put(bucketMeta, keyOutages, wire.Seal(keyOutages, v))
+	return t.putJSON(bucketMeta, keyOutages, list)
 }
 
-// readOutages takes what cannot be read for none: a picture is no reason to stop.
-func readOutages(meta *bbolt.Bucket) (list []event.Outage) {
-	v, err := wire.Unseal(keyOutages, meta.Get(keyOutages))
-	if err != nil || json.Unmarshal(v, &list) != nil {
+// outages takes what cannot be read for none: a picture is no reason to stop.
+func (t *Tx) outages() (list []event.Outage) {
+	b, _ := t.get(bucketMeta, keyOutages)
+	if json.Unmarshal(b, &list) != nil {
 		return nil
 	}
 	return list
@@ -54,8 +46,8 @@ func readOutages(meta *bbolt.Bucket) (list []event.Outage) {
 
 // Outages lists when nobody was called, the oldest first. It reaches back as far as History.
 func (s *Store) Outages() (list []event.Outage, err error) {
-	err = s.db.View(func(btx *bbolt.Tx) error {
-		list = readOutages(btx.Bucket(bucketMeta))
+	err = s.View(func(t *Tx) error {
+		list = t.outages()
 		return nil
 	})
 	return list, err

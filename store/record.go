@@ -83,7 +83,7 @@ func readCode[T ~string](r *wire.Reader, codes []T) T {
 	return codes[i]
 }
 
-// flag is 1<<bit when on.
+// flag is bit when on, else none.
 func flag(bit byte, on bool) byte {
 	if on {
 		return bit
@@ -255,12 +255,8 @@ func readRecord(pos event.Position, b []byte) (*event.Record, error) {
 	return rec, r.End("record")
 }
 
-// outcomeOf is the outcome of a sealed record, without decoding the rest.
-func outcomeOf(key, sealed []byte) (event.Outcome, error) {
-	b, err := wire.Unseal(key, sealed)
-	if err != nil {
-		return "", err
-	}
+// outcomeOf is the outcome of an encoded record, without decoding the rest.
+func outcomeOf(b []byte) (event.Outcome, error) {
 	if len(b) <= atID || b[0] != layout || int(b[atOutcome]) >= len(outcomeCodes) {
 		return "", fmt.Errorf("decode record: %w", event.ErrDamaged)
 	}

@@ -51,3 +51,42 @@ func TestTheShareOfFiringEventsTakenInTime(t *testing.T) {
 	put(now, event.Firing, event.Queued, event.Delivered, event.Queued, event.Delivered)
 	want("a replay", 6, 2)
 }
+
+// The record of an open episode stays when the rest of its day goes, and is not counted
+// once more.
+func TestDroppedDaysChangeNoShare(t *testing.T) {
+	s, _ := open(t)
+	now := time.Now().UTC()
+	if err := s.Do(t.Context(), func(tx *Tx) error {
+		for n, late := range []time.Duration{0, 0, time.Hour} {
+			r := record(n+1, event.Queued)
+			r.ID, r.Key, r.Status, r.ReceivedAt, r.At = fmt.Sprint("e", n), fmt.Sprint("pmm-", n), event.Firing, now, r.Pos
+			if err := tx.PutRecord(r); err != nil {
+				return err
+			}
+			r.Outcome, r.SettledAt = event.Delivered, now.Add(late)
+			r.AddAttempt(event.Attempt{Result: "delivered"})
+			if err := tx.PutRecord(r); err != nil {
+				return err
+			}
+			if err := tx.PutEpisode(&Episode{Key: r.Key, Source: "pmm", Open: n == 0, Firing: r.Pos, FiringAt: now}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Do(t.Context(), func(tx *Tx) error { return tx.DropDays(now.Add(48 * time.Hour)) }); err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := s.Served(); err != nil || got != (Served{3, 2}) {
+		t.Errorf("%+v, %v, want 2 of 3", got, err)
+	}
+	if _, err := s.Find("e0"); err != nil {
+		t.Errorf("the record of what is open: %v", err)
+	}
+	if _, err := s.Find("e1"); err == nil {
+		t.Error("a record of what is over is still there")
+	}
+}

@@ -21,7 +21,6 @@ import (
 
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/faultpoint"
-	"pmm-callgoose/store/wire"
 )
 
 // Errors a caller must branch on.
@@ -70,7 +69,7 @@ type Store struct {
 	changes atomic.Uint64
 	// state is what was committed last, also for those who must not wait for the
 	// disk. What it points to is never changed.
-	state atomic.Pointer[state]
+	state atomic.Pointer[Summary]
 	// broken is set when a commit failed: what the file then says may not be what it
 	// will say after the next start. Only opening it again tells. Owned by commit.
 	broken   bool
@@ -84,13 +83,13 @@ type Store struct {
 	parts [][]byte
 }
 
-// state is what the meta bucket holds under "state": small, and written with
-// every commit that changed it.
-type state struct {
+// Summary is the small state: what the meta bucket holds under "state", written with every
+// commit that changed it.
+type Summary struct {
 	Progress event.Position   `json:"progress"`
 	Rebuild  *Rebuild         `json:"rebuild,omitempty"`
 	Pause    *Pause           `json:"pause,omitempty"`
-	Forms    []string         `json:"forms,omitempty"`
+	Forms    []string         `json:"forms,omitempty"` // of bodies, see Tx.FormOf
 	Counts   map[string]int64 `json:"counts"`
 	// Heard is when each PMM server was last heard of, by source.
 	Heard map[string]time.Time `json:"heard,omitempty"`
@@ -110,7 +109,7 @@ type Pause struct {
 	By     string    `json:"by"`
 }
 
-func (s state) clone() state {
+func (s Summary) clone() Summary {
 	c := s
 	c.Counts = make(map[string]int64, len(s.Counts))
 	maps.Copy(c.Counts, s.Counts)
@@ -192,7 +191,7 @@ func SyncDir(dir string) error {
 }
 
 func (s *Store) init() (fresh bool, err error) {
-	var first state
+	var first Summary
 	err = s.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if fresh = meta == nil; !fresh {
@@ -201,7 +200,7 @@ func (s *Store) init() (fresh bool, err error) {
 				return fmt.Errorf("format %d: %w", v, event.ErrNewer)
 			}
 			seq, err := readLogSeq(tx)
-			if err := cmp.Or(err, readState(meta, &first)); err != nil {
+			if err := cmp.Or(err, readState(tx, &first)); err != nil {
 				return err
 			}
 			if s.cfg.Shared != (seq > 0) && !(s.cfg.Shared && first.Progress.IsZero()) {
@@ -248,16 +247,17 @@ const soon = 20 * time.Millisecond
 // group returns an error nothing of it happens, and the others are run again
 // without it: fn may run more than once, and must begin anew each time.
 func (s *Store) Do(ctx context.Context, fn func(*Tx) error) error {
-	return s.do(ctx, &op{fn: fn, done: make(chan error, 1)})
+	return s.do(ctx, &op{fn: fn})
 }
 
 // Soon is Do for a write that nobody waits for behind it: it may wait 20 ms for
 // others to share a commit with.
 func (s *Store) Soon(ctx context.Context, fn func(*Tx) error) error {
-	return s.do(ctx, &op{fn: fn, done: make(chan error, 1), due: time.Now().Add(soon)})
+	return s.do(ctx, &op{fn: fn, due: time.Now().Add(soon)})
 }
 
 func (s *Store) do(ctx context.Context, o *op) error {
+	o.done = make(chan error, 1)
 	to := s.ops
 	if !o.due.IsZero() {
 		to = s.soon
@@ -369,7 +369,7 @@ func (s *Store) transact(group []*op) error {
 		recorded = &ops{}
 	}
 	fnFailed := false
-	var next state
+	var next Summary
 	var began time.Time // of the commit
 	err := s.db.Update(func(btx *bbolt.Tx) error {
 		t := &Tx{tx: btx, write: true, state: s.state.Load().clone(), names: s.names, ops: recorded}
@@ -379,7 +379,7 @@ func (s *Store) transact(group []*op) error {
 				return err
 			}
 		}
-		if err := cmp.Or(t.saveHistory(), t.saveServed()); err != nil {
+		if err := t.saveSums(); err != nil {
 			return err
 		}
 		next, began, s.names = t.state, time.Now(), t.names
@@ -410,11 +410,7 @@ func (t *Tx) saveState() error {
 	if !t.dirty {
 		return nil
 	}
-	b, err := json.Marshal(t.state)
-	if err != nil {
-		return err
-	}
-	return t.put(bucketMeta, keyState, wire.Seal(keyState, b))
+	return t.putJSON(bucketMeta, keyState, t.state)
 }
 
 func (s *Store) fail(err error) {
@@ -436,13 +432,9 @@ func (s *Store) View(fn func(*Tx) error) error {
 	}))
 }
 
-func readState(meta *bbolt.Bucket, into *state) error {
-	sealed := meta.Get(keyState)
-	if sealed == nil {
-		return nil
-	}
-	b, err := wire.Unseal(keyState, sealed)
-	if err != nil {
+func readState(tx *bbolt.Tx, into *Summary) error {
+	b, err := (&Tx{tx: tx}).get(bucketMeta, keyState)
+	if b == nil {
 		return err
 	}
 	return json.Unmarshal(b, into)
@@ -457,15 +449,5 @@ func (s *Store) notice(err error) error {
 	return err
 }
 
-// Summary is the small state shown to operators.
-type Summary struct {
-	Progress event.Position
-	Rebuild  *Rebuild
-	Pause    *Pause
-	Forms    []string
-	Counts   map[string]int64
-	Heard    map[string]time.Time
-}
-
 // Summary is the small state as it was last committed. It waits for nobody.
-func (s *Store) Summary() Summary { return Summary(s.state.Load().clone()) }
+func (s *Store) Summary() Summary { return s.state.Load().clone() }

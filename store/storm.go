@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
-	"iter"
 	"time"
 
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/wire"
 )
+
+// ReasonStorm is the reason of a firing event that waits for the end of a storm of
+// alerts, and of what recovered while it did.
+const ReasonStorm = "storm"
 
 // Storm is what is known of the new episodes of one PMM server, for --storm.
 type Storm struct {
@@ -18,9 +20,6 @@ type Storm struct {
 	Since  time.Time // when the storm began; zero = there is none
 	Total  int64     // new episodes in it, with those that began it
 	Key    string    // of the incident that says so, the latest
-	// Waiting counts the events that were queued to wait for its end, and have not
-	// been taken out by its end or by a recovery.
-	Waiting int64
 	// Times are when the newest episodes were received, Errors those of alerts that
 	// say that their data source failed.
 	Times, Errors []time.Time
@@ -36,7 +35,6 @@ func (s *Storm) On() bool { return !s.Since.IsZero() }
 type First struct {
 	Pos        event.Position // with ReceivedAt: finds its record
 	ReceivedAt time.Time
-	Held       bool // another event of the name waits because of it
 }
 
 // bucketStorms holds storms by source, bucketFirsts the names by source and hash: a
@@ -48,49 +46,56 @@ var (
 
 // Storm reads what is known of a source, nil when nothing is.
 func (t *Tx) Storm(source string) (*Storm, error) {
-	v := t.tx.Bucket(bucketStorms).Get([]byte(source))
-	if v == nil {
-		return nil, nil
+	b, err := t.get(bucketStorms, []byte(source))
+	if b == nil {
+		return nil, err
 	}
-	return decodeStorm([]byte(source), v)
+	return readStorm(source, b)
+}
+
+// InStorm counts the events of a source that are queued to wait for the end of a storm.
+func (t *Tx) InStorm(source string) int64 { return t.Counted(stormCount + source) }
+
+// stormCount begins the names of those counters.
+const stormCount = "storm:"
+
+// countStorm keeps count of a place in the queue, which is taken (n = 1) or left (-1).
+func (t *Tx) countStorm(w *Waiting, n int64) {
+	if w.Storm {
+		t.Count(stormCount+w.Source, n)
+	}
 }
 
 // Storms reads what is known of all sources.
 func (t *Tx) Storms() (list []Storm, err error) {
-	err = t.tx.Bucket(bucketStorms).ForEach(func(k, v []byte) error {
-		s, err := decodeStorm(k, v)
-		if err == nil {
-			list = append(list, *s)
+	for k, v := range t.from(bucketStorms, nil) {
+		s, err := readStorm(string(k), v)
+		if err != nil {
+			return nil, err
 		}
-		return err
-	})
-	return list, err
+		list = append(list, *s)
+	}
+	return list, nil
 }
 
 // PutStorm writes it.
 func (t *Tx) PutStorm(s *Storm) error {
 	v := wire.AppendTime([]byte{layout}, s.Since)
 	v = wire.AppendString(binary.AppendVarint(v, s.Total), s.Key)
-	v = binary.AppendVarint(v, s.Waiting)
 	v = wire.AppendPosition(wire.AppendTimes(wire.AppendTimes(v, s.Times), s.Errors), s.Release)
-	key := []byte(s.Source)
-	return t.put(bucketStorms, key, wire.Seal(key, v))
+	return t.put(bucketStorms, []byte(s.Source), v)
 }
 
-func decodeStorm(k, v []byte) (*Storm, error) {
-	v, err := wire.Unseal(k, v)
-	if err != nil {
-		return nil, err
-	}
-	r := wire.Reader{Rest: v}
+func readStorm(source string, b []byte) (*Storm, error) {
+	r := wire.Reader{Rest: b}
 	if r.Byte() != layout {
-		return nil, fmt.Errorf("decode the storm of %s: %w", k, event.ErrDamaged)
+		r.Fail()
 	}
 	s := &Storm{
-		Source: string(k), Since: r.Time(), Total: r.Varint(), Key: r.String(), Waiting: r.Varint(),
+		Source: source, Since: r.Time(), Total: r.Varint(), Key: r.String(),
 		Times: r.Times(), Errors: r.Times(), Release: r.Position(),
 	}
-	return s, r.End("storm")
+	return s, r.End("storm of " + source)
 }
 
 func firstKey(source, alertname string) []byte {
@@ -100,69 +105,30 @@ func firstKey(source, alertname string) []byte {
 
 // First reads the first event of a name, nil when there is none.
 func (t *Tx) First(source, alertname string) (*First, error) {
-	k := firstKey(source, alertname)
-	v := t.tx.Bucket(bucketFirsts).Get(k)
-	if v == nil {
-		return nil, nil
+	b, err := t.get(bucketFirsts, firstKey(source, alertname))
+	if b == nil {
+		return nil, err
 	}
-	return decodeFirst(k, v)
+	return readFirst(b)
 }
 
 // PutFirst writes it, in place of an older one of that name.
 func (t *Tx) PutFirst(source, alertname string, f *First) error {
-	k := firstKey(source, alertname)
-	v := wire.AppendTime(wire.AppendPosition([]byte{layout, flag(1, f.Held)}, f.Pos), f.ReceivedAt)
-	return t.put(bucketFirsts, k, wire.Seal(k, v))
+	v := wire.AppendTime(wire.AppendPosition([]byte{layout}, f.Pos), f.ReceivedAt)
+	return t.put(bucketFirsts, firstKey(source, alertname), v)
 }
 
-func decodeFirst(k, v []byte) (*First, error) {
-	v, err := wire.Unseal(k, v)
-	if err != nil {
-		return nil, err
-	}
-	r := wire.Reader{Rest: v}
+func readFirst(b []byte) (*First, error) {
+	r := wire.Reader{Rest: b}
 	if r.Byte() != layout {
-		return nil, fmt.Errorf("decode the first of a name: %w", event.ErrDamaged)
+		r.Fail()
 	}
-	f := &First{Held: r.Byte() == 1, Pos: r.Position(), ReceivedAt: r.Time()}
+	f := &First{Pos: r.Position(), ReceivedAt: r.Time()}
 	return f, r.End("first of a name")
-}
-
-// Firsts reads those of a source because of which others wait.
-func (t *Tx) Firsts(source string) (list []First, err error) {
-	for k, v := range t.firsts(source) {
-		f, err := decodeFirst(k, v)
-		if err != nil {
-			return nil, err
-		}
-		if f.Held {
-			list = append(list, *f)
-		}
-	}
-	return list, nil
 }
 
 // DropFirsts forgets all names of a source.
 func (t *Tx) DropFirsts(source string) error {
-	var keys [][]byte
-	for k := range t.firsts(source) {
-		keys = append(keys, k)
-	}
-	for _, k := range keys {
-		if err := t.delete(bucketFirsts, k); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *Tx) firsts(source string) iter.Seq2[[]byte, []byte] {
-	return func(yield func(k, v []byte) bool) {
-		c, prefix := t.tx.Bucket(bucketFirsts).Cursor(), []byte(source+"\x00")
-		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
-			if !yield(k, v) {
-				return
-			}
-		}
-	}
+	prefix := []byte(source + "\x00")
+	return t.dropWhere(bucketFirsts, func(k, _ []byte) (bool, error) { return bytes.HasPrefix(k, prefix), nil })
 }

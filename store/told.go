@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/store/wire"
 )
 
 // Told is a note that people were told of an open episode by another way than
@@ -23,23 +22,19 @@ var bucketTold = []byte("told")
 
 // Told reads the note of an incident key, nil when there is none.
 func (t *Tx) Told(key string) (*Told, error) {
-	v := t.tx.Bucket(bucketTold).Get([]byte(key))
-	if v == nil {
-		return nil, nil
+	b, err := t.get(bucketTold, []byte(key))
+	if b == nil {
+		return nil, err
 	}
-	return decodeTold([]byte(key), v)
+	return readTold(key, b)
 }
 
 // EachTold calls fn with every note until it returns false. None may be written meanwhile.
 func (t *Tx) EachTold(fn func(*Told) bool) error {
-	c := t.tx.Bucket(bucketTold).Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
-		note, err := decodeTold(k, v)
-		if err != nil {
+	for k, v := range t.from(bucketTold, nil) {
+		note, err := readTold(string(k), v)
+		if err != nil || !fn(note) {
 			return err
-		}
-		if !fn(note) {
-			return nil
 		}
 	}
 	return nil
@@ -47,24 +42,16 @@ func (t *Tx) EachTold(fn func(*Told) bool) error {
 
 // PutTold writes the note, in place of an older one of its incident key.
 func (t *Tx) PutTold(note *Told) error {
-	v, err := json.Marshal(note)
-	if err != nil {
-		return err
-	}
-	return t.put(bucketTold, []byte(note.Key), wire.Seal([]byte(note.Key), v))
+	return t.putJSON(bucketTold, []byte(note.Key), note)
 }
 
 // DropTold forgets the note of an incident key.
 func (t *Tx) DropTold(key string) error { return t.delete(bucketTold, []byte(key)) }
 
-func decodeTold(k, v []byte) (*Told, error) {
-	v, err := wire.Unseal(k, v)
-	if err != nil {
-		return nil, err
-	}
-	note := &Told{Key: string(k)}
-	if err := json.Unmarshal(v, note); err != nil {
-		return nil, fmt.Errorf("decode the note of %s: %w", k, event.ErrDamaged)
+func readTold(key string, b []byte) (*Told, error) {
+	note := &Told{Key: key}
+	if err := json.Unmarshal(b, note); err != nil {
+		return nil, fmt.Errorf("decode the note of %s: %w", key, event.ErrDamaged)
 	}
 	return note, nil
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/json"
 	"iter"
 	"maps"
 	"slices"
@@ -19,24 +20,68 @@ import (
 type Tx struct {
 	tx      *bbolt.Tx
 	write   bool
-	state   state
+	state   Summary
 	read    bool // state was read
 	dirty   bool
-	bad     error                  // damage found where no error can be returned
-	minutes map[int64]event.Minute // what happened, by minute since 1970
-	served  map[string]Served      // by key
-	names   *names                 // nil = not made yet
-	scratch []byte                 // for what is only compared
-	ops     *ops                   // what is written, of a shared ledger
+	bad     error // damage found where no error can be returned
+	sums    map[sumKey][]int64
+	names   *names // nil = not made yet
+	scratch []byte // for what is only compared
+	ops     *ops   // what is written, of a shared ledger
+}
+
+// get reads what stands under a key, nil when nothing does.
+func (t *Tx) get(bucket, key []byte) ([]byte, error) {
+	b := t.tx.Bucket(bucket)
+	if b == nil {
+		return nil, nil
+	}
+	sealed := b.Get(key)
+	if sealed == nil {
+		return nil, nil
+	}
+	return wire.Unseal(key, sealed)
+}
+
+// from yields what a bucket holds from a key on, in order. Nothing may be written to it
+// meanwhile. Damage ends it, and fails the transaction.
+func (t *Tx) from(bucket, key []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(k, v []byte) bool) {
+		c := t.tx.Bucket(bucket).Cursor()
+		for k, sealed := c.Seek(key); k != nil; k, sealed = c.Next() {
+			v, err := wire.Unseal(k, sealed)
+			if err != nil {
+				t.fail(err)
+				return
+			}
+			if !yield(k, v) {
+				return
+			}
+		}
+	}
+}
+
+// fail makes the transaction fail, where no error can be returned.
+func (t *Tx) fail(err error) {
+	if t.bad == nil {
+		t.bad = err
+	}
+}
+
+// putJSON writes v as JSON.
+func (t *Tx) putJSON(bucket, key []byte, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return t.put(bucket, key, b)
 }
 
 // small is the small state, which a reader decodes when it is asked for.
-func (t *Tx) small() *state {
+func (t *Tx) small() *Summary {
 	if !t.write && !t.read {
 		t.read = true
-		if err := readState(t.tx.Bucket(bucketMeta), &t.state); err != nil {
-			t.bad = err
-		}
+		t.fail(readState(t.tx, &t.state))
 	}
 	return &t.state
 }
@@ -104,19 +149,11 @@ func (t *Tx) Counted(name string) int64 { return t.small().Counts[name] }
 
 // Episode is the state of an incident key, nil when it was never seen.
 func (t *Tx) Episode(key string) (*Episode, error) {
-	b := t.tx.Bucket(bucketEpisodes).Get([]byte(key))
+	b, err := t.get(bucketEpisodes, []byte(key))
 	if b == nil {
-		return nil, nil
-	}
-	return decodeEpisode([]byte(key), b)
-}
-
-func decodeEpisode(k, v []byte) (*Episode, error) {
-	v, err := wire.Unseal(k, v)
-	if err != nil {
 		return nil, err
 	}
-	return readEpisode(string(k), v)
+	return readEpisode(key, b)
 }
 
 // PutEpisode writes it.
@@ -124,19 +161,14 @@ func (t *Tx) PutEpisode(e *Episode) error {
 	if t.names != nil {
 		t.names.put(e)
 	}
-	key := []byte(e.Key)
-	return t.put(bucketEpisodes, key, wire.Seal(key, appendEpisode(make([]byte, 0, 192), e)))
+	return t.put(bucketEpisodes, []byte(e.Key), appendEpisode(make([]byte, 0, 192), e))
 }
 
 // Labels are those that stand under an incident key: of the first record that
 // was written for it. nil when there are none. They are not the caller's.
 func (t *Tx) Labels(key string) (map[string]string, error) {
-	sealed := t.tx.Bucket(bucketLabels).Get([]byte(key))
-	if sealed == nil {
-		return nil, nil
-	}
-	b, err := wire.Unseal([]byte(key), sealed)
-	if err != nil {
+	b, err := t.get(bucketLabels, []byte(key))
+	if b == nil {
 		return nil, err
 	}
 	r := wire.Reader{Rest: b}
@@ -144,40 +176,33 @@ func (t *Tx) Labels(key string) (map[string]string, error) {
 	return m, r.End("labels")
 }
 
-// putLabels puts labels under a key where there are none. It reports whether
-// these stand there now: an alert has the same ones as long as it lives.
-func (t *Tx) putLabels(key string, labels map[string]string) (bool, error) {
-	k, b := []byte(key), t.tx.Bucket(bucketLabels)
-	want := wire.Seal(k, wire.AppendMap(t.scratch[:0], labels))
-	t.scratch = want
-	if have := b.Get(k); have != nil {
-		return bytes.Equal(have, want), nil
-	}
-	return true, t.put(bucketLabels, k, bytes.Clone(want)) // which bbolt keeps until the commit
-}
-
-// share reports whether the labels of r stand under its key, and need not be in
-// the record.
+// share reports whether the labels of r stand under its key, and need not be in the
+// record: an alert has the same ones as long as it lives. Where there are none, it puts
+// them there.
 func (t *Tx) share(r *event.Record) (bool, error) {
 	if r.Brief || len(r.Labels) == 0 || r.Key == "" || r.Alertname != r.Labels["alertname"] {
 		return r.Brief, nil
 	}
-	return t.putLabels(r.Key, r.Labels)
+	key := []byte(r.Key)
+	t.scratch = wire.AppendMap(t.scratch[:0], r.Labels)
+	if have, err := t.get(bucketLabels, key); have != nil || err != nil {
+		return bytes.Equal(have, t.scratch), err
+	}
+	return true, t.put(bucketLabels, key, bytes.Clone(t.scratch)) // which bbolt keeps until the commit
 }
 
 // Waiting yields the events queued behind a place, in order. It must not be
 // changed meanwhile.
 func (t *Tx) Waiting(after event.Position) iter.Seq[Waiting] {
 	return func(yield func(Waiting) bool) {
-		c := t.tx.Bucket(bucketQueue).Cursor()
-		key := placeKey(after)
-		for k, v := c.Seek(key); k != nil; k, v = c.Next() {
-			if bytes.Equal(k, key) {
+		for k, v := range t.from(bucketQueue, placeKey(after)) {
+			at := positionOf(k)
+			if at == after {
 				continue
 			}
-			w, err := decodeWaiting(k, v)
+			w, err := readWaiting(at, v)
 			if err != nil {
-				t.bad = err
+				t.fail(err)
 				return
 			}
 			if !yield(w) {
@@ -189,32 +214,35 @@ func (t *Tx) Waiting(after event.Position) iter.Seq[Waiting] {
 
 // WaitingAt reads the event queued at a place, false when it is settled.
 func (t *Tx) WaitingAt(at event.Position) (w Waiting, ok bool, err error) {
-	key := placeKey(at)
-	v := t.tx.Bucket(bucketQueue).Get(key)
-	if v == nil {
-		return w, false, nil
+	b, err := t.get(bucketQueue, placeKey(at))
+	if b == nil {
+		return w, false, err
 	}
-	w, err = decodeWaiting(key, v)
+	w, err = readWaiting(at, b)
 	return w, err == nil, err
-}
-
-func decodeWaiting(k, v []byte) (Waiting, error) {
-	v, err := wire.Unseal(k, v)
-	if err != nil {
-		return Waiting{}, err
-	}
-	return readWaiting(positionOf(k), v)
 }
 
 // PutWaiting queues an event, or changes it there.
 func (t *Tx) PutWaiting(w *Waiting) error {
+	old, _, err := t.WaitingAt(w.At)
+	if err != nil {
+		return err
+	}
+	t.countStorm(&old, -1)
+	t.countStorm(w, 1)
 	t.tx.Bucket(bucketQueue).FillPercent = 0.9 // they come in the order of their keys
-	key := placeKey(w.At)
-	return t.put(bucketQueue, key, wire.Seal(key, appendWaiting(make([]byte, 0, 128), w)))
+	return t.put(bucketQueue, placeKey(w.At), appendWaiting(make([]byte, 0, 128), w))
 }
 
 // DropWaiting takes an event out of the queue. Its record says what became of it.
-func (t *Tx) DropWaiting(at event.Position) error { return t.delete(bucketQueue, placeKey(at)) }
+func (t *Tx) DropWaiting(at event.Position) error {
+	old, _, err := t.WaitingAt(at)
+	if err != nil {
+		return err
+	}
+	t.countStorm(&old, -1)
+	return t.delete(bucketQueue, placeKey(at))
+}
 
 func day(at time.Time) string { return at.UTC().Format(time.DateOnly) }
 
@@ -237,12 +265,12 @@ func (t *Tx) Brief(receivedAt time.Time, pos event.Position) (*event.Record, err
 	if receivedAt.IsZero() {
 		days = recordDays(t.tx)
 	}
-	key := placeKey(pos)
 	for _, d := range slices.Backward(days) {
-		if b := t.tx.Bucket(recordsBucket(d)); b != nil {
-			if v := b.Get(key); v != nil {
-				return decodeRecord(key, v)
-			}
+		switch b, err := t.get(recordsBucket(d), placeKey(pos)); {
+		case err != nil:
+			return nil, err
+		case b != nil:
+			return readRecord(pos, b)
 		}
 	}
 	return nil, nil
@@ -263,14 +291,6 @@ func give(r *event.Record, labels map[string]string) {
 	r.Brief, r.Labels, r.Alertname = false, labels, labels["alertname"]
 }
 
-func decodeRecord(k, v []byte) (*event.Record, error) {
-	v, err := wire.Unseal(k, v)
-	if err != nil {
-		return nil, err
-	}
-	return readRecord(positionOf(k), v)
-}
-
 // PutRecord writes r and keeps the counts by outcome.
 func (t *Tx) PutRecord(r *event.Record) error {
 	bucket := recordsBucket(day(r.ReceivedAt))
@@ -281,10 +301,12 @@ func (t *Tx) PutRecord(r *event.Record) error {
 	records.FillPercent = 0.9 // they come in the order of their keys
 	key := placeKey(r.Pos)
 	var was event.Outcome
-	if old := records.Get(key); old != nil {
-		if was, err = outcomeOf(key, old); err != nil {
-			return err
-		}
+	old, err := t.get(bucket, key)
+	if old != nil {
+		was, err = outcomeOf(old)
+	}
+	if err != nil {
+		return err
 	}
 	if was != r.Outcome {
 		if was != "" {
@@ -298,7 +320,7 @@ func (t *Tx) PutRecord(r *event.Record) error {
 	if err != nil {
 		return err
 	}
-	return t.put(bucket, key, wire.Seal(key, appendRecord(make([]byte, 0, 256), r, shared)))
+	return t.put(bucket, key, appendRecord(make([]byte, 0, 256), r, shared))
 }
 
 // DropRecord forgets one record.

@@ -35,37 +35,30 @@ const adoptMost = 64
 // which PMM gave no fingerprint, as in the samples of Callgoose's guide. With none
 // or several it means none: a wrong close is worse than a stale incident. own is
 // the state of the recovery's own key, which remembers what it closed.
-func (b *batch) adopt(c *candidate, key string, own *store.Episode) (ep *store.Episode, labels map[string]string, facts event.Facts, err error) {
-	none := func() (*store.Episode, map[string]string, event.Facts, error) { return own, c.alert.Labels, facts, nil }
+func (b *batch) adopt(c *candidate, key string, own *store.Episode) (ep *store.Episode, labels map[string]string, facts event.Facts) {
 	some := c.alert.Labels
 	if len(some) == 0 {
-		return none()
+		return own, some, facts
 	}
-	found, several, err := b.openWith(c.note.Source, some)
-	if err != nil {
-		return nil, nil, facts, err
-	}
+	found, several := b.openWith(c.note.Source, some)
 	if found == nil {
 		if own != nil && own.To != "" { // said again after it was adopted
-			ep, err := b.tx.Episode(own.To)
-			if err != nil || ep != nil && !ep.Open {
-				return ep, some, facts, err
+			if ep := b.episode(own.To); ep != nil && !ep.Open {
+				return ep, some, facts
 			}
 		}
 		b.tell(func() {
 			b.log.Warn("a recovery without a fingerprint closes no open alert", "fit", map[bool]string{true: "several", false: "none"}[several],
 				"alertname", some["alertname"], "notification_id", c.pos.NotificationID())
 		})
-		return none()
+		return own, some, facts
 	}
-	if ep, err = b.tx.Episode(found.key); err != nil || ep == nil {
-		return nil, nil, facts, err
+	if ep = b.episode(found.key); ep == nil {
+		return own, some, facts
 	}
-	if err := b.tx.PutEpisode(&store.Episode{
+	b.fail(b.tx.PutEpisode(&store.Episode{
 		Key: key, Source: c.note.Source, Alertname: some["alertname"], Adopted: true, To: ep.Key, FiringAt: c.note.ReceivedAt,
-	}); err != nil {
-		return nil, nil, facts, err
-	}
+	}))
 	facts.Adopted, facts.Annotations = true, maps.Clone(c.alert.Annotations)
 	fired, err := b.notes.at(b.ctx, ep.Firing)
 	if err == nil && fired.Err == nil {
@@ -74,16 +67,13 @@ func (b *batch) adopt(c *candidate, key string, own *store.Episode) (ep *store.E
 		}
 	}
 	facts.Annotations = noted(facts.Annotations)
-	return ep, union(found.labels, some), facts, nil
+	return ep, union(found.labels, some), facts
 }
 
 // openWith is the one open alert whose labels contain some; nil when there are
 // none or several.
-func (b *batch) openWith(source string, some map[string]string) (found *open, several bool, err error) {
-	ix, err := b.indexOf(source, some["alertname"])
-	if err != nil {
-		return nil, false, err
-	}
+func (b *batch) openWith(source string, some map[string]string) (found *open, several bool) {
+	ix := b.indexOf(source, some["alertname"])
 	var rarest pair
 	least := math.MaxInt
 	for k, v := range some {
@@ -94,11 +84,7 @@ func (b *batch) openWith(source string, some map[string]string) (found *open, se
 	list := ix.pairs[rarest]
 	still := list[:0]
 	for i, o := range list {
-		ep, err := b.tx.Episode(o.key)
-		if err != nil {
-			return nil, false, err
-		}
-		if ep == nil || !ep.Open { // closed meanwhile
+		if ep := b.episode(o.key); ep == nil || !ep.Open { // closed meanwhile
 			delete(ix.known, o.key)
 			continue
 		}
@@ -116,10 +102,10 @@ func (b *batch) openWith(source string, some map[string]string) (found *open, se
 	if several = several || len(still) > adoptMost; several {
 		found = nil
 	}
-	return found, several, nil
+	return found, several
 }
 
-func (b *batch) indexOf(source, alertname string) (*index, error) {
+func (b *batch) indexOf(source, alertname string) *index {
 	name := source + "\x00" + alertname
 	ix := b.opened[name]
 	if ix == nil {
@@ -129,14 +115,10 @@ func (b *batch) indexOf(source, alertname string) (*index, error) {
 		}
 		b.opened[name] = ix
 		for ep := range b.tx.OpenEpisodes(source, alertname) {
-			labels, err := b.openLabels(ep)
-			if err != nil {
-				return nil, err
-			}
-			ix.put(ep.Key, labels)
+			ix.put(ep.Key, b.openLabels(ep))
 		}
 	}
-	return ix, nil
+	return ix
 }
 
 // opens puts an episode that begins into the index of its name, where there is one.
@@ -158,15 +140,13 @@ func (ix *index) put(key string, labels map[string]string) {
 }
 
 // openLabels are the labels of an open episode.
-func (b *batch) openLabels(ep *store.Episode) (map[string]string, error) {
-	r, err := b.tx.Record(ep.FiringAt, ep.Firing)
-	if err != nil {
-		return nil, err
+func (b *batch) openLabels(ep *store.Episode) map[string]string {
+	if r := b.record(ep.FiringAt, ep.Firing); r != nil {
+		return r.Labels
 	}
-	if r != nil {
-		return r.Labels, nil
-	}
-	return b.tx.Labels(ep.Key) // its day is over
+	labels, err := b.tx.Labels(ep.Key) // its day is over
+	b.fail(err)
+	return labels
 }
 
 func includes(all, some map[string]string) bool {

@@ -115,67 +115,51 @@ func missing(w *store.Waiting) *event.Record {
 	}
 }
 
-// entry is what an attempt came to.
-type entry struct {
-	w       *store.Waiting
-	claim   time.Time
-	attempt event.Attempt
-	outcome event.Outcome // "" = not settled
-	reason  string
-	overdue string // why it is given up when its age allows it, "" = it is young
-	unmade  bool   // nothing was sent under the claim before this attempt
-}
-
-// written is what the ledger says of an event now.
-type written struct {
-	tries   int
-	outcome event.Outcome
-	reason  string
-	gone    bool // it is not queued any more
-}
-
 // record writes an attempt, and takes the event out of the queue when it is settled. If
-// we die before that, the same bytes go out again. soon lets it wait for others to share its commit.
-func (b book) record(ctx context.Context, e entry, soon bool) (out written, err error) {
+// we die before that, the same bytes go out again. What the ledger says of the event now
+// is put into res. soon lets it wait for others to share its commit.
+func (b book) record(ctx context.Context, res *result, soon bool) error {
 	write := b.ledger.Do
 	if soon {
 		write = b.ledger.Soon
 	}
-	err = write(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		w, queued, err := tx.WaitingAt(e.w.At)
+	ruled := res.ruling
+	return write(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+		w, queued, err := tx.WaitingAt(res.w.At)
 		if err != nil {
 			return err
 		}
-		r, err := tx.Brief(e.w.ReceivedAt, e.w.Pos)
-		out = written{outcome: e.outcome, reason: e.reason, gone: !queued}
+		r, err := tx.Brief(res.w.ReceivedAt, res.w.Pos)
+		res.ruling, res.number, res.gone = ruled, 0, !queued
 		if err != nil || r == nil && !queued { // somebody dropped it
 			return err
 		}
 		if r == nil {
-			r = missing(e.w)
+			r = missing(&res.w)
 		}
-		r.AddAttempt(e.attempt)
-		out.tries = r.Tries
-		if e.attempt.Sent && r.ClaimedAt.IsZero() {
-			r.ClaimedAt = e.claim
+		r.AddAttempt(res.attempt)
+		res.number = r.Tries
+		if res.attempt.Sent && r.ClaimedAt.IsZero() {
+			r.ClaimedAt = res.claim
 		}
-		if e.overdue != "" && out.outcome == "" {
-			if over, err := mayExpire(tx, e.w); err != nil {
+		v := &res.ruling
+		if res.overdue != "" && v.outcome == "" {
+			if over, err := mayExpire(tx, &res.w); err != nil {
 				return err
 			} else if over {
-				out.outcome, out.reason = event.Dead, e.overdue
+				v.outcome, v.reason = event.Dead, res.overdue
 			}
 		}
 		// Taken out of the queue meanwhile, or put in again: its record says more than a
 		// failure does, and less than a delivery.
-		if !queued && (out.outcome == event.Dead || r.At != e.w.At) {
-			out.outcome, out.reason = "", ""
+		if !queued && (v.outcome == event.Dead || r.At != res.w.At) {
+			v.outcome, v.reason = "", ""
 		}
-		if out.outcome != "" {
-			count(tx, e.w, &e.attempt, out.outcome)
-			return conclude(tx, e.w, r, out.outcome, out.reason)
+		if v.outcome != "" {
+			count(tx, r.Status, &res.attempt, v.outcome)
+			return conclude(tx, res.w.At, r, v.outcome, v.reason)
 		}
-		if queued && e.unmade && !e.attempt.Sent { // it can still say how late it is, or collapse
+		if queued && res.unmade && !res.attempt.Sent { // it can still say how late it is, or collapse
 			w.ClaimedAt = time.Time{}
 			if err := tx.PutWaiting(&w); err != nil {
 				return err
@@ -183,16 +167,15 @@ func (b book) record(ctx context.Context, e entry, soon bool) (out written, err 
 		}
 		return tx.PutRecord(r)
 	})
-	return out, err
 }
 
 // count keeps what operators are told of the answers: what Callgoose did with what it
 // took, and how many firing events it discarded.
-func count(tx *store.Tx, w *store.Waiting, a *event.Attempt, outcome event.Outcome) {
+func count(tx *store.Tx, status event.Status, a *event.Attempt, outcome event.Outcome) {
 	switch {
 	case outcome == event.Delivered:
 		tx.Count("effect:"+a.Effect, 1)
-	case outcome == event.Discarded && w.Status == event.Firing:
+	case outcome == event.Discarded && status == event.Firing:
 		tx.Count("discarded_firing", 1)
 	}
 }
@@ -207,15 +190,15 @@ func mayExpire(tx *store.Tx, w *store.Waiting) (bool, error) {
 	return ep != nil && ep.Open, err
 }
 
-// conclude settles an event: its record says so, and it leaves the queue.
-func conclude(tx *store.Tx, w *store.Waiting, r *event.Record, outcome event.Outcome, reason string) error {
-	if w.Status == event.Resolved && (outcome == event.Dead || outcome == event.Discarded) {
-		if err := leftOpen(tx, w.Key); err != nil {
+// conclude settles an event: its record says so, and it leaves its place in the queue.
+func conclude(tx *store.Tx, at event.Position, r *event.Record, outcome event.Outcome, reason string) error {
+	if r.Status == event.Resolved && (outcome == event.Dead || outcome == event.Discarded) {
+		if err := leftOpen(tx, r.Key); err != nil {
 			return err
 		}
 	}
 	r.Outcome, r.Reason, r.SettledAt = outcome, reason, time.Now().UTC()
-	if err := tx.DropWaiting(w.At); err != nil {
+	if err := tx.DropWaiting(at); err != nil {
 		return err
 	}
 	return tx.PutRecord(r)
@@ -256,7 +239,7 @@ func (b book) expire(ctx context.Context, list []store.Waiting, reason string) (
 			case r == nil:
 				r = missing(w)
 			}
-			if err := conclude(tx, w, r, event.Dead, reason); err != nil {
+			if err := conclude(tx, w.At, r, event.Dead, reason); err != nil {
 				return err
 			}
 			ended[r.ID] = w

@@ -61,7 +61,7 @@ const (
 func newCircuit(now time.Time, least, most time.Duration) *circuit {
 	return &circuit{
 		least: least, most: most, dice: roll, failed: map[string]bool{}, rejected: map[string]bool{}, since: 1,
-		Circuit: Circuit{State: string(event.Unknown), Since: now.UTC()},
+		Circuit: Circuit{State: event.Unknown, Since: now.UTC()},
 	}
 }
 

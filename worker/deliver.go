@@ -3,7 +3,6 @@ package worker
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -12,7 +11,6 @@ import (
 
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/store/faultpoint"
 	"pmm-callgoose/worker/callgoose"
 )
 
@@ -86,41 +84,6 @@ type Deliverer struct {
 	storm   atomic.Pointer[event.Position] // see book.oldest
 }
 
-// View is what operators see of the deliverer.
-type View struct {
-	InFlight int // requests
-	Window   int // queued events in memory
-	// Oldest is when the oldest waiting event was queued, zero when none waits.
-	Oldest    time.Time
-	Circuit   Circuit
-	Pause     *store.Pause // what holds delivery by hand, nil = nothing
-	NextProbe time.Time
-	// Next are events that wait for their next attempt, a bounded number of them.
-	Next []NextTry
-	// Last is the event that Callgoose took last, in this life.
-	Last Taken
-}
-
-// NextTry is when an event of the window may be tried again.
-type NextTry struct {
-	Place event.Position // in the queue
-	At    time.Time
-}
-
-// Taken is an event that Callgoose took.
-type Taken struct {
-	At         time.Time // zero: none
-	Effect     string
-	Pos        event.Position // with ReceivedAt: finds its record
-	ReceivedAt time.Time
-	Key        string
-	Alertname  string
-	Status     event.Status
-}
-
-// nextTries bounds View.Next: the picture is made anew at every turn.
-const nextTries = 64
-
 // claimAhead is how many events one transaction claims: they share its fsync.
 const claimAhead = 128
 
@@ -129,19 +92,6 @@ type claimed struct {
 	lanes  []*lane
 	claims []time.Time
 	err    error
-}
-
-// result is the end of an attempt.
-type result struct {
-	lane    *lane
-	probe   bool
-	w       store.Waiting
-	id      string // of the event
-	ruling  ruling
-	attempt event.Attempt
-	number  int  // of this attempt among all of the event, 0 when none was made
-	gone    bool // it is not queued any more
-	err     error
 }
 
 // NewDeliverer makes a deliverer; Run starts it. What is queued now may have been sent
@@ -171,28 +121,11 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 	return d
 }
 
-// View is the newest picture. Safe concurrently.
-func (d *Deliverer) View() View {
-	v := *d.view.Load()
-	var storm event.Position
-	v.InFlight = d.gate.stand(time.Now()).requests
-	v.Oldest, storm = d.book.oldest(*d.storm.Load())
-	d.storm.Store(&storm)
-	return v
-}
-
 // MayClaim reports whether what is queued now would be sent at once, so that it may be
 // claimed in the transaction that queues it. Safe concurrently.
 func (d *Deliverer) MayClaim() bool {
 	s := d.gate.stand(time.Now())
 	return s.State == event.Up && !s.halted
-}
-
-// Outage reports whether the last attempts said that Callgoose takes nothing. Safe
-// concurrently.
-func (d *Deliverer) Outage() bool {
-	seen := d.gate.stand(time.Now()).seen
-	return seen == event.Down || seen == event.Held
 }
 
 // Wake says that events were queued. It never blocks. Safe concurrently.
@@ -409,123 +342,6 @@ func (d *Deliverer) takeClaims(c claimed) error {
 	return nil
 }
 
-// attempt sends the claimed head of a lane, which has entered the gate, once, and records
-// the answer. It runs in a goroutine of its own, one at a time for each lane.
-func (d *Deliverer) attempt(ctx context.Context, place *pass, alone bool) (res result) {
-	it := place.item
-	res.lane, res.probe = place.lane, place.probe
-	w, r, queued, err := d.book.open(it.at)
-	if res.w = w; err != nil || !queued {
-		place.unused()
-		res.gone, res.err = !queued, err
-		return res
-	}
-	res.id, res.number = r.ID, r.Tries+1
-	e := entry{w: &w, claim: w.ClaimedAt, unmade: it.ours && !it.sent}
-	if !r.ClaimedAt.IsZero() {
-		e.claim = r.ClaimedAt
-	}
-	body, err := d.body(ctx, r, e.claim)
-	if err != nil {
-		place.unused()
-		return d.unsent(ctx, res, e, err)
-	}
-	reply, failed, err := d.send(ctx, &res, body)
-	if err != nil {
-		res.err = fmt.Errorf("send event %s: %w", r.ID, err)
-		return res
-	}
-	a := &res.attempt
-	it.sent = it.sent || a.Sent
-	res.ruling = place.answered(w.Key, classify(reply, failed), a.Status, a.Error)
-	a.Result = res.ruling.result
-	step := ""
-	if failed != nil {
-		step = failed.Step
-	}
-	d.cfg.Observer.Attempt(*a, step)
-	if res.ruling.class == interrupted {
-		return res
-	}
-	if res.ruling.own && time.Since(d.since(w.QueuedAt, time.Now())) > d.cfg.RetryFor {
-		e.overdue = d.overdue(a.Error)
-	}
-	if res = d.record(ctx, res, e, alone && !d.gate.short()); res.err == nil { // else Callgoose may have what our disk does not know
-		place.recorded()
-	}
-	faultpoint.Here("recorded")
-	return res
-}
-
-// body makes the body of r, one at a time: some take many times their size.
-func (d *Deliverer) body(ctx context.Context, r *event.Record, claim time.Time) ([]byte, error) {
-	select {
-	case d.making <- struct{}{}:
-		defer func() { <-d.making }()
-		return d.bodies.Body(ctx, r, claim)
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-// send makes the request, and puts down the attempt.
-func (d *Deliverer) send(ctx context.Context, res *result, body []byte) (callgoose.Reply, *callgoose.Error, error) {
-	if res.probe {
-		d.sender.Renew()
-	}
-	faultpoint.Here("claimed")
-	start := time.Now()
-	reply, err := d.sender.Send(ctx, body)
-	faultpoint.Here("answered")
-	res.attempt = event.Attempt{At: start.UTC(), Duration: time.Since(start), Probe: res.probe, Sent: true}
-	a := &res.attempt
-	if err == nil {
-		a.Status, a.ID, a.Effect = reply.Status, reply.ID, reply.Effect
-		return reply, nil, nil
-	}
-	failed, ok := errors.AsType[*callgoose.Error](err)
-	if !ok {
-		return reply, nil, err
-	}
-	a.Status, a.Error, a.Sent = failed.Status, failed.Error(), failed.Sent
-	if failed.Status == 0 { // other connections may be as bad
-		d.sender.Renew()
-	}
-	return reply, failed, nil
-}
-
-// unsent ends an attempt that has no body. What cannot be read is a dead letter that
-// says so, never in the way.
-func (d *Deliverer) unsent(ctx context.Context, res result, e entry, err error) result {
-	switch {
-	case event.Unreadable(err):
-		res.ruling = ruling{verdict: verdict{result: "dead", outcome: event.Dead, reason: reasonLost + err.Error()}}
-		res.attempt = event.Attempt{At: time.Now().UTC(), Result: "dead", Error: err.Error()}
-		return d.record(ctx, res, e, false)
-	case context.Cause(ctx) != nil:
-		res.ruling.class, res.number = interrupted, 0
-	default:
-		res.err = fmt.Errorf("body of the event at %v: %w", e.w.At, err)
-	}
-	return res
-}
-
-// record writes what an attempt came to.
-func (d *Deliverer) record(ctx context.Context, res result, e entry, soon bool) result {
-	e.attempt, e.outcome, e.reason = res.attempt, res.ruling.outcome, res.ruling.reason
-	out, err := d.book.record(ctx, e, soon)
-	if err != nil {
-		res.err = err
-		return res
-	}
-	res.number, res.gone = out.tries, out.gone
-	res.ruling.outcome, res.ruling.reason = out.outcome, out.reason
-	if out.outcome != "" {
-		d.cfg.Observer.Settled(out.outcome, time.Since(e.w.QueuedAt))
-	}
-	return res
-}
-
 // finish takes in the end of an attempt.
 func (d *Deliverer) finish(ctx context.Context, r result) error {
 	d.flying--
@@ -548,7 +364,7 @@ func (d *Deliverer) finish(ctx context.Context, r result) error {
 		return r.err
 	case v.outcome != "" || r.gone:
 		if w := &r.w; v.outcome == event.Delivered {
-			d.last = Taken{At: r.attempt.At, Effect: r.attempt.Effect, Pos: w.Pos, ReceivedAt: w.ReceivedAt, Key: w.Key, Alertname: w.Alertname, Status: w.Status}
+			d.last = Taken{At: r.attempt.At, Effect: r.attempt.Effect, Key: w.Key, Alertname: w.Alertname, Status: w.Status}
 		}
 		d.w.done(r.lane)
 	default:
@@ -636,83 +452,4 @@ func (d *Deliverer) sleep(now, next time.Time) time.Duration {
 		soonest(now.Add(time.Second)) // the token file may be replaced
 	}
 	return max(until.Sub(now), 0)
-}
-
-// announce tells of a change of the state, once.
-func (d *Deliverer) announce(ctx context.Context) {
-	s := d.gate.stand(time.Now())
-	if s.State == d.announced {
-		return
-	}
-	d.announced = s.State
-	d.cfg.Observer.Circuit(s.State)
-	switch s.State {
-	case event.Up:
-		d.log.InfoContext(ctx, "callgoose is up", "waiting", d.w.size)
-	case event.Held:
-		d.log.ErrorContext(ctx, "callgoose refuses every request: everything is held until token and address are right", "err", s.LastError)
-	case event.Down:
-		d.log.WarnContext(ctx, "callgoose is down: events wait, one probe at a time goes out", "err", s.LastError)
-	case event.Paused:
-		d.log.WarnContext(ctx, "delivery is paused", "reason", s.pause.Reason, "by", s.pause.By)
-	default:
-		d.log.InfoContext(ctx, "delivery goes on, callgoose was not reached yet")
-	}
-}
-
-func (d *Deliverer) publishView(now time.Time) {
-	s := d.gate.stand(now)
-	v := &View{Window: d.w.size, Circuit: s.Circuit, Pause: s.pause, Last: d.last}
-	if s.seen != event.Up {
-		v.NextProbe = s.probeAt
-	} else {
-		for _, l := range d.w.waiting.lanes[:min(nextTries, len(d.w.waiting.lanes))] {
-			v.Next = append(v.Next, NextTry{l.head().at, l.notBefore})
-		}
-	}
-	d.view.Store(v)
-}
-
-// logAttempt is one line with everything about the attempt. next is when the event may
-// go out again, if it does.
-func (d *Deliverer) logAttempt(ctx context.Context, r result, now, next time.Time) {
-	a, v, w := r.attempt, r.ruling, &r.w
-	level := slog.LevelInfo
-	switch {
-	case v.outcome == event.Dead:
-		level = slog.LevelError
-	case v.outcome == event.Discarded, v.outcome == "" && v.class != interrupted, a.Effect == "unknown":
-		level = slog.LevelWarn
-	}
-	attrs := append(make([]slog.Attr, 0, 20),
-		slog.String("event_id", r.id), slog.String("event_key", w.Key), slog.String("alertname", w.Alertname),
-		slog.String("status", string(w.Status)), slog.String("source", w.Source),
-		slog.String("notification_id", w.Pos.NotificationID()), slog.Int("attempt", r.number), slog.String("outcome", a.Result),
-		slog.Duration("duration", a.Duration.Round(time.Microsecond)),
-		slog.Duration("waited", now.Sub(w.QueuedAt).Round(time.Millisecond)))
-	if r.probe {
-		attrs = append(attrs, slog.Bool("probe", true))
-	}
-	if a.Status != 0 {
-		attrs = append(attrs, slog.Int("http_status", a.Status))
-	}
-	if a.Effect != "" {
-		attrs = append(attrs, slog.String("effect", a.Effect))
-	}
-	if a.ID != "" {
-		attrs = append(attrs, slog.String("callgoose_id", a.ID))
-	}
-	if a.Error != "" {
-		attrs = append(attrs, slog.String("err", a.Error))
-	}
-	if v.outcome == "" && v.class != interrupted && !next.IsZero() {
-		attrs = append(attrs, slog.Duration("retry_in", max(next.Sub(now), 0).Round(time.Millisecond)))
-	}
-	switch v.outcome {
-	case event.Discarded:
-		attrs = append(attrs, slog.String("hint", "no filter of Callgoose matched; repair it, then replay --outcome discarded"))
-	case event.Dead:
-		attrs = append(attrs, slog.String("reason", v.reason), slog.String("hint", "dead-letters list, then retry or drop"))
-	}
-	d.log.LogAttrs(ctx, level, "attempt", attrs...)
 }

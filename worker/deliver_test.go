@@ -808,7 +808,7 @@ func TestAnEventThatLeavesTheQueue(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return conclude(tx, &w, rec, event.Dead, "parked")
+				return conclude(tx, w.At, rec, event.Dead, "parked")
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -890,7 +890,7 @@ func TestTheLaneIsThatOfTodaysSetting(t *testing.T) {
 // The first events after a start wait for the probe; one line tells of each attempt.
 func TestOneLineForEachAttempt(t *testing.T) {
 	bubble(t, DeliverConfig{}, func(r *rig) {
-		if v := r.d.View(); v.Circuit.State != string(event.Unknown) {
+		if v := r.d.View(); v.Circuit.State != event.Unknown {
 			t.Errorf("%+v", v)
 		}
 		r.far.set(only("b", status(400)))

@@ -15,77 +15,66 @@ import (
 // PMM last named it (--incident-by alertname): PMM loses recoveries, and hosts go.
 const stillNamed = 24 * time.Hour
 
-// candidate decides on one alert.
-func (b *batch) candidate(c *candidate) error {
+// candidate decides on one alert, or queues an event again.
+func (b *batch) candidate(c *candidate) {
+	if c.again != nil {
+		b.requeue(c)
+		return
+	}
 	if from := c.note.Origin; from == event.FromPMM || from == event.Imported {
 		b.tx.Count("alerts", 1)
 		b.tx.Count("alerts:"+cmp.Or(string(c.status), "unusable"), 1)
 	}
 	if c.unusable != nil {
-		return b.unusable(c, c.unusable.Reason)
+		b.unusable(c, c.unusable.Reason)
+		return
 	}
 	key := c.identity()
 	if c.alert.Labels[OurLabel] == Heartbeat {
-		return b.suppress(c, key, event.ReasonHeartbeat)
+		b.suppress(c, key, event.ReasonHeartbeat)
+		return
 	}
-	ep, err := b.tx.Episode(key)
-	if err != nil {
-		return err
-	}
+	ep := b.episode(key)
 	var facts event.Facts
 	labels := c.alert.Labels
 	if c.status == event.Resolved && c.alert.Fingerprint == "" && (ep == nil || ep.Adopted && !ep.Open) {
-		ep, labels, facts, err = b.adopt(c, key, ep)
-		if err != nil {
-			return err
-		}
-		if ep != nil {
+		if ep, labels, facts = b.adopt(c, key, ep); ep != nil {
 			key = ep.Key
 		}
 	}
-	last, err := b.last(ep)
-	if err != nil {
-		return err
-	}
-	n := c.note
+	last, n := b.last(ep), c.note
 	a := arrival{
 		firing: c.status == event.Firing, startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt,
 		began: n.BeganAt, received: n.ReceivedAt, origin: n.Origin,
 		episode: ep, last: last, resendAfter: b.cfg.ResendAfter,
 	}
-	what, reason, err := b.decide(c, &a)
-	if err != nil {
-		return err
-	}
+	what, reason := b.decide(c, &a)
 	if what == again {
-		if sent, err := b.again(c, last); err != nil || sent {
-			return cmp.Or(err, b.named(c, ep))
+		if b.again(c, last) {
+			b.named(c, ep)
+			return
 		}
 		what, reason = b.instead(c)
 	}
 	if what == suppress {
-		return cmp.Or(b.suppress(c, key, reason), b.named(c, ep))
+		b.suppress(c, key, reason)
+		b.named(c, ep)
+		return
 	}
-	return b.event(c, key, ep, what, labels, facts)
+	b.event(c, key, ep, what, labels, facts)
 }
 
 // decide is the decision of the table, and what the queue and the other alerts of a name
 // change in it.
-func (b *batch) decide(c *candidate, a *arrival) (what decision, reason string, err error) {
+func (b *batch) decide(c *candidate, a *arrival) (what decision, reason string) {
 	what, reason = decide(*a)
 	switch {
-	case reason == event.ReasonResolved:
-		var more bool
-		if more, err = b.supersede(c, a); more {
-			what = end
-		}
-	case what == again && !a.episode.Open:
-		var kept bool
-		if kept, err = b.kept(c, a.episode); kept {
-			what, reason = suppress, event.ReasonStillFiring
-		}
+	case reason == event.ReasonResolved && b.supersede(c, a):
+		what = end
+	case what == again && !a.episode.Open && b.kept(c, a.episode):
+		what, reason = suppress, event.ReasonStillFiring
 	}
-	return what, reason, err
+	return what, reason
 }
 
 // instead is what becomes of a word that asks for an event that cannot be sent
@@ -104,28 +93,28 @@ func (b *batch) instead(c *candidate) (decision, string) {
 }
 
 // last is the record of the event that brought the episode into its state.
-func (b *batch) last(ep *store.Episode) (*event.Record, error) {
+func (b *batch) last(ep *store.Episode) *event.Record {
 	switch {
 	case ep == nil:
-		return nil, nil
+		return nil
 	case ep.Open:
-		return b.tx.Brief(ep.FiringAt, ep.Firing)
+		return b.brief(ep.FiringAt, ep.Firing)
 	}
-	return b.tx.Brief(ep.RecoveredAt, ep.Recovery)
+	return b.brief(ep.RecoveredAt, ep.Recovery)
 }
 
 // named keeps what a word says of an episode that it does not change: that PMM names it
 // still, what start the other PMM of a pair gives, and when a closed one ended, by which
 // late words are known.
-func (b *batch) named(c *candidate, ep *store.Episode) error {
+func (b *batch) named(c *candidate, ep *store.Episode) {
 	if ep == nil || ep.Open != (c.status == event.Firing) {
-		return nil
+		return
 	}
 	every, starts, ends := b.cfg.NamedEvery, c.alert.StartsAt, c.alert.EndsAt
 	which := endOf(ep, ends)
 	if !ep.Open {
 		if every = 1; which > 0 { // of an episode before the last
-			return nil
+			return
 		}
 	}
 	changed := c.note.Origin != event.Reconciled && c.note.ReceivedAt.Sub(ep.NamedAt) >= every
@@ -139,19 +128,15 @@ func (b *batch) named(c *candidate, ep *store.Episode) error {
 		len(ep.Seen) < keepSeen && !slices.ContainsFunc(ep.Seen, starts.Equal):
 		ep.Seen, changed = append(ep.Seen, starts), true
 	}
-	if !changed {
-		return nil
+	if changed {
+		b.fail(b.tx.PutEpisode(ep))
 	}
-	return b.tx.PutEpisode(ep)
 }
 
 // event moves the episode, and queues an event unless its incident needs none.
-func (b *batch) event(c *candidate, key string, ep *store.Episode, what decision, labels map[string]string, facts event.Facts) error {
+func (b *batch) event(c *candidate, key string, ep *store.Episode, what decision, labels map[string]string, facts event.Facts) {
 	labels = noted(labels)
-	next, suffix, err := b.move(c, key, ep, what, labels)
-	if err != nil {
-		return err
-	}
+	next, suffix := b.move(c, key, ep, what, labels)
 	r := &event.Record{
 		ID: event.ID(key, c.status, next.ID), Key: key, Source: c.note.Source, Status: c.status,
 		Alertname: labels["alertname"], Labels: labels, StartsAt: next.StartsAt, ReceivedAt: c.note.ReceivedAt,
@@ -165,12 +150,12 @@ func (b *batch) event(c *candidate, key string, ep *store.Episode, what decision
 		r.Firing = ep.Firing
 		hold = b.cfg.Hold.of(c, labels, time.Now())
 	}
-	over, err := b.needless(c, r, ep, next)
-	if err == nil && !over && c.status == event.Firing {
-		hold, err = b.brake(c, r, ep, next)
+	over := b.needless(c, r, ep, next)
+	if !over && c.status == event.Firing {
+		hold = b.brake(c, r, ep, next)
 	}
-	if err := cmp.Or(err, b.tx.PutEpisode(next)); err != nil || over {
-		return err
+	if b.fail(b.tx.PutEpisode(next)); over {
+		return
 	}
 	if what == reopen {
 		b.tx.Count("reopened", 1)
@@ -181,21 +166,19 @@ func (b *batch) event(c *candidate, key string, ep *store.Episode, what decision
 	b.tell(func() {
 		b.log.Debug("event", "event_id", r.ID, "event_key", r.Key, "alertname", r.Alertname, "status", r.Status, "notification_id", r.Notification)
 	})
-	return b.queueUp(r, next.Alertname, c.pos, hold)
+	b.queueUp(r, next.Alertname, c.pos, hold)
 }
 
 // move is the episode after a decision, and what tells the shown name of its event
 // from that of others.
-func (b *batch) move(c *candidate, key string, ep *store.Episode, what decision, labels map[string]string) (next *store.Episode, suffix string, err error) {
+func (b *batch) move(c *candidate, key string, ep *store.Episode, what decision, labels map[string]string) (next *store.Episode, suffix string) {
 	ch := change{
 		key: key, source: c.note.Source, alertname: labels["alertname"], what: what, pos: c.pos, byName: b.cfg.Form.ByAlertname,
 		startsAt: c.alert.StartsAt, endsAt: c.alert.EndsAt, received: c.note.ReceivedAt,
 		shown: callgoose.ShownName(labels, event.Fingerprint(key)),
 	}
 	if what == begin || what == reopen || what == orphan {
-		if err := b.suffix(&ch, ep); err != nil {
-			return nil, "", err
-		}
+		ch.suffix = b.suffix(&ch, ep)
 	} else if ep != nil {
 		ch.suffix = ep.Suffix
 	}
@@ -204,32 +187,28 @@ func (b *batch) move(c *candidate, key string, ep *store.Episode, what decision,
 		next.Count++
 		next.ID += event.EpisodeID(time.Time{}, next.Count)
 	}
-	return next, ch.suffix, nil
+	return next, ch.suffix
 }
 
 // needless settles an event that must not be sent, or need not. It reports whether it did.
-func (b *batch) needless(c *candidate, r *event.Record, ep, next *store.Episode) (over bool, err error) {
+func (b *batch) needless(c *candidate, r *event.Record, ep, next *store.Episode) (over bool) {
 	if r.Status == event.Firing {
 		b.opens(next, r.Labels)
-		if err := b.share(next); err != nil {
-			return false, err
-		}
+		b.share(next)
 		next.Shared = next.Shared || b.rebuild != nil // Callgoose may have it
 		return b.flap(r, ep, next)
 	}
-	if over, err := b.neverSent(c, r, ep); err != nil || over {
-		return over, err
-	}
-	if kept, err := b.kept(c, next); err != nil {
-		return false, err
-	} else if kept {
+	switch {
+	case b.neverSent(c, r, ep):
+	case b.kept(c, next):
 		b.tx.Count("suppressed:"+event.ReasonStillFiring, 1)
-		return true, b.settled(r, event.Suppressed, event.ReasonStillFiring)
+		b.settled(r, event.Suppressed, event.ReasonStillFiring)
+	case b.collapse(c, ep, next):
+		b.settled(r, event.Collapsed, reasonCollapsed)
+	default:
+		return false
 	}
-	if over, err = b.collapse(c, ep, next); err == nil && over {
-		err = b.settled(r, event.Collapsed, reasonCollapsed)
-	}
-	return over, err
+	return true
 }
 
 // form is the number of the settings that a body is made with. An incident is closed by
@@ -243,10 +222,11 @@ func (b *batch) form(byName bool) uint32 {
 // queueUp queues the event of r at the place of the alert that asks for it,
 // with the name that its episode has, held as hold says.
 // What was settled before a ledger was lost is not sent again.
-func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, hold delay) error {
+func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, hold delay) {
 	r.At, r.Outcome, r.Reason, r.SettledAt = at, event.Queued, hold.reason, time.Time{}
 	if b.settledBefore(at) {
-		return b.settled(r, event.Unknown, "settled before the ledger was rebuilt")
+		b.settled(r, event.Unknown, "settled before the ledger was rebuilt")
+		return
 	}
 	now := time.Now().UTC()
 	w := &store.Waiting{
@@ -258,17 +238,15 @@ func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, ho
 	if w.ClaimedAt.IsZero() && hold == (delay{}) && b.tx.Counted(string(event.Queued)) < bornClaimed && b.cfg.Claim != nil && b.cfg.Claim() {
 		w.ClaimedAt = now
 	}
-	if err := b.tx.PutRecord(r); err != nil {
-		return err
-	}
-	return b.tx.PutWaiting(w)
+	b.fail(b.tx.PutRecord(r))
+	b.fail(b.tx.PutWaiting(w))
 }
 
 // bornClaimed bounds the events that are claimed as they are queued.
 const bornClaimed = 32
 
 // settled writes a record whose outcome is known before any attempt.
-func (b *batch) settled(r *event.Record, outcome event.Outcome, reason string) error {
+func (b *batch) settled(r *event.Record, outcome event.Outcome, reason string) {
 	r.Outcome, r.Reason, r.SettledAt = outcome, reason, r.ReceivedAt
 	if r.At.IsZero() && outcome == event.Collapsed {
 		r.At = r.Pos
@@ -277,29 +255,30 @@ func (b *batch) settled(r *event.Record, outcome event.Outcome, reason string) e
 		waited := time.Since(r.ReceivedAt)
 		b.tell(func() { b.cfg.Observer.Settled(outcome, waited) })
 	}
-	return b.tx.PutRecord(r)
+	b.fail(b.tx.PutRecord(r))
 }
 
 // again queues an event once more: the same event, the same bytes. False
 // when it cannot be built any more.
-func (b *batch) again(c *candidate, last *event.Record) (bool, error) {
+func (b *batch) again(c *candidate, last *event.Record) bool {
 	if last == nil {
-		return false, nil
+		return false
 	}
-	r, err := b.tx.Record(last.ReceivedAt, last.Pos)
-	if err != nil || r == nil || strings.HasPrefix(r.Reason, reasonLost) || !b.stored(r.Pos) {
-		return false, err
+	r := b.record(last.ReceivedAt, last.Pos)
+	if r == nil || strings.HasPrefix(r.Reason, reasonLost) || !b.stored(r.Pos) {
+		return false
 	}
-	if waited, err := b.fromStorm(r, c.pos); err != nil || waited {
-		return waited, err
+	if b.fromStorm(r, c.pos) {
+		return true
 	}
 	if b.rebuild != nil && !b.wasWaiting(c.pos) {
-		return false, nil // whether it was let through is not known: the next one is
+		return false // whether it was let through is not known: the next one is
 	}
 	if r.ClaimedAt.IsZero() { // nothing was sent: it is late from now on
 		r.Facts.Since = c.note.ReceivedAt
 	}
-	return true, b.queueUp(r, r.Alertname, c.pos, delay{})
+	b.queueUp(r, r.Alertname, c.pos, delay{})
+	return true
 }
 
 // reasonLost begins the reason of a dead letter that cannot be built again.
@@ -312,20 +291,20 @@ func (b *batch) stored(pos event.Position) bool {
 }
 
 // suppress keeps a record of an alert that becomes no event.
-func (b *batch) suppress(c *candidate, key, reason string) error {
+func (b *batch) suppress(c *candidate, key, reason string) {
 	b.tx.Count("suppressed:"+reason, 1)
 	labels := noted(c.alert.Labels)
-	return b.tx.PutRecord(&event.Record{
+	b.fail(b.tx.PutRecord(&event.Record{
 		ID: c.pos.RecordID('s'), Key: key, Source: c.note.Source,
 		Status: c.status, Alertname: labels["alertname"], Labels: labels, StartsAt: c.alert.StartsAt,
 		ReceivedAt: c.note.ReceivedAt, Pos: c.pos, Notification: c.pos.NotificationID(),
 		Outcome: event.Suppressed, Reason: reason, SettledAt: c.note.ReceivedAt,
-	})
+	}))
 }
 
 // unusable keeps a dead letter of a member that cannot be used. Its raw bytes
 // stand in the notification.
-func (b *batch) unusable(c *candidate, reason string) error {
+func (b *batch) unusable(c *candidate, reason string) {
 	r := &event.Record{
 		ID: c.pos.RecordID('u'), Key: c.note.Source + "-%unusable", Source: c.note.Source,
 		ReceivedAt: c.note.ReceivedAt, Pos: c.pos, Notification: c.pos.NotificationID(),
@@ -336,70 +315,65 @@ func (b *batch) unusable(c *candidate, reason string) error {
 			b.log.Warn("alerts cannot be used, each is kept as a dead letter", "event_id", r.ID, "notification_id", r.Notification, "reason", reason)
 		})
 	}
-	return b.settled(r, event.Dead, "unusable alert: "+reason)
+	b.settled(r, event.Dead, "unusable alert: "+reason)
 }
 
 // suffix tells the shown name of a new incident, or of a recovery of none, from one that
 // shows the same: two disks of a host, or two PMMs. The later one gets a part of its
 // incident key.
-func (b *batch) suffix(ch *change, ep *store.Episode) error {
-	if ch.byName {
-		return nil
+func (b *batch) suffix(ch *change, ep *store.Episode) string {
+	switch {
+	case ch.byName:
+		return ""
+	case ep != nil && ep.Suffix != "":
+		return ep.Suffix
 	}
-	if ep != nil && ep.Suffix != "" {
-		ch.suffix = ep.Suffix
-		return nil
-	}
-	shown := store.ShownName(&store.Episode{Shown: ch.shown})
-	for other := range b.tx.ShownBy(shown) {
+	for other := range b.tx.ShownBy(store.ShownName(&store.Episode{Shown: ch.shown})) {
 		if other.Key != ch.key {
-			ch.suffix = callgoose.Suffix(ch.key)
+			return callgoose.Suffix(ch.key)
 		}
 	}
-	return nil
+	return ""
 }
 
 // kept reports whether the incident of a recovery must stay open, because it is
 // that of all alerts of the name, or has the shown name of another's, and that one
 // still fires.
-func (b *batch) kept(c *candidate, next *store.Episode) (bool, error) {
+func (b *batch) kept(c *candidate, next *store.Episode) bool {
 	if !next.ByName {
 		return b.tx.OpenShown(store.ShownName(next), next.Key)
 	}
 	since := c.note.ReceivedAt.Add(-stillNamed)
-	open, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, since)
-	if err != nil || open != "" {
-		return open != "", err
+	if b.tx.OpenNamed(next.Source, next.Alertname, next.Key, since) != "" {
+		return true
 	}
-	forgotten, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{})
-	if err != nil || forgotten == "" || b.warned[forgotten] {
-		return false, err
+	forgotten := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{})
+	if forgotten == "" || b.warned[forgotten] {
+		return false
 	}
 	b.tell(func() {
 		b.warned[forgotten] = true
 		b.log.Warn("an incident is closed although an alert of its name is open: PMM has not named that one for a day; events close ends it",
 			"alertname", next.Alertname, "source", next.Source, "event_key", forgotten)
 	})
-	return false, nil
+	return false
 }
 
 // share marks a firing beside another one of its name, where they have one
 // incident: neither may be collapsed.
-func (b *batch) share(next *store.Episode) error {
+func (b *batch) share(next *store.Episode) {
 	if !next.ByName || !b.cfg.Collapse {
-		return nil
+		return
 	}
-	key, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{})
-	if err != nil || key == "" {
-		return err
+	key := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{})
+	if key == "" {
+		return
 	}
 	next.Shared = true
-	other, err := b.tx.Episode(key)
-	if err != nil || other == nil || other.Shared { // one that is not shared yet is the only one
-		return err
+	if other := b.episode(key); other != nil && !other.Shared { // one that is not shared yet is the only one
+		other.Shared = true
+		b.fail(b.tx.PutEpisode(other))
 	}
-	other.Shared = true
-	return b.tx.PutEpisode(other)
 }
 
 const reasonCollapsed = "fired and resolved before anything of it could be sent (--on-backlog collapse)"
@@ -407,37 +381,24 @@ const reasonCollapsed = "fired and resolved before anything of it could be sent 
 // collapse settles the firing event of an episode that ends during an outage, when
 // Callgoose can have none of it. The pair of a Test button does not count,
 // somebody waits to see it arrive.
-func (b *batch) collapse(c *candidate, ep, next *store.Episode) (bool, error) {
-	if ep == nil || !b.cfg.Collapse || next.Shared || c.note.Origin == event.FromService || b.cfg.Outage == nil || !b.cfg.Outage() {
-		return false, nil
+func (b *batch) collapse(c *candidate, ep, next *store.Episode) bool {
+	if ep == nil || !b.cfg.Collapse || next.Shared || c.note.Origin == event.FromService || b.cfg.Outage == nil || !b.cfg.Outage() || !b.closed(ep) {
+		return false
 	}
-	if closed, err := b.closed(ep); err != nil || !closed {
-		return false, err
+	fired, _, err := unsent(b.tx, next.FiringAt, next.Firing)
+	if b.fail(err); fired == nil || fired.At != fired.Pos {
+		return false
 	}
-	fired, err := b.tx.Record(next.FiringAt, next.Firing)
-	if err != nil || fired == nil || fired.Outcome != event.Queued || !fired.ClaimedAt.IsZero() {
-		return false, err
-	}
-	w, ok, err := b.tx.WaitingAt(fired.At)
-	if err != nil || !ok || fired.At != fired.Pos || !w.ClaimedAt.IsZero() {
-		return false, err
-	}
-	return true, b.release(fired, reasonCollapsed)
+	b.release(fired, reasonCollapsed)
+	return true
 }
 
 // closed reports whether the recovery before the open episode reached Callgoose, or
 // will: else the incident of then is still open, and this episode's recovery closes it.
-func (b *batch) closed(ep *store.Episode) (bool, error) {
+func (b *batch) closed(ep *store.Episode) bool {
 	if ep.RecoveredAt.IsZero() {
-		return true, nil
+		return true
 	}
-	r, err := b.tx.Brief(ep.RecoveredAt, ep.Recovery)
-	if err != nil || r == nil {
-		return false, err
-	}
-	switch r.Outcome {
-	case event.Delivered, event.Collapsed, event.Queued:
-		return true, nil
-	}
-	return false, nil
+	r := b.brief(ep.RecoveredAt, ep.Recovery)
+	return r != nil && (r.Outcome == event.Delivered || r.Outcome == event.Collapsed || r.Outcome == event.Queued)
 }

@@ -44,6 +44,32 @@ func (r *stage) last() *event.Record {
 	return list[len(list)-1]
 }
 
+// An operator takes a recovery out of the queue, and what fired behind it: the incident is
+// open at Callgoose, so the next recovery closes it.
+func TestTheNextRecoveryClosesAnIncidentWhoseOwnWasDropped(t *testing.T) {
+	r := newStage(t, SplitConfig{})
+	r.post(minutes(1), 0, firing("a", t0))
+	r.decide()
+	r.settle(event.Delivered)
+	r.post(minutes(2), 0, resolved("a", t0, minutes(2)))
+	r.post(minutes(3), 0, firing("a", minutes(3)))
+	r.decide()
+	list := r.records()[1:]
+	for _, rec := range list {
+		if err := r.ledger.Do(t.Context(), func(tx *store.Tx) error { _, err := Park(tx, rec, "parked"); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, rec := range list {
+		if err := r.ledger.Do(t.Context(), func(tx *store.Tx) error { return Forget(tx, rec) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.post(minutes(9), 0, resolved("a", minutes(3), minutes(9)))
+	r.decide()
+	r.want(r.line(), "resolved pmm-a")
+}
+
 // Callgoose does not have it, and the incident is open.
 func TestADroppedRecoveryGoesOutWhenPMMSaysItAgain(t *testing.T) {
 	r := newStage(t, SplitConfig{Collapse: true, Outage: func() bool { return true }})

@@ -86,57 +86,62 @@ func heldRecovery(tx *store.Tx, ep *store.Episode, at time.Time) (*event.Record,
 	if ep == nil || ep.Open || ep.Recovery.IsZero() {
 		return nil, nil
 	}
-	r, err := tx.Record(ep.RecoveredAt, ep.Recovery)
-	if err != nil || r == nil || r.Outcome != event.Queued {
-		return nil, err
-	}
-	w, queued, err := tx.WaitingAt(r.At)
-	if err != nil || !queued || !w.ClaimedAt.IsZero() || !at.Before(w.NotBefore) {
+	r, w, err := unsent(tx, ep.RecoveredAt, ep.Recovery)
+	if err != nil || r == nil || !at.Before(w.NotBefore) {
 		return nil, err
 	}
 	return r, nil
 }
 
+// unsent is the record of the event that came in at pos, and its place in the queue, when
+// nothing of it was sent; nil when it is not queued, or something may have been sent.
+func unsent(tx *store.Tx, receivedAt time.Time, pos event.Position) (r *event.Record, w store.Waiting, err error) {
+	if r, err = tx.Record(receivedAt, pos); err != nil || r == nil || r.Outcome != event.Queued || !r.ClaimedAt.IsZero() {
+		return nil, w, err
+	}
+	w, queued, err := tx.WaitingAt(r.At)
+	if err != nil || !queued || !w.ClaimedAt.IsZero() {
+		return nil, w, err
+	}
+	return r, w, nil
+}
+
 // flap ends a held recovery and the firing r that follows it: the incident that the
 // episode began at Callgoose goes on. Not where Callgoose may have none.
-func (b *batch) flap(r *event.Record, ep, next *store.Episode) (bool, error) {
+func (b *batch) flap(r *event.Record, ep, next *store.Episode) bool {
 	held, err := heldRecovery(b.tx, ep, r.ReceivedAt)
-	if err != nil || held == nil {
-		return false, err
+	if b.fail(err); held == nil {
+		return false
 	}
-	fired, err := b.tx.Brief(ep.FiringAt, ep.Firing)
-	if err != nil || fired == nil || fired.Outcome != event.Delivered && fired.Outcome != event.Queued {
-		return false, err
+	fired := b.brief(ep.FiringAt, ep.Firing)
+	if fired == nil || fired.Outcome != event.Delivered && fired.Outcome != event.Queued {
+		return false
 	}
-	if err := b.release(held, reasonFlap); err != nil {
-		return false, err
-	}
+	b.release(held, reasonFlap)
 	next.Firing, next.FiringAt, next.Suffix, next.ByName = ep.Firing, ep.FiringAt, ep.Suffix, ep.ByName
 	r.Facts.Suffix, r.Facts.Form = ep.Suffix, b.form(ep.ByName)
-	return true, b.settled(r, event.Collapsed, reasonFlap)
+	b.settled(r, event.Collapsed, reasonFlap)
+	return true
 }
 
 // supersede ends a held recovery where c says more: that it is a true one, or that a
 // person closes the incident. It reports whether it did.
-func (b *batch) supersede(c *candidate, a *arrival) (bool, error) {
+func (b *batch) supersede(c *candidate, a *arrival) bool {
 	held, err := heldRecovery(b.tx, a.episode, c.note.ReceivedAt)
-	if err != nil || held == nil {
-		return false, err
+	if b.fail(err); held == nil {
+		return false
 	}
 	byHand := c.note.Origin == event.FromService
 	if !byHand && (held.Reason != reasonHollow || hollow(c) || a.stale(a.episode)) {
-		return false, nil
+		return false
 	}
-	return true, b.release(held, reasonSuperseded)
+	b.release(held, reasonSuperseded)
+	return true
 }
 
 // release takes an event out of the queue of which nothing was sent.
-func (b *batch) release(r *event.Record, reason string) error {
-	if err := b.tx.DropWaiting(r.At); err != nil {
-		return err
-	}
-	r.Outcome, r.Reason, r.SettledAt = event.Collapsed, reason, time.Now().UTC()
+func (b *batch) release(r *event.Record, reason string) {
 	waited := time.Since(r.ReceivedAt)
 	b.tell(func() { b.cfg.Observer.Settled(event.Collapsed, waited) })
-	return b.tx.PutRecord(r)
+	b.fail(conclude(b.tx, r.At, r, event.Collapsed, reason))
 }

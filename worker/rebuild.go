@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
 	"time"
 
@@ -98,6 +97,13 @@ type Marker struct {
 	written bool   // an envelope carries it
 	changes uint64 // of the ledger, in the last pass
 	own     uint64 // the newest envelope that holds a mark alone
+	follows bool   // another instance writes it when nothing else does
+}
+
+// FollowMarks sets the mark from a ledger that follows another instance, until ctx ends:
+// what this instance stores carries it too.
+func FollowMarks(ctx context.Context, queue Queue, ledger *store.Store) error {
+	return (&Marker{queue: queue, ledger: ledger, written: true, follows: true}).Run(ctx)
 }
 
 // Run keeps the mark until ctx ends; then what is settled is written once more.
@@ -105,30 +111,15 @@ func (m *Marker) Run(ctx context.Context) error {
 	tick := time.NewTicker(markEvery)
 	defer tick.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return m.pass(context.WithoutCancel(ctx), time.Now(), 0)
-		case <-tick.C:
-			if err := m.pass(ctx, time.Now(), markQuiet); err != nil {
-				return ignore(ctx, err)
-			}
-		}
-	}
-}
-
-// FollowMarks sets the mark from a ledger that follows another instance, until ctx ends:
-// what this instance stores carries it too.
-func FollowMarks(ctx context.Context, queue Queue, ledger *store.Store) error {
-	m := &Marker{queue: queue, ledger: ledger, written: true}
-	tick := time.NewTicker(markEvery)
-	defer tick.Stop()
-	for {
-		if err := m.pass(ctx, time.Now(), math.MaxInt64); err != nil {
+		if err := m.pass(ctx, time.Now(), markQuiet); err != nil {
 			return ignore(ctx, err)
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			if m.follows {
+				return nil
+			}
+			return m.pass(context.WithoutCancel(ctx), time.Now(), 0)
 		case <-tick.C:
 		}
 	}
@@ -156,7 +147,7 @@ func (m *Marker) pass(ctx context.Context, now time.Time, quiet time.Duration) e
 	case m.queue.Last() > m.last:
 		m.written = true
 		return nil
-	case now.Sub(m.setAt) < quiet:
+	case m.follows, now.Sub(m.setAt) < quiet:
 		return nil
 	}
 	m.written = true

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pmm-callgoose/ingest/pmm"
+	"pmm-callgoose/store/event"
 )
 
 // Reconciling compares what PMM's Grafana holds to be firing with the open episodes.
@@ -46,7 +47,8 @@ func (m ReconcileMode) closes() bool { return m == ReconcileClose || m == Reconc
 
 // ReconcileConfig is how one source is reconciled. The zero value reports.
 type ReconcileConfig struct {
-	Mode ReconcileMode // "" = report
+	Source string        // of the incident keys
+	Mode   ReconcileMode // "" = report
 	// Contact is the name of our contact point. "" = pmm.DefaultName.
 	Contact string
 	// Every is the time between two passes. 0 = 1m.
@@ -141,10 +143,10 @@ type ReconcileState struct {
 	ContactRead bool              `json:"contact_read"`
 
 	Seen      reconcileSeen               `json:"seen"`
-	Gone      map[string]reconcileGone    `json:"gone"`    // open and not listed, by key
-	Missing   map[string]int              `json:"missing"` // listed and not open: passes, by fingerprint
-	Revocable map[string]reconcileRevoked `json:"revocable"`
-	Closed    []time.Time                 `json:"closed"` // of the last minute
+	Gone      map[string]reconcileGone    `json:"gone"`      // open and not listed, by key
+	Missing   map[string]int              `json:"missing"`   // listed and not open: passes, by fingerprint
+	Revocable map[string]reconcileRevoked `json:"revocable"` // closed by reconciling, by key
+	Closed    []time.Time                 `json:"closed"`    // of the last minute
 	Opened    []time.Time                 `json:"opened"`
 }
 
@@ -173,34 +175,25 @@ type reconcileRevoked struct {
 	At       time.Time `json:"at"`
 }
 
-// ReconcileOpening is an alert to open.
-type ReconcileOpening struct {
-	Fingerprint string
-	Title       string
-	StartsAt    time.Time
-	// Revoked: it was closed by reconciling, and PMM still lists it.
-	Revoked bool
-	// Body is the notification to write.
-	Body []byte
-	Why  string // one sentence
-}
-
-// ReconcileClosing is an episode to close. It means the episode with that StartsAt:
-// one that has begun since is not to be touched.
-type ReconcileClosing struct {
-	Key         string
-	Fingerprint string
-	Title       string
-	StartsAt    time.Time
-	EndsAt      time.Time // when it was first found gone, by PMM's clock
-	Why         string
-	contact     string
+// ReconcileAct is an alert to open, or an episode to close: the one with that StartsAt,
+// not one that has begun since.
+type ReconcileAct struct {
+	Key      string    `json:"incident_key"`
+	Title    string    `json:"title"`
+	Why      string    `json:"why"` // one sentence
+	StartsAt time.Time `json:"-"`
+	EndsAt   time.Time `json:"-"` // when it was first found gone, by PMM's clock
+	contact  string
+	opening  []byte // the notification to write, nil = it is to be closed
 }
 
 // Body is the notification to write. firing is the stored member with which the
-// episode began, nil where it is gone.
-func (c ReconcileClosing) Body(firing []byte) ([]byte, error) {
-	return pmm.RecoveryNotification(c.contact, firing, c.Title, c.Fingerprint, c.StartsAt, c.EndsAt)
+// episode to close began, nil where it is gone.
+func (a ReconcileAct) Body(firing []byte) ([]byte, error) {
+	if a.opening != nil {
+		return a.opening, nil
+	}
+	return pmm.RecoveryNotification(a.contact, firing, a.Title, event.Fingerprint(a.Key), a.StartsAt, a.EndsAt)
 }
 
 // ReconcileDrift is one difference, whether or not something is done about it.
@@ -208,13 +201,11 @@ type ReconcileDrift struct {
 	// Kind is stale (closed unless the mode forbids it), hollow, rule_unknown,
 	// rule_gone, rule_paused, rule_unhealthy, rule_waits, firing_unlisted,
 	// missing (opened unless the mode forbids it), muted, or not_routed.
-	Kind string `json:"kind"`
-	// Key of an open episode, else Fingerprint of a listed alert.
-	Key         string    `json:"key,omitempty"`
-	Fingerprint string    `json:"fingerprint"`
-	Title       string    `json:"title"`
-	StartsAt    time.Time `json:"starts_at"`
-	Why         string    `json:"why"`
+	Kind     string    `json:"kind"`
+	Key      string    `json:"incident_key"`
+	Title    string    `json:"title"`
+	StartsAt time.Time `json:"starts_at"`
+	Why      string    `json:"why"`
 }
 
 // ReconcileAlarm is for a person to decide.
@@ -227,8 +218,8 @@ type ReconcileAlarm struct {
 // ReconcilePlan is what a pass decided.
 type ReconcilePlan struct {
 	State ReconcileState
-	Open  []ReconcileOpening
-	Close []ReconcileClosing
+	Open  []ReconcileAct
+	Close []ReconcileAct
 	Drift []ReconcileDrift
 	// Alarms that hold now; one that is not named any more is over.
 	Alarms []ReconcileAlarm
@@ -388,7 +379,7 @@ func (r *reconciling) closings() map[string]bool {
 	s, v := &r.plan.State, r.in.View
 	open := make(map[string]bool, len(r.in.Open))
 	gone := map[string]reconcileGone{}
-	var ripe []ReconcileClosing
+	var ripe []ReconcileAct
 	ordered, listings := r.ordered(), r.listings()
 	for i := range r.in.Open {
 		e := &r.in.Open[i]
@@ -396,9 +387,9 @@ func (r *reconciling) closings() map[string]bool {
 		for _, fingerprint := range append(listed, e.Fingerprint) {
 			open[fingerprint] = true
 		}
-		closing := ReconcileClosing{Key: e.Key, Fingerprint: e.Fingerprint, Title: e.Title, StartsAt: e.StartsAt, EndsAt: v.At, contact: r.cfg.Contact}
+		closing := ReconcileAct{Key: e.Key, Title: e.Title, StartsAt: e.StartsAt, EndsAt: v.At, contact: r.cfg.Contact}
 		report := func(kind, why string) {
-			r.drift(ReconcileDrift{kind, e.Key, e.Fingerprint, e.Title, e.StartsAt, why})
+			r.drift(ReconcileDrift{kind, e.Key, e.Title, e.StartsAt, why})
 			if ordered[e.Key] {
 				r.plan.Refused[e.Key] = why
 			}
@@ -437,7 +428,7 @@ func (r *reconciling) closings() map[string]bool {
 	s.Gone = gone
 	r.guard(ripe)
 	for _, c := range r.plan.Close {
-		s.Revocable = put(s.Revocable, c.Fingerprint, reconcileRevoked{c.StartsAt, v.At})
+		s.Revocable = put(s.Revocable, c.Key, reconcileRevoked{c.StartsAt, v.At})
 		delete(s.Gone, c.Key)
 	}
 	return open
@@ -530,7 +521,7 @@ func (g reconcileGone) ripe(cfg ReconcileConfig, at time.Time) bool {
 }
 
 // guard holds back what is too much to be true, and too much at once.
-func (r *reconciling) guard(ripe []ReconcileClosing) {
+func (r *reconciling) guard(ripe []ReconcileAct) {
 	s := &r.plan.State
 	s.Closed = r.recent(s.Closed)
 	limit := max(reconcileFew, int(r.cfg.Limit*float64(len(r.in.Open))))
@@ -557,22 +548,22 @@ func (r *reconciling) guard(ripe []ReconcileClosing) {
 func (r *reconciling) openings(open map[string]bool) {
 	s, v := &r.plan.State, r.in.View
 	missing := map[string]int{}
-	var ripe []ReconcileOpening
+	var ripe []ReconcileAct
 	for _, fingerprint := range slices.Sorted(maps.Keys(v.Alerts)) {
 		a := v.Alerts[fingerprint]
 		if open[fingerprint] || !a.Active || !a.Ours || a.Raw == nil || labelsOf(a.Raw)[OurLabel] != "" { // a heartbeat is no event
 			continue
 		}
-		opening := ReconcileOpening{Fingerprint: fingerprint, Title: a.Title, StartsAt: a.StartsAt}
-		if closed, ok := s.Revocable[fingerprint]; ok && closed.StartsAt.Equal(a.StartsAt) {
-			opening.Revoked, opening.Why = true, "PMM lists the alert again: its close by reconciling is revoked"
-			r.open(opening)
-			delete(s.Revocable, fingerprint)
+		opening := ReconcileAct{Key: event.Key(r.cfg.Source, fingerprint), Title: a.Title, StartsAt: a.StartsAt}
+		if closed, ok := s.Revocable[opening.Key]; ok && closed.StartsAt.Equal(a.StartsAt) {
+			opening.Why = "PMM lists the alert again: its close by reconciling is revoked"
+			r.open(opening, a)
+			delete(s.Revocable, opening.Key)
 			continue
 		}
 		missing[fingerprint] = s.Missing[fingerprint] + 1
 		settle, muted := r.way(a)
-		report := func(kind, why string) { r.drift(ReconcileDrift{kind, "", fingerprint, a.Title, a.StartsAt, why}) }
+		report := func(kind, why string) { r.drift(ReconcileDrift{kind, opening.Key, a.Title, a.StartsAt, why}) }
 		switch {
 		case missing[fingerprint] < reconcilePasses || v.At.Sub(a.StartsAt) < settle:
 		case muted:
@@ -599,7 +590,7 @@ func (r *reconciling) openings(open map[string]bool) {
 		ripe = ripe[:min(len(ripe), max(0, reconcileOpens-len(s.Opened)))]
 	}
 	for _, o := range ripe {
-		r.open(o)
+		r.open(o, v.Alerts[event.Fingerprint(o.Key)])
 		s.Opened = append(s.Opened, v.At)
 	}
 }
@@ -624,10 +615,10 @@ func (r *reconciling) way(a pmm.ListedAlert) (settle time.Duration, muted bool) 
 	return cmp.Or(settle, reconcileUnknownWait), muted
 }
 
-func (r *reconciling) open(o ReconcileOpening) {
+func (r *reconciling) open(o ReconcileAct, listed pmm.ListedAlert) {
 	var err error
-	if o.Body, err = pmm.FiringNotification(r.cfg.Contact, r.in.View.Alerts[o.Fingerprint].Raw); err != nil {
-		r.plan.Skipped = fmt.Sprintf("alert %s cannot be opened: %s", o.Fingerprint, err)
+	if o.opening, err = pmm.FiringNotification(r.cfg.Contact, listed.Raw); err != nil {
+		r.plan.Skipped = fmt.Sprintf("incident %s cannot be opened: %s", o.Key, err)
 		return
 	}
 	r.plan.Open = append(r.plan.Open, o)

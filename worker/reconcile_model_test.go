@@ -13,6 +13,7 @@ import (
 
 	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/ingest/pmm/pmmtest"
+	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker"
 )
 
@@ -45,14 +46,14 @@ type source struct {
 	last     worker.ReconcilePlan
 	gets     int
 	spoil    func(*pmm.View)
-	closed   []worker.ReconcileClosing
-	opened   []worker.ReconcileOpening
+	closed   []worker.ReconcileAct
+	opened   []worker.ReconcileAct
 	// skew is how far our clock is off.
 	skew time.Duration
 }
 
 func newSource(t testing.TB, mode worker.ReconcileMode) *source {
-	s := &source{t: t, fake: pmmtest.New(pmmtest.Config{Viewer: "glsa_v1ewer"}), cfg: worker.ReconcileConfig{Mode: mode}, open: map[string]*worker.ReconcileEpisode{}}
+	s := &source{t: t, fake: pmmtest.New(pmmtest.Config{Viewer: "glsa_v1ewer"}), cfg: worker.ReconcileConfig{Source: "pmm", Mode: mode}, open: map[string]*worker.ReconcileEpisode{}}
 	s.fake.AddPoint(`{"uid":"callgoose-sqibs","name":"Callgoose SQIBS","type":"webhook","settings":{"url":"http://x/v1/webhook"}}`)
 	s.fake.SetTree(fmt.Sprintf(ourTree, ""))
 	s.fake.Before(func(string, string) { s.gets++ })
@@ -133,22 +134,27 @@ func (s *source) pass(order worker.ReconcileOrder) worker.ReconcilePlan {
 		s.t.Fatalf("the state cannot be read again: %s", b)
 	}
 	for _, c := range s.last.Close {
-		if s.world.Firing(c.Fingerprint) {
+		if s.world.Firing(event.Fingerprint(c.Key)) {
 			s.t.Errorf("%s: closed %s (%s), which fires: %s", s.world.Now.Format(time.TimeOnly), c.Key, c.Title, c.Why)
 		}
-		delete(s.open, c.Fingerprint)
+		delete(s.open, event.Fingerprint(c.Key))
 	}
 	for _, o := range s.last.Open {
-		if !s.world.Firing(o.Fingerprint) {
-			s.t.Errorf("%s: opened %s (%s), which does not fire", s.world.Now.Format(time.TimeOnly), o.Fingerprint, o.Title)
+		fingerprint := event.Fingerprint(o.Key)
+		if !s.world.Firing(fingerprint) {
+			s.t.Errorf("%s: opened %s (%s), which does not fire", s.world.Now.Format(time.TimeOnly), fingerprint, o.Title)
 		}
 		// What the policies say acts within a minute, and they are read every other pass.
-		if s.world.Held(o.Fingerprint) && s.world.Now.Sub(s.rerouted) > 4*time.Minute {
-			s.t.Errorf("%s: opened %s (%s), which is silenced, muted or not ours", s.world.Now.Format(time.TimeOnly), o.Fingerprint, o.Title)
+		if s.world.Held(fingerprint) && s.world.Now.Sub(s.rerouted) > 4*time.Minute {
+			s.t.Errorf("%s: opened %s (%s), which is silenced, muted or not ours", s.world.Now.Format(time.TimeOnly), fingerprint, o.Title)
 		}
-		n, err := pmm.Decode(o.Body)
+		body, err := o.Body(nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		n, err := pmm.Decode(body)
 		if err != nil || len(n.Alerts) != 1 {
-			s.t.Fatalf("the body to open %s is refused by the intake: %v", o.Fingerprint, err)
+			s.t.Fatalf("the body to open %s is refused by the intake: %v", fingerprint, err)
 		}
 		a := n.Alerts[0]
 		var named struct{ RuleUID, GeneratorURL string }
@@ -162,7 +168,7 @@ func (s *source) pass(order worker.ReconcileOrder) worker.ReconcilePlan {
 // drift is what was reported of an open episode or a missing alert.
 func (s *source) drift(fingerprint string) string {
 	for _, d := range s.last.Drift {
-		if d.Fingerprint == fingerprint {
+		if event.Fingerprint(d.Key) == fingerprint {
 			return d.Kind
 		}
 	}

@@ -25,17 +25,18 @@ type Ref struct {
 
 // Choice is what an operator chose to send again, and what of it can be.
 type Choice struct {
-	Refs      []Ref // in the order of arrival
-	Firing    int
-	Resolved  int
-	Incidents int
-	Outcomes  map[event.Outcome]int // of Refs, so far
+	Refs      []Ref `json:"-"` // in the order of arrival
+	Firing    int   `json:"firing"`
+	Resolved  int   `json:"resolved"`
+	Incidents int   `json:"incidents"`
+	// Outcomes is what became of them so far.
+	Outcomes map[event.Outcome]int `json:"outcomes,omitempty"`
 	// Left out, and why.
-	Closed     int // firing events whose episode has closed since
-	Superseded int // recoveries of an alert, or of a name that an alert shows, that is open again
-	Waiting    int // queued already
-	NoEvent    int // suppressed or unusable alerts: nothing to send
-	Gone       int // no longer stored
+	Closed     int `json:"left_out_closed"`     // firing events whose episode has closed since
+	Superseded int `json:"left_out_superseded"` // recoveries of an alert, or of a name that an alert shows, that is open again
+	Gone       int `json:"left_out_gone"`       // no longer stored
+	Waiting    int `json:"left_out_queued"`     // queued already
+	NoEvent    int `json:"left_out_no_event"`   // suppressed or unusable alerts: nothing to send
 }
 
 // Rules of a choice.
@@ -114,11 +115,10 @@ func wouldBeWrong(tx *store.Tx, rec *event.Record) (bool, error) {
 	case ep != nil && ep.Open:
 		return true, nil
 	case ep != nil && ep.ByName:
-		beside, err := tx.OpenNamed(rec.Source, ep.Alertname, rec.Key, time.Time{})
-		return beside != "", err
+		return tx.OpenNamed(rec.Source, ep.Alertname, rec.Key, time.Time{}) != "", nil
 	}
 	shown := store.Episode{Shown: callgoose.ShownName(rec.Labels, event.Fingerprint(rec.Key)), Suffix: rec.Facts.Suffix}
-	return tx.OpenShown(store.ShownName(&shown), rec.Key)
+	return tx.OpenShown(store.ShownName(&shown), rec.Key), nil
 }
 
 // requeueMost bounds the events of one request.
@@ -198,75 +198,52 @@ func (s *Splitter) reach(ctx context.Context, pos event.Position) error {
 // ErrStopping says that the splitter takes no requests any more.
 var ErrStopping = errors.New("the service is stopping")
 
-// requeue carries out a request of Requeue. It reports whether all of it is done.
-func (b *batch) requeue(n *note) (done bool, err error) {
+// requested takes a notification of requeueOf apart.
+func (n *note) requested() *note {
 	r := wire.Reader{Rest: n.Body}
-	includeClosed := r.Byte() == 1
-	for item := range uint32(r.List()) {
-		ref := Ref{Pos: r.Position(), ReceivedAt: r.Time()}
-		at := event.Position{Seq: n.pos.Seq, Note: n.pos.Note, Item: item}
-		if at.Compare(b.at) <= 0 {
-			continue
-		}
-		if b.alerts >= stepAlerts || b.alerts > 0 && time.Now().After(b.until) {
-			return false, nil
-		}
-		if err := b.requeueOne(ref, at, n.ReceivedAt, includeClosed); err != nil {
-			return false, err
-		}
-		b.at = at
-		b.alerts++
+	n.includeClosed = r.Byte() == 1
+	for item := range int(r.List()) {
+		n.members = append(n.members, candidate{pos: n.at(item), note: n, again: &Ref{Pos: r.Position(), ReceivedAt: r.Time()}})
 	}
 	if err := r.End("request to send again"); err != nil {
-		b.tell(func() {
-			b.log.Error("a request to send events again cannot be read", "notification_id", n.pos.NotificationID(), "err", err)
-		})
+		return n.lost(err.Error())
 	}
-	b.at = event.Position{Seq: n.pos.Seq, Note: n.pos.Note, Item: whole}
-	return true, nil
+	return n
 }
 
-// requeueOne queues one event again, at a place, where it can be. PMM may have
-// said more since it was chosen.
-func (b *batch) requeueOne(ref Ref, at event.Position, asked time.Time, includeClosed bool) error {
-	rec, err := b.tx.Record(ref.ReceivedAt, ref.Pos)
-	if err == nil && rec == nil { // one that a storm holds would be asked for again and again
-		var w store.Waiting
-		var queued bool
-		if w, queued, err = b.tx.WaitingAt(ref.Pos); err == nil && queued {
-			rec = missing(&w)
+// requeue queues one event again, where it can be. PMM may have said more since it was
+// chosen.
+func (b *batch) requeue(c *candidate) {
+	rec := b.record(c.again.ReceivedAt, c.again.Pos)
+	if rec == nil { // one that a storm holds would be asked for again and again
+		w, queued, err := b.tx.WaitingAt(c.again.Pos)
+		if b.fail(err); !queued {
+			return
+		}
+		rec = missing(&w)
+	}
+	if b.fromStorm(rec, c.pos) || !rec.IsEvent() || rec.Outcome == event.Queued || !b.stored(rec.Pos) || b.settledBefore(c.pos) {
+		return
+	}
+	if !c.note.includeClosed {
+		wrong, err := wouldBeWrong(b.tx, rec)
+		if b.fail(err); wrong {
+			return
 		}
 	}
-	if err == nil && rec != nil {
-		if waited, err := b.fromStorm(rec, at); err != nil || waited {
-			return err
-		}
-	}
-	if err != nil || rec == nil || !rec.IsEvent() || rec.Outcome == event.Queued || !b.stored(rec.Pos) || b.settledBefore(at) {
-		return err
-	}
-	if !includeClosed {
-		if wrong, err := wouldBeWrong(b.tx, rec); err != nil || wrong {
-			return err
-		}
-	}
-	if err := b.shows(rec); err != nil {
-		return err
-	}
+	b.shows(rec)
 	if rec.ClaimedAt.IsZero() {
-		rec.Facts.Since = asked
+		rec.Facts.Since = c.note.ReceivedAt
 	}
-	return b.queueUp(rec, rec.Alertname, at, delay{})
+	b.queueUp(rec, rec.Alertname, c.pos, delay{})
 }
 
 // shows keeps the name of an incident that a recovery closes again from what fires
 // before it is sent.
-func (b *batch) shows(rec *event.Record) error {
-	ep, err := b.tx.Episode(rec.Key)
-	if err != nil || ep == nil || rec.Status != event.Resolved {
-		return err
+func (b *batch) shows(rec *event.Record) {
+	if ep := b.episode(rec.Key); ep != nil && rec.Status == event.Resolved {
+		b.fail(b.tx.PutEpisode(ep))
 	}
-	return b.tx.PutEpisode(ep)
 }
 
 // Forget drops a dead letter of which Callgoose never had anything. What PMM says again
@@ -298,15 +275,7 @@ func Park(tx *store.Tx, r *event.Record, reason string) (bool, error) {
 	if r.Outcome != event.Queued {
 		return false, nil
 	}
-	w, queued, err := tx.WaitingAt(r.At)
-	if err == nil && queued && w.Storm {
-		err = leaveStorm(tx, r.Source)
-	}
-	if err = cmp.Or(err, tx.DropWaiting(r.At)); err != nil {
-		return false, err
-	}
-	r.Outcome, r.Reason, r.SettledAt = event.Dead, reason, time.Now().UTC()
-	return true, tx.PutRecord(r)
+	return true, conclude(tx, r.At, r, event.Dead, reason)
 }
 
 // CloseBody is the notification that ends an open episode by an operator's word,
@@ -334,6 +303,6 @@ func CloseBody(tx *store.Tx, key string, now time.Time) (*event.Notification, er
 		Status: event.Resolved, Labels: labels, StartsAt: ep.StartsAt, EndsAt: now, Fingerprint: event.Fingerprint(key),
 		Annotations: map[string]string{"summary": "closed by hand", "description": "An operator closed this incident; PMM did not say that the alert ended."},
 	}
-	body, err := alert.Body()
-	return &event.Notification{Source: ep.Source, Origin: event.FromService, BeganAt: now, ReceivedAt: now, Body: body, Alerts: 1}, err
+	n, err := alert.Notification(ep.Source, now)
+	return &n, err
 }

@@ -106,7 +106,7 @@ type alert struct {
 	recorded  time.Time // claimed in the record, too: it was sent before
 	held      time.Duration
 	storm     bool
-	size      int // of its body, as it is put down in the queue
+	size      int // of its body, as the queue has it
 }
 
 // put queues alerts in one transaction, as the splitter does, and wakes the deliverer.

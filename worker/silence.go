@@ -46,8 +46,8 @@ func SilenceKey(source string) string {
 	return event.Key(source, pmm.Fingerprint(Silence{Source: source}.labels()))
 }
 
-// Body is the notification that tells of it, as PMM could have sent it.
-func (s Silence) Body() ([]byte, error) {
+// Alert is what is told of it, as PMM could have sent it.
+func (s Silence) Alert() OwnAlert {
 	heard := "Nothing ever came from it."
 	if !s.Heard.IsZero() {
 		heard = fmt.Sprintf("The last notification came at %s.", s.Heard.UTC().Format(time.RFC3339))
@@ -67,7 +67,7 @@ func (s Silence) Body() ([]byte, error) {
 			alert.Annotations = map[string]string{"summary": "no longer watched", "description": "--expect-every does not ask for this PMM any more."}
 		}
 	}
-	return alert.Body()
+	return alert
 }
 
 // OwnAlert is an alert that the service makes.
@@ -81,7 +81,13 @@ type OwnAlert struct {
 	Fingerprint string `json:"fingerprint,omitempty"`
 }
 
-// Body is a notification with this one alert.
+// Notification says at now that the alert of a source is so.
+func (a OwnAlert) Notification(source string, now time.Time) (event.Notification, error) {
+	body, err := a.Body()
+	return event.Notification{Source: source, Origin: event.FromService, BeganAt: now.UTC(), ReceivedAt: now.UTC(), Body: body, Alerts: 1}, err
+}
+
+// Body is a notification with this one alert, as PMM would post it.
 func (a OwnAlert) Body() ([]byte, error) {
 	return json.Marshal(map[string]any{
 		"receiver": "pmm-callgoose", "version": "1", "status": a.Status, "alerts": []OwnAlert{a}, "truncatedAlerts": 0,

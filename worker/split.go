@@ -16,14 +16,18 @@ type note struct {
 	event.Notification
 	pos   event.Position // of its first member
 	group *pmm.Notification
-	// members are the alerts and what cannot be used, in the order of the body.
-	members []candidate
+	// members are the alerts and what cannot be used, in the order of the body, or what is
+	// to be queued again.
+	members       []candidate
+	includeClosed bool // of what is to be queued again, see Splitter.Requeue
 }
 
-// candidate is one alert of a notification on its way to a decision.
+// candidate is one alert of a notification on its way to a decision, or an event that is
+// to be queued again.
 type candidate struct {
 	pos    event.Position
 	note   *note
+	again  *Ref
 	alert  *pmm.Alert
 	status event.Status
 	// unusable holds the raw bytes and the reason of a member that cannot be used.
@@ -39,20 +43,17 @@ func split(n event.Notification, pos event.Position) *note {
 		return out.lost("the stored notification cannot be read: " + n.Err.Error())
 	}
 	if n.Origin == event.Requeue {
-		return out
+		return out.requested()
 	}
 	group, err := pmm.Decode(n.Body)
 	if err != nil { // intake checked it; another version may have had other rules
 		return out.lost(err.Error())
 	}
 	out.group = group
-	at := func(index int) event.Position {
-		return event.Position{Seq: pos.Seq, Note: pos.Note, Item: uint32(index)}
-	}
 	out.members = make([]candidate, 0, len(group.Alerts)+len(group.Unusable))
 	for i := range group.Alerts {
 		a := &group.Alerts[i]
-		c := candidate{pos: at(a.Index), note: out, alert: a, status: event.Resolved}
+		c := candidate{pos: out.at(a.Index), note: out, alert: a, status: event.Resolved}
 		if a.Firing {
 			c.status = event.Firing
 		}
@@ -60,10 +61,15 @@ func split(n event.Notification, pos event.Position) *note {
 	}
 	for i := range group.Unusable {
 		u := &group.Unusable[i]
-		out.members = append(out.members, candidate{pos: at(u.Index), note: out, unusable: u})
+		out.members = append(out.members, candidate{pos: out.at(u.Index), note: out, unusable: u})
 	}
 	slices.SortFunc(out.members, func(a, b candidate) int { return a.pos.Compare(b.pos) })
 	return out
+}
+
+// at is the position of the member at an index.
+func (n *note) at(index int) event.Position {
+	return event.Position{Seq: n.pos.Seq, Note: n.pos.Note, Item: uint32(index)}
 }
 
 // lost makes the whole notification one member that cannot be used.

@@ -71,7 +71,6 @@ type Splitter struct {
 	turn   chan struct{} // as in Deliverer
 	ended  chan struct{} // closed when Run has returned
 	alone  bool          // CatchUp decides, not Run
-	stormy bool          // events may wait for the end of a storm
 
 	// Owned by Run.
 	at     event.Position    // decided on, durably
@@ -90,12 +89,6 @@ func NewSplitter(cfg SplitConfig, queue Queue, notes *Notes, ledger *store.Store
 		turn: make(chan struct{}), ended: make(chan struct{}), began: queue.Last(), at: ledger.Summary().Progress, warned: map[string]bool{}, opened: map[string]*index{},
 	}
 	s.behind.Store(next(s.at) <= s.began)
-	err := ledger.View(func(tx *store.Tx) error {
-		list, err := tx.Storms()
-		s.stormy = len(list) > 0
-		return err
-	})
-	s.stormy = s.stormy || cfg.Storm.Most > 0 || err != nil // whoever writes reports what is wrong
 	return s
 }
 
@@ -257,18 +250,43 @@ type batch struct {
 	young   int64    // of them, accepted since the start
 	after   []func() // to be told once it is durable
 	told    string   // the notification whose unusable alerts were logged last
+	err     error    // the first that the ledger gave
+}
+
+// fail makes the transaction fail, unless err is nil. The rules go on without looking at
+// it: nothing of what they decide then is committed or told.
+func (b *batch) fail(err error) {
+	if b.err == nil {
+		b.err = err
+	}
+}
+
+func (b *batch) episode(key string) *store.Episode {
+	ep, err := b.tx.Episode(key)
+	b.fail(err)
+	return ep
+}
+
+func (b *batch) record(receivedAt time.Time, pos event.Position) *event.Record {
+	r, err := b.tx.Record(receivedAt, pos)
+	b.fail(err)
+	return r
+}
+
+// brief is record without labels and alert name.
+func (b *batch) brief(receivedAt time.Time, pos event.Position) *event.Record {
+	r, err := b.tx.Brief(receivedAt, pos)
+	b.fail(err)
+	return r
 }
 
 func (b *batch) run(loaded []stretch) error {
 	for i := range loaded {
 		st := &loaded[i]
 		if st.err != nil {
-			if err := b.unreadable(st); err != nil {
-				return err
-			}
-		} else if done, err := b.envelope(st); err != nil || !done {
-			b.tx.SetProgress(b.at)
-			return err
+			b.unreadable(st)
+		} else if !b.envelope(st) {
+			break
 		}
 		b.at = event.Position{Seq: st.last, Note: whole, Item: whole}
 		if b.rebuild != nil && st.last >= b.rebuild.Until {
@@ -276,12 +294,12 @@ func (b *batch) run(loaded []stretch) error {
 		}
 	}
 	b.tx.SetProgress(b.at)
-	return nil
+	return b.err
 }
 
 // unreadable keeps a dead letter for envelopes that cannot be read: the splitter
 // is never stuck behind them, and never silent about them.
-func (b *batch) unreadable(st *stretch) error {
+func (b *batch) unreadable(st *stretch) {
 	count := int64(st.last - st.first + 1)
 	b.tx.Count("damaged", count)
 	b.tell(func() {
@@ -289,7 +307,7 @@ func (b *batch) unreadable(st *stretch) error {
 			"seq", st.first, "until", st.last, "count", count, "err", st.err)
 	})
 	n := split(event.Notification{Err: fmt.Errorf("%w (%d messages)", st.err, count)}, event.Position{Seq: st.first})
-	return b.candidate(&n.members[0])
+	b.candidate(&n.members[0])
 }
 
 // tell runs fn once the transaction is durable.
@@ -297,17 +315,8 @@ func (b *batch) tell(fn func()) { b.after = append(b.after, fn) }
 
 // envelope decides on the notifications of one message. It reports whether all
 // of it is decided on.
-func (b *batch) envelope(st *stretch) (done bool, err error) {
+func (b *batch) envelope(st *stretch) (done bool) {
 	for _, n := range st.notes {
-		if n.Origin == event.Requeue {
-			if (event.Position{Seq: n.pos.Seq, Note: n.pos.Note, Item: whole}).Compare(b.at) <= 0 {
-				continue
-			}
-			if done, err := b.requeue(n); err != nil || !done {
-				return false, err
-			}
-			continue
-		}
 		if len(n.members) > 0 && n.members[0].pos.Compare(b.at) > 0 {
 			b.count(n)
 		}
@@ -317,19 +326,20 @@ func (b *batch) envelope(st *stretch) (done bool, err error) {
 				continue // decided on in an earlier step
 			}
 			if b.alerts >= stepAlerts || b.alerts > 0 && time.Now().After(b.until) {
-				return false, nil
+				return false
 			}
-			if err := b.candidate(c); err != nil {
-				return false, fmt.Errorf("notification %s: %w", c.pos.NotificationID(), err)
+			if b.candidate(c); b.err != nil {
+				b.err = fmt.Errorf("notification %s: %w", c.pos.NotificationID(), b.err)
+				return false
 			}
 			b.at = c.pos
 			b.alerts++
-			if c.pos.Seq > b.began {
+			if c.pos.Seq > b.began && c.again == nil {
 				b.young++
 			}
 		}
 	}
-	return true, nil
+	return true
 }
 
 // count counts a notification, once.

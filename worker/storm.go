@@ -21,7 +21,7 @@ import (
 //	it is on, and not reported     its incident opens: a firing of our own  Brake
 //	a window had few               the incident closes: a recovery          Brake
 //	that recovery is split         it is off, what waits is to be released  splitter
-//	there is something to release  a request to queue it again          Brake
+//	there is something to release  a request to queue it again              Brake
 //	that request is split          sent behind what is queued, or collapsed splitter
 //
 // The splitter decides, in the transaction of the alert. Brake only reads what is
@@ -93,70 +93,51 @@ func ofStorm(c *candidate) bool {
 
 // brake counts a new episode, next, and says whether its event, r, waits for the end of a
 // storm. One of the episode before, ep, that waits is over: nothing of it was sent.
-func (b *batch) brake(c *candidate, r *event.Record, ep, next *store.Episode) (d delay, err error) {
-	if ended, err := b.endWait(ep); err != nil {
-		return d, err
-	} else if ended && !b.cfg.Form.ByAlertname {
+func (b *batch) brake(c *candidate, r *event.Record, ep, next *store.Episode) (d delay) {
+	if b.endWait(ep) && !b.cfg.Form.ByAlertname {
 		next.Shared = ep.Shared
 	}
 	if ofStorm(c) {
-		return d, b.stormTold(r)
+		b.stormTold(r)
+		return d
 	}
 	if from := c.note.Origin; b.cfg.Storm.Most == 0 || from != event.FromPMM && from != event.Reconciled || c.alert.Labels[OurLabel] != "" {
-		return d, nil
+		return d
 	}
-	s, err := b.storm(r.Source)
-	if err != nil {
-		return d, err
-	}
+	s := b.storm(r.Source)
 	if b.cfg.Storm.count(s, r.ReceivedAt, sourceFailed(c.alert.Annotations, r.Alertname)) {
 		b.tx.Count("storms", 1)
 		b.tell(func() {
 			b.log.Warn("a storm of alerts: what is not the first of its name waits", "source", s.Source, "storm", b.cfg.Storm, "alertname", r.Alertname)
 		})
 	}
-	out := false
-	if s.On() {
-		if out, err = b.wentOut(s, next); err != nil {
-			return d, err
-		}
+	b.fail(b.tx.PutStorm(s))
+	if s.On() && b.wentOut(s, next) {
+		return delay{reason: store.ReasonStorm, storm: true}
 	}
-	if out {
-		s.Waiting++
-		return delay{reason: event.ReasonStorm, storm: true}, b.tx.PutStorm(s)
-	}
-	return d, cmp.Or(b.tx.PutStorm(s), b.tx.PutFirst(r.Source, r.Alertname, &store.First{Pos: r.Pos, ReceivedAt: r.ReceivedAt}))
+	b.fail(b.tx.PutFirst(r.Source, r.Alertname, &store.First{Pos: r.Pos, ReceivedAt: r.ReceivedAt}))
+	return d
 }
 
-func (b *batch) storm(source string) (*store.Storm, error) {
+func (b *batch) storm(source string) *store.Storm {
 	s, err := b.tx.Storm(source)
-	if err == nil && s == nil {
+	if b.fail(err); s == nil {
 		s = &store.Storm{Source: source}
 	}
-	return s, err
+	return s
 }
 
 // wentOut reports whether an event with the alert name of next went out, or is about to,
 // in this storm. With --incident-by alertname the incident that it opened must be open
 // still, too: another alert of the name fires.
-func (b *batch) wentOut(s *store.Storm, next *store.Episode) (bool, error) {
+func (b *batch) wentOut(s *store.Storm, next *store.Episode) bool {
 	first, err := b.tx.First(next.Source, next.Alertname)
-	if err != nil || first == nil || !first.ReceivedAt.After(s.Since.Add(-b.cfg.Storm.Within)) {
-		return false, err
+	if b.fail(err); first == nil || !first.ReceivedAt.After(s.Since.Add(-b.cfg.Storm.Within)) {
+		return false
 	}
-	if out, err := reaches(b.tx, first); err != nil || !out {
-		return false, err
-	}
-	if b.cfg.Form.ByAlertname {
-		if beside, err := b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{}); err != nil || beside == "" {
-			return false, err
-		}
-	}
-	if first.Held {
-		return true, nil
-	}
-	first.Held = true
-	return true, b.tx.PutFirst(next.Source, next.Alertname, first)
+	out, err := reaches(b.tx, first)
+	b.fail(err)
+	return out && (!b.cfg.Form.ByAlertname || b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{}) != "")
 }
 
 // reaches reports whether Callgoose has an event, or will.
@@ -167,89 +148,60 @@ func reaches(tx *store.Tx, first *store.First) (bool, error) {
 
 // neverSent ends a firing that waits for the end of a storm, and the recovery r of it.
 // The recovery goes out where the incident may be open because of another firing.
-func (b *batch) neverSent(c *candidate, r *event.Record, ep *store.Episode) (bool, error) {
+func (b *batch) neverSent(c *candidate, r *event.Record, ep *store.Episode) bool {
 	if ofStorm(c) {
-		return false, b.stormOver(c)
+		b.stormOver(c)
+		return false
 	}
-	if ended, err := b.endWait(ep); err != nil || !ended || ep.Shared || b.cfg.Form.ByAlertname {
-		return false, err
+	if !b.endWait(ep) || ep.Shared || b.cfg.Form.ByAlertname || !b.closed(ep) {
+		return false
 	}
-	if closed, err := b.closed(ep); err != nil || !closed {
-		return false, err
-	}
-	return true, b.settled(r, event.Collapsed, event.ReasonStorm)
+	b.settled(r, event.Collapsed, store.ReasonStorm)
+	return true
 }
 
 // endWait ends the firing of the open episode ep, if it waits for the end of a storm.
-func (b *batch) endWait(ep *store.Episode) (bool, error) {
-	if !b.stormy || ep == nil || !ep.Open {
-		return false, nil
+func (b *batch) endWait(ep *store.Episode) bool {
+	if ep == nil || !ep.Open || b.tx.InStorm(ep.Source) == 0 {
+		return false
 	}
-	fired, err := b.tx.Brief(ep.FiringAt, ep.Firing)
-	if err != nil || fired == nil {
-		return false, err
+	fired, w, err := unsent(b.tx, ep.FiringAt, ep.Firing)
+	if b.fail(err); fired == nil || !w.Storm {
+		return false
 	}
-	if _, waits, err := b.inStorm(fired); err != nil || !waits {
-		return false, err
-	}
-	return true, cmp.Or(b.release(fired, event.ReasonStorm), leaveStorm(b.tx, fired.Source))
-}
-
-// inStorm reports whether the event of r waits for the end of a storm.
-func (b *batch) inStorm(r *event.Record) (w store.Waiting, waits bool, err error) {
-	if r.Outcome != event.Queued {
-		return w, false, nil
-	}
-	w, queued, err := b.tx.WaitingAt(r.At)
-	return w, queued && w.Storm, err
+	b.release(fired, store.ReasonStorm)
+	return true
 }
 
 // fromStorm queues the event of r, if it waits for the end of a storm, at a place,
 // when its alert still fires. It reports whether it waited.
-func (b *batch) fromStorm(r *event.Record, at event.Position) (bool, error) {
-	w, waits, err := b.inStorm(r)
-	if err != nil || !waits {
-		return false, err
+func (b *batch) fromStorm(r *event.Record, at event.Position) bool {
+	w, _, err := b.tx.WaitingAt(r.At)
+	if b.fail(err); !w.Storm {
+		return false
 	}
-	ep, err := b.tx.Episode(r.Key)
-	if err = cmp.Or(err, leaveStorm(b.tx, r.Source)); err != nil {
-		return false, err
+	if ep := b.episode(r.Key); ep == nil || !ep.Open || ep.Firing != r.Pos {
+		b.release(r, store.ReasonStorm)
+		return true
 	}
-	if ep == nil || !ep.Open || ep.Firing != r.Pos {
-		return true, b.release(r, event.ReasonStorm)
-	}
-	return true, cmp.Or(b.tx.DropWaiting(r.At), b.queueUp(r, w.Alertname, at, delay{}))
-}
-
-// leaveStorm counts an event that does not wait any more.
-func leaveStorm(tx *store.Tx, source string) error {
-	s, err := tx.Storm(source)
-	if err != nil || s == nil {
-		return err
-	}
-	s.Waiting = max(s.Waiting-1, 0)
-	return tx.PutStorm(s)
+	b.fail(b.tx.DropWaiting(r.At))
+	b.queueUp(r, w.Alertname, at, delay{})
+	return true
 }
 
 // stormTold takes in the firing of a storm's own incident.
-func (b *batch) stormTold(r *event.Record) error {
-	s, err := b.storm(r.Source)
-	if err != nil {
-		return err
-	}
+func (b *batch) stormTold(r *event.Record) {
+	s := b.storm(r.Source)
 	s.Key = r.Key
-	return b.tx.PutStorm(s)
+	b.fail(b.tx.PutStorm(s))
 }
 
 // stormOver takes in its recovery, which ends the storm.
-func (b *batch) stormOver(c *candidate) error {
-	s, err := b.storm(c.note.Source)
-	if err != nil {
-		return err
-	}
+func (b *batch) stormOver(c *candidate) {
+	s := b.storm(c.note.Source)
 	b.tell(func() { b.log.Info("the storm of alerts is over", "source", s.Source, "alerts", s.Total) })
-	over := &store.Storm{Source: s.Source, Key: s.Key, Waiting: s.Waiting, Release: c.pos}
-	return cmp.Or(b.tx.PutStorm(over), b.tx.DropFirsts(s.Source))
+	b.fail(b.tx.PutStorm(&store.Storm{Source: s.Source, Key: s.Key, Release: c.pos}))
+	b.fail(b.tx.DropFirsts(s.Source))
 }
 
 // brakeEvery is the time between two passes of the Brake.
@@ -360,15 +312,24 @@ func (k *Brake) needs(tx *store.Tx, s *store.Storm, now time.Time, decided bool)
 	return nil, nil
 }
 
-// unclear reports whether events wait because of one that Callgoose does not get.
+// unclear reports whether events wait for the end of s because of one that Callgoose does
+// not get.
 func (k *Brake) unclear(tx *store.Tx, s *store.Storm) (bool, error) {
-	firsts, err := tx.Firsts(s.Source)
-	for i := range firsts {
-		if out, ferr := reaches(tx, &firsts[i]); err != nil || ferr != nil || !out {
-			return true, cmp.Or(err, ferr)
+	sent := map[string]bool{} // alert names of which Callgoose gets one
+	for w := range tx.Waiting(s.Release) {
+		if !w.Storm || w.Source != s.Source || sent[w.Alertname] {
+			continue
 		}
+		first, err := tx.First(w.Source, w.Alertname)
+		if err != nil || first == nil {
+			return true, err
+		}
+		if out, err := reaches(tx, first); err != nil || !out {
+			return true, err
+		}
+		sent[w.Alertname] = true
 	}
-	return false, err
+	return false, nil
 }
 
 // StormName is the alert name, and the incident's title, of a storm.
@@ -400,12 +361,12 @@ func (k *Brake) closes(tx *store.Tx, ep *store.Episode, now time.Time) (*telling
 }
 
 func own(moment, source string, now time.Time, alert OwnAlert) (*telling, error) {
-	body, err := alert.Body()
-	return &telling{moment, event.Notification{Source: source, Origin: event.FromService, BeganAt: now.UTC(), ReceivedAt: now.UTC(), Body: body, Alerts: 1}}, err
+	n, err := alert.Notification(source, now)
+	return &telling{moment, n}, err
 }
 
 // released asks for what waited for the end of a storm, or some of it. When nothing is
-// left, that is put down.
+// left, it writes that there is nothing to release.
 func (k *Brake) released(ctx context.Context, s *store.Storm) (*telling, error) {
 	var refs []Ref
 	for at, more := (event.Position{}), true; more && len(refs) < requeueMost; {
@@ -435,9 +396,7 @@ func (k *Brake) released(ctx context.Context, s *store.Storm) (*telling, error) 
 		if err != nil || have == nil || have.Release != s.Release {
 			return err
 		}
-		if have.Release = (event.Position{}); !have.On() {
-			have.Waiting = 0
-		}
+		have.Release = event.Position{}
 		return tx.PutStorm(have)
 	})
 }

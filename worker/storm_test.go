@@ -121,7 +121,7 @@ func (r *stormStage) keys() (list []string) {
 // waits are the keys that wait for the end of the storm.
 func (r *stormStage) waits() (list []string) {
 	for _, rec := range r.records() {
-		if rec.Outcome == event.Queued && rec.Reason == event.ReasonStorm {
+		if rec.Outcome == event.Queued && rec.Reason == store.ReasonStorm {
 			list = append(list, rec.Key)
 		}
 	}
@@ -407,9 +407,8 @@ func TestAnEventThatIsParkedDoesNotWaitForTheEndOfAStorm(t *testing.T) {
 				t.Errorf("%s is not parked, %v", w.Key, err)
 			}
 		}
-		s, err := tx.Storm("pmm")
-		if err != nil || s.Waiting != 2 {
-			t.Errorf("%+v, %v; want 2 that wait", s, err)
+		if n := tx.InStorm("pmm"); n != 2 {
+			t.Errorf("%d wait, want 2", n)
 		}
 		return nil
 	}); err != nil {

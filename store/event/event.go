@@ -27,9 +27,11 @@ const (
 	Dead       Outcome = "dead"
 	Suppressed Outcome = "suppressed"
 	Collapsed  Outcome = "collapsed"
-	// Unknown is the outcome of an event that was settled before the ledger was lost.
-	Unknown Outcome = "unknown"
 )
+
+// Unknown is the outcome of an event that was settled before the ledger was lost, and the
+// state of Callgoose's side before the first answer.
+const Unknown = "unknown"
 
 // Outcomes lists every outcome, in the order in which operators read them.
 var Outcomes = []Outcome{Queued, Delivered, Discarded, Dead, Suppressed, Collapsed, Unknown}
@@ -44,10 +46,6 @@ const (
 	ReasonStillFiring = "still_firing"     // another alert of that name is open (--incident-by alertname)
 	ReasonHeartbeat   = "heartbeat"        // only a sign of life of PMM
 )
-
-// ReasonStorm is the reason of a firing event that waits for the end of a storm of
-// alerts, and of what recovered while it did.
-const ReasonStorm = "storm"
 
 // Position says where an alert stands in the stream of accepted notifications:
 // the stream's sequence, the notification within the stored envelope, and the
@@ -105,9 +103,8 @@ type Notification struct {
 	Err error
 }
 
-// Mark says what was settled when an envelope was written: every event put in
-// line at or before UpTo but those in Waiting. It is what a rebuilt ledger knows
-// of the past.
+// Mark says what was settled when an envelope was written: every event queued at or
+// before UpTo but those in Waiting. It is what a rebuilt ledger knows of the past.
 type Mark struct {
 	UpTo    Position
 	Waiting []Position // sorted
@@ -213,11 +210,10 @@ var (
 // The others are not its fault.
 func Unreadable(err error) bool { return errors.Is(err, ErrGone) || errors.Is(err, ErrDamaged) }
 
-// The states of Callgoose's side.
+// The states of Callgoose's side, beside Unknown.
 const (
-	Up           = "up"
-	Down         = "down"
-	Held         = "held"
-	Paused       = "paused"
-	StateUnknown = "unknown"
+	Up     = "up"
+	Down   = "down"
+	Held   = "held"
+	Paused = "paused"
 )

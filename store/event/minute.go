@@ -5,9 +5,9 @@ import "time"
 // Minute counts what happened in one minute.
 type Minute struct {
 	At time.Time `json:"at"` // its beginning, UTC
-	// In counts events that were queued, again ones (repeats let through, replays) too.
+	// In counts events that were queued, also those queued again (repeats let through, replays).
 	In int64 `json:"in"`
-	// Out counts events that left the line well: delivered or collapsed.
+	// Out counts events that left the queue well: delivered or collapsed.
 	Out int64 `json:"out"`
 	// Discarded counts those that Callgoose took and did nothing with.
 	Discarded int64 `json:"discarded"`

@@ -11,17 +11,6 @@ import (
 // MaxDrift bounds the differences that a status lists, of one PMM.
 const MaxDrift = 100
 
-// Drift is one difference between what a PMM says is firing and what is open.
-type Drift struct {
-	// Kind is stale, hollow, rule_unknown, rule_gone, rule_paused, rule_unhealthy,
-	// rule_waits, firing_unlisted, missing, muted or not_routed.
-	Kind     string    `json:"kind"`
-	Key      string    `json:"incident_key"`
-	Title    string    `json:"title"`
-	StartsAt time.Time `json:"starts_at"`
-	Why      string    `json:"why"`
-}
-
 // Reconcile is how comparing with one PMM goes.
 type Reconcile struct {
 	Mode       string     `json:"mode"`
@@ -36,7 +25,7 @@ type Reconcile struct {
 	ContactLastError     string                  `json:"contact_point_last_error"`
 	Alarms               []worker.ReconcileAlarm `json:"alarms"`
 	// Differences are the first MaxDrift of those that the last pass found.
-	Differences []Drift `json:"differences"`
+	Differences []worker.ReconcileDrift `json:"differences"`
 }
 
 // ReconcileRequest is one pass that a person asks for.
@@ -51,20 +40,13 @@ func ParseReconcile(q url.Values) ReconcileRequest {
 	return ReconcileRequest{Keys: q["key"], Yes: q.Get("yes") == "true", DryRun: q.Get("dry_run") == "true"}
 }
 
-// ReconcileAct is an incident that a pass opened or closed.
-type ReconcileAct struct {
-	Key   string `json:"incident_key"`
-	Title string `json:"title"`
-	Why   string `json:"why"`
-}
-
 // ReconcilePass is what one pass over one PMM came to.
 type ReconcilePass struct {
 	Source string                  `json:"source"`
 	DryRun bool                    `json:"dry_run"`
-	Open   []ReconcileAct          `json:"open"`
-	Close  []ReconcileAct          `json:"close"`
-	Drift  []Drift                 `json:"drift"`
+	Open   []worker.ReconcileAct   `json:"open"`
+	Close  []worker.ReconcileAct   `json:"close"`
+	Drift  []worker.ReconcileDrift `json:"drift"`
 	Alarms []worker.ReconcileAlarm `json:"alarms"`
 	// Refused are the keys of the request that stay open, and why.
 	Refused map[string]string `json:"refused"`

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker"
 )
 
 // ReplayRequest chooses stored events to be sent again, or dead letters to be forgotten:
@@ -25,19 +26,9 @@ type ReplayRequest struct {
 
 // Plan is what a replay would do, or does.
 type Plan struct {
-	Events    int `json:"events"`
-	Firing    int `json:"firing"`
-	Resolved  int `json:"resolved"`
-	Incidents int `json:"incidents"`
-	// Outcomes is what became of them so far.
-	Outcomes map[event.Outcome]int `json:"outcomes,omitempty"`
-	// Left out, and why.
-	Closed     int `json:"left_out_closed"`     // firing events whose episode has closed since
-	Superseded int `json:"left_out_superseded"` // recoveries of what is open again
-	Gone       int `json:"left_out_gone"`       // no longer stored
-	Waiting    int `json:"left_out_queued"`     // queued already
-	NoEvent    int `json:"left_out_no_event"`   // suppressed or unusable alerts: nothing to send
-	Job        int `json:"job,omitempty"`       // 0 for a dry run
+	Events int `json:"events"`
+	worker.Choice
+	Job int `json:"job,omitempty"` // 0 for a dry run
 }
 
 // Count adds what is known of one more event.

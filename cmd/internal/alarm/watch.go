@@ -90,7 +90,7 @@ func unknown(name string, s admin.Status, natsAway bool) bool {
 	case slices.Contains(ofLeader, name) && (closed(s) || s.Cluster != nil && s.Cluster.Role == "follower"):
 		return true
 	case name == Away:
-		return s.Callgoose.State == event.StateUnknown || s.Callgoose.State == event.Paused
+		return s.Callgoose.State == event.Unknown || s.Callgoose.State == event.Paused
 	}
 	return natsAway && (name == admin.NoLeader || name == admin.NotAccepting)
 }

@@ -64,11 +64,11 @@ func concluded(s admin.Status) admin.Status {
 
 // reopening is what the status is while the store is being opened again.
 func reopening(_ time.Time, s *admin.Status) {
-	*s = admin.Status{Callgoose: admin.Callgoose{State: event.StateUnknown}, Store: admin.Store{Problem: "reopening"}}
+	*s = admin.Status{Callgoose: admin.Callgoose{State: event.Unknown}, Store: admin.Store{Problem: "reopening"}}
 }
 
 func TestWatch(t *testing.T) {
-	const down, held, up, unknown = event.Down, event.Held, event.Up, event.StateUnknown
+	const down, held, up, unknown = event.Down, event.Held, event.Up, event.Unknown
 	tests := []struct {
 		name  string
 		start func(*admin.Status)

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -112,7 +111,7 @@ func (r *reconciler) pass(ctx context.Context, order worker.ReconcileOrder, dry 
 	in.RefusedAt, in.Now = r.app.refused.last(r.at.Source), time.Now()
 	cfg := r.app.cfg
 	plan = worker.PlanReconcile(worker.ReconcileConfig{
-		Mode: worker.ReconcileMode(cfg.Reconcile), Contact: cfg.ContactPoint,
+		Source: r.at.Source, Mode: worker.ReconcileMode(cfg.Reconcile), Contact: cfg.ContactPoint,
 		Every: cfg.ReconcileEvery, CloseAfter: cfg.ReconcileCloseAfter, Limit: cfg.ReconcileLimit,
 	}, r.state, in)
 	if dry {
@@ -216,38 +215,36 @@ func (c *core) rule(ctx context.Context, pos event.Position) string {
 // apply stores what was decided. began is when the lists were begun to be read: a
 // webhook that came after that knows better, and the splitter leaves the decision out.
 func (r *reconciler) apply(ctx context.Context, c *core, began time.Time, plan *worker.ReconcilePlan) error {
-	publish := func(body []byte) error {
-		_, err := c.queue.Publish(ctx, event.Notification{
-			Source: r.at.Source, Origin: event.Reconciled, BeganAt: began.UTC(), ReceivedAt: time.Now().UTC(), Body: body, Alerts: 1,
-		})
-		return err
-	}
-	for _, o := range plan.Open {
-		if err := publish(o.Body); err != nil {
-			return fmt.Errorf("open %s: %w", event.Key(r.at.Source, o.Fingerprint), err)
+	for _, act := range plan.Open {
+		if err := r.act(ctx, c, began, "opened", act, nil); err != nil {
+			return err
 		}
-		r.acted("opened", event.Key(r.at.Source, o.Fingerprint), o.Title, o.Why)
 	}
-	for _, d := range plan.Close {
-		firing, err := c.builder.Raw(ctx, &event.Record{Pos: r.rules[d.Key].firing})
-		if err != nil && !event.Unreadable(err) {
-			return fmt.Errorf("close %s: %w", d.Key, err)
-		}
-		body, err := d.Body(firing)
-		if err == nil {
-			err = publish(body)
+	for _, act := range plan.Close {
+		firing, err := c.builder.Raw(ctx, &event.Record{Pos: r.rules[act.Key].firing})
+		if err == nil || event.Unreadable(err) {
+			err = r.act(ctx, c, began, "closed", act, firing)
 		}
 		if err != nil {
-			return fmt.Errorf("close %s: %w", d.Key, err)
+			return err
 		}
-		r.acted("closed", d.Key, d.Title, d.Why)
 	}
 	return nil
 }
 
-func (r *reconciler) acted(action, key, title, why string) {
+func (r *reconciler) act(ctx context.Context, c *core, began time.Time, action string, act worker.ReconcileAct, firing []byte) error {
+	body, err := act.Body(firing)
+	if err == nil {
+		_, err = c.queue.Publish(ctx, event.Notification{
+			Source: r.at.Source, Origin: event.Reconciled, BeganAt: began.UTC(), ReceivedAt: time.Now().UTC(), Body: body, Alerts: 1,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("incident %s, to be %s: %w", act.Key, action, err)
+	}
 	r.app.opts.metrics.Reconciled(action)
-	r.app.log.Warn("PMM has the last word: an incident is opened or closed", "action", action, "event_key", key, "alertname", title, "why", why)
+	r.app.log.Warn("PMM has the last word: an incident is opened or closed", "action", action, "event_key", act.Key, "alertname", act.Title, "why", act.Why)
+	return nil
 }
 
 // tell counts the pass, and logs a change between passes that see and those that do not.
@@ -284,13 +281,13 @@ func (a *App) addReconcile(list []admin.PMM) []admin.PMM {
 			list = append(list, admin.PMM{Name: r.at.Source})
 		}
 		p := &list[i]
-		p.Reconcile = &admin.Reconcile{Mode: a.cfg.Reconcile, Alarms: []worker.ReconcileAlarm{}, Differences: []admin.Drift{}}
+		p.Reconcile = &admin.Reconcile{Mode: a.cfg.Reconcile, Alarms: []worker.ReconcileAlarm{}, Differences: []worker.ReconcileDrift{}}
 		seen := r.seen.Load()
 		if seen == nil {
 			continue
 		}
 		state := seen.plan.State
-		p.Drift, p.Reconcile.Differences = new(int64(len(seen.plan.Drift))), r.drift(seen.plan.Drift, admin.MaxDrift)
+		p.Drift, p.Reconcile.Differences = new(int64(len(seen.plan.Drift))), first(seen.plan.Drift, admin.MaxDrift)
 		p.Reconcile.LastPassAt, p.Reconcile.Failures, p.Reconcile.Skipped = timeOrNil(seen.at), state.Failures, seen.plan.Skipped
 		p.Reconcile.Alarms = append(p.Reconcile.Alarms, seen.plan.Alarms...)
 		if state.Contact != nil {
@@ -319,14 +316,8 @@ func differing(list []admin.PMM) (out []admin.Attention) {
 	return out
 }
 
-func (r *reconciler) drift(list []worker.ReconcileDrift, most int) []admin.Drift {
-	out := make([]admin.Drift, 0, min(len(list), most))
-	for _, d := range list[:min(len(list), most)] {
-		key := cmp.Or(d.Key, event.Key(r.at.Source, d.Fingerprint))
-		out = append(out, admin.Drift{Kind: d.Kind, Key: key, Title: d.Title, StartsAt: d.StartsAt, Why: d.Why})
-	}
-	return out
-}
+// first are the first so many, never nil: they stand in a JSON answer.
+func first[T any](list []T, most int) []T { return append([]T{}, list[:min(len(list), most)]...) }
 
 // errNotAsked says that there is no PMM to compare with.
 var errNotAsked = errors.New("no PMM is asked: serve needs --pmm-url and --pmm-token-file")
@@ -384,15 +375,8 @@ func (r *reconciler) byHand(ctx context.Context, req admin.ReconcileRequest, key
 	if err != nil {
 		return out, err
 	}
-	out = admin.ReconcilePass{
-		Source: r.at.Source, DryRun: req.DryRun, Open: []admin.ReconcileAct{}, Close: []admin.ReconcileAct{},
-		Drift: r.drift(plan.Drift, maxShown), Alarms: append([]worker.ReconcileAlarm{}, plan.Alarms...), Refused: plan.Refused, Skipped: plan.Skipped,
-	}
-	for _, o := range plan.Open[:min(len(plan.Open), maxShown)] {
-		out.Open = append(out.Open, admin.ReconcileAct{Key: event.Key(r.at.Source, o.Fingerprint), Title: o.Title, Why: o.Why})
-	}
-	for _, d := range plan.Close[:min(len(plan.Close), maxShown)] {
-		out.Close = append(out.Close, admin.ReconcileAct{Key: d.Key, Title: d.Title, Why: d.Why})
-	}
-	return out, nil
+	return admin.ReconcilePass{
+		Source: r.at.Source, DryRun: req.DryRun, Open: first(plan.Open, maxShown), Close: first(plan.Close, maxShown),
+		Drift: first(plan.Drift, maxShown), Alarms: first(plan.Alarms, maxShown), Refused: plan.Refused, Skipped: plan.Skipped,
+	}, nil
 }

@@ -81,10 +81,7 @@ func plan(ctx context.Context, c *core, r admin.ReplayRequest, queued bool) (p a
 	if err != nil {
 		return p, nil, err
 	}
-	return admin.Plan{
-		Events: chosen.Firing + chosen.Resolved, Firing: chosen.Firing, Resolved: chosen.Resolved, Incidents: chosen.Incidents, Outcomes: chosen.Outcomes,
-		Closed: chosen.Closed, Superseded: chosen.Superseded, Waiting: chosen.Waiting, NoEvent: chosen.NoEvent, Gone: chosen.Gone,
-	}, chosen.Refs, nil
+	return admin.Plan{Events: chosen.Firing + chosen.Resolved, Choice: chosen}, chosen.Refs, nil
 }
 
 // asked are the IDs of a filter that were not found yet. A wrong ID must not

@@ -9,7 +9,6 @@ import (
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
-	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker"
 )
 
@@ -154,11 +153,9 @@ func (w *silenceWatch) decide(now time.Time, heard, open map[string]time.Time) (
 // tellSilence stores the notification. If it cannot be stored, the next pass
 // comes to the same decision.
 func (a *App) tellSilence(ctx context.Context, c *core, now time.Time, s worker.Silence) {
-	body, err := s.Body()
+	n, err := s.Alert().Notification(s.Source, now)
 	if err == nil {
-		_, err = c.queue.Publish(ctx, event.Notification{
-			Source: s.Source, Origin: event.FromService, BeganAt: now.UTC(), ReceivedAt: now.UTC(), Body: body, Alerts: 1,
-		})
+		_, err = c.queue.Publish(ctx, n)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:

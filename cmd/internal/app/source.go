@@ -77,7 +77,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 		WaitingBySeverity: map[string]int64{}, StillFiring: []admin.Waiting{}, Attention: []admin.Attention{}, Storms: []admin.Storm{},
 		Ping: a.ping.status(), Fallback: a.fallback.status(), Filters: a.opts.drift.status(),
 	}
-	s.Callgoose.State, s.Sources = event.StateUnknown, []admin.PMM{}
+	s.Callgoose.State, s.Sources = event.Unknown, []admin.PMM{}
 	if addrs := a.addrs.Load(); addrs != nil {
 		s.WebhookURL = addrs.Webhooks
 	}
@@ -97,7 +97,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 	}
 	s.Queued, s.InFlight = n[string(event.Queued)]+waiting, view.InFlight
 	s.Delivered, s.Discarded, s.Dead = n[string(event.Delivered)], n[string(event.Discarded)], n[string(event.Dead)]
-	s.Suppressed, s.Collapsed, s.Unknown = n[string(event.Suppressed)], n[string(event.Collapsed)], n[string(event.Unknown)]
+	s.Suppressed, s.Collapsed, s.Unknown = n[string(event.Suppressed)], n[string(event.Collapsed)], n[event.Unknown]
 	s.Notifications, s.Alerts, s.Truncated, s.Damaged = n["notifications"], n["alerts"], n["truncated"], n["damaged"]
 	s.AcceptedLosses = n["accepted_losses"]
 	for k, v := range n {
@@ -137,8 +137,9 @@ func (c *core) storms() []admin.Storm {
 	_ = c.ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
 		list, err := tx.Storms()
 		for i := range list {
-			if s := &list[i]; s.On() || s.Waiting > 0 {
-				out = append(out, admin.Storm{Source: s.Source, Since: timeOrNil(s.Since), Alerts: s.Total, Waiting: s.Waiting, Key: s.Key})
+			s, waiting := &list[i], tx.InStorm(list[i].Source)
+			if s.On() || waiting > 0 {
+				out = append(out, admin.Storm{Source: s.Source, Since: timeOrNil(s.Since), Alerts: s.Total, Waiting: waiting, Key: s.Key})
 			}
 		}
 		return err

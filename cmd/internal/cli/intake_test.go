@@ -70,7 +70,7 @@ func TestPostAsPMMDoes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			body, err := worker.Silence{Source: "dr"}.Body()
+			body, err := worker.Silence{Source: "dr"}.Alert().Body()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/worker"
 )
 
 func (p *program) reconcileCommand() *cli.Command {
@@ -70,7 +71,7 @@ func (p *program) showReconcile(pass *admin.ReconcilePass) {
 	acted := map[string]bool{}
 	for _, act := range []struct {
 		what string
-		list []admin.ReconcileAct
+		list []worker.ReconcileAct
 	}{{opened, pass.Open}, {closed, pass.Close}} {
 		for _, a := range act.list {
 			acted[a.Key] = true

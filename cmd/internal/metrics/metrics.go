@@ -312,7 +312,7 @@ func putLedger(s admin.Status, put putter) {
 	put(inStorm, float64(waiting))
 	state := s.Callgoose.State
 	if !slices.Contains(states, state) {
-		state = event.StateUnknown
+		state = event.Unknown
 	}
 	for _, name := range states {
 		put(callgooseState, truth(name == state), name)

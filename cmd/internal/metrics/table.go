@@ -52,7 +52,7 @@ func (m *Metric) ofStatus() *Metric {
 
 // The words of labels.
 var (
-	states  = []string{event.Up, event.Down, event.Held, event.Paused, event.StateUnknown}
+	states  = []string{event.Up, event.Down, event.Held, event.Paused, event.Unknown}
 	reasons = []string{event.ReasonRepeat, event.ReasonResolved, event.ReasonLate, event.ReasonStale, event.ReasonStillFiring, event.ReasonHeartbeat}
 )
 

@@ -19,6 +19,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/worker"
 )
 
 // memory is a Source and a Replayer without a store.
@@ -77,7 +78,7 @@ func (m *memory) Replay(_ context.Context, r admin.ReplayRequest) (admin.Plan, e
 		m.replays = append(m.replays, r)
 		return admin.Plan{Events: n, Job: 7}, nil
 	}
-	return admin.Plan{Events: n, Firing: n, Incidents: n}, nil
+	return admin.Plan{Events: n, Choice: worker.Choice{Firing: n, Incidents: n}}, nil
 }
 
 func (m *memory) ReplayJob(id int) (admin.Job, error) {
