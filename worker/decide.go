@@ -163,7 +163,12 @@ func (a *arrival) stale(ep *store.Episode) bool {
 	if !a.endsAt.IsZero() && !ep.StartsAt.IsZero() && ep.StartsAt.Sub(a.endsAt) > sameStart {
 		return true
 	}
-	return endOf(ep, a.endsAt) >= 0 || !own && ended(ep, a.startsAt)
+	if endOf(ep, a.endsAt) >= 0 {
+		return true
+	}
+	// The other PMM of a pair may have said that the open one began.
+	own = own || a.endsAt.After(ep.StartsAt) && sameEpisode(ep, a.startsAt)
+	return !own && ended(ep, a.startsAt)
 }
 
 // change is the event that changes an episode.

@@ -462,7 +462,7 @@ func (r *run) operator() {
 			return
 		}
 		now := time.Now().UTC()
-		w := r.oracle.say(key, "", word{status: event.Resolved, began: now, whole: now})
+		w := r.oracle.say(key, "", word{status: event.Resolved, ends: now, began: now, whole: now})
 		n.Body = []byte(strings.Replace(string(n.Body), `"annotations":{`, fmt.Sprintf(`"annotations":{"word":"%d",`, w), 1))
 		r.p.publish(*n)
 	case "pause", "resume":

@@ -49,6 +49,7 @@ type oracle struct {
 type word struct {
 	n            int
 	status       event.Status
+	starts, ends time.Time
 	began, whole time.Time
 	acked        bool // answered 202
 	now          bool // no Alertmanager thinks otherwise
@@ -230,8 +231,9 @@ func (o *oracle) state(key string) must {
 		}
 	}
 	if last < 0 || slices.ContainsFunc(ws, func(w word) bool {
-		// A peer that is behind opens again what its own recovery closes.
-		return w.status == event.Firing && (!w.began.Before(ws[last].began) || o.pair && w.n > ws[last].n)
+		// A peer that is behind opens again what its own recovery closes, or says only that
+		// what was before has recovered.
+		return w.status == event.Firing && (!w.began.Before(ws[last].began) || o.pair && (w.n > ws[last].n || w.starts.After(ws[last].ends)))
 	}) {
 		return nothingMust
 	}

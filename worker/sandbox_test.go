@@ -339,7 +339,7 @@ func (s *sandbox) deliver(req *request202) (ok bool) {
 	now := time.Now().UTC()
 	var alerts []member
 	for _, m := range req.members {
-		n := s.oracle.say(event.Key(req.source, m.finger()), m.Labels["alertname"], word{status: m.Status, began: req.began, whole: now, now: m.now, old: m.old})
+		n := s.oracle.say(event.Key(req.source, m.finger()), m.Labels["alertname"], word{status: m.Status, starts: m.StartsAt, ends: m.EndsAt, began: req.began, whole: now, now: m.now, old: m.old})
 		if m.Fingerprint == "" {
 			s.oracle.trim(n, event.Key(req.source, pmm.Fingerprint(m.Labels)))
 		}
