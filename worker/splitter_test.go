@@ -46,6 +46,28 @@ func TestAStaleRecoveryClosesNothing(t *testing.T) {
 	r.want(r.became(), "queued", "queued", "queued", "suppressed stale", "suppressed repeat")
 }
 
+// PMM may tell of an episode by its recovery first: what was on its way then is over.
+func TestAFiringThatItsRecoveryOvertookOpensNothing(t *testing.T) {
+	for name, recoveries := range map[string][]member{
+		"it closes an older episode": {resolved("a", minutes(20), minutes(21))},
+		"nothing is open":            {resolved("a", t0, minutes(10)), resolved("a", minutes(20), minutes(21))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newStage(t, SplitConfig{})
+			r.post(minutes(1), 0, firing("a", t0))
+			for _, a := range recoveries {
+				r.post(a.EndsAt, 0, a)
+			}
+			r.post(minutes(22), 2*time.Minute, firing("a", minutes(20)))
+			r.decide()
+			r.want(r.line(), "firing pmm-a", "resolved pmm-a")
+			r.post(minutes(30), 0, firing("a", minutes(20)))
+			r.decide()
+			r.want(r.line(), "firing pmm-a", "resolved pmm-a", "firing pmm-a")
+		})
+	}
+}
+
 func TestARecoveryThatCallgooseDoesNotHaveGoesOutAgain(t *testing.T) {
 	for _, outcome := range []event.Outcome{event.Discarded, event.Dead} {
 		r := newStage(t, SplitConfig{})
