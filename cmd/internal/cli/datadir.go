@@ -70,8 +70,13 @@ func guardDataDir(dir string, repair bool) error {
 		return usagef("--data-dir: other users may write %s (mode %04o); chmod 700 would stop that", dir, mode)
 	}
 	for _, name := range []string{"ledger.db", "lock", "jetstream"} {
-		if info, err := os.Lstat(filepath.Join(dir, name)); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-			return usagef("--data-dir: %s is a symbolic link, which is not followed; move the file itself there", filepath.Join(dir, name))
+		path := filepath.Join(dir, name)
+		switch info, err := os.Lstat(path); {
+		case err != nil, info.Mode().IsRegular(), info.IsDir():
+		case info.Mode()&fs.ModeSymlink != 0:
+			return usagef("--data-dir: %s is a symbolic link, which is not followed; move the file itself there", path)
+		default: // opening a named pipe would wait for ever
+			return usagef("--data-dir: %s is neither a file nor a directory; move it away", path)
 		}
 	}
 	return nil

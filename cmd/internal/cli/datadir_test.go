@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -75,6 +76,16 @@ func TestRootDoesNotServeOnTheDirectoryOfAnother(t *testing.T) {
 		}
 	}
 	if err := refuseRoot(filepath.Join(dir, "not-yet"), 0, false, "serve"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestANamedPipeIsNotTakenForTheLedger(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, "ledger.db"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := guardDataDir(dir, true); err == nil || !strings.Contains(err.Error(), "neither a file nor a directory") {
 		t.Error(err)
 	}
 }
