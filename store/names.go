@@ -119,7 +119,8 @@ func (t *Tx) OpenNamed(source, alertname, beside string, since time.Time) (strin
 }
 
 // ShownBy yields the episodes whose incident shows a name at Callgoose: those
-// open, and those closed whose recovery Callgoose does not have.
+// open, and those closed whose recovery Callgoose does not have. While a lost ledger is
+// rebuilt, one that was settled counts as delivered: the names come out as they were.
 func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 	return func(yield func(*Episode) bool) {
 		n, err := t.view()
@@ -143,7 +144,8 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 					t.bad = err
 					return
 				}
-				if r == nil || r.Outcome == event.Delivered || r.Outcome == event.Suppressed || r.Outcome == event.Collapsed {
+				if r == nil || r.Outcome == event.Delivered || r.Outcome == event.Suppressed || r.Outcome == event.Collapsed ||
+					r.Outcome == event.Unknown && t.Rebuild() != nil {
 					forget(n.shown, shown, key)
 					continue
 				}
