@@ -15,7 +15,7 @@ func TestBadNetworkTowardsCallgooseLosesNothing(t *testing.T) {
 	inSuite(t)
 	t.Parallel()
 	dice := random(t)
-	r := newRig(t, "--timeout", "300ms")
+	r := newRig(t, "--timeout", "2s") // a slow machine is none of the faults
 	r.start()
 	l := r.startLoad(dice)
 	faults := []func(){
