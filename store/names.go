@@ -103,7 +103,8 @@ func (t *Tx) OpenNamed(source, alertname, beside string, since time.Time) string
 }
 
 // ShownBy yields the episodes whose incident shows a name at Callgoose: those
-// open, and those closed whose recovery Callgoose does not have.
+// open, and those closed whose recovery Callgoose does not have. While a lost ledger is
+// rebuilt, one that was settled counts as delivered: the names come out as they were.
 func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 	return func(yield func(*Episode) bool) {
 		n := t.view()
@@ -123,7 +124,8 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 					t.fail(err)
 					return
 				}
-				if r == nil || r.Outcome == event.Delivered || r.Outcome == event.Suppressed || r.Outcome == event.Collapsed {
+				if r == nil || r.Outcome == event.Delivered || r.Outcome == event.Suppressed || r.Outcome == event.Collapsed ||
+					r.Outcome == event.Unknown && t.Rebuild() != nil {
 					n.forget(shown, key)
 					continue
 				}

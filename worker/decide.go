@@ -195,7 +195,7 @@ func apply(ep *store.Episode, c *change) *store.Episode {
 	switch c.what {
 	case begin, reopen:
 		if next.Shared = next.Open; next.Open { // PMM never sent its recovery
-			next.Past = past(&next, time.Time{})
+			next.Past = past(&next, time.Time{}, time.Time{})
 		}
 		next.Count++
 		next.Open, next.Adopted, next.To = true, false, ""
@@ -217,17 +217,21 @@ func apply(ep *store.Episode, c *change) *store.Episode {
 		fallthrough
 	case end:
 		next.Open = false
-		next.Past = past(&next, c.endsAt)
+		next.Past = past(&next, c.startsAt, c.endsAt)
 		next.Recovery, next.RecoveredAt, next.NamedAt = c.pos, c.received, c.received
 	}
 	return &next
 }
 
-// past are the episodes that ended, with the one that ends now.
-func past(ep *store.Episode, endedAt time.Time) []store.Span {
+// past are the episodes that ended, with the one that ends now. Its recovery may give a
+// start that no firing gave: that one ended as well. Its end as its start says nothing.
+func past(ep *store.Episode, startsAt, endedAt time.Time) []store.Span {
 	now := store.Span{Ended: endedAt}
 	if !ep.StartsAt.IsZero() {
 		now.Starts = append(append(now.Starts, ep.StartsAt), ep.Seen...)
+	}
+	if !startsAt.IsZero() && !startsAt.Equal(endedAt) && !slices.ContainsFunc(now.Starts, startsAt.Equal) {
+		now.Starts = append(now.Starts, startsAt)
 	}
 	list := append([]store.Span{now}, ep.Past...)
 	return list[:min(len(list), keepPast)]

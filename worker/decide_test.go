@@ -96,13 +96,19 @@ func TestARecoveryClosesWhatItMeans(t *testing.T) {
 		"open again, the end that is known":                 {arrival{startsAt: t0, endsAt: minutes(30), episode: reopenedSince(t0, minutes(30))}, suppress, event.ReasonStale},
 		"open again, its own end":                           {arrival{startsAt: t0, endsAt: minutes(50), episode: reopenedSince(t0, minutes(30))}, end, ""},
 		"open, the start of one that ended":                 {arrival{startsAt: t0, episode: &store.Episode{Open: true, StartsAt: twoDays, Past: closedAt(minutes(30), t0).Past}}, suppress, event.ReasonStale},
-		"open, the other PMM's start":                       {arrival{startsAt: minutes(1), endsAt: minutes(30), episode: openSince(t0, minutes(1))}, end, ""},
-		"imported, from before what fires now":              {arrival{startsAt: t0, received: t0, origin: event.Imported, episode: openSince(minutes(60))}, suppress, event.ReasonLate},
-		"closed":                                            {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Delivered, t0)}, suppress, event.ReasonResolved},
-		"closed, the recovery is queued":                    {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Queued, t0)}, suppress, event.ReasonResolved},
-		"closed, the recovery was discarded":                {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Discarded, t0)}, again, ""},
-		"closed, the recovery is a dead letter":             {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Dead, t0)}, again, ""},
-		"closed, the recovery's outcome is unknown":         {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Unknown, t0)}, again, ""},
+		"open, the other PMM began it, and the start is that of one that ended": {
+			arrival{startsAt: t0, endsAt: minutes(30), episode: &store.Episode{Open: true, StartsAt: minutes(1), Past: closedAt(minutes(-1), t0).Past}}, end, "",
+		},
+		"open, likewise, ended before it began": {
+			arrival{startsAt: t0, endsAt: minutes(1).Add(-1), episode: &store.Episode{Open: true, StartsAt: minutes(1), Past: closedAt(minutes(-1), t0).Past}}, suppress, event.ReasonStale,
+		},
+		"open, the other PMM's start":               {arrival{startsAt: minutes(1), endsAt: minutes(30), episode: openSince(t0, minutes(1))}, end, ""},
+		"imported, from before what fires now":      {arrival{startsAt: t0, received: t0, origin: event.Imported, episode: openSince(minutes(60))}, suppress, event.ReasonLate},
+		"closed":                                    {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Delivered, t0)}, suppress, event.ReasonResolved},
+		"closed, the recovery is queued":            {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Queued, t0)}, suppress, event.ReasonResolved},
+		"closed, the recovery was discarded":        {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Discarded, t0)}, again, ""},
+		"closed, the recovery is a dead letter":     {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Dead, t0)}, again, ""},
+		"closed, the recovery's outcome is unknown": {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Unknown, t0)}, again, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, reason := decide(c.arrival); got != c.want || reason != c.reason {

@@ -37,7 +37,8 @@
 //	    same start (seen on Grafana 12.4.3): one notification, then nothing for repeat_interval.
 //	(3) One to which PMM gave no fingerprint closes the one open alert of its source whose labels contain its own.
 //	(4) Its end is more than two minutes before the open episode began, or that of an episode that ended; or its
-//	    start is that of an episode that ended. Grafana's repeated recovery has its end as its start.
+//	    start is that of an episode that ended, unless the two starts are one and it ended after the open one
+//	    began. Grafana's repeated recovery has its end as its start.
 //
 // Two starts within two minutes are one: each PMM of a pair evaluates for itself. An
 // imported notification never changes an episode that began, or ended, after it was

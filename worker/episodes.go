@@ -123,7 +123,7 @@ func (b *batch) named(c *candidate, ep *store.Episode) {
 	}
 	switch {
 	case !ep.Open && changed && which < 0 && !ends.IsZero():
-		ep.Past = past(ep, ends)
+		ep.Past = past(ep, starts, ends)
 	case ep.Open && sameEpisode(ep, starts) && !starts.IsZero() && !ep.StartsAt.IsZero() && !starts.Equal(ep.StartsAt) &&
 		len(ep.Seen) < keepSeen && !slices.ContainsFunc(ep.Seen, starts.Equal):
 		ep.Seen, changed = append(ep.Seen, starts), true

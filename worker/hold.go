@@ -81,13 +81,13 @@ func (h Hold) matches(labels map[string]string) bool {
 }
 
 // heldRecovery is the recovery that closed an episode and is held at that time, of which
-// nothing was sent; nil when there is none.
+// nothing was sent; nil when there is none, or when more is queued of its incident.
 func heldRecovery(tx *store.Tx, ep *store.Episode, at time.Time) (*event.Record, error) {
 	if ep == nil || ep.Open || ep.Recovery.IsZero() {
 		return nil, nil
 	}
 	r, w, err := unsent(tx, ep.RecoveredAt, ep.Recovery)
-	if err != nil || r == nil || !at.Before(w.NotBefore) {
+	if err != nil || r == nil || !at.Before(w.NotBefore) || followed(tx, ep, w.At) {
 		return nil, err
 	}
 	return r, nil
@@ -104,6 +104,21 @@ func unsent(tx *store.Tx, receivedAt time.Time, pos event.Position) (r *event.Re
 		return nil, w, err
 	}
 	return r, w, nil
+}
+
+// lookBehind bounds how many queued events are looked at behind a held one.
+const lookBehind = 1000
+
+// followed reports whether an event of the episode's incident is queued behind a place,
+// or may be: what it closes or opens there counts more than what waits before it.
+func followed(tx *store.Tx, ep *store.Episode, at event.Position) bool {
+	n := 0
+	for w := range tx.Waiting(at) {
+		if n++; n > lookBehind || w.Key == ep.Key || ep.ByName && w.Source == ep.Source && w.Alertname == ep.Alertname {
+			return true
+		}
+	}
+	return false
 }
 
 // flap ends a held recovery and the firing r that follows it: the incident that the

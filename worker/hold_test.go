@@ -105,6 +105,43 @@ func TestAnAlertThatFiresWhileItsRecoveryIsHeldGoesOn(t *testing.T) {
 	}
 }
 
+// What is queued behind a held recovery goes out after it, and closes the incident too:
+// an alert that fires again has to open one.
+func TestARecoveryBehindAHeldOneClosesNothingThatFires(t *testing.T) {
+	for name, tt := range map[string]struct {
+		form   Form
+		behind func(r *stage, now time.Time)
+		want   []string
+	}{
+		"an older one, sent again": {Form{}, func(r *stage, _ time.Time) {
+			first := r.records()[1]
+			r.store(requeueOf([]Ref{{first.ReceivedAt, first.Pos}}, false))
+		}, []string{"resolved pmm-a", "resolved pmm-a", "firing pmm-a"}},
+		"one of another alert with the same incident": {Form{ByAlertname: true}, func(r *stage, now time.Time) {
+			r.post(now, 0, firing("b", now))
+			r.post(now, 0, resolved("b", now, now))
+		}, []string{"resolved pmm-a", "firing pmm-b", "resolved pmm-b", "firing pmm-a"}},
+		"one of an alert with an incident of its own": {Form{}, func(r *stage, now time.Time) {
+			r.post(now, 0, firing("b", now))
+			r.post(now, 0, resolved("b", now, now))
+		}, []string{"firing pmm-b", "resolved pmm-b"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, now := opened(t, SplitConfig{Form: tt.form, Hold: Hold{Recovery: 5 * time.Minute}})
+			r.post(now.Add(-30*time.Minute), 0, resolved("a", now.Add(-time.Hour), now.Add(-30*time.Minute)))
+			r.post(now.Add(-20*time.Minute), 0, firing("a", now.Add(-20*time.Minute)))
+			r.decide()
+			r.settle(event.Delivered)
+			r.post(now, 0, resolved("a", now.Add(-20*time.Minute), now))
+			r.decide()
+			tt.behind(r, now)
+			r.post(now.Add(time.Second), 0, firing("a", now.Add(time.Second)))
+			r.decide()
+			r.want(r.line(), tt.want...)
+		})
+	}
+}
+
 // Collapsed together with a firing that Callgoose never took, the alert would have none.
 func TestAnAlertWithoutAnIncidentIsNotCollapsed(t *testing.T) {
 	for _, outcome := range []event.Outcome{event.Discarded, event.Dead, event.Unknown} {

@@ -260,7 +260,7 @@ func Forget(tx *store.Tx, r *event.Record) error {
 	}
 	switch {
 	case ep.Open && ep.Firing == r.Pos && !ep.Shared:
-		ep.Open, ep.NamedAt, ep.Past = false, ep.RecoveredAt, past(ep, time.Time{})
+		ep.Open, ep.NamedAt, ep.Past = false, ep.RecoveredAt, past(ep, time.Time{}, time.Time{})
 	case !ep.Open && ep.Recovery == r.Pos:
 		ep.Recovery = event.Position{} // see Dropped
 	default:

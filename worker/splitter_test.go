@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,28 @@ func TestAStaleRecoveryClosesNothing(t *testing.T) {
 	r.post(minutes(30), 0, firing("a", minutes(20)))
 	r.decide()
 	r.want(r.became(), "queued", "queued", "queued", "suppressed stale", "suppressed repeat")
+}
+
+// PMM may tell of an episode by its recovery first: what was on its way then is over.
+func TestAFiringThatItsRecoveryOvertookOpensNothing(t *testing.T) {
+	for name, recoveries := range map[string][]member{
+		"it closes an older episode": {resolved("a", minutes(20), minutes(21))},
+		"nothing is open":            {resolved("a", t0, minutes(10)), resolved("a", minutes(20), minutes(21))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newStage(t, SplitConfig{})
+			r.post(minutes(1), 0, firing("a", t0))
+			for _, a := range recoveries {
+				r.post(a.EndsAt, 0, a)
+			}
+			r.post(minutes(22), 2*time.Minute, firing("a", minutes(20)))
+			r.decide()
+			r.want(r.line(), "firing pmm-a", "resolved pmm-a")
+			r.post(minutes(30), 0, firing("a", minutes(20)))
+			r.decide()
+			r.want(r.line(), "firing pmm-a", "resolved pmm-a", "firing pmm-a")
+		})
+	}
 }
 
 func TestARecoveryThatCallgooseDoesNotHaveGoesOutAgain(t *testing.T) {
@@ -511,6 +534,39 @@ func TestALostLedgerIsRebuilt(t *testing.T) {
 	r.reopen(true) // again, before anything new is settled
 	r.decide()
 	r.want(r.line(), "firing pmm-c", "firing pmm-d")
+}
+
+// What is open at Callgoose under a name is closed under that name, whatever was lost here.
+func TestNamesAreShownAgainAfterTheLedgerIsLost(t *testing.T) {
+	r := newStage(t, SplitConfig{})
+	disk := func(fingerprint string, at, ended time.Time) member {
+		a := resolved(fingerprint, at, ended)
+		if a.Labels["instance"] = "h"; ended.IsZero() {
+			a.Status = event.Firing
+		}
+		return a
+	}
+	for n, a := range []member{
+		disk("a", t0, time.Time{}), disk("a", t0, minutes(10)), disk("b", minutes(20), time.Time{}), disk("a", minutes(30), time.Time{}),
+	} {
+		r.post(minutes(10*n), 0, a)
+		r.decide()
+		r.settle(event.Delivered)
+	}
+	shown := func(rec *event.Record) any { return r.sent(rec)["commonLabels"].(map[string]any)["alertname"] }
+	opened := r.records()[2:]
+	want := []any{shown(opened[0]), shown(opened[1])}
+	if err := r.marker.pass(t.Context(), time.Now(), 0); err != nil {
+		t.Fatal(err)
+	}
+	r.reopen(true)
+	r.post(minutes(40), 0, disk("b", minutes(20), minutes(40)))
+	r.post(minutes(50), 0, disk("a", minutes(30), minutes(50)))
+	r.decide()
+	closed := r.records()[4:]
+	if got := []any{shown(closed[0]), shown(closed[1])}; !slices.Equal(got, want) {
+		t.Errorf("closed are %q, opened were %q", got, want)
+	}
 }
 
 // What was sent behind the mark is not known: nothing of it is collapsed, in an outage or a storm.

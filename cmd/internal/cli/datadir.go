@@ -70,9 +70,21 @@ func guardDataDir(dir string, repair bool) error {
 		return usagef("--data-dir: other users may write %s (mode %04o); chmod 700 would stop that", dir, mode)
 	}
 	for _, name := range []string{"ledger.db", "lock", "jetstream"} {
-		if info, err := os.Lstat(filepath.Join(dir, name)); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-			return usagef("--data-dir: %s is a symbolic link, which is not followed; move the file itself there", filepath.Join(dir, name))
+		if err := filepath.WalkDir(filepath.Join(dir, name), onlyFiles); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// onlyFiles refuses what is no file and no directory of this data directory. What cannot
+// be read, or is gone by now, is not refused here.
+func onlyFiles(path string, entry fs.DirEntry, err error) error {
+	switch {
+	case err != nil, entry.Type().IsRegular(), entry.IsDir():
+		return nil
+	case entry.Type() == fs.ModeSymlink:
+		return usagef("--data-dir: %s is a symbolic link, which is not followed; move the file itself there", path)
+	}
+	return usagef("--data-dir: %s is neither a file nor a directory; move it away", path) // opening a named pipe waits for ever
 }

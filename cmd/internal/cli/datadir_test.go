@@ -2,9 +2,11 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -79,12 +81,26 @@ func TestRootDoesNotServeOnTheDirectoryOfAnother(t *testing.T) {
 	}
 }
 
-func TestASymbolicLinkIsNotTakenForTheLedger(t *testing.T) {
-	dir, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "file")
-	if err := errors.Join(os.WriteFile(elsewhere, nil, 0o600), os.Symlink(elsewhere, filepath.Join(dir, "ledger.db"))); err != nil {
+func TestOnlyFilesAreTakenForWhatIsStored(t *testing.T) {
+	elsewhere := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(elsewhere, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := guardDataDir(dir, true); err == nil || !strings.Contains(err.Error(), "symbolic link") {
-		t.Error(err)
+	for _, name := range []string{"ledger.db", "lock", "jetstream", "jetstream/streams/1.blk"} {
+		for want, put := range map[string]func(path string) error{
+			"":                               func(path string) error { return os.WriteFile(path, nil, 0o600) },
+			"symbolic link":                  func(path string) error { return os.Symlink(elsewhere, path) },
+			"neither a file nor a directory": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		} {
+			dir := t.TempDir()
+			path := filepath.Join(dir, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), put(path)); err != nil {
+				t.Fatal(err)
+			}
+			err := guardDataDir(dir, true)
+			if text := fmt.Sprint(err); want == "" && err != nil || !strings.Contains(text, want) || err != nil && !strings.Contains(text, path) {
+				t.Errorf("%s, %q: %v", name, want, err)
+			}
+		}
 	}
 }
