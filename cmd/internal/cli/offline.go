@@ -45,6 +45,9 @@ func (p *program) replayOffline(c *cli.Context) error {
 	if _, err := admin.NewSocketClient(cfg.DataDir).Status(c.Context); err == nil {
 		return fmt.Errorf("%w: a service is running on %s; leave --callgoose-url out", store.ErrLocked, cfg.DataDir)
 	}
+	if err := guardDataDir(cfg.DataDir, false); err != nil {
+		return err
+	}
 	o, err := app.OpenOffline(c.Context, cfg, req, nil, newLogger(cfg, p.err, p.toJournal(p.err)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return usagef("--data-dir: %w", err)
