@@ -82,7 +82,7 @@ func guardDataDir(dir string, repair bool) error {
 func onlyFiles(path string, entry fs.DirEntry, err error) error {
 	switch {
 	case err != nil, entry.Type().IsRegular(), entry.IsDir():
-		return nil
+		return nil //nolint:nilerr // the service says it when it opens the file
 	case entry.Type() == fs.ModeSymlink:
 		return usagef("--data-dir: %s is a symbolic link, which is not followed; move the file itself there", path)
 	}
