@@ -241,7 +241,6 @@ func (a *App) Run(ctx context.Context) (err error) {
 		}
 	}()
 	later := func(fn func()) { cleanups = append(cleanups, fn) }
-
 	lock, err := store.LockDir(a.cfg.DataDir)
 	if err != nil {
 		return err
