@@ -337,6 +337,10 @@ func isOpen(b []byte) bool { return len(b) < 2 || b[0] != layout || b[1]&episode
 // inStorm marks what waits for the end of a storm. Lower numbers meant something else once.
 const inStorm = 3
 
+// mayBeInStorm reports whether an encoded queue entry may wait for the end of a storm,
+// without decoding the rest.
+func mayBeInStorm(b []byte) bool { return len(b) < 2 || b[0] != layout || b[1] == inStorm }
+
 func appendWaiting(b []byte, w *Waiting) []byte {
 	b = append(b, layout, flag(inStorm, w.Storm))
 	b = appendCode(b, statusCodes, w.Status)

@@ -66,6 +66,18 @@ func (t *Tx) countStorm(w *Waiting, n int64) {
 	}
 }
 
+// uncountStorm takes what is queued at a place out of the count. Each event passes here,
+// and few wait for a storm: only those are decoded.
+func (t *Tx) uncountStorm(at event.Position, key []byte) error {
+	b, err := t.get(bucketQueue, key)
+	if b == nil || !mayBeInStorm(b) {
+		return err
+	}
+	old, err := readWaiting(at, b)
+	t.countStorm(&old, -1)
+	return err
+}
+
 // Storms reads what is known of all sources.
 func (t *Tx) Storms() (list []Storm, err error) {
 	for k, v := range t.from(bucketStorms, nil) {

@@ -224,24 +224,22 @@ func (t *Tx) WaitingAt(at event.Position) (w Waiting, ok bool, err error) {
 
 // PutWaiting queues an event, or changes it there.
 func (t *Tx) PutWaiting(w *Waiting) error {
-	old, _, err := t.WaitingAt(w.At)
-	if err != nil {
+	key := placeKey(w.At)
+	if err := t.uncountStorm(w.At, key); err != nil {
 		return err
 	}
-	t.countStorm(&old, -1)
 	t.countStorm(w, 1)
 	t.tx.Bucket(bucketQueue).FillPercent = 0.9 // they come in the order of their keys
-	return t.put(bucketQueue, placeKey(w.At), appendWaiting(make([]byte, 0, 128), w))
+	return t.put(bucketQueue, key, appendWaiting(make([]byte, 0, 128), w))
 }
 
 // DropWaiting takes an event out of the queue. Its record says what became of it.
 func (t *Tx) DropWaiting(at event.Position) error {
-	old, _, err := t.WaitingAt(at)
-	if err != nil {
+	key := placeKey(at)
+	if err := t.uncountStorm(at, key); err != nil {
 		return err
 	}
-	t.countStorm(&old, -1)
-	return t.delete(bucketQueue, placeKey(at))
+	return t.delete(bucketQueue, key)
 }
 
 func day(at time.Time) string { return at.UTC().Format(time.DateOnly) }

@@ -391,7 +391,7 @@ func (a *App) listen(later func(func())) (string, error) {
 	}
 	srv := ingest.Server(a.handler, tlsConfig)
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a.serving.Add(1) // before it is looked at whether we stop
+		a.serving.Add(1) // before it is known whether the service stops
 		defer a.serving.Add(-1)
 		a.handler.ServeHTTP(w, r)
 	})
