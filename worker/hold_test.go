@@ -313,6 +313,17 @@ func TestAHeldEventGoesOutInItsTime(t *testing.T) {
 	}
 }
 
+// A clock that was ahead, and was set back, holds nothing longer.
+func TestAHeldEventWaitsNoLongerThanItWasToBeHeld(t *testing.T) {
+	bubble(t, DeliverConfig{}, func(r *rig) {
+		at := r.put(alert{key: "a", resolved: true, held: time.Hour, ahead: 24 * time.Hour})[0]
+		time.Sleep(59 * time.Minute)
+		r.want(at, event.Queued, "")
+		time.Sleep(2 * time.Minute)
+		r.want(at, event.Delivered, "")
+	})
+}
+
 func TestWhatIsQueuedBehindAHeldEventSendsIt(t *testing.T) {
 	bubble(t, DeliverConfig{}, func(r *rig) {
 		r.put(alert{key: "a", resolved: true, held: time.Hour})
