@@ -768,6 +768,25 @@ func TestPause(t *testing.T) {
 	}
 }
 
+// A clock that was ahead when delivery was paused, and was set back, pauses it no longer.
+func TestAPauseLastsNoLongerThanItWasToLast(t *testing.T) {
+	bubble(t, DeliverConfig{}, func(r *rig) {
+		since := time.Now().Add(24 * time.Hour)
+		pause := &store.Pause{Since: since, Until: since.Add(30 * time.Minute)}
+		if err := r.ledger.Do(context.Background(), func(tx *store.Tx) error { tx.SetPause(pause); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		r.d.Kick()
+		synctest.Wait()
+		at := r.put(alert{key: "a"})[0]
+		time.Sleep(29 * time.Minute)
+		r.d.Kick() // a token that is read again changes nothing
+		r.want(at, event.Queued, "")
+		time.Sleep(2 * time.Minute)
+		r.want(at, event.Delivered, "")
+	})
+}
+
 // Attempts under way get their grace at a stop; one that is cut off costs nothing.
 func TestAStopCutsOffWhatHangs(t *testing.T) {
 	bubble(t, DeliverConfig{Grace: 10 * time.Second}, func(r *rig) {
