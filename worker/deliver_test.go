@@ -594,6 +594,22 @@ func TestAgeDoesNotFollowAClockThatJumps(t *testing.T) {
 	}
 }
 
+// A wall clock that is ahead for a while must not remove history that is young.
+func TestRetentionDoesNotFollowAClockThatJumps(t *testing.T) {
+	began := time.Now()
+	now := began.Add(time.Hour)
+	for name, c := range map[string]struct{ wall, want time.Duration }{ // since we began: of the wall clock then, of that now
+		"nobody set it":           {0, time.Hour},
+		"it was set a month back": {30 * 24 * time.Hour, time.Hour},
+		"it was set a month on":   {-30 * 24 * time.Hour, time.Hour - 30*24*time.Hour},
+	} {
+		r := &Retention{began: began, wall: began.Add(c.wall).Round(0)}
+		if got := r.steady(now).Sub(began); got != c.want {
+			t.Errorf("%s: %s after the start, want %s", name, got, c.want)
+		}
+	}
+}
+
 // While connections are refused nothing was received: the words about the delay are
 // those of the delivery. Once something may have been received they stay.
 func TestTheBytesAreFixedByTheFirstRequestThatMayHaveBeenReceived(t *testing.T) {
