@@ -32,7 +32,7 @@ type Publisher interface {
 // Notification is one webhook body, checked but untouched.
 type Notification struct {
 	Source     string    // which PMM server sent it, [a-z0-9-]{1,16}
-	BeganAt    time.Time // UTC, when the head of its request had been read
+	BeganAt    time.Time // UTC, when the head of its request had been read; see stamps
 	ReceivedAt time.Time // UTC, when its body was there whole
 	Body       []byte
 	Alerts     int  // members of its "alerts", unusable ones included
@@ -138,6 +138,7 @@ type Handler struct {
 	unsized  chan struct{} // one for each body of unknown length that is being read
 	used     *used
 	sources  sources
+	stamps   stamps
 	refusals refusals
 	lines    lines
 	origin   *http.CrossOriginProtection
@@ -196,8 +197,9 @@ func isWebhook(r *http.Request) bool {
 }
 
 // serve answers a webhook with 202, or says why not.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time) *refusal {
-	source, no := h.admit(r, began)
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, start time.Time) *refusal {
+	began := h.stamps.begin(start)
+	source, no := h.admit(r, start)
 	if no != nil {
 		return no
 	}
@@ -212,6 +214,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 		return no
 	}
 	received := time.Now()
+	h.stamps.whole(received)
 	sig, reason := h.guard.signature(r.Header, body)
 	if reason != "" {
 		return refuse(http.StatusUnauthorized, "%s", reason)
@@ -229,7 +232,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 	// From here on it does not matter whether the sender still waits; see the package comment.
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(r.Context()), publishTimeout, errLate)
 	defer cancel()
-	n := Notification{Source: source, BeganAt: began.UTC(), ReceivedAt: received.UTC(), Body: body, Alerts: alerts}
+	n := Notification{Source: source, BeganAt: began, ReceivedAt: received.UTC(), Body: body, Alerts: alerts}
 	id, repeat, no := h.once(ctx, n, sig, r.Header)
 	if no != nil {
 		return no
@@ -362,6 +365,33 @@ func sourceOf(path string) (source string, ok bool) {
 	}
 	source, ok = strings.CutPrefix(rest, "/")
 	return source, ok && ValidSource(source)
+}
+
+// stamps keep the order of requests when the wall clock is set back: what begins after
+// another was received whole never seems to have begun before that, so that it is not taken
+// for something that was under way. Safe concurrently.
+type stamps struct {
+	mu     sync.Mutex
+	newest time.Time // when a request was received whole, without a monotonic reading; guarded by mu
+}
+
+// begin is when a request began that begins at now, by the wall clock or after it.
+func (s *stamps) begin(now time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now = now.UTC(); now.Before(s.newest) {
+		return s.newest
+	}
+	return now
+}
+
+// whole notes that a request is received whole at now.
+func (s *stamps) whole(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now = now.UTC(); now.After(s.newest) {
+		s.newest = now
+	}
 }
 
 // sources are the PMM servers that sent something. The ledger remembers each for long,

@@ -360,7 +360,7 @@ func (r *reconciling) drift(d ReconcileDrift) { r.plan.Drift = append(r.plan.Dri
 
 // recent are the times within the last minute of PMM's clock.
 func (r *reconciling) recent(times []time.Time) []time.Time {
-	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return r.in.View.At.Sub(t) >= time.Minute })
+	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return r.in.View.At.Sub(t).Abs() >= time.Minute })
 }
 
 // ordered are the keys that a person named.
@@ -416,7 +416,7 @@ func (r *reconciling) closings() map[string]bool {
 		case ordered[e.Key] && e.Queued:
 			r.plan.Refused[e.Key] = "something of it is still queued"
 		case e.Made:
-		case g.ripe(r.cfg, v.At) && !e.Queued && r.in.Now.Sub(e.HeardAt) >= r.cfg.CloseAfter:
+		case g.ripe(r.cfg, v.At) && !e.Queued && r.in.Now.Sub(e.HeardAt).Abs() >= r.cfg.CloseAfter:
 			ripe = append(ripe, closing)
 			report("stale", closing.Why)
 		case g.Passes >= reconcilePasses && kind != "stale":

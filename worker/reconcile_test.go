@@ -139,7 +139,13 @@ func TestWhatReconcilingDoesWhen(t *testing.T) {
 				e.Queued = true
 			}
 		}},
-		{name: "a webhook named it a moment ago", n: 2, open: 2, do: func(s *source, rule *pmmtest.Rule) {
+		{name: "a webhook named it a moment ago", n: 2, open: 2, wait: 20 * time.Minute, do: func(s *source, rule *pmmtest.Rule) {
+			unheard(s, rule, "db0")
+			for _, e := range s.open {
+				e.HeardAt = s.now().Add(14 * time.Minute)
+			}
+		}},
+		{name: "our clock was a day ahead when a webhook named it", n: 2, open: 1, do: func(s *source, rule *pmmtest.Rule) {
 			unheard(s, rule, "db0")
 			for _, e := range s.open {
 				e.HeardAt = s.now().Add(24 * time.Hour)

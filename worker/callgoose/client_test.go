@@ -877,6 +877,19 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+// A date in Retry-After is by the clock of who sent it, and ours may be wrong.
+func TestARetryAfterDateIsByTheClockOfTheAnswer(t *testing.T) {
+	for _, off := range []time.Duration{0, -24 * time.Hour, 24 * time.Hour} {
+		sent := time.Now().Add(off).UTC()
+		r := &http.Response{StatusCode: 503, Header: http.Header{
+			"Date": {sent.Format(http.TimeFormat)}, "Retry-After": {sent.Add(time.Minute).Format(http.TimeFormat)},
+		}}
+		if got := statusError(r, "", hostile).RetryAfter; got != time.Minute {
+			t.Errorf("their clock %s ahead: %s, want 1m", off, got)
+		}
+	}
+}
+
 func BenchmarkSend(b *testing.B) {
 	fake := callgoosetest.New(callgoosetest.Config{})
 	c, err := New(Config{URL: "https://callgoose.test/v1/process", Token: func() string { return hostile }, Transport: fake.RoundTripper()})

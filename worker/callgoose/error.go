@@ -47,8 +47,12 @@ func (e *Error) Unreachable() bool {
 // statusError is the error of an answer that is not a success of Callgoose's. The
 // beginning of the answer's text helps the operator, cleaned of the token.
 func statusError(r *http.Response, text, token string) *Error {
+	now, err := http.ParseTime(r.Header.Get("Date")) // a date in Retry-After is by the same clock
+	if err != nil {
+		now = time.Now()
+	}
 	e := &Error{
-		Status: r.StatusCode, Sent: true, RetryAfter: retryAfter(r.Header.Get("Retry-After"), time.Now()),
+		Status: r.StatusCode, Sent: true, RetryAfter: retryAfter(r.Header.Get("Retry-After"), now),
 		Foreign: foreign(r, []byte(text)),
 	}
 	e.text = fmt.Sprintf("callgoose answered %d %s", r.StatusCode, http.StatusText(r.StatusCode))
