@@ -252,12 +252,12 @@ func (k *Brake) pass(ctx context.Context, now time.Time) error {
 	decided := k.last // all that had come in in the last pass
 	k.last = k.queue.Last()
 	if err := k.ledger.View(func(tx *store.Tx) (err error) {
-		if list, err = tx.Storms(); len(list) == 0 || next(tx.Progress()) <= k.reach {
+		if list, err = tx.Storms(); len(list) == 0 || !Decided(tx, k.reach) {
 			list = nil
 			return err
 		}
 		for i := range list {
-			w, werr := k.needs(tx, &list[i], now, next(tx.Progress()) > decided)
+			w, werr := k.needs(tx, &list[i], now, Decided(tx, decided))
 			said, err = append(said, w), cmp.Or(err, werr)
 		}
 		return err

@@ -81,7 +81,7 @@ func (w *silenceWatch) pass(c *core) (heard, open map[string]time.Time, caughtUp
 	last := c.queue.Last()
 	open = map[string]time.Time{}
 	err = c.ledger.View(func(tx *store.Tx) error {
-		caughtUp, heard = tx.Progress().Seq >= last, tx.Heard()
+		caughtUp, heard = worker.Decided(tx, last), tx.Heard()
 		if w.known == nil {
 			w.known = map[string]bool{}
 			for ep := range tx.OpenEpisodes("", "") {
