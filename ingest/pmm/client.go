@@ -74,6 +74,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	if cfg.Transport == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.MaxResponseHeaderBytes = 64 << 10
 		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: cfg.InsecureSkipVerify} // #nosec G402 -- --pmm-insecure-skip-verify
 		if cfg.CAFile != "" && !cfg.InsecureSkipVerify {
 			if err := trust(t.TLSClientConfig, cfg.CAFile, u.Hostname()); err != nil {

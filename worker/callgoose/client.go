@@ -87,12 +87,16 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
+// maxAnswer bounds what is read of the head of an answer, and of its body, in bytes.
+const maxAnswer = 64 << 10
+
 // Network is the transport that a Client has by default: HTTP with the proxy of
 // the environment, TLS 1.2 or later, the system's authorities and those in
 // caFile ("" = none). It makes no connection.
 func Network(caFile string) (*http.Transport, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DisableCompression = true // no Accept-Encoding: answers are a few bytes
+	t.MaxResponseHeaderBytes = maxAnswer
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	t.ForceAttemptHTTP2 = true
 	// A connection that a firewall forgot while it was idle is found before it is used.
@@ -185,7 +189,7 @@ func (c *Client) Send(ctx context.Context, body []byte) (Reply, error) {
 	if resp.StatusCode < 200 { // 101: its body is the bare connection, which no deadline ends
 		return Reply{}, statusError(resp, "", token)
 	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		c.replace(network)
 	}

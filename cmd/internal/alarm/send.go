@@ -26,6 +26,9 @@ type Way struct {
 
 const hookTimeout = 10 * time.Second
 
+// maxAnswer bounds what is read of the head of an answer, and of its body, in bytes.
+const maxAnswer = 64 << 10
+
 // Ways are those that are set: a URL as in NewHook, nil or "" = none, and a line of the
 // shell, "" = none, which is killed after within.
 func Ways(url func() string, transport http.RoundTripper, line string, within time.Duration) (list []Way) {
@@ -115,6 +118,7 @@ func NewHook(url func() string, transport http.RoundTripper, timeout time.Durati
 	if transport == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
 		t.DisableKeepAlives = true // a notice is rare, and nothing may outlive Run
+		t.MaxResponseHeaderBytes = maxAnswer
 		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 		t.ForceAttemptHTTP2 = true
 		transport = t
@@ -145,7 +149,7 @@ func (h *Hook) Call(ctx context.Context, method string, body []byte) error {
 		return errors.New("call webhook: " + cause(err))
 	}
 	defer func() { _ = resp.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // the status has said it all
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer)) // the status has said it all
 	switch code := resp.StatusCode; {
 	case code >= 200 && code <= 299:
 		return nil

@@ -473,7 +473,7 @@ func newLogger(cfg *config.Config, w io.Writer, forJournal bool) *slog.Logger {
 	}
 	var lines slog.Handler = slog.NewTextHandler(w, opts)
 	if asJSON {
-		lines = slog.NewJSONHandler(w, opts)
+		lines = slog.NewJSONHandler(text.JSONWriter(w), opts)
 	}
 	return slog.New(cfg.Redactor().Handler(lines))
 }

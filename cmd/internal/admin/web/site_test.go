@@ -480,6 +480,24 @@ func TestHostileTextStaysText(t *testing.T) {
 	}
 }
 
+// What curl or jq shows in a terminal.
+func TestHostileTextIsEscapedInJSON(t *testing.T) {
+	const evil = "\u009b2J\x7f\u202egpj.exe"
+	m := some(1)
+	m.records[0].Alertname = evil
+	m.detail = admin.Detail{Row: admin.NewRow(m.records[0]), Raw: json.RawMessage(`"` + evil + `"`)}
+	h := New(Config{Source: m, Carrier: &hand{lines: []admin.Carried{{Record: m.records[0]}}}})
+	for _, path := range []string{"/api/v1/events", "/api/v1/events/id1", "/api/v1/events/tail?limit=1", "/api/v1/export?kind=event"} {
+		ctx, stop := context.WithTimeout(t.Context(), 50*time.Millisecond) // a tail goes on
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil))
+		stop()
+		if got := w.Body.String(); !strings.Contains(got, `\u009b2J\u007f\u202egpj.exe`) || strings.ContainsAny(got, "\u009b\x7f\u202e") {
+			t.Errorf("%s answers %q", path, got)
+		}
+	}
+}
+
 func TestThePlotShowsWhatHappenedWhen(t *testing.T) {
 	now := time.Date(2026, 11, 24, 17, 42, 10, 0, time.UTC)
 	at := func(h, m int) time.Time { return time.Date(2026, 11, 24, h, m, 0, 0, time.UTC) }
