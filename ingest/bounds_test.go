@@ -224,16 +224,16 @@ func TestSignaturesRememberedAreBounded(t *testing.T) {
 	u, now := newUsed(100), time.Now()
 	for i := range 1000 {
 		s := signature{byte(i), byte(i >> 8)}
-		mine := &use{signature: s, source: "pmm", until: now.Add(time.Hour)}
-		if u.claim(mine, now) != mine {
+		mine := u.of(s, now.Add(time.Hour), now)
+		if mine.id != "" {
 			t.Fatal("used already")
 		}
-		u.finish(mine, "n")
+		u.stored(mine, "n", "pmm", now.Add(time.Hour))
 	}
 	if len(u.by) > 100 || len(u.order) > 100 {
 		t.Errorf("%d and %d are kept of 1000", len(u.by), len(u.order))
 	}
-	if last := (signature{byte(999 & 255), byte(999 >> 8)}); u.claim(&use{signature: last}, now).id != "n" {
+	if last := (signature{byte(999 & 255), byte(999 >> 8)}); u.of(last, now, now).id != "n" {
 		t.Error("the newest was forgotten first")
 	}
 }

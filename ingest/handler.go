@@ -255,29 +255,22 @@ func (h *Handler) once(ctx context.Context, n Notification, sig signature, head 
 		return id, false, no
 	}
 	until, timed := h.guard.until(head, n.ReceivedAt)
-	for {
-		mine := &use{signature: sig, source: n.Source, until: until, timed: timed}
-		u := h.used.claim(mine, n.ReceivedAt)
-		if u == mine {
-			id, no = h.publish(ctx, n)
-			h.used.finish(u, id)
-			return id, false, no
-		}
-		select {
-		case <-u.done:
-		case <-ctx.Done():
-			return "", false, unstored(context.Cause(ctx))
-		}
-		switch {
-		case u.id == "": // it could not be stored
-		case u.source != n.Source:
-			return "", false, refuse(http.StatusUnauthorized, "this signature was used already, for another source")
-		case h.used.repeats(u, n.Body):
-			return u.id, true, nil
-		default:
-			h.used.release(u)
-		}
+	u, err := h.used.enter(ctx, sig, until, n.ReceivedAt)
+	if err != nil {
+		return "", false, unstored(err)
 	}
+	defer u.leave()
+	switch {
+	case u.id == "":
+	case u.source != n.Source:
+		return "", false, refuse(http.StatusUnauthorized, "this signature was used already, for another source")
+	case timed || h.used.repeats(u, n.Body):
+		return u.id, true, nil
+	}
+	if id, no = h.publish(ctx, n); no == nil {
+		h.used.stored(u, id, n.Source, until)
+	}
+	return id, false, no
 }
 
 // publish stores a notification, and what ends the alerts of Grafana's Test
