@@ -166,7 +166,7 @@ func (d *demo) tell() error {
 }
 
 func (d *demo) startFake() (err error) {
-	d.fake = callgoosetest.New(callgoosetest.Config{Tokens: []string{d.token}, Filters: callgoosetest.RecommendedFilters(), KeepBodies: true})
+	d.fake = callgoosetest.New(callgoosetest.Config{Tokens: []string{d.token}, KeepBodies: true})
 	if d.server, err = d.fake.Start("127.0.0.1:0"); err == nil {
 		d.line("Callgoose    %s, one incident for each alert (filters as in README.md)", d.server.URL())
 	}
