@@ -460,7 +460,7 @@ func TestOneLogLineForEachReasonAndAddressInAMinute(t *testing.T) {
 			t.Errorf("%d lines for 5000 addresses, %d remembered", n, len(h.lines.kinds))
 		}
 		for range 100 {
-			h.errorLog().Printf("http: TLS handshake error from 192.0.2.1:%d: EOF", 7)
+			Server(h, nil).ErrorLog.Printf("http: TLS handshake error from 192.0.2.1:%d: EOF", 7)
 		}
 		flood(100, "192.0.2.1", strings.ReplaceAll(body, "%", "%%"), bearer(token)...)
 		if n := lines(); n > 2 {

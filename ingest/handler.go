@@ -139,7 +139,7 @@ type Handler struct {
 	used     *used
 	sources  sources
 	refusals refusals
-	lines    lines
+	lines    *lines
 	origin   *http.CrossOriginProtection
 }
 
@@ -152,7 +152,7 @@ func New(c Config) (*Handler, error) {
 	c.Logger = c.Logger.With("component", "ingest")
 	h := &Handler{
 		config: c, guard: newGuard(c),
-		unsized: make(chan struct{}, maxUnsized), budget: newBudget(maxInFlight, c.MaxBody+1), used: newUsed(maxUsed),
+		unsized: make(chan struct{}, maxUnsized), budget: newBudget(maxInFlight, c.MaxBody+1), used: newUsed(maxUsed), lines: newLines(c.Logger),
 		sources: sources{most: maxSources, known: c.Known, names: map[string]time.Time{defaultSource: {}}}, origin: http.NewCrossOriginProtection(),
 	}
 	h.buffers.New = func() any { b := make([]byte, smallBody); return &b }
@@ -187,7 +187,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		h.logRefusal(r, no, start)
 	}
-	h.logRest(time.Now())
+	h.lines.sweep(time.Now())
 	h.config.Observer.Webhook(code, time.Since(start))
 }
 

@@ -68,9 +68,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	case cfg.Token == "" && cfg.Basic == "":
 		return nil, errors.New("PMM asks for a token, and none is given: make a service account with the role Editor, or Viewer to read only (PMM 2: an API key with the role Admin), and put its token into a file")
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 15 * time.Second
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 15*time.Second)
 	if cfg.Transport == nil {
 		t, err := outbound.Transport(cfg.CAFile)
 		if err != nil {

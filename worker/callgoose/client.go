@@ -2,6 +2,7 @@ package callgoose
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,12 +57,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil || u.Host == "" {
 		return nil, errors.New("callgoose url: not an absolute URL") // the parser's error would print it
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 15 * time.Second
-	}
-	if cfg.Concurrency == 0 {
-		cfg.Concurrency = 16
-	}
+	cfg.Timeout, cfg.Concurrency = cmp.Or(cfg.Timeout, 15*time.Second), cmp.Or(cfg.Concurrency, 16)
 	if cfg.Transport == nil {
 		t, err := outbound.Transport(cfg.CAFile)
 		if err != nil {
