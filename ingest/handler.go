@@ -140,7 +140,7 @@ type Handler struct {
 	sources  sources
 	stamps   stamps
 	refusals refusals
-	lines    lines
+	lines    *lines
 	origin   *http.CrossOriginProtection
 }
 
@@ -153,7 +153,7 @@ func New(c Config) (*Handler, error) {
 	c.Logger = c.Logger.With("component", "ingest")
 	h := &Handler{
 		config: c, guard: newGuard(c),
-		unsized: make(chan struct{}, maxUnsized), budget: newBudget(maxInFlight, c.MaxBody+1), used: newUsed(maxUsed),
+		unsized: make(chan struct{}, maxUnsized), budget: newBudget(maxInFlight, c.MaxBody+1), used: newUsed(maxUsed), lines: newLines(c.Logger),
 		sources: sources{most: maxSources, known: c.Known, names: map[string]time.Time{defaultSource: {}}}, origin: http.NewCrossOriginProtection(),
 	}
 	h.buffers.New = func() any { b := make([]byte, smallBody); return &b }
@@ -188,7 +188,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		h.logRefusal(r, no, start)
 	}
-	h.logRest(time.Now())
+	h.lines.sweep(time.Now())
 	h.config.Observer.Webhook(code, time.Since(start))
 }
 
@@ -258,29 +258,22 @@ func (h *Handler) once(ctx context.Context, n Notification, sig signature, head 
 		return id, false, no
 	}
 	until, timed := h.guard.until(head, n.ReceivedAt)
-	for {
-		mine := &use{signature: sig, source: n.Source, until: until, timed: timed}
-		u := h.used.claim(mine, n.ReceivedAt)
-		if u == mine {
-			id, no = h.publish(ctx, n)
-			h.used.finish(u, id)
-			return id, false, no
-		}
-		select {
-		case <-u.done:
-		case <-ctx.Done():
-			return "", false, unstored(context.Cause(ctx))
-		}
-		switch {
-		case u.id == "": // it could not be stored
-		case u.source != n.Source:
-			return "", false, refuse(http.StatusUnauthorized, "this signature was used already, for another source")
-		case h.used.repeats(u, n.Body):
-			return u.id, true, nil
-		default:
-			h.used.release(u)
-		}
+	u, err := h.used.enter(ctx, sig, until, n.ReceivedAt)
+	if err != nil {
+		return "", false, unstored(err)
 	}
+	defer u.leave()
+	switch {
+	case u.id == "":
+	case u.source != n.Source:
+		return "", false, refuse(http.StatusUnauthorized, "this signature was used already, for another source")
+	case timed || h.used.repeats(u, n.Body):
+		return u.id, true, nil
+	}
+	if id, no = h.publish(ctx, n); no == nil {
+		h.used.stored(u, id, n.Source, until)
+	}
+	return id, false, no
 }
 
 // publish stores a notification, and what ends the alerts of Grafana's Test

@@ -36,6 +36,7 @@ import (
 	"pmm-callgoose/ingest/pmm/pmmtest"
 	"pmm-callgoose/testdata/webhook"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 func TestMain(m *testing.M) {
@@ -180,7 +181,7 @@ func fakeCmd(ts *testscript.TestScript, neg bool, args []string) {
 	case "accept":
 		s.fake.Fail(callgoosetest.Failure{})
 		ts.Check(s.server.Reopen())
-		s.fake.SetFilters(callgoosetest.RecommendedFilters())
+		s.fake.SetFilters(filters.Recommended())
 	case "refuse":
 		ts.Check(s.server.Close())
 	case "fail":
@@ -191,16 +192,16 @@ func fakeCmd(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		s.fake.Fail(f)
 	case "discard": // the only filter is one that nothing passes
-		s.fake.SetFilters([]callgoosetest.Filter{{Trigger: callgoosetest.Trigger{
-			Urgency: "high", Pairs: []callgoosetest.Pair{{Key: `"status"`, Items: []string{"never"}}},
+		s.fake.SetFilters([]filters.Filter{{Trigger: filters.Trigger{
+			Urgency: "high", Pairs: []filters.Pair{{Key: `"status"`, Items: []string{"never"}}},
 			MapWith: `"incident_key"`, TitleFrom: `"title"`, DescriptionFrom: `"description"`,
 		}}})
 	case "no-resolve": // the resolve parts are switched off
-		filters := callgoosetest.RecommendedFilters()
-		for i := range filters {
-			filters[i].Resolve = callgoosetest.Resolve{}
+		off := filters.Recommended()
+		for i := range off {
+			off[i].Resolve = filters.Resolve{}
 		}
-		s.fake.SetFilters(filters)
+		s.fake.SetFilters(off)
 	case "token":
 		s.fake.SetTokens(args...)
 	case "count":

@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"pmm-callgoose/ingest/outbound"
 )
 
 // What PMM's Grafana believes to be firing is read from two of its parts. They keep
@@ -191,7 +193,7 @@ func (v *Viewer) alerts(ctx context.Context, view *View, open func(string) bool)
 			Labels      map[string]string
 		}
 		if err := json.Unmarshal(raw, &l); err != nil {
-			return nil, incomplete(doing, "%s", innermost(err))
+			return nil, incomplete(doing, "%s", outbound.Cause(err))
 		}
 		if l.Fingerprint == "" || l.StartsAt.IsZero() || l.Status.State == "" || l.Receivers == nil {
 			return nil, incomplete(doing, "an alert without fingerprint, startsAt, status or receivers")
@@ -370,7 +372,7 @@ func (c *Client) ContactStates(ctx context.Context) (map[string]ContactState, er
 			if i.LastNotifyAttempt.After(s.LastAttempt) {
 				s.LastAttempt = i.LastNotifyAttempt
 			}
-			s.LastError = cmp.Or(s.LastError, oneLine(hide(i.LastNotifyAttemptError, c.secrets)))
+			s.LastError = cmp.Or(s.LastError, oneLine(i.LastNotifyAttemptError, c.secrets...))
 		}
 		out[p.Name] = s
 	}

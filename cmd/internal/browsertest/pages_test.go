@@ -501,8 +501,8 @@ func TestDeliveryIsPausedAndResumedOnThePage(t *testing.T) {
 // What stands on the overview in each state, beside those of the other tests.
 func TestTheOverviewNamesCauseAndWayOutInEveryState(t *testing.T) {
 	// The only filter is one that nothing passes.
-	nothing := []callgoosetest.Filter{{Trigger: callgoosetest.Trigger{
-		Urgency: "high", Pairs: []callgoosetest.Pair{{Key: `"status"`, Items: []string{"never"}}},
+	nothing := []filters.Filter{{Trigger: filters.Trigger{
+		Urgency: "high", Pairs: []filters.Pair{{Key: `"status"`, Items: []string{"never"}}},
 		MapWith: `"incident_key"`, TitleFrom: `"title"`, DescriptionFrom: `"description"`,
 	}}}
 	for _, c := range []struct {

@@ -94,7 +94,7 @@ func (p *program) demo(ctx context.Context, c *cli.Context) (err error) {
 	d.step("The account")
 	d.line("%d alerts went in, %d of them were news; Callgoose holds %d events", d.sent, len(d.want), report.Events)
 	d.line("missing %d, doubled %d, out of order %d, changed %d, unexpected %d",
-		len(report.Missing), len(report.Doubled), len(report.OutOfOrder), len(report.Changed), len(report.Unexpected))
+		report.Count(callgoosetest.Missing), report.Count(callgoosetest.Doubled), report.Count(callgoosetest.OutOfOrder), report.Count(callgoosetest.Changed), report.Count(callgoosetest.Unexpected))
 	d.line("incidents opened %d, still open %d", len(d.fake.Incidents()), len(d.fake.Open()))
 	if !report.OK() || len(d.fake.Open()) != 0 {
 		return fmt.Errorf("what Callgoose holds is not what was sent:\n%s", report)
@@ -166,7 +166,7 @@ func (d *demo) tell() error {
 }
 
 func (d *demo) startFake() (err error) {
-	d.fake = callgoosetest.New(callgoosetest.Config{Tokens: []string{d.token}, Filters: callgoosetest.RecommendedFilters(), KeepBodies: true})
+	d.fake = callgoosetest.New(callgoosetest.Config{Tokens: []string{d.token}, KeepBodies: true})
 	if d.server, err = d.fake.Start("127.0.0.1:0"); err == nil {
 		d.line("Callgoose    %s, one incident for each alert (filters as in README.md)", d.server.URL())
 	}

@@ -16,6 +16,7 @@ import (
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose"
+	"pmm-callgoose/ingest/outbound"
 )
 
 // callgoose sends a request that asks for nothing, by the service's own client: where it
@@ -27,7 +28,7 @@ func (e *examination) callgoose(ctx context.Context) {
 		e.skip("callgoose", "no --callgoose-url is set")
 		return
 	}
-	network, err := callgoose.Network(s.CallgooseCA)
+	network, err := outbound.Transport(s.CallgooseCA)
 	if err != nil {
 		e.fail("callgoose tls", fix("Name a file with certificates in PEM form, readable for the service's user, with --callgoose-ca."), "%s", err)
 		return
