@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -285,23 +284,18 @@ func (d *demo) post(name string, body []byte) error {
 }
 
 func (d *demo) waitFor(ok func(admin.Status) bool) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
 	var last admin.Status
-	for {
+	err := poll(d.ctx, 20*time.Millisecond, func() (bool, error) {
 		s, err := d.status.Status(d.ctx)
-		if err == nil && ok(s) {
-			return nil
-		}
 		if err == nil {
 			last = s
 		}
-		select {
-		case <-d.ctx.Done():
-			return errors.Join(context.Cause(d.ctx), fmt.Errorf("the state waited for never came; the last one was %+v", last))
-		case <-tick.C:
-		}
+		return err == nil && ok(s), nil
+	})
+	if err != nil {
+		return fmt.Errorf("the state waited for never came, the last one was %+v: %w", last, err)
 	}
+	return nil
 }
 
 // outage waits until all that was accepted is split and stuck, and shows it.
