@@ -357,11 +357,11 @@ func newLogger(cfg *config.Config, w io.Writer, forJournal bool) *slog.Logger {
 	if forJournal {
 		w = journal{w}
 	}
-	var lines slog.Handler = slog.NewTextHandler(w, opts)
+	w = cfg.Redactor().Writer(w)
 	if asJSON {
-		lines = slog.NewJSONHandler(w, opts)
+		return slog.New(slog.NewJSONHandler(w, opts))
 	}
-	return slog.New(cfg.Redactor().Handler(lines))
+	return slog.New(slog.NewTextHandler(w, opts))
 }
 
 // noArgs refuses arguments where none are expected: a typing error must not be ignored.
