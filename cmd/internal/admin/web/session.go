@@ -109,7 +109,7 @@ func (s *site) knows(r *http.Request) bool {
 
 // askLogin answers somebody who is not logged in.
 func (s *site) askLogin(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet || r.URL.Path == "/live" {
+	if r.Method != http.MethodGet {
 		s.refuse(w, r, wrong{errors.New("you are not logged in, or no longer: log in and do it again"), http.StatusUnauthorized})
 		return
 	}

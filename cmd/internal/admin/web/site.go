@@ -92,7 +92,6 @@ func (s *site) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /login", s.page(s.loginForm))
 	mux.HandleFunc("POST /login", s.form(s.login))
 	mux.HandleFunc("POST /logout", s.form(s.logout))
-	mux.HandleFunc("GET /live", atOnce(maxLive)(s.live))
 	mux.HandleFunc("GET /static/{version}/{name}", s.static)
 }
 
@@ -100,7 +99,7 @@ func (s *site) routes(mux *http.ServeMux) {
 // others are for programs, which send the token itself.
 func isPage(p string) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
-	return slices.Contains([]string{"", "events", "incidents", "dead-letters", "replay", "pause", "resume", "probe", "login", "logout", "live", "static"}, first)
+	return slices.Contains([]string{"", "events", "incidents", "dead-letters", "replay", "pause", "resume", "probe", "login", "logout", "static"}, first)
 }
 
 func (s *site) static(w http.ResponseWriter, r *http.Request) {
@@ -124,7 +123,7 @@ type frame struct {
 	Assets string
 	Now    time.Time
 	Status admin.Status
-	Mark   string // of the state shown, see live
+	Mark   string // of the state shown
 	Login  bool   // there is a session to end
 	Bare   bool   // nobody we know asks: show nothing of the state
 	Page   any
@@ -137,6 +136,10 @@ type page func(r *http.Request) (frame, error)
 
 func (s *site) page(do page) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		if s.unchanged(r) {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
 		f, err := do(r)
 		switch {
 		case err != nil:
