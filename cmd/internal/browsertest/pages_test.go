@@ -44,7 +44,7 @@ func filled(t *testing.T) *service {
 
 func (s *service) list(outcome string) []*event.Record {
 	s.t.Helper()
-	list, err := admin.NewSocketClient(s.cfg.DataDir).Events(context.Background(), map[string][]string{"outcome": {outcome}})
+	list, err := admin.Ask[[]*event.Record](context.Background(), admin.NewSocketClient(s.cfg.DataDir), "GET /api/v1/events", map[string][]string{"outcome": {outcome}})
 	if err != nil || len(list) == 0 {
 		s.t.Fatal(err, len(list))
 	}

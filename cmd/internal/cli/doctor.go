@@ -83,8 +83,8 @@ func (p *program) doctor(c *cli.Context) error {
 // besideService takes settings and facts from the service that runs. What it does not
 // give away, its secrets, is taken from the settings here.
 func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.Client, where string, s admin.Status) error {
-	var settings []config.Setting
-	if err := client.Settings(c.Context, &settings); err != nil {
+	settings, err := admin.Ask[[]config.Setting](c.Context, client, "GET /api/v1/config", nil)
+	if err != nil {
 		return err
 	}
 	d.PMM.Asks = asks(settings)
@@ -102,10 +102,12 @@ func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.
 	}
 	d.Settings = theirs
 	d.Service = &doctor.Service{Status: s, Where: where, Remote: c.String("admin-url") != "" && !pmm.IsLoopback(c.String("admin-url"))}
-	if err := client.Health(c.Context, false); err != nil {
+	if _, err := admin.Ask[struct{}](c.Context, client, "GET /readyz", nil); err != nil {
 		d.Service.NotReady = err.Error()
 	}
-	d.Consistent = client.Check
+	d.Consistent = func(ctx context.Context) (admin.Check, error) {
+		return admin.Ask[admin.Check](ctx, client, "GET /api/v1/check", nil)
+	}
 	return nil
 }
 

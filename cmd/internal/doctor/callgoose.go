@@ -14,9 +14,9 @@ import (
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/ingest/outbound"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose"
-	"pmm-callgoose/ingest/outbound"
 )
 
 // callgoose sends a request that asks for nothing, by the service's own client: where it

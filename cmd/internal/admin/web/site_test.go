@@ -357,7 +357,7 @@ func TestTheTokenOpensASession(t *testing.T) {
 	if w := v.do(http.MethodGet, "/events?status=firing", nil); w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/login?next=%2Fevents%3Fstatus%3Dfiring" {
 		t.Fatalf("not logged in: %d %s", w.Code, w.Header().Get("Location"))
 	}
-	for _, path := range []string{"/live", "/api/v1/status", "/metrics"} {
+	for _, path := range []string{"/api/v1/status", "/metrics"} {
 		if w := v.do(http.MethodGet, path, nil); w.Code != http.StatusUnauthorized {
 			t.Errorf("%s: %d", path, w.Code)
 		}
@@ -543,42 +543,27 @@ func TestThePlotShowsWhatHappenedWhen(t *testing.T) {
 	}
 }
 
-func TestChangesAreStreamed(t *testing.T) {
+// A page that is open asks for itself again and again. It names the state that it shows.
+func TestAPageIsSentAgainOnceSomethingChanged(t *testing.T) {
 	m := some(1)
-	srv := httptest.NewServer(New(Config{Source: m, Replayer: m}))
-	defer srv.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+"/live", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if got := resp.Header.Get("Content-Type"); got != "text/event-stream" {
-		t.Fatalf("it is %s", got)
-	}
-	next := func() string {
-		buf := make([]byte, 200)
-		n, err := resp.Body.Read(buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, mark, _ := strings.Cut(string(buf[:n]), "data: ")
-		return strings.TrimSpace(mark)
-	}
-	first := next()
-	if first == "" || first != mark(m.status, m.Changes()) {
-		t.Errorf("the first mark is %q", first)
+	v := visitor(t, m, "")
+	again := func(has string) int { return v.do(http.MethodGet, "/", nil, "If-None-Match", has).Code }
+	has := html.UnescapeString(regexp.MustCompile(`data-mark="([^"]+)"`).FindStringSubmatch(v.get("/"))[1])
+	if code := again(has); code != http.StatusNotModified {
+		t.Errorf("nothing changed: %d", code)
 	}
 	m.mu.Lock()
 	m.changes++
 	m.mu.Unlock()
-	if second := next(); second == "" || second == first {
-		t.Errorf("after a change the mark is %q", second)
+	if code := again(has); code != http.StatusOK {
+		t.Errorf("something changed: %d", code)
+	}
+	has = mark(m.status, m.Changes())
+	if code := again(has); code != http.StatusNotModified {
+		t.Errorf("it is that of now: %d", code)
+	}
+	if w := visitor(t, m, opsToken).do(http.MethodGet, "/login", nil, "If-None-Match", has); w.Code != http.StatusOK {
+		t.Errorf("a stranger learns that nothing changed: %d", w.Code)
 	}
 }
 
