@@ -433,6 +433,10 @@ func (h *Handler) Know(source string) {
 	}
 }
 
+// Received notes that a notification was received whole at a time, in an earlier run: no
+// request of this one began before that. Safe concurrently.
+func (h *Handler) Received(at time.Time) { h.stamps.whole(at) }
+
 // ValidSource reports whether a PMM server may be called so: 1 to 16 of a-z,
 // 0-9 and -. The name is part of keys and subjects on disk.
 func ValidSource(source string) bool {
