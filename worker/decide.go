@@ -57,7 +57,7 @@ func decide(a arrival) (decision, string) {
 	case ep == nil:
 		return orphan, ""
 	case a.origin == event.Imported && (ep.FiringAt.After(a.received) || ep.RecoveredAt.After(a.received)),
-		a.origin == event.Reconciled && (ep.NamedAt.After(a.began) || ep.RecoveredAt.After(a.began)):
+		a.origin == event.Reconciled && a.overlaps(ep.NamedAt):
 		return suppress, event.ReasonLate
 	case a.firing && ep.Open:
 		return a.repeated(ep)
@@ -99,10 +99,16 @@ func (a *arrival) afterwards(ep *store.Episode) (decision, string) {
 		return begin, ""
 	case a.last != nil && a.last.Facts.Reconciled: // PMM's word against what the service concluded
 		return reopen, ""
-	case a.began.Before(ep.NamedAt) && (a.origin == event.Imported || a.received.After(ep.NamedAt.Add(-clockSlack))):
+	case a.overlaps(ep.NamedAt), a.origin == event.Imported && a.began.Before(ep.NamedAt):
 		return suppress, event.ReasonLate
 	}
 	return reopen, ""
+}
+
+// overlaps reports whether something was received at that time while a was on its way. A
+// time that is still to come is from before the clock stepped back.
+func (a *arrival) overlaps(at time.Time) bool {
+	return a.began.Before(at) && at.Before(a.received.Add(clockSlack))
 }
 
 // missed reports whether Callgoose does not have what is said again, or nobody
