@@ -219,8 +219,8 @@ type request struct {
 	header   *http.Header
 }
 
-// maxAnswer bounds one answer, in bytes: 20,000 alerts are 11 to 15 MB.
-const maxAnswer = 32 << 20
+// maxAnswer bounds one answer, in bytes: 50,000 alerts are 28 to 40 MB.
+const maxAnswer = 64 << 20
 
 func (c *Client) do(ctx context.Context, r request) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
