@@ -84,6 +84,8 @@ func TestRefusedForItself(t *testing.T) {
 		{"404", status(404), "refused for itself: 404"},
 		{"409", status(409), "refused for itself: 409"},
 		{"a page", page(), "refused for itself: 200"},
+		{"403 that asks for an hour", &callgoose.Error{Status: 403, Sent: true, RetryAfter: time.Hour}, "refused for itself: 403"},
+		{"409 that asks for an hour", &callgoose.Error{Status: 409, Sent: true, RetryAfter: time.Hour}, "refused for itself: 409"},
 		{"500", status(500), ""},
 		{"timeout", step("timeout"), ""},
 		{"reset", step("reset"), ""},
