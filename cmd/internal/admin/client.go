@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose/filters"
@@ -313,11 +314,15 @@ func (c *Client) Forecast(ctx context.Context, file []byte, since string) (r fil
 	return r, c.call(ctx, http.MethodPost, "/api/v1/filters/test", url.Values{"since": {since}}, bytes.NewReader(file), &r)
 }
 
-// Check says whether what waits, what is remembered and what is stored agree.
+// Check says whether what waits, what is remembered and what is stored agree, and whether
+// the settings are those of a start now.
 type Check struct {
 	// Problems is empty when all is well.
 	Problems []string `json:"problems"`
 	Records  int      `json:"records"`
 	Queued   int      `json:"queued"`
 	Open     int      `json:"open_alerts"`
+
+	Changed []config.Change `json:"changed_settings"`
+	Refused config.Problems `json:"next_start_refuses"` // why there would be none
 }
