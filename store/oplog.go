@@ -111,28 +111,29 @@ func (o *ops) add(kind byte, parts ...[]byte) {
 }
 
 // put writes a value, with its check sum.
-func (t *Tx) put(bucket, key, value []byte) error {
+func (t *Tx) put(bucket, key, value []byte) {
 	sealed := wire.Seal(key, value)
 	t.ops.add(opPut, bucket, key, sealed)
-	return t.tx.Bucket(bucket).Put(key, sealed)
+	t.Fail(t.tx.Bucket(bucket).Put(key, sealed))
 }
 
-func (t *Tx) delete(bucket, key []byte) error {
+func (t *Tx) delete(bucket, key []byte) {
 	t.ops.add(opDelete, bucket, key)
-	return t.tx.Bucket(bucket).Delete(key)
+	t.Fail(t.tx.Bucket(bucket).Delete(key))
 }
 
-func (t *Tx) makeBucket(name []byte) (*bbolt.Bucket, error) {
-	if b := t.tx.Bucket(name); b != nil {
-		return b, nil
+// makeBucket makes a bucket where it is not there.
+func (t *Tx) makeBucket(name []byte) {
+	if t.tx.Bucket(name) == nil {
+		t.ops.add(opMake, name)
+		_, err := t.tx.CreateBucket(name)
+		t.Fail(err)
 	}
-	t.ops.add(opMake, name)
-	return t.tx.CreateBucket(name)
 }
 
-func (t *Tx) dropBucket(name []byte) error {
+func (t *Tx) dropBucket(name []byte) {
 	t.ops.add(opDrop, name)
-	return t.tx.DeleteBucket(name)
+	t.Fail(t.tx.DeleteBucket(name))
 }
 
 // replay does recorded operations. event.ErrNewer when they are about something that only
@@ -183,13 +184,13 @@ func putLogSeq(tx *bbolt.Tx, seq uint64) error {
 }
 
 func readLogSeq(tx *bbolt.Tx) (uint64, error) {
-	b, err := (&Tx{tx: tx}).get(bucketMeta, keyLog)
-	if b == nil {
-		return 0, err
-	}
-	r := wire.Reader{Rest: b}
-	seq := r.Uvarint()
-	return seq, r.End("sequence of the log")
+	t := &Tx{tx: tx}
+	seq := read(t, bucketMeta, keyLog, func(b []byte) (uint64, error) {
+		r := wire.Reader{Rest: b}
+		seq := r.Uvarint()
+		return seq, r.End("sequence of the log")
+	})
+	return seq, t.err
 }
 
 // LogSeq is the sequence of the last entry that the file has, 0 when it has none.
@@ -265,8 +266,8 @@ func (s *Store) apply(entries []LogEntry) error {
 		if err := putLogSeq(tx, done); err != nil {
 			return err
 		}
-		next = Summary{}
-		return readState(tx, &next)
+		next, err = readState(tx)
+		return err
 	})
 	if err != nil {
 		return err

@@ -255,6 +255,9 @@ func readRecord(pos event.Position, b []byte) (*event.Record, error) {
 	return rec, r.End("record")
 }
 
+// recordAt reads the record under a key.
+func recordAt(k, b []byte) (*event.Record, error) { return readRecord(positionOf(k), b) }
+
 // outcomeOf is the outcome of an encoded record, without decoding the rest.
 func outcomeOf(b []byte) (event.Outcome, error) {
 	if len(b) <= atID || b[0] != layout || int(b[atOutcome]) >= len(outcomeCodes) {

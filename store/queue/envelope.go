@@ -27,9 +27,6 @@ const format = 1
 // maxUnpacked bounds what a damaged part can make a reader allocate, bytes.
 const maxUnpacked = 64 << 20
 
-// maxWaiting bounds the waiting positions that a mark lists.
-const maxWaiting = 4096
-
 // The places of an envelope's parts; notifications are numbered from placeNotes.
 const (
 	placeIndex = iota
@@ -134,12 +131,8 @@ func decodeNotification(sealed []byte, number int) event.Notification {
 	return n
 }
 
-// encodeMark is the part of an envelope that holds m. Of too many waiting
-// positions it keeps the first ones and ends there, which says less and stays true.
+// encodeMark is the part of an envelope that holds m.
 func encodeMark(m event.Mark) []byte {
-	if len(m.Waiting) > maxWaiting {
-		m.UpTo, m.Waiting = m.Waiting[maxWaiting-1], m.Waiting[:maxWaiting]
-	}
 	plain := wire.AppendPosition(nil, m.UpTo)
 	plain = binary.AppendUvarint(plain, uint64(len(m.Waiting)))
 	var from event.Position
