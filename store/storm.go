@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"iter"
 	"slices"
 	"time"
@@ -79,22 +78,25 @@ func (t *Tx) Storms() []*Storm { return slices.Collect(each(t, bucketStorms, nil
 
 // PutStorm writes it.
 func (t *Tx) PutStorm(s *Storm) {
-	v := wire.AppendTime([]byte{layout}, s.Since)
-	v = wire.AppendString(binary.AppendVarint(v, s.Total), s.Key)
-	v = wire.AppendPosition(wire.AppendTimes(wire.AppendTimes(v, s.Times), s.Errors), s.Release)
-	t.put(bucketStorms, []byte(s.Source), v)
+	var c wire.Coder
+	codeStorm(&c, s)
+	t.put(bucketStorms, []byte(s.Source), c.B)
 }
 
 func readStorm(source, b []byte) (*Storm, error) {
-	r := wire.Reader{Rest: b}
-	if r.Byte() != layout {
-		r.Fail()
-	}
-	s := &Storm{
-		Source: string(source), Since: r.Time(), Total: r.Varint(), Key: r.String(),
-		Times: r.Times(), Errors: r.Times(), Release: r.Position(),
-	}
-	return s, r.End("storm of " + s.Source)
+	c, s := wire.Reader(b), &Storm{Source: string(source)}
+	codeStorm(&c, s)
+	return s, c.End("storm of " + s.Source)
+}
+
+func codeStorm(c *wire.Coder, s *Storm) {
+	codeLayout(c)
+	c.Time(&s.Since)
+	wire.Signed(c, &s.Total)
+	c.String(&s.Key)
+	c.Times(&s.Times)
+	c.Times(&s.Errors)
+	c.Position(&s.Release)
 }
 
 func firstKey(source, alertname string) []byte {
@@ -122,17 +124,21 @@ func (t *Tx) Firsts(source string) iter.Seq[*First] {
 
 // PutFirst writes it, in place of an older one of that name.
 func (t *Tx) PutFirst(source, alertname string, f *First) {
-	v := wire.AppendTime(wire.AppendPosition([]byte{layout}, f.Pos), f.ReceivedAt)
-	t.put(bucketFirsts, firstKey(source, alertname), v)
+	var c wire.Coder
+	codeFirst(&c, f)
+	t.put(bucketFirsts, firstKey(source, alertname), c.B)
 }
 
 func readFirst(b []byte) (*First, error) {
-	r := wire.Reader{Rest: b}
-	if r.Byte() != layout {
-		r.Fail()
-	}
-	f := &First{Pos: r.Position(), ReceivedAt: r.Time()}
-	return f, r.End("first of a name")
+	c, f := wire.Reader(b), &First{}
+	codeFirst(&c, f)
+	return f, c.End("first of a name")
+}
+
+func codeFirst(c *wire.Coder, f *First) {
+	codeLayout(c)
+	c.Position(&f.Pos)
+	c.Time(&f.ReceivedAt)
 }
 
 // DropFirsts forgets all names of a source.

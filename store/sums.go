@@ -2,8 +2,9 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
 	"time"
+
+	"pmm-callgoose/store/wire"
 )
 
 // Some values are numbers to which transactions add: what happened in a minute (History),
@@ -40,27 +41,25 @@ func (t *Tx) saveSums() {
 		stored := t.get(bucket, key)
 		if stored == nil { // a new minute, or day: time to forget old ones
 			c := t.tx.Bucket(bucket).Cursor()
-			for k, _ := c.Seek(first); k != nil && bytes.Compare(k, oldest) < 0; k, _ = c.Seek(first) {
+			for k, _ := c.Seek(first); t.err == nil && k != nil && bytes.Compare(k, oldest) < 0; k, _ = c.Seek(first) {
 				t.delete(bucket, k)
 			}
 		}
-		sum := make([]int64, len(numbers))
-		readSums(stored, sum)
-		var v []byte
+		sums := make([]int64, len(numbers))
+		readSums(stored, sums)
+		var c wire.Coder
 		for i, n := range numbers {
-			v = binary.AppendVarint(v, sum[i]+n)
+			sums[i] += n
+			wire.Signed(&c, &sums[i])
 		}
-		t.put(bucket, key, v)
+		t.put(bucket, key, c.B)
 	}
 }
 
-// readSums reads as many numbers as there is room for.
+// readSums reads numbers, those that do not stand there as zero.
 func readSums(b []byte, into []int64) {
+	c := wire.Reader(b)
 	for i := range into {
-		n, used := binary.Varint(b)
-		if used <= 0 {
-			return
-		}
-		into[i], b = n, b[used:]
+		wire.Signed(&c, &into[i])
 	}
 }

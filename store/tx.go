@@ -198,9 +198,10 @@ func (t *Tx) PutEpisode(e *Episode) {
 // was written for it. nil when there are none. They are not the caller's.
 func (t *Tx) Labels(key string) map[string]string {
 	return read(t, bucketLabels, []byte(key), func(b []byte) (map[string]string, error) {
-		r := wire.Reader{Rest: b}
-		m := r.Map()
-		return m, r.End("labels")
+		var m map[string]string
+		c := wire.Reader(b)
+		c.Map(&m)
+		return m, c.End("labels")
 	})
 }
 
@@ -212,7 +213,9 @@ func (t *Tx) share(r *event.Record) bool {
 		return r.Brief
 	}
 	key := []byte(r.Key)
-	t.scratch = wire.AppendMap(t.scratch[:0], r.Labels)
+	c := wire.Coder{B: t.scratch[:0]}
+	c.Map(&r.Labels)
+	t.scratch = c.B
 	if have := t.get(bucketLabels, key); have != nil {
 		return bytes.Equal(have, t.scratch)
 	}

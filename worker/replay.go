@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -144,16 +143,19 @@ func (s *Splitter) Requeue(ctx context.Context, refs []Ref, includeClosed bool) 
 
 // requeueOf is a notification that asks to queue events again.
 func requeueOf(refs []Ref, includeClosed bool) event.Notification {
-	body := []byte{0}
-	if includeClosed {
-		body[0] = 1
-	}
-	body = binary.AppendUvarint(body, uint64(len(refs)))
-	for _, ref := range refs {
-		body = wire.AppendTime(wire.AppendPosition(body, ref.Pos), ref.ReceivedAt)
-	}
+	var c wire.Coder
+	codeRequest(&c, &refs, &includeClosed)
 	now := time.Now().UTC()
-	return event.Notification{Origin: event.Requeue, BeganAt: now, ReceivedAt: now, Body: body}
+	return event.Notification{Origin: event.Requeue, BeganAt: now, ReceivedAt: now, Body: c.B}
+}
+
+func codeRequest(c *wire.Coder, refs *[]Ref, includeClosed *bool) {
+	c.Flags(includeClosed)
+	wire.Len(c, refs)
+	for i := range *refs {
+		c.Position(&(*refs)[i].Pos)
+		c.Time(&(*refs)[i].ReceivedAt)
+	}
 }
 
 // reach waits until the notification at pos is decided on. Without a service it decides.
@@ -182,13 +184,14 @@ var ErrStopping = errors.New("the service is stopping")
 
 // requested takes a notification of requeueOf apart.
 func (n *note) requested() *note {
-	r := wire.Reader{Rest: n.Body}
-	n.includeClosed = r.Byte() == 1
-	for item := range int(r.List()) {
-		n.members = append(n.members, candidate{pos: n.at(item), note: n, again: &Ref{Pos: r.Position(), ReceivedAt: r.Time()}})
-	}
-	if err := r.End("request to send again"); err != nil {
+	c := wire.Reader(n.Body)
+	var refs []Ref
+	codeRequest(&c, &refs, &n.includeClosed)
+	if err := c.End("request to send again"); err != nil {
 		return n.lost(err.Error())
+	}
+	for item := range refs {
+		n.members = append(n.members, candidate{pos: n.at(item), note: n, again: &refs[item]})
 	}
 	return n
 }
