@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"slices"
 	"time"
 )
@@ -25,7 +24,7 @@ const (
 )
 
 // AddAct keeps an act, and forgets the oldest ones beyond the bound.
-func (t *Tx) AddAct(a Act) error {
+func (t *Tx) AddAct(a Act) {
 	b := t.tx.Bucket(bucketActs)
 	a.Keys = slices.Clip(a.Keys[:min(len(a.Keys), MaxActKeys)])
 	n := uint64(1)
@@ -34,24 +33,18 @@ func (t *Tx) AddAct(a Act) error {
 	}
 	key := binary.BigEndian.AppendUint64(nil, n)
 	if n > keepActs {
-		if err := t.delete(bucketActs, binary.BigEndian.AppendUint64(nil, n-keepActs)); err != nil {
-			return err
-		}
+		t.delete(bucketActs, binary.BigEndian.AppendUint64(nil, n-keepActs))
 	}
-	return t.putJSON(bucketActs, key, a)
+	t.putJSON(bucketActs, key, a)
 }
 
 // Acts lists what operators did to an incident, the oldest first; with an empty
 // key everything.
-func (t *Tx) Acts(incident string) (list []Act, err error) {
-	for _, v := range t.from(bucketActs, nil) {
-		var a Act
-		if err := json.Unmarshal(v, &a); err != nil {
-			return nil, err
-		}
+func (t *Tx) Acts(incident string) (list []Act) {
+	for a := range each(t, bucketActs, nil, func(_, b []byte) (Act, error) { return readJSON[Act](b) }) {
 		if incident == "" || slices.Contains(a.Keys, incident) {
 			list = append(list, a)
 		}
 	}
-	return list, nil
+	return list
 }

@@ -11,7 +11,7 @@ import (
 // DropDays removes the records of whole days that end before the time given,
 // but for days with an event that is still queued, and the records of open
 // episodes.
-func (t *Tx) DropDays(before time.Time) error {
+func (t *Tx) DropDays(before time.Time) {
 	dropped := false
 	var open map[event.Position]bool // records of open episodes stay
 	for _, d := range recordDays(t.tx) {
@@ -24,25 +24,20 @@ func (t *Tx) DropDays(before time.Time) error {
 				open[ep.Firing] = true
 			}
 		}
-		gone, err := t.dropDay(d, open)
-		if err != nil {
-			return err
-		}
-		dropped = dropped || gone
+		dropped = t.dropDay(d, open) || dropped
 	}
 	if dropped {
-		return t.dropKeys(before)
+		t.dropKeys(before)
 	}
-	return nil
 }
 
 // DropSources forgets the PMM servers that were not heard of since the time given, and of
 // which nothing is open or queued.
-func (t *Tx) DropSources(before time.Time) error {
+func (t *Tx) DropSources(before time.Time) {
 	silent := t.Heard()
 	maps.DeleteFunc(silent, func(_ string, heard time.Time) bool { return !heard.Before(before) })
 	if len(silent) == 0 {
-		return nil
+		return
 	}
 	for ep := range t.OpenEpisodes("", "") {
 		delete(silent, ep.Source)
@@ -53,94 +48,76 @@ func (t *Tx) DropSources(before time.Time) error {
 	for source := range silent {
 		delete(t.state.Heard, source)
 		t.dirty = true
-		if err := t.delete(bucketStorms, []byte(source)); err != nil {
-			return err
-		}
+		t.delete(bucketStorms, []byte(source))
 	}
-	return t.bad
 }
 
 // dropDay removes a day's records but for those in keep. A day with an event
-// that is still queued stays whole.
-func (t *Tx) dropDay(d string, keep map[event.Position]bool) (bool, error) {
+// that is still queued stays whole. It reports whether it removed some.
+func (t *Tx) dropDay(d string, keep map[event.Position]bool) bool {
 	type entry struct{ key, value []byte }
 	var kept []entry
 	records, bucket := 0, recordsBucket(d)
 	for k, v := range t.from(bucket, nil) {
 		outcome, err := outcomeOf(v)
-		if err != nil || outcome == event.Queued {
-			return false, err
+		if t.Fail(err); err != nil || outcome == event.Queued {
+			return false
 		}
 		if records++; keep[positionOf(k)] {
 			kept = append(kept, entry{bytes.Clone(k), bytes.Clone(v)})
 		}
 	}
-	if t.bad != nil || records == len(kept) {
-		return false, t.bad
+	if records == len(kept) {
+		return false
 	}
-	if err := t.dropBucket(bucket); err != nil || len(kept) == 0 {
-		return err == nil, err
+	t.dropBucket(bucket)
+	for _, e := range kept {
+		t.makeBucket(bucket)
+		t.put(bucket, e.key, e.value)
 	}
-	_, err := t.makeBucket(bucket)
-	for i := 0; i < len(kept) && err == nil; i++ {
-		err = t.put(bucket, kept[i].key, kept[i].value)
-	}
-	return err == nil, err
+	return true
 }
 
 // dropKeys forgets the labels, and the closed episodes, of keys that have neither a
 // record nor an open episode: nothing is left that they could be told from. An
 // adopted key never has a record; it goes by its own time, as the first of an alert
 // name does.
-func (t *Tx) dropKeys(before time.Time) error {
+func (t *Tx) dropKeys(before time.Time) {
 	used := map[string]bool{}
 	for _, d := range recordDays(t.tx) {
-		for k, v := range t.from(recordsBucket(d), nil) {
-			r, err := readRecord(positionOf(k), v)
-			if err != nil {
-				return err
-			}
+		for r := range each(t, recordsBucket(d), nil, recordAt) {
 			used[r.Key] = true
 		}
 	}
 	for ep := range t.OpenEpisodes("", "") {
 		used[ep.Key] = true
 	}
-	unused := func(k, _ []byte) (bool, error) { return !used[string(k)], nil }
-	if err := t.dropWhere(bucketLabels, unused); err != nil {
-		return err
-	}
-	if err := t.dropWhere(bucketEpisodes, func(k, v []byte) (bool, error) {
+	t.dropWhere(bucketLabels, func(k, _ []byte) bool { return !used[string(k)] })
+	t.dropWhere(bucketEpisodes, func(k, v []byte) bool {
 		if used[string(k)] {
-			return false, nil
+			return false
 		}
 		ep, err := readEpisode(string(k), v)
-		return err == nil && !(ep.Adopted && ep.FiringAt.After(before)), err
-	}); err != nil {
-		return err
-	}
+		t.Fail(err)
+		return err == nil && !(ep.Adopted && ep.FiringAt.After(before))
+	})
 	t.names = nil // made again without them
-	return t.dropWhere(bucketFirsts, func(_, v []byte) (bool, error) {
+	t.dropWhere(bucketFirsts, func(_, v []byte) bool {
 		first, err := readFirst(v)
-		return err == nil && first.ReceivedAt.Before(before), err
+		t.Fail(err)
+		return first.ReceivedAt.Before(before)
 	})
 }
 
 // dropWhere deletes what is chosen. bbolt allows no deletion while a cursor walks.
-func (t *Tx) dropWhere(bucket []byte, chosen func(k, v []byte) (bool, error)) error {
+func (t *Tx) dropWhere(bucket []byte, chosen func(k, v []byte) bool) {
 	var gone [][]byte
 	for k, v := range t.from(bucket, nil) {
-		switch yes, err := chosen(k, v); {
-		case err != nil:
-			return err
-		case yes:
+		if chosen(k, v) {
 			gone = append(gone, k)
 		}
 	}
 	for _, k := range gone {
-		if err := t.delete(bucket, k); err != nil {
-			return err
-		}
+		t.delete(bucket, k)
 	}
-	return t.bad
 }

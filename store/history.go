@@ -4,10 +4,7 @@ import (
 	"encoding/binary"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"pmm-callgoose/store/event"
-	"pmm-callgoose/store/wire"
 )
 
 // keepHistory is how long the counts by minute are kept.
@@ -47,19 +44,13 @@ func minuteKey(at time.Time) []byte {
 // History lists the minutes since then in which something happened, oldest
 // first. It reaches back eight days.
 func (s *Store) History(since time.Time) (list []event.Minute, err error) {
-	err = s.db.View(func(btx *bbolt.Tx) error {
-		c := btx.Bucket(bucketHistory).Cursor()
-		for k, sealed := c.Seek(minuteKey(since)); k != nil; k, sealed = c.Next() {
-			v, err := wire.Unseal(k, sealed)
-			if err != nil { // a picture is no reason to stop
-				continue
-			}
+	err = s.View(func(t *Tx) {
+		for k, v := range t.from(bucketHistory, minuteKey(since)) {
 			var n [5]int64
 			readSums(v, n[:])
 			at := time.Unix(int64(binary.BigEndian.Uint64(k))*60, 0).UTC()
 			list = append(list, event.Minute{At: at, In: n[0], Out: n[1], Dead: n[2], Suppressed: n[3], Discarded: n[4]})
 		}
-		return nil
 	})
 	return list, err
 }

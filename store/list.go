@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"iter"
 	"slices"
 	"strings"
 
@@ -11,63 +12,28 @@ import (
 	"pmm-callgoose/store/wire"
 )
 
-// Each calls fn with every record chosen, as that of Tx does.
+// Each calls fn with every record chosen, until it returns false, as Records of Tx
+// yields them.
 func (s *Store) Each(f event.Filter, fn func(*event.Record) bool) error {
-	return s.View(func(t *Tx) error { return t.Each(f, fn) })
+	return s.View(func(t *Tx) { t.Records(f)(fn) })
 }
 
-// Each calls fn with every record chosen, until fn returns false: by day and the
-// newest first, or all of them in the order of arrival. Their labels are not the
-// caller's.
-func (t *Tx) Each(f event.Filter, fn func(*event.Record) bool) error {
-	days := slices.DeleteFunc(recordDays(t.tx), func(d string) bool {
-		_, listed := f.DayBefore(d)
-		return !listed || !f.Since.IsZero() && d < day(f.Since) || !f.Until.IsZero() && d > day(f.Until)
-	})
-	if f.OldestFirst {
-		_, err := t.inOrder(days, &f, fn)
-		return err
-	}
-	l := t.lister(&f, fn)
-	for _, d := range slices.Backward(days) {
-		more, err := l.backwards(d)
-		if err != nil || !more {
-			return err
+// Records yields every record chosen: by day and the newest first, or all of them in the
+// order of arrival. Their labels are not the caller's.
+func (t *Tx) Records(f event.Filter) iter.Seq[*event.Record] {
+	return func(yield func(*event.Record) bool) {
+		days := slices.DeleteFunc(recordDays(t.tx), func(d string) bool {
+			_, listed := f.DayBefore(d)
+			return !listed || !f.Since.IsZero() && d < day(f.Since) || !f.Until.IsZero() && d > day(f.Until)
+		})
+		l := &lister{t, &f, yield, newSieve(&f), map[string]map[string]string{}}
+		if f.OldestFirst {
+			l.inOrder(days)
+			return
+		}
+		for i := len(days) - 1; i >= 0 && l.backwards(days[i]); i-- {
 		}
 	}
-	return nil
-}
-
-// inOrder calls fn with the records of these days in the order of arrival. What was
-// imported stands under an earlier day than what came in before it, so the days are
-// merged: each has a cursor, and the one that is behind moves.
-func (t *Tx) inOrder(days []string, f *event.Filter, fn func(*event.Record) bool) (more bool, err error) {
-	type place struct {
-		cursor *bbolt.Cursor
-		k, v   []byte
-	}
-	var places []place
-	for _, d := range days {
-		c := t.tx.Bucket(recordsBucket(d)).Cursor()
-		if k, v := c.Seek(placeKey(f.After)); k != nil {
-			places = append(places, place{c, k, v})
-		}
-	}
-	l := t.lister(f, fn)
-	for len(places) > 0 {
-		slices.SortFunc(places, func(a, b place) int { return bytes.Compare(a.k, b.k) })
-		p := &places[0]
-		for p.k != nil && (len(places) == 1 || bytes.Compare(p.k, places[1].k) < 0) {
-			if more, err := l.take(p.k, p.v); err != nil || !more {
-				return more, err
-			}
-			p.k, p.v = p.cursor.Next()
-		}
-		if p.k == nil {
-			places = places[1:]
-		}
-	}
-	return true, nil
 }
 
 // lister gives the records that a filter chooses to fn.
@@ -79,12 +45,38 @@ type lister struct {
 	labels   map[string]map[string]string // those read last
 }
 
-func (t *Tx) lister(f *event.Filter, fn func(*event.Record) bool) *lister {
-	return &lister{t, f, fn, newSieve(f), map[string]map[string]string{}}
+// inOrder gives the records of these days in the order of arrival. What was imported
+// stands under an earlier day than what came in before it, so the days are merged: each
+// has a cursor, and the one that is behind moves.
+func (l *lister) inOrder(days []string) {
+	type place struct {
+		cursor *bbolt.Cursor
+		k, v   []byte
+	}
+	var places []place
+	for _, d := range days {
+		c := l.tx.Bucket(recordsBucket(d)).Cursor()
+		if k, v := c.Seek(placeKey(l.f.After)); k != nil {
+			places = append(places, place{c, k, v})
+		}
+	}
+	for len(places) > 0 {
+		slices.SortFunc(places, func(a, b place) int { return bytes.Compare(a.k, b.k) })
+		p := &places[0]
+		for p.k != nil && (len(places) == 1 || bytes.Compare(p.k, places[1].k) < 0) {
+			if !l.take(p.k, p.v) {
+				return
+			}
+			p.k, p.v = p.cursor.Next()
+		}
+		if p.k == nil {
+			places = places[1:]
+		}
+	}
 }
 
-// backwards lists a day, the newest first.
-func (l *lister) backwards(d string) (more bool, err error) {
+// backwards lists a day, the newest first. It reports whether fn wants more.
+func (l *lister) backwards(d string) (more bool) {
 	c := l.tx.Bucket(recordsBucket(d)).Cursor()
 	k, v := []byte(nil), []byte(nil)
 	if before, _ := l.f.DayBefore(d); before != (event.Position{}) {
@@ -96,32 +88,30 @@ func (l *lister) backwards(d string) (more bool, err error) {
 		k, v = c.Prev()
 	}
 	for ; k != nil; k, v = c.Prev() {
-		if more, err := l.take(k, v); err != nil || !more {
-			return more, err
+		if !l.take(k, v) {
+			return false
 		}
 	}
-	return true, nil
+	return true
 }
 
 // take gives an encoded record to fn if it is chosen.
-func (l *lister) take(k, v []byte) (more bool, err error) {
+func (l *lister) take(k, v []byte) (more bool) {
 	if !l.possible.lets(v) {
-		return true, nil
+		return true
 	}
 	b, err := wire.Unseal(k, v)
-	if err != nil {
-		return false, err
+	var r *event.Record
+	if err == nil {
+		r, err = recordAt(k, b)
 	}
-	r, err := readRecord(positionOf(k), b)
-	if err != nil {
-		return false, err
+	if l.Fail(err); err != nil {
+		return false
 	}
 	if r.Brief {
 		known, ok := l.labels[r.Key]
 		if !ok {
-			if known, err = l.Labels(r.Key); err != nil {
-				return false, err
-			}
+			known = l.Labels(r.Key)
 			if len(l.labels) >= 1000 {
 				clear(l.labels)
 			}
@@ -129,7 +119,7 @@ func (l *lister) take(k, v []byte) (more bool, err error) {
 		}
 		give(r, known)
 	}
-	return !l.f.Match(r) || l.fn(r), nil
+	return !l.f.Match(r) || l.fn(r)
 }
 
 // recordDays lists the days with records, oldest first: bbolt sorts its names.

@@ -32,13 +32,10 @@ func TestAFilterChoosesTheSameWithTheSieve(t *testing.T) {
 		r.Attempts = []event.Attempt{{Error: pick(values)}}
 		all = append(all, r)
 	}
-	if err := s.Do(context.Background(), func(tx *Tx) error {
+	if err := s.Do(context.Background(), func(tx *Tx) {
 		for _, r := range all {
-			if err := tx.PutRecord(r); err != nil {
-				return err
-			}
+			tx.PutRecord(r)
 		}
-		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -96,15 +93,12 @@ func TestAFilterChoosesTheSameWithTheSieve(t *testing.T) {
 // in the order of arrival goes across the days, and goes on behind its last record.
 func TestTheOrderOfArrivalGoesAcrossDays(t *testing.T) {
 	s, _ := open(t)
-	if err := s.Do(t.Context(), func(tx *Tx) error {
+	if err := s.Do(t.Context(), func(tx *Tx) {
 		for n, d := range []int{5, 5, 1, 5, 1, 3, 1, 5, 3, 3} {
 			r := record(n, event.Dead)
 			r.ReceivedAt = at.AddDate(0, 0, d)
-			if err := tx.PutRecord(r); err != nil {
-				return err
-			}
+			tx.PutRecord(r)
 		}
-		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -130,13 +124,10 @@ func TestTheOrderOfArrivalGoesAcrossDays(t *testing.T) {
 
 func TestIDsAreLookedUp(t *testing.T) {
 	s, _ := open(t)
-	if err := s.Do(context.Background(), func(tx *Tx) error {
+	if err := s.Do(context.Background(), func(tx *Tx) {
 		for n := range 10 {
-			if err := tx.PutRecord(record(n, event.Dead)); err != nil {
-				return err
-			}
+			tx.PutRecord(record(n, event.Dead))
 		}
-		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +163,7 @@ func TestTheHistoryCountsByMinuteAndSurvives(t *testing.T) {
 		if change != nil {
 			change(r)
 		}
-		if err := s.Do(ctx, func(tx *Tx) error { return tx.PutRecord(r) }); err != nil {
+		if err := s.Do(ctx, func(tx *Tx) { tx.PutRecord(r) }); err != nil {
 			t.Fatal(err)
 		}
 		return r
@@ -191,11 +182,9 @@ func TestTheHistoryCountsByMinuteAndSurvives(t *testing.T) {
 	put(3, event.Dead, settle(event.Dead, 92*time.Second))
 	put(3, event.Dead, settle(event.Dead, 93*time.Second)) // written again, unchanged
 	put(7, event.Suppressed, func(r *event.Record) { r.ReceivedAt, r.SettledAt = now.Add(-keepHistory), now.Add(-keepHistory) })
-	if err := s.Do(context.Background(), func(tx *Tx) error {
-		if err := tx.PutRecord(record(8, event.Queued)); err != nil {
-			return err
-		}
-		return fmt.Errorf("undone")
+	if err := s.Do(context.Background(), func(tx *Tx) {
+		tx.PutRecord(record(8, event.Queued))
+		tx.Fail(fmt.Errorf("undone"))
 	}); err == nil {
 		t.Fatal("no error")
 	}
@@ -218,7 +207,7 @@ func TestTheHistoryCountsByMinuteAndSurvives(t *testing.T) {
 	// A replay queues an event now.
 	r := record(1, event.Queued)
 	r.ReceivedAt = now
-	if err := again.Do(ctx, func(tx *Tx) error { return tx.PutRecord(r) }); err != nil {
+	if err := again.Do(ctx, func(tx *Tx) { tx.PutRecord(r) }); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := again.History(now.Add(2 * time.Minute)); err != nil || len(got) != 1 || got[0].In != 1 {

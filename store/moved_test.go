@@ -68,7 +68,7 @@ func TestADetachedLedgerIsNoCopy(t *testing.T) {
 	t.Parallel()
 	cfg := Config{Dir: t.TempDir(), NoSync: true, Shared: true}
 	s := shared(t, cfg.Dir)
-	set := func(tx *Tx) error { tx.SetProgress(event.Position{Seq: 1}); return nil }
+	set := func(tx *Tx) { tx.SetProgress(event.Position{Seq: 1}) }
 	if err := errors.Join(s.Lead(t.Context(), &memory{}), s.Do(t.Context(), set), s.Close()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"iter"
 	"maps"
 	"slices"
@@ -62,32 +61,29 @@ func (t *Tx) view() *names {
 		return t.names
 	}
 	n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string][]string{}}
-	err := t.eachOpen("", "", func(e *Episode) bool { n.put(e); return true })
-	t.fail(cmp.Or(err, t.eachLeftOpen(n.put)))
-	t.names = n
-	return n
-}
-
-// eachLeftOpen gives those that closed, and whose incident may be open: their recovery
-// is queued, or Callgoose did not take it. One may come twice.
-func (t *Tx) eachLeftOpen(fn func(*Episode)) (err error) {
-	closed := func(key string) bool {
-		var ep *Episode
-		if ep, err = t.Episode(key); err == nil && ep != nil && !ep.Open {
-			fn(ep)
+	for e := range t.allOpen("", "") {
+		n.put(e)
+	}
+	// Beside them those that closed, and whose incident may be open: their recovery is
+	// queued, or Callgoose did not take it.
+	closed := func(key string) {
+		if e := t.Episode(key); e != nil && !e.Open {
+			n.put(e)
 		}
-		return err == nil
 	}
 	for w := range t.Waiting(event.Position{}) {
-		if w.Status == event.Resolved && !closed(w.Key) {
-			return err
+		if w.Status == event.Resolved {
+			closed(w.Key)
 		}
 	}
 	f := event.Filter{Status: event.Resolved, Outcomes: []event.Outcome{event.Dead, event.Discarded, event.Unknown}}
-	if !slices.ContainsFunc(f.Outcomes, func(o event.Outcome) bool { return t.Counted(string(o)) > 0 }) {
-		return nil
+	if slices.ContainsFunc(f.Outcomes, func(o event.Outcome) bool { return t.Counted(string(o)) > 0 }) {
+		for r := range t.Records(f) {
+			closed(r.Key)
+		}
 	}
-	return cmp.Or(t.Each(f, func(r *event.Record) bool { return closed(r.Key) }), err)
+	t.names = n
+	return n
 }
 
 // OpenNamed is the key of an open alert that shares the incident of that source and
@@ -109,21 +105,13 @@ func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
 	return func(yield func(*Episode) bool) {
 		n := t.view()
 		for _, key := range slices.Clone(n.shown[shown]) { // it changes meanwhile
-			ep, err := t.Episode(key)
-			if err != nil {
-				t.fail(err)
-				return
-			}
+			ep := t.Episode(key)
 			if ep == nil || ShownName(ep) != shown {
 				n.forget(shown, key)
 				continue
 			}
 			if !ep.Open && !ep.Dropped() {
-				r, err := t.Brief(ep.RecoveredAt, ep.Recovery)
-				if err != nil {
-					t.fail(err)
-					return
-				}
+				r := t.Brief(ep.RecoveredAt, ep.Recovery)
 				if r == nil || r.Outcome == event.Delivered || r.Outcome == event.Suppressed || r.Outcome == event.Collapsed ||
 					r.Outcome == event.Unknown && t.Rebuild() != nil {
 					n.forget(shown, key)
@@ -151,42 +139,30 @@ func (t *Tx) OpenShown(shown, beside string) bool {
 // OpenEpisodes yields the open episodes of a source and an alert name; an
 // empty one means all.
 func (t *Tx) OpenEpisodes(source, alertname string) iter.Seq[*Episode] {
+	if !t.write || source == "" || alertname == "" {
+		return t.allOpen(source, alertname)
+	}
 	return func(yield func(*Episode) bool) {
-		each := t.eachOpen
-		if t.write && source != "" && alertname != "" {
-			each = t.eachNamed
+		for _, key := range slices.Sorted(maps.Keys(t.view().open[openName{source, alertname}])) {
+			if e := t.Episode(key); e != nil && e.Open && !yield(e) { // it may have closed meanwhile
+				return
+			}
 		}
-		t.fail(each(source, alertname, yield))
 	}
 }
 
-// eachOpen looks at every episode.
-func (t *Tx) eachOpen(source, alertname string, yield func(*Episode) bool) error {
-	for k, v := range t.from(bucketEpisodes, nil) {
-		if !isOpen(v) {
-			continue
-		}
-		e, err := readEpisode(string(k), v)
-		if err != nil {
-			return err
-		}
-		if (source == "" || e.Source == source) && (alertname == "" || e.Alertname == alertname) && !yield(e) {
-			return nil
-		}
-	}
-	return nil
-}
-
-// eachNamed looks at those of one name only.
-func (t *Tx) eachNamed(source, alertname string, yield func(*Episode) bool) error {
-	for _, key := range slices.Sorted(maps.Keys(t.view().open[openName{source, alertname}])) {
-		e, err := t.Episode(key)
-		if err != nil {
-			return err
-		}
-		if e != nil && e.Open && !yield(e) { // it may have closed meanwhile
-			return nil
+// allOpen looks at every episode, where OpenEpisodes has a view of them.
+func (t *Tx) allOpen(source, alertname string) iter.Seq[*Episode] {
+	return func(yield func(*Episode) bool) {
+		for k, v := range t.from(bucketEpisodes, nil) {
+			if !isOpen(v) {
+				continue
+			}
+			e, err := readEpisode(string(k), v)
+			if t.Fail(err); err != nil ||
+				(source == "" || e.Source == source) && (alertname == "" || e.Alertname == alertname) && !yield(e) {
+				return
+			}
 		}
 	}
-	return nil
 }

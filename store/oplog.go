@@ -46,12 +46,9 @@ const (
 // entryVersion is the first byte of an entry: version, kind, payload in S2, check sum.
 const entryVersion = 1
 
-// maxPayload bounds what an entry can make a reader allocate, bytes; partSize is how
-// much of a transaction one entry holds at most. NATS takes messages of 1 MiB.
-const (
-	maxPayload = 64 << 20
-	partSize   = 768 << 10
-)
+// partSize is how much of a transaction one entry holds at most, bytes. NATS takes
+// messages of 1 MiB.
+const partSize = 768 << 10
 
 // EncodeEntry makes an entry.
 func EncodeEntry(kind byte, payload []byte) []byte {
@@ -79,12 +76,8 @@ func DecodeEntry(b []byte) (kind byte, payload []byte, err error) {
 	if b, err = wire.Unseal(nil, b); err != nil {
 		return 0, nil, fmt.Errorf("log entry: %w", err)
 	}
-	if size, err := s2.DecodedLen(b[2:]); err != nil || size > maxPayload {
-		return 0, nil, fmt.Errorf("length of a log entry: %w", event.ErrDamaged)
-	}
-	payload, err = s2.Decode(nil, b[2:])
-	if err != nil {
-		return 0, nil, fmt.Errorf("unpack a log entry: %w: %w", event.ErrDamaged, err)
+	if payload, err = wire.Unpack(b[2:]); err != nil {
+		return 0, nil, fmt.Errorf("log entry: %w", err)
 	}
 	return b[1], payload, nil
 }
@@ -104,43 +97,48 @@ func (o *ops) add(kind byte, parts ...[]byte) {
 	if o == nil {
 		return
 	}
-	o.b = append(o.b, kind)
+	c := wire.Coder{B: append(o.b, kind)}
 	for _, p := range parts {
-		o.b = append(binary.AppendUvarint(o.b, uint64(len(p))), p...)
+		c.Block(&p)
 	}
+	o.b = c.B
 }
 
 // put writes a value, with its check sum.
-func (t *Tx) put(bucket, key, value []byte) error {
+func (t *Tx) put(bucket, key, value []byte) {
 	sealed := wire.Seal(key, value)
 	t.ops.add(opPut, bucket, key, sealed)
-	return t.tx.Bucket(bucket).Put(key, sealed)
+	t.Fail(t.tx.Bucket(bucket).Put(key, sealed))
 }
 
-func (t *Tx) delete(bucket, key []byte) error {
+func (t *Tx) delete(bucket, key []byte) {
 	t.ops.add(opDelete, bucket, key)
-	return t.tx.Bucket(bucket).Delete(key)
+	t.Fail(t.tx.Bucket(bucket).Delete(key))
 }
 
-func (t *Tx) makeBucket(name []byte) (*bbolt.Bucket, error) {
-	if b := t.tx.Bucket(name); b != nil {
-		return b, nil
+// makeBucket makes a bucket where it is not there.
+func (t *Tx) makeBucket(name []byte) {
+	if t.tx.Bucket(name) == nil {
+		t.ops.add(opMake, name)
+		_, err := t.tx.CreateBucket(name)
+		t.Fail(err)
 	}
-	t.ops.add(opMake, name)
-	return t.tx.CreateBucket(name)
 }
 
-func (t *Tx) dropBucket(name []byte) error {
+func (t *Tx) dropBucket(name []byte) {
 	t.ops.add(opDrop, name)
-	return t.tx.DeleteBucket(name)
+	t.Fail(t.tx.DeleteBucket(name))
 }
 
 // replay does recorded operations. event.ErrNewer when they are about something that only
 // a newer program knows: their check sum was right.
 func replay(tx *bbolt.Tx, recorded []byte) error {
-	r := wire.Reader{Rest: recorded}
-	for len(r.Rest) > 0 {
-		kind, name := r.Byte(), r.Block()
+	r := wire.Reader(recorded)
+	for len(r.B) > 0 {
+		var kind byte
+		var name, key, value []byte
+		r.Byte(&kind)
+		r.Block(&name)
 		if !r.Bad() && (kind > opDrop || !known(name)) {
 			return fmt.Errorf("operation %d on bucket %.40q: %w", kind, name, event.ErrNewer)
 		}
@@ -152,16 +150,15 @@ func replay(tx *bbolt.Tx, recorded []byte) error {
 		case b == nil:
 			r.Fail()
 		case kind == opPut:
-			key, value := r.Block(), r.Block()
-			if !r.Bad() {
+			r.Block(&key)
+			if r.Block(&value); !r.Bad() {
 				err = b.Put(key, value)
 			}
 		case kind == opDelete:
-			err = b.Delete(r.Block())
-		case kind == opDrop:
-			err = tx.DeleteBucket(name)
+			r.Block(&key)
+			err = b.Delete(key)
 		default:
-			r.Fail()
+			err = tx.DeleteBucket(name)
 		}
 		if err != nil {
 			return fmt.Errorf("apply a log entry: %w", err)
@@ -183,13 +180,14 @@ func putLogSeq(tx *bbolt.Tx, seq uint64) error {
 }
 
 func readLogSeq(tx *bbolt.Tx) (uint64, error) {
-	b, err := (&Tx{tx: tx}).get(bucketMeta, keyLog)
-	if b == nil {
-		return 0, err
-	}
-	r := wire.Reader{Rest: b}
-	seq := r.Uvarint()
-	return seq, r.End("sequence of the log")
+	t := &Tx{tx: tx}
+	seq := read(t, bucketMeta, keyLog, func(b []byte) (uint64, error) {
+		var seq uint64
+		r := wire.Reader(b)
+		wire.Number(&r, &seq)
+		return seq, r.End("sequence of the log")
+	})
+	return seq, t.err
 }
 
 // LogSeq is the sequence of the last entry that the file has, 0 when it has none.
@@ -265,8 +263,8 @@ func (s *Store) apply(entries []LogEntry) error {
 		if err := putLogSeq(tx, done); err != nil {
 			return err
 		}
-		next = Summary{}
-		return readState(tx, &next)
+		next, err = readState(tx)
+		return err
 	})
 	if err != nil {
 		return err

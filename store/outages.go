@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"time"
 
 	"pmm-callgoose/store/event"
@@ -15,15 +14,15 @@ var keyOutages = []byte("outages")
 
 // NoteOutage writes down that nobody is called from now on, and why; an empty state says
 // that it is over. It changes nothing where that is known.
-func (t *Tx) NoteOutage(state string, now time.Time) error {
+func (t *Tx) NoteOutage(state string, now time.Time) {
 	list := t.outages()
 	if n := len(list); n > 0 && list[n-1].Until.IsZero() {
 		if list[n-1].State == state {
-			return nil
+			return
 		}
 		list[n-1].Until = now.UTC()
 	} else if state == "" {
-		return nil
+		return
 	}
 	if state != "" {
 		list = append(list, event.Outage{From: now.UTC(), State: state})
@@ -32,23 +31,15 @@ func (t *Tx) NoteOutage(state string, now time.Time) error {
 	for len(list) > 0 && !list[0].Until.IsZero() && now.Sub(list[0].Until) > keepHistory {
 		list = list[1:]
 	}
-	return t.putJSON(bucketMeta, keyOutages, list)
+	t.putJSON(bucketMeta, keyOutages, list)
 }
 
-// outages takes what cannot be read for none: a picture is no reason to stop.
-func (t *Tx) outages() (list []event.Outage) {
-	b, _ := t.get(bucketMeta, keyOutages)
-	if json.Unmarshal(b, &list) != nil {
-		return nil
-	}
-	return list
+func (t *Tx) outages() []event.Outage {
+	return read(t, bucketMeta, keyOutages, readJSON[[]event.Outage])
 }
 
 // Outages lists when nobody was called, the oldest first. It reaches back as far as History.
 func (s *Store) Outages() (list []event.Outage, err error) {
-	err = s.View(func(t *Tx) error {
-		list = t.outages()
-		return nil
-	})
+	err = s.View(func(t *Tx) { list = t.outages() })
 	return list, err
 }

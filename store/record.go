@@ -35,26 +35,6 @@ const (
 	idText
 )
 
-// Flags of a record: the value is there.
-const (
-	flagLabels  = 1 << iota // labels and alert name stand in the record itself
-	flagEvent               // At and Facts
-	flagClaimed             // ClaimedAt
-	flagText                // Reason, LastError or CallgooseID
-	flagSettled             // SettledAt
-	flagStarts              // StartsAt
-	flagFiring              // Firing
-)
-
-// Flags of facts.
-const (
-	factAdopted = 1 << iota
-	factSuffix
-	factReopened
-	factReconciled
-	factSize
-)
-
 // outcomeCodes and the others are places on disk: only append.
 var (
 	outcomeCodes = []event.Outcome{event.Queued, event.Delivered, event.Discarded, event.Dead, event.Suppressed, event.Collapsed, event.Unknown}
@@ -63,32 +43,27 @@ var (
 	effectCodes  = []string{"", "created", "resolved", "duplicate", "none", "discarded", "unknown"}
 )
 
-// appendCode writes the place of v in codes, or v itself.
-func appendCode[T ~string](b []byte, codes []T, v T) []byte {
-	if i := slices.Index(codes, v); i >= 0 {
-		return append(b, byte(i))
-	}
-	return wire.AppendString(append(b, 0xff), string(v))
-}
-
-func readCode[T ~string](r *wire.Reader, codes []T) T {
-	i := r.Byte()
-	switch {
+// code codes the place of v in codes, or v itself.
+func code[T ~string](c *wire.Coder, codes []T, v *T) {
+	i := byte(slices.Index(codes, *v)) // 0xff for none
+	text := string(*v)
+	switch c.Byte(&i); {
 	case i == 0xff:
-		return T(r.String())
-	case int(i) >= len(codes):
-		r.Fail()
-		return ""
+		c.String(&text)
+	case int(i) < len(codes):
+		text = string(codes[i])
+	default:
+		c.Fail()
 	}
-	return codes[i]
+	*v = T(text)
 }
 
-// flag is bit when on, else none.
-func flag(bit byte, on bool) byte {
-	if on {
-		return bit
+// codeLayout codes what begins a value.
+func codeLayout(c *wire.Coder) {
+	have := byte(layout)
+	if c.Byte(&have); have != layout {
+		c.Fail()
 	}
-	return 0
 }
 
 // placeKey is a position as a key that sorts by arrival.
@@ -108,152 +83,153 @@ func positionOf(key []byte) event.Position {
 // appendRecord appends r as it stands under its position. shared says that its
 // labels and its alert name stand in the ledger under its key, and are left out here.
 func appendRecord(b []byte, r *event.Record, shared bool) []byte {
-	b = append(b, layout, byte(slices.Index(outcomeCodes, r.Outcome)), byte(slices.Index(statusCodes, r.Status)))
-	received := int64(math.MinInt64) // never
-	if !r.ReceivedAt.IsZero() {
-		received = r.ReceivedAt.UnixNano()
-	}
-	b = binary.BigEndian.AppendUint64(b, uint64(received))
-	raw := wire.HexBytes(r.ID, idSize)
-	switch {
-	case raw != nil:
-		b = append(append(b, idHash), raw...)
-	case r.ID == r.Pos.RecordID('s'):
-		b = append(b, idSuppressed)
-	case r.ID == r.Pos.RecordID('u'):
-		b = append(b, idUnusable)
-	default:
-		b = wire.AppendString(append(b, idText), r.ID)
-	}
-	b = wire.AppendKey(b, r.Key, r.Source)
-	text := r.Reason != "" || r.LastError != "" || r.CallgooseID != ""
-	b = append(b, flag(flagLabels, !shared)|flag(flagEvent, r.IsEvent())|flag(flagClaimed, !r.ClaimedAt.IsZero())|flag(flagText, text)|
-		flag(flagSettled, !r.SettledAt.IsZero())|flag(flagStarts, !r.StartsAt.IsZero())|flag(flagFiring, !r.Firing.IsZero()))
-	if r.IsEvent() {
-		b = appendFacts(wire.AppendPosition(b, r.At), &r.Facts)
-	}
-	if !r.Firing.IsZero() {
-		b = wire.AppendPosition(b, r.Firing)
-	}
-	if !shared {
-		b = wire.AppendMap(wire.AppendString(b, r.Alertname), r.Labels)
-	}
-	for _, t := range []time.Time{r.StartsAt, r.SettledAt, r.ClaimedAt} {
-		if !t.IsZero() {
-			b = wire.AppendTime(b, t)
-		}
-	}
-	if text {
-		b = wire.AppendString(wire.AppendString(wire.AppendString(b, r.Reason), r.LastError), r.CallgooseID)
-	}
-	b = binary.AppendUvarint(b, uint64(r.Tries))
-	for i := range r.Attempts {
-		b = appendAttempt(b, &r.Attempts[i])
-	}
-	return b
-}
-
-func appendFacts(b []byte, f *event.Facts) []byte {
-	b = binary.AppendUvarint(b, uint64(f.Form))
-	b = append(b, flag(factAdopted, f.Adopted)|flag(factSuffix, f.Suffix != "")|flag(factReopened, f.Reopened)|flag(factReconciled, f.Reconciled)|flag(factSize, f.Size > 0))
-	b = wire.AppendTime(b, f.Since)
-	if f.Adopted {
-		b = wire.AppendMap(b, f.Annotations)
-	}
-	if f.Suffix != "" {
-		b = wire.AppendString(b, f.Suffix)
-	}
-	if f.Size > 0 {
-		b = binary.AppendUvarint(b, uint64(f.Size))
-	}
-	return b
-}
-
-func readFacts(r *wire.Reader) (f event.Facts) {
-	f.Form = r.Uint32()
-	flags := r.Byte()
-	f.Adopted, f.Reopened, f.Reconciled = flags&factAdopted != 0, flags&factReopened != 0, flags&factReconciled != 0
-	f.Since = r.Time()
-	if f.Adopted {
-		f.Annotations = r.Map()
-	}
-	if flags&factSuffix != 0 {
-		f.Suffix = r.String()
-	}
-	if flags&factSize != 0 {
-		f.Size = int(r.Uint32())
-	}
-	return f
-}
-
-func appendAttempt(b []byte, a *event.Attempt) []byte {
-	b = append(b, flag(1, a.Sent)|flag(2, a.Probe))
-	b = wire.AppendTime(b, a.At)
-	b = binary.AppendVarint(b, int64(a.Duration))
-	b = binary.AppendVarint(b, int64(a.Status))
-	b = appendCode(b, resultCodes, a.Result)
-	b = appendCode(b, effectCodes, a.Effect)
-	return wire.AppendString(wire.AppendString(b, a.Error), a.ID)
-}
-
-func readAttempt(r *wire.Reader) (a event.Attempt) {
-	flags := r.Byte()
-	a.Sent, a.Probe = flags&1 != 0, flags&2 != 0
-	a.At, a.Duration, a.Status = r.Time(), time.Duration(r.Varint()), int(r.Varint())
-	a.Result, a.Effect = readCode(r, resultCodes), readCode(r, effectCodes)
-	a.Error, a.ID = r.String(), r.String()
-	return a
+	c := wire.Coder{B: b}
+	codeRecord(&c, r, !shared)
+	return c.B
 }
 
 // readRecord reads a record that came in at pos. Without labels of its own it is
 // Brief: they stand in the ledger under its key.
 func readRecord(pos event.Position, b []byte) (*event.Record, error) {
-	if len(b) <= atID || b[0] != layout || int(b[atOutcome]) >= len(outcomeCodes) || int(b[atStatus]) >= len(statusCodes) {
-		return nil, fmt.Errorf("decode record: %w", event.ErrDamaged)
+	c := wire.Reader(b)
+	r := &event.Record{Pos: pos, Notification: pos.NotificationID()}
+	r.Brief = !codeRecord(&c, r, false)
+	if err := c.End("record"); err != nil {
+		return nil, err
 	}
-	rec := &event.Record{Pos: pos, Outcome: outcomeCodes[b[atOutcome]], Status: statusCodes[b[atStatus]], Notification: pos.NotificationID()}
-	rec.ReceivedAt = recordReceived(b)
-	r := wire.Reader{Rest: b[atID:]}
-	switch r.Byte() {
-	case idHash:
-		rec.ID = hex.EncodeToString(r.Bytes(idSize))
-	case idSuppressed:
-		rec.ID = pos.RecordID('s')
-	case idUnusable:
-		rec.ID = pos.RecordID('u')
-	case idText:
-		rec.ID = r.String()
-	default:
-		r.Fail()
-	}
-	rec.Key, rec.Source = r.Key()
-	flags := r.Byte()
-	if flags&flagEvent != 0 {
-		rec.At, rec.Facts = r.Position(), readFacts(&r)
-	}
-	if flags&flagFiring != 0 {
-		rec.Firing = r.Position()
-	}
-	if rec.Brief = flags&flagLabels == 0; !rec.Brief {
-		rec.Alertname, rec.Labels = r.String(), r.Map()
-	}
-	for _, t := range []struct {
-		flag byte
-		into *time.Time
-	}{{flagStarts, &rec.StartsAt}, {flagSettled, &rec.SettledAt}, {flagClaimed, &rec.ClaimedAt}} {
-		if flags&t.flag != 0 {
-			*t.into = r.Time()
-		}
-	}
-	if flags&flagText != 0 {
-		rec.Reason, rec.LastError, rec.CallgooseID = r.String(), r.String(), r.String()
-	}
-	rec.Tries = int(r.Uvarint())
-	for len(r.Rest) > 0 {
-		rec.Attempts = append(rec.Attempts, readAttempt(&r))
-	}
-	return rec, r.End("record")
+	return r, nil
 }
+
+// codeRecord codes r. own says that its labels and its alert name stand in the record
+// itself; it returns whether they do.
+func codeRecord(c *wire.Coder, r *event.Record, own bool) bool {
+	codeLayout(c)
+	code(c, outcomeCodes, &r.Outcome)
+	code(c, statusCodes, &r.Status)
+	codeReceived(c, &r.ReceivedAt)
+	codeID(c, r)
+	c.Key(&r.Key, &r.Source)
+	isEvent, claimed := r.IsEvent(), !r.ClaimedAt.IsZero()
+	text := r.Reason != "" || r.LastError != "" || r.CallgooseID != ""
+	settled, starts, firing := !r.SettledAt.IsZero(), !r.StartsAt.IsZero(), !r.Firing.IsZero()
+	c.Flags(&own, &isEvent, &claimed, &text, &settled, &starts, &firing)
+	if isEvent {
+		c.Position(&r.At)
+		codeFacts(c, &r.Facts)
+	}
+	if firing {
+		c.Position(&r.Firing)
+	}
+	if own {
+		c.String(&r.Alertname)
+		c.Map(&r.Labels)
+	}
+	if starts {
+		c.Time(&r.StartsAt)
+	}
+	if settled {
+		c.Time(&r.SettledAt)
+	}
+	if claimed {
+		c.Time(&r.ClaimedAt)
+	}
+	if text {
+		c.String(&r.Reason)
+		c.String(&r.LastError)
+		c.String(&r.CallgooseID)
+	}
+	wire.Number(c, &r.Tries)
+	for i := 0; c.More(i < len(r.Attempts)); i++ {
+		if c.Reading {
+			r.Attempts = append(r.Attempts, event.Attempt{})
+		}
+		codeAttempt(c, &r.Attempts[i])
+	}
+	return own
+}
+
+// codeReceived codes the time of receipt in eight bytes.
+func codeReceived(c *wire.Coder, at *time.Time) {
+	if c.Reading {
+		if b := c.Take(8); b != nil {
+			*at = receivedAt(b)
+		}
+		return
+	}
+	nanos := int64(math.MinInt64) // never
+	if !at.IsZero() {
+		nanos = at.UnixNano()
+	}
+	c.B = binary.BigEndian.AppendUint64(c.B, uint64(nanos))
+}
+
+// receivedAt reads a time of receipt.
+func receivedAt(b []byte) time.Time {
+	at := int64(binary.BigEndian.Uint64(b))
+	if at == math.MinInt64 {
+		return time.Time{}
+	}
+	return time.Unix(0, at).UTC()
+}
+
+// codeID codes the id, or what stands for it.
+func codeID(c *wire.Coder, r *event.Record) {
+	raw, kind := wire.HexBytes(r.ID, idSize), byte(idText)
+	switch {
+	case raw != nil:
+		kind = idHash
+	case r.ID == r.Pos.RecordID('s'):
+		kind = idSuppressed
+	case r.ID == r.Pos.RecordID('u'):
+		kind = idUnusable
+	}
+	switch c.Byte(&kind); kind {
+	case idHash:
+		if c.Reading {
+			r.ID = hex.EncodeToString(c.Take(idSize))
+		} else {
+			c.B = append(c.B, raw...)
+		}
+	case idSuppressed:
+		r.ID = r.Pos.RecordID('s')
+	case idUnusable:
+		r.ID = r.Pos.RecordID('u')
+	case idText:
+		c.String(&r.ID)
+	default:
+		c.Fail()
+	}
+}
+
+func codeFacts(c *wire.Coder, f *event.Facts) {
+	wire.Number(c, &f.Form)
+	suffix, size := f.Suffix != "", f.Size > 0
+	c.Flags(&f.Adopted, &suffix, &f.Reopened, &f.Reconciled, &size)
+	c.Time(&f.Since)
+	if f.Adopted {
+		c.Map(&f.Annotations)
+	}
+	if suffix {
+		c.String(&f.Suffix)
+	}
+	if size {
+		wire.Number(c, &f.Size)
+	}
+}
+
+func codeAttempt(c *wire.Coder, a *event.Attempt) {
+	c.Flags(&a.Sent, &a.Probe)
+	c.Time(&a.At)
+	wire.Signed(c, &a.Duration)
+	wire.Signed(c, &a.Status)
+	code(c, resultCodes, &a.Result)
+	code(c, effectCodes, &a.Effect)
+	c.String(&a.Error)
+	c.String(&a.ID)
+}
+
+// recordAt reads the record under a key.
+func recordAt(k, b []byte) (*event.Record, error) { return readRecord(positionOf(k), b) }
 
 // outcomeOf is the outcome of an encoded record, without decoding the rest.
 func outcomeOf(b []byte) (event.Outcome, error) {
@@ -264,75 +240,55 @@ func outcomeOf(b []byte) (event.Outcome, error) {
 }
 
 // recordReceived is when an encoded record was received.
-func recordReceived(b []byte) time.Time {
-	at := int64(binary.BigEndian.Uint64(b[atReceived:]))
-	if at == math.MinInt64 {
-		return time.Time{}
-	}
-	return time.Unix(0, at).UTC()
-}
-
-// Flags of an episode.
-const (
-	episodeOpen = 1 << iota
-	episodeAdopted
-	episodeID // the ID is not the one of its start
-	episodeShared
-	episodeByName
-)
+func recordReceived(b []byte) time.Time { return receivedAt(b[atReceived:]) }
 
 func appendEpisode(b []byte, ep *Episode) []byte {
-	named := ep.ID != event.EpisodeID(ep.StartsAt, ep.Count)
-	b = append(b, layout, flag(episodeOpen, ep.Open)|flag(episodeAdopted, ep.Adopted)|flag(episodeID, named)|flag(episodeShared, ep.Shared)|flag(episodeByName, ep.ByName))
-	b = wire.AppendString(wire.AppendString(b, ep.Source), ep.Alertname)
-	b = binary.AppendUvarint(b, ep.Count)
-	if named {
-		b = wire.AppendString(b, ep.ID)
-	}
-	for _, t := range []time.Time{ep.StartsAt, ep.NamedAt, ep.FiringAt, ep.RecoveredAt} {
-		b = wire.AppendTime(b, t)
-	}
-	b = wire.AppendTimes(b, ep.Seen)
-	b = binary.AppendUvarint(b, uint64(len(ep.Past)))
-	for _, span := range ep.Past {
-		b = wire.AppendTime(wire.AppendTimes(b, span.Starts), span.Ended)
-	}
-	b = wire.AppendPosition(wire.AppendPosition(b, ep.Firing), ep.Recovery)
-	return wire.AppendString(wire.AppendString(wire.AppendString(b, ep.Shown), ep.Suffix), ep.To)
+	c := wire.Coder{B: b}
+	codeEpisode(&c, ep)
+	return c.B
 }
 
 // readEpisode reads the episode of key.
 func readEpisode(key string, b []byte) (*Episode, error) {
-	r := wire.Reader{Rest: b}
-	if r.Byte() != layout {
-		return nil, fmt.Errorf("decode episode %s: %w", key, event.ErrDamaged)
-	}
-	flags := r.Byte()
-	ep := &Episode{Key: key, Open: flags&episodeOpen != 0, Adopted: flags&episodeAdopted != 0, Shared: flags&episodeShared != 0, ByName: flags&episodeByName != 0}
-	ep.Source, ep.Alertname, ep.Count = r.String(), r.String(), r.Uvarint()
-	if flags&episodeID != 0 {
-		ep.ID = r.String()
-	}
-	for _, into := range []*time.Time{&ep.StartsAt, &ep.NamedAt, &ep.FiringAt, &ep.RecoveredAt} {
-		*into = r.Time()
-	}
-	if flags&episodeID == 0 {
-		ep.ID = event.EpisodeID(ep.StartsAt, ep.Count)
-	}
-	ep.Seen = r.Times()
-	for range r.List() {
-		ep.Past = append(ep.Past, Span{Starts: r.Times(), Ended: r.Time()})
-	}
-	ep.Firing, ep.Recovery = r.Position(), r.Position()
-	ep.Shown, ep.Suffix, ep.To = r.String(), r.String(), r.String()
-	if err := r.End("episode " + key); err != nil {
+	c, ep := wire.Reader(b), &Episode{Key: key}
+	codeEpisode(&c, ep)
+	if err := c.End("episode " + key); err != nil {
 		return nil, err
 	}
 	return ep, nil
 }
 
+func codeEpisode(c *wire.Coder, ep *Episode) {
+	codeLayout(c)
+	named := ep.ID != event.EpisodeID(ep.StartsAt, ep.Count)
+	c.Flags(&ep.Open, &ep.Adopted, &named, &ep.Shared, &ep.ByName)
+	c.String(&ep.Source)
+	c.String(&ep.Alertname)
+	wire.Number(c, &ep.Count)
+	if named {
+		c.String(&ep.ID)
+	}
+	for _, at := range []*time.Time{&ep.StartsAt, &ep.NamedAt, &ep.FiringAt, &ep.RecoveredAt} {
+		c.Time(at)
+	}
+	if c.Reading && !named {
+		ep.ID = event.EpisodeID(ep.StartsAt, ep.Count)
+	}
+	c.Times(&ep.Seen)
+	wire.Len(c, &ep.Past)
+	for i := range ep.Past {
+		c.Times(&ep.Past[i].Starts)
+		c.Time(&ep.Past[i].Ended)
+	}
+	c.Position(&ep.Firing)
+	c.Position(&ep.Recovery)
+	c.String(&ep.Shown)
+	c.String(&ep.Suffix)
+	c.String(&ep.To)
+}
+
 // isOpen reports whether an encoded episode may be open, without decoding the rest.
-func isOpen(b []byte) bool { return len(b) < 2 || b[0] != layout || b[1]&episodeOpen != 0 }
+func isOpen(b []byte) bool { return len(b) < 2 || b[0] != layout || b[1]&1 != 0 }
 
 // inStorm marks what waits for the end of a storm. Lower numbers meant something else once.
 const inStorm = 3
@@ -342,42 +298,42 @@ const inStorm = 3
 func mayBeInStorm(b []byte) bool { return len(b) < 2 || b[0] != layout || b[1] == inStorm }
 
 func appendWaiting(b []byte, w *Waiting) []byte {
-	b = append(b, layout, flag(inStorm, w.Storm))
-	b = appendCode(b, statusCodes, w.Status)
-	if w.Pos == w.At {
-		b = append(b, 0)
-	} else {
-		b = wire.AppendPosition(append(b, 1), w.Pos)
-	}
-	b = wire.AppendKey(b, w.Key, w.Source)
-	b = wire.AppendString(b, w.Alertname)
-	b = wire.AppendTime(wire.AppendTime(wire.AppendTime(b, w.ReceivedAt), w.QueuedAt), w.ClaimedAt)
-	if !w.NotBefore.IsZero() || w.Size > 0 {
-		b = wire.AppendTime(b, w.NotBefore)
-	}
-	if w.Size > 0 {
-		b = binary.AppendUvarint(b, uint64(w.Size))
-	}
-	return b
+	c := wire.Coder{B: b}
+	codeWaiting(&c, w)
+	return c.B
 }
 
-func readWaiting(at event.Position, b []byte) (Waiting, error) {
-	r := wire.Reader{Rest: b}
-	if r.Byte() != layout {
-		r.Fail()
+func readWaiting(at event.Position, b []byte) (w Waiting, err error) {
+	c := wire.Reader(b)
+	w.At = at
+	codeWaiting(&c, &w)
+	return w, c.End("queue entry")
+}
+
+func codeWaiting(c *wire.Coder, w *Waiting) {
+	codeLayout(c)
+	var storm byte
+	if w.Storm {
+		storm = inStorm
 	}
-	w := Waiting{At: at, Pos: at, Storm: r.Byte() == inStorm, Status: readCode(&r, statusCodes)}
-	if r.Byte() == 1 {
-		w.Pos = r.Position()
+	c.Byte(&storm)
+	code(c, statusCodes, &w.Status)
+	elsewhere := w.Pos != w.At
+	if c.Flags(&elsewhere); elsewhere {
+		c.Position(&w.Pos)
 	}
-	w.Key, w.Source = r.Key()
-	w.Alertname = r.String()
-	w.ReceivedAt, w.QueuedAt, w.ClaimedAt = r.Time(), r.Time(), r.Time()
-	if len(r.Rest) > 0 {
-		w.NotBefore = r.Time()
+	c.Key(&w.Key, &w.Source)
+	c.String(&w.Alertname)
+	c.Time(&w.ReceivedAt)
+	c.Time(&w.QueuedAt)
+	c.Time(&w.ClaimedAt)
+	if c.More(!w.NotBefore.IsZero() || w.Size > 0) {
+		c.Time(&w.NotBefore)
 	}
-	if len(r.Rest) > 0 {
-		w.Size = int(r.Uint32())
+	if c.More(w.Size > 0) {
+		wire.Number(c, &w.Size)
 	}
-	return w, r.End("queue entry")
+	if w.Storm = storm == inStorm; !elsewhere {
+		w.Pos = w.At
+	}
 }

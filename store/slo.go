@@ -57,7 +57,7 @@ func timesTaken(r *event.Record) (n int) {
 // Served sums the last ServedDays days, and of them today and yesterday. An event that
 // still waits counts as one that was not taken in time.
 func (s *Store) Served() (sum, recent Served, err error) {
-	err = s.View(func(t *Tx) error {
+	err = s.View(func(t *Tx) {
 		now := time.Now()
 		yesterday := servedKey(now.AddDate(0, 0, -1))
 		for k, v := range t.from(bucketMeta, oldestServed(now)) {
@@ -72,7 +72,6 @@ func (s *Store) Served() (sum, recent Served, err error) {
 				recent.Events, recent.InTime = recent.Events+n[0], recent.InTime+n[1]
 			}
 		}
-		return nil
 	})
 	return sum, recent, err
 }

@@ -1,10 +1,8 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -120,7 +118,7 @@ func (s Summary) clone() Summary {
 
 // op is a write that waits for a commit, until due.
 type op struct {
-	fn     func(*Tx) error
+	fn     func(*Tx)
 	change func() error // in place of fn: alone, outside of any transaction
 	due    time.Time    // zero = at once
 	done   chan error
@@ -200,7 +198,10 @@ func (s *Store) init() (fresh bool, err error) {
 				return fmt.Errorf("format %d: %w", v, event.ErrNewer)
 			}
 			seq, err := readLogSeq(tx)
-			if err := cmp.Or(err, readState(tx, &first)); err != nil {
+			if err == nil {
+				first, err = readState(tx)
+			}
+			if err != nil {
 				return err
 			}
 			if s.cfg.Shared != (seq > 0) && !(s.cfg.Shared && first.Progress.IsZero()) {
@@ -244,15 +245,15 @@ const soon = 20 * time.Millisecond
 
 // Do runs fn in a write transaction and returns when it is durable. Calls that
 // come while a commit is under way share the next one. When a function of the
-// group returns an error nothing of it happens, and the others are run again
+// group fails its transaction nothing of it happens, and the others are run again
 // without it: fn may run more than once, and must begin anew each time.
-func (s *Store) Do(ctx context.Context, fn func(*Tx) error) error {
+func (s *Store) Do(ctx context.Context, fn func(*Tx)) error {
 	return s.do(ctx, &op{fn: fn})
 }
 
 // Soon is Do for a write that nobody waits for behind it: it may wait 20 ms for
 // others to share a commit with.
-func (s *Store) Soon(ctx context.Context, fn func(*Tx) error) error {
+func (s *Store) Soon(ctx context.Context, fn func(*Tx)) error {
 	return s.do(ctx, &op{fn: fn, due: time.Now().Add(soon)})
 }
 
@@ -374,17 +375,18 @@ func (s *Store) transact(group []*op) error {
 	err := s.db.Update(func(btx *bbolt.Tx) error {
 		t := &Tx{tx: btx, write: true, state: s.state.Load().clone(), names: s.names, ops: recorded}
 		for _, o := range group {
-			if err := cmp.Or(o.fn(t), t.bad); err != nil {
+			if o.fn(t); t.err != nil {
 				fnFailed = true
-				return err
+				return t.err
 			}
 		}
-		if err := t.saveSums(); err != nil {
-			return err
-		}
+		t.saveSums()
 		next, began, s.names = t.state, time.Now(), t.names
-		if err := t.saveState(); err != nil {
-			return err
+		if t.dirty {
+			t.putJSON(bucketMeta, keyState, t.state)
+		}
+		if t.err != nil {
+			return t.err
 		}
 		return s.append(btx, recorded)
 	})
@@ -406,13 +408,6 @@ func (s *Store) transact(group []*op) error {
 	return err
 }
 
-func (t *Tx) saveState() error {
-	if !t.dirty {
-		return nil
-	}
-	return t.putJSON(bucketMeta, keyState, t.state)
-}
-
 func (s *Store) fail(err error) {
 	select {
 	case s.failed <- err:
@@ -424,20 +419,17 @@ func (s *Store) fail(err error) {
 func (s *Store) Changes() uint64 { return s.changes.Load() }
 
 // View runs fn in a read transaction, beside writes.
-func (s *Store) View(fn func(*Tx) error) error {
+func (s *Store) View(fn func(*Tx)) error {
 	return s.notice(s.db.View(func(btx *bbolt.Tx) error {
 		t := &Tx{tx: btx}
-		err := fn(t)
-		return cmp.Or(err, t.bad)
+		fn(t)
+		return t.err
 	}))
 }
 
-func readState(tx *bbolt.Tx, into *Summary) error {
-	b, err := (&Tx{tx: tx}).get(bucketMeta, keyState)
-	if b == nil {
-		return err
-	}
-	return json.Unmarshal(b, into)
+func readState(tx *bbolt.Tx) (Summary, error) {
+	t := &Tx{tx: tx}
+	return *t.small(), t.err
 }
 
 // notice tells the owner of damage that a reader found: opening the file again

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,13 +57,11 @@ func record(n int, outcome event.Outcome) *event.Record {
 func TestRecordsAreListedNewestFirstAcrossDays(t *testing.T) {
 	s, _ := open(t)
 	ctx := context.Background()
-	if err := s.Do(ctx, func(tx *Tx) error {
+	if err := s.Do(ctx, func(tx *Tx) {
 		for n := range 10 {
-			if err := tx.PutRecord(record(n, event.Queued)); err != nil {
-				return err
-			}
+			tx.PutRecord(record(n, event.Queued))
 		}
-		return tx.PutRecord(record(4, event.Dead))
+		tx.PutRecord(record(4, event.Dead))
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -108,31 +105,30 @@ func TestRecordsAreListedNewestFirstAcrossDays(t *testing.T) {
 func TestSourcesThatFellSilentAreForgotten(t *testing.T) {
 	s, _ := open(t)
 	now := time.Now().UTC()
-	if err := s.Do(t.Context(), func(tx *Tx) error {
+	if err := s.Do(t.Context(), func(tx *Tx) {
 		for _, source := range []string{"silent", "closed", "open", "queued"} {
 			tx.SetHeard(source, now.Add(-31*24*time.Hour))
 		}
 		tx.SetHeard("young", now.Add(-29*24*time.Hour))
 		at := event.Position{Seq: 1}
-		return cmp.Or(
-			tx.PutEpisode(&Episode{Key: "closed-a", Source: "closed"}), tx.PutEpisode(&Episode{Key: "open-a", Source: "open", Open: true}),
-			tx.PutWaiting(&Waiting{At: at, Pos: at, Key: "queued-a", Source: "queued"}), tx.PutStorm(&Storm{Source: "silent"}),
-		)
+		tx.PutEpisode(&Episode{Key: "closed-a", Source: "closed"})
+		tx.PutEpisode(&Episode{Key: "open-a", Source: "open", Open: true})
+		tx.PutWaiting(&Waiting{At: at, Pos: at, Key: "queued-a", Source: "queued"})
+		tx.PutStorm(&Storm{Source: "silent"})
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Do(t.Context(), func(tx *Tx) error { return tx.DropSources(now.Add(-30 * 24 * time.Hour)) }); err != nil {
+	if err := s.Do(t.Context(), func(tx *Tx) { tx.DropSources(now.Add(-30 * 24 * time.Hour)) }); err != nil {
 		t.Fatal(err)
 	}
 	if got := slices.Sorted(maps.Keys(s.Summary().Heard)); !slices.Equal(got, []string{"open", "queued", "young"}) {
 		t.Errorf("%q are remembered", got)
 	}
-	if err := s.View(func(tx *Tx) error {
-		list, err := tx.Storms()
+	if err := s.View(func(tx *Tx) {
+		list := tx.Storms()
 		if len(list) != 0 {
 			t.Errorf("%+v is left", list)
 		}
-		return err
 	}); err != nil {
 		t.Error(err)
 	}
@@ -145,11 +141,11 @@ func TestWritesThatAreOverHoldNothing(t *testing.T) {
 	for range 32 {
 		large := new([1 << 20]byte)
 		held = append(held, weak.Make(large))
-		if err := s.Do(t.Context(), func(tx *Tx) error { tx.Count("bytes", int64(large[0])); return nil }); err != nil {
+		if err := s.Do(t.Context(), func(tx *Tx) { tx.Count("bytes", int64(large[0])) }); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Do(t.Context(), func(*Tx) error { return nil }); err != nil { // the committer came round
+	if err := s.Do(t.Context(), func(*Tx) {}); err != nil { // the committer came round
 		t.Fatal(err)
 	}
 	runtime.GC()
@@ -170,30 +166,25 @@ func TestWhatWasCommittedIsThereAfterReopening(t *testing.T) {
 	var wg sync.WaitGroup
 	for n := range 64 {
 		wg.Go(func() {
-			if err := s.Do(t.Context(), func(tx *Tx) error {
+			if err := s.Do(t.Context(), func(tx *Tx) {
 				tx.Count("alerts", 1)
-				if err := tx.PutEpisode(ep); err != nil {
-					return err
-				}
-				return tx.PutWaiting(&Waiting{At: event.Position{Seq: uint64(n + 1)}, Pos: event.Position{Seq: uint64(n + 1)}, Key: "pmm-a", Source: "pmm"})
+				tx.PutEpisode(ep)
+				tx.PutWaiting(&Waiting{At: event.Position{Seq: uint64(n + 1)}, Pos: event.Position{Seq: uint64(n + 1)}, Key: "pmm-a", Source: "pmm"})
 			}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	if err := s.Do(context.Background(), func(tx *Tx) error {
+	if err := s.Do(context.Background(), func(tx *Tx) {
 		for seq := range uint64(60) {
-			if err := tx.DropWaiting(event.Position{Seq: seq + 1}); err != nil {
-				return err
-			}
+			tx.DropWaiting(event.Position{Seq: seq + 1})
 		}
-		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
 	broken := errors.New("publish failed")
-	if err := s.Do(context.Background(), func(tx *Tx) error { tx.Count("alerts", 1000); return broken }); !errors.Is(err, broken) {
+	if err := s.Do(context.Background(), func(tx *Tx) { tx.Count("alerts", 1000); tx.Fail(broken) }); !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
 	if _, _, err := Open(Config{Dir: dir}); !errors.Is(err, ErrLocked) {
@@ -207,7 +198,7 @@ func TestWhatWasCommittedIsThereAfterReopening(t *testing.T) {
 		t.Fatal(fresh, err)
 	}
 	defer func() { _ = s2.Close() }()
-	if err := s2.View(func(tx *Tx) error {
+	if err := s2.View(func(tx *Tx) {
 		var waiting []uint64
 		for w := range tx.Waiting(event.Position{Seq: 61}) {
 			waiting = append(waiting, w.At.Seq)
@@ -225,7 +216,6 @@ func TestWhatWasCommittedIsThereAfterReopening(t *testing.T) {
 		if n != 1 {
 			t.Errorf("%d open episodes", n)
 		}
-		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -260,50 +250,43 @@ func TestLabelsStandUnderTheirKey(t *testing.T) {
 	other := old(3, "pmm-gone")
 	other.Labels["of"] = "others" // the same key with other labels keeps its own
 	tomorrow := old(2000, "pmm-again")
-	if err := s.Do(context.Background(), func(tx *Tx) error {
+	if err := s.Do(context.Background(), func(tx *Tx) {
 		for _, r := range []*event.Record{old(0, "pmm-gone"), old(1, "pmm-open"), old(2, "pmm-again"), other, tomorrow} {
-			if err := tx.PutRecord(r); err != nil {
-				return err
-			}
+			tx.PutRecord(r)
 		}
-		r, err := tx.Brief(other.ReceivedAt, other.Pos)
-		if err != nil || r.Brief || r.Labels["of"] != "others" {
-			t.Errorf("labels of its own: %+v, %v", r, err)
+		r := tx.Brief(other.ReceivedAt, other.Pos)
+		if r.Brief || r.Labels["of"] != "others" {
+			t.Errorf("labels of its own: %+v", r)
 		}
-		if r, err = tx.Brief(time.Time{}, event.Position{Seq: 2}); err != nil || !r.Brief {
-			t.Errorf("in brief, of a day not known: %+v, %v", r, err)
+		if r = tx.Brief(time.Time{}, event.Position{Seq: 2}); !r.Brief {
+			t.Errorf("in brief, of a day not known: %+v", r)
 		}
 		r.Outcome = event.Dead
-		if err := tx.PutRecord(r); err != nil { // put back as it was read
-			return err
-		}
-		if r, err = tx.Record(r.ReceivedAt, r.Pos); err != nil || r.Labels["of"] != "pmm-open" || r.Alertname != "A" {
-			t.Errorf("put back in brief: %+v, %v", r, err)
+		tx.PutRecord(r)
+		if r = tx.Record(r.ReceivedAt, r.Pos); r.Labels["of"] != "pmm-open" || r.Alertname != "A" {
+			t.Errorf("put back in brief: %+v", r)
 		}
 		for name, at := range map[string]time.Time{"old": tomorrow.ReceivedAt.AddDate(0, 0, -2), "young": tomorrow.ReceivedAt} {
-			if err := tx.PutFirst("pmm", name, &First{ReceivedAt: at}); err != nil {
-				return err
-			}
+			tx.PutFirst("pmm", name, &First{ReceivedAt: at})
 		}
-		return tx.PutEpisode(&Episode{Key: "pmm-open", Source: "pmm", Alertname: "A", Open: true})
+		tx.PutEpisode(&Episode{Key: "pmm-open", Source: "pmm", Alertname: "A", Open: true})
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Do(context.Background(), func(tx *Tx) error { return tx.DropDays(tomorrow.ReceivedAt) }); err != nil {
+	if err := s.Do(context.Background(), func(tx *Tx) { tx.DropDays(tomorrow.ReceivedAt) }); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.View(func(tx *Tx) error {
+	if err := s.View(func(tx *Tx) {
 		for name, want := range map[string]bool{"old": false, "young": true} {
-			if first, err := tx.First("pmm", name); err != nil || (first != nil) != want {
-				t.Errorf("the first of the alert name %s is kept: %t, %v", name, first != nil, err)
+			if first := tx.First("pmm", name); (first != nil) != want {
+				t.Errorf("the first of the alert name %s is kept: %t", name, first != nil)
 			}
 		}
 		for key, want := range map[string]string{"pmm-gone": "", "pmm-open": "pmm-open", "pmm-again": "pmm-again"} {
-			if labels, err := tx.Labels(key); err != nil || labels["of"] != want {
-				t.Errorf("under %s stands %v, %v", key, labels, err)
+			if labels := tx.Labels(key); labels["of"] != want {
+				t.Errorf("under %s stands %v", key, labels)
 			}
 		}
-		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -321,17 +304,15 @@ func TestTheOpenEpisodesAreThoseOfTheBucket(t *testing.T) {
 	}
 	put := func(undo bool, open bool, list ...string) []string {
 		var seen []string
-		_ = s.Do(context.Background(), func(tx *Tx) error {
+		_ = s.Do(context.Background(), func(tx *Tx) {
 			keys(tx) // makes the view
 			for _, key := range list {
-				if err := tx.PutEpisode(&Episode{Key: key, Source: "pmm", Alertname: "A", Open: open}); err != nil {
-					t.Error(err)
-				}
+				tx.PutEpisode(&Episode{Key: key, Source: "pmm", Alertname: "A", Open: open})
 			}
 			if seen = keys(tx); undo {
-				return errors.New("undone")
+				tx.Fail(errors.New("undone"))
+				return
 			}
-			return nil
 		})
 		return seen
 	}
@@ -348,11 +329,10 @@ func TestTheOpenEpisodesAreThoseOfTheBucket(t *testing.T) {
 		if seen := strings.Join(put(c.undo, c.open, strings.Fields(c.put)...), " "); seen != c.seen {
 			t.Errorf("%+v: the writer sees %q", c, seen)
 		}
-		if err := s.View(func(tx *Tx) error {
+		if err := s.View(func(tx *Tx) {
 			if got := strings.Join(keys(tx), " "); got != c.after {
 				t.Errorf("%+v: afterwards a reader sees %q", c, got)
 			}
-			return nil
 		}); err != nil {
 			t.Fatal(err)
 		}

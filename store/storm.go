@@ -3,7 +3,8 @@ package store
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
+	"iter"
+	"slices"
 	"time"
 
 	"pmm-callgoose/store/event"
@@ -45,12 +46,8 @@ var (
 )
 
 // Storm reads what is known of a source, nil when nothing is.
-func (t *Tx) Storm(source string) (*Storm, error) {
-	b, err := t.get(bucketStorms, []byte(source))
-	if b == nil {
-		return nil, err
-	}
-	return readStorm(source, b)
+func (t *Tx) Storm(source string) *Storm {
+	return read(t, bucketStorms, []byte(source), func(b []byte) (*Storm, error) { return readStorm([]byte(source), b) })
 }
 
 // InStorm counts the events of a source that are queued to wait for the end of a storm.
@@ -68,46 +65,38 @@ func (t *Tx) countStorm(w *Waiting, n int64) {
 
 // uncountStorm takes what is queued at a place out of the count. Each event passes here,
 // and few wait for a storm: only those are decoded.
-func (t *Tx) uncountStorm(at event.Position, key []byte) error {
-	b, err := t.get(bucketQueue, key)
-	if b == nil || !mayBeInStorm(b) {
-		return err
+func (t *Tx) uncountStorm(at event.Position, key []byte) {
+	if b := t.get(bucketQueue, key); b != nil && mayBeInStorm(b) {
+		old, err := readWaiting(at, b)
+		t.Fail(err)
+		t.countStorm(&old, -1)
 	}
-	old, err := readWaiting(at, b)
-	t.countStorm(&old, -1)
-	return err
 }
 
 // Storms reads what is known of all sources.
-func (t *Tx) Storms() (list []Storm, err error) {
-	for k, v := range t.from(bucketStorms, nil) {
-		s, err := readStorm(string(k), v)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, *s)
-	}
-	return list, nil
-}
+func (t *Tx) Storms() []*Storm { return slices.Collect(each(t, bucketStorms, nil, readStorm)) }
 
 // PutStorm writes it.
-func (t *Tx) PutStorm(s *Storm) error {
-	v := wire.AppendTime([]byte{layout}, s.Since)
-	v = wire.AppendString(binary.AppendVarint(v, s.Total), s.Key)
-	v = wire.AppendPosition(wire.AppendTimes(wire.AppendTimes(v, s.Times), s.Errors), s.Release)
-	return t.put(bucketStorms, []byte(s.Source), v)
+func (t *Tx) PutStorm(s *Storm) {
+	var c wire.Coder
+	codeStorm(&c, s)
+	t.put(bucketStorms, []byte(s.Source), c.B)
 }
 
-func readStorm(source string, b []byte) (*Storm, error) {
-	r := wire.Reader{Rest: b}
-	if r.Byte() != layout {
-		r.Fail()
-	}
-	s := &Storm{
-		Source: source, Since: r.Time(), Total: r.Varint(), Key: r.String(),
-		Times: r.Times(), Errors: r.Times(), Release: r.Position(),
-	}
-	return s, r.End("storm of " + source)
+func readStorm(source, b []byte) (*Storm, error) {
+	c, s := wire.Reader(b), &Storm{Source: string(source)}
+	codeStorm(&c, s)
+	return s, c.End("storm of " + s.Source)
+}
+
+func codeStorm(c *wire.Coder, s *Storm) {
+	codeLayout(c)
+	c.Time(&s.Since)
+	wire.Signed(c, &s.Total)
+	c.String(&s.Key)
+	c.Times(&s.Times)
+	c.Times(&s.Errors)
+	c.Position(&s.Release)
 }
 
 func firstKey(source, alertname string) []byte {
@@ -116,31 +105,44 @@ func firstKey(source, alertname string) []byte {
 }
 
 // First reads the first event of a name, nil when there is none.
-func (t *Tx) First(source, alertname string) (*First, error) {
-	b, err := t.get(bucketFirsts, firstKey(source, alertname))
-	if b == nil {
-		return nil, err
+func (t *Tx) First(source, alertname string) *First {
+	return read(t, bucketFirsts, firstKey(source, alertname), readFirst)
+}
+
+// Firsts yields those of all names of a source.
+func (t *Tx) Firsts(source string) iter.Seq[*First] {
+	prefix := []byte(source + "\x00")
+	return func(yield func(*First) bool) {
+		for k, b := range t.from(bucketFirsts, prefix) {
+			first, err := readFirst(b)
+			if t.Fail(err); err != nil || !bytes.HasPrefix(k, prefix) || !yield(first) {
+				return
+			}
+		}
 	}
-	return readFirst(b)
 }
 
 // PutFirst writes it, in place of an older one of that name.
-func (t *Tx) PutFirst(source, alertname string, f *First) error {
-	v := wire.AppendTime(wire.AppendPosition([]byte{layout}, f.Pos), f.ReceivedAt)
-	return t.put(bucketFirsts, firstKey(source, alertname), v)
+func (t *Tx) PutFirst(source, alertname string, f *First) {
+	var c wire.Coder
+	codeFirst(&c, f)
+	t.put(bucketFirsts, firstKey(source, alertname), c.B)
 }
 
 func readFirst(b []byte) (*First, error) {
-	r := wire.Reader{Rest: b}
-	if r.Byte() != layout {
-		r.Fail()
-	}
-	f := &First{Pos: r.Position(), ReceivedAt: r.Time()}
-	return f, r.End("first of a name")
+	c, f := wire.Reader(b), &First{}
+	codeFirst(&c, f)
+	return f, c.End("first of a name")
+}
+
+func codeFirst(c *wire.Coder, f *First) {
+	codeLayout(c)
+	c.Position(&f.Pos)
+	c.Time(&f.ReceivedAt)
 }
 
 // DropFirsts forgets all names of a source.
-func (t *Tx) DropFirsts(source string) error {
+func (t *Tx) DropFirsts(source string) {
 	prefix := []byte(source + "\x00")
-	return t.dropWhere(bucketFirsts, func(k, _ []byte) (bool, error) { return bytes.HasPrefix(k, prefix), nil })
+	t.dropWhere(bucketFirsts, func(k, _ []byte) bool { return bytes.HasPrefix(k, prefix) })
 }

@@ -2,14 +2,14 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
 	"time"
+
+	"pmm-callgoose/store/wire"
 )
 
 // Some values are numbers to which transactions add: what happened in a minute (History),
 // and how soon the events of a day were taken (Served). A transaction writes each that it
-// touches once, so that they are as exact and as durable as the records. One that cannot
-// be read begins anew: a number to look at is no reason to stop.
+// touches once, so that they are as exact and as durable as the records.
 
 // sumKey says where the numbers stand.
 type sumKey struct{ bucket, key string }
@@ -27,7 +27,7 @@ func (t *Tx) add(bucket, key []byte, numbers ...int64) {
 }
 
 // saveSums writes what the transaction added up.
-func (t *Tx) saveSums() error {
+func (t *Tx) saveSums() {
 	now := time.Now()
 	for at, numbers := range t.sums {
 		bucket, key := []byte(at.bucket), []byte(at.key)
@@ -38,35 +38,28 @@ func (t *Tx) saveSums() error {
 		if bytes.Compare(key, oldest) < 0 {
 			continue // an import, or a rebuild
 		}
-		stored, _ := t.get(bucket, key)
+		stored := t.get(bucket, key)
 		if stored == nil { // a new minute, or day: time to forget old ones
 			c := t.tx.Bucket(bucket).Cursor()
-			for k, _ := c.Seek(first); k != nil && bytes.Compare(k, oldest) < 0; k, _ = c.Seek(first) {
-				if err := t.delete(bucket, k); err != nil {
-					return err
-				}
+			for k, _ := c.Seek(first); t.err == nil && k != nil && bytes.Compare(k, oldest) < 0; k, _ = c.Seek(first) {
+				t.delete(bucket, k)
 			}
 		}
-		sum := make([]int64, len(numbers))
-		readSums(stored, sum)
-		var v []byte
+		sums := make([]int64, len(numbers))
+		readSums(stored, sums)
+		var c wire.Coder
 		for i, n := range numbers {
-			v = binary.AppendVarint(v, sum[i]+n)
+			sums[i] += n
+			wire.Signed(&c, &sums[i])
 		}
-		if err := t.put(bucket, key, v); err != nil {
-			return err
-		}
+		t.put(bucket, key, c.B)
 	}
-	return nil
 }
 
-// readSums reads as many numbers as there is room for.
+// readSums reads numbers, those that do not stand there as zero.
 func readSums(b []byte, into []int64) {
+	c := wire.Reader(b)
 	for i := range into {
-		n, used := binary.Varint(b)
-		if used <= 0 {
-			return
-		}
-		into[i], b = n, b[used:]
+		wire.Signed(&c, &into[i])
 	}
 }

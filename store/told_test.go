@@ -32,26 +32,28 @@ func TestNotesOfWhoWasToldSurvive(t *testing.T) {
 				s = again()
 			}
 			want := Told{Key: "pmm-1", Episode: "e1", At: time.Now().UTC().Truncate(time.Second), Name: "a"}
-			do := func(fn func(*Tx) error) {
+			do := func(fn func(*Tx)) {
 				t.Helper()
 				if err := s.Do(context.Background(), fn); err != nil {
 					t.Fatal(err)
 				}
 			}
-			do(func(tx *Tx) error { return tx.DropTold("pmm-1") }) // of nobody
-			do(func(tx *Tx) error { return tx.PutTold(&want) })
+			do(func(tx *Tx) { tx.DropTold("pmm-1") }) // of nobody
+			do(func(tx *Tx) { tx.PutTold(&want) })
 			_ = s.Close()
 			s = again()
 			defer func() { _ = s.Close() }()
 			var got []Told
-			list := func(tx *Tx) error {
+			list := func(tx *Tx) {
 				got = nil
-				return tx.EachTold(func(n *Told) bool { got = append(got, *n); return true })
+				for n := range tx.AllTold() {
+					got = append(got, *n)
+				}
 			}
 			if err := s.View(list); err != nil || len(got) != 1 || got[0] != want {
 				t.Errorf("got %+v, %v", got, err)
 			}
-			do(func(tx *Tx) error { return tx.DropTold("pmm-1") })
+			do(func(tx *Tx) { tx.DropTold("pmm-1") })
 			if err := s.View(list); err != nil || len(got) != 0 {
 				t.Errorf("got %+v, %v", got, err)
 			}

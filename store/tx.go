@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -17,71 +18,104 @@ import (
 // Tx is one transaction on the ledger. It is good until its function returns,
 // and for one goroutine. Nothing of it is durable before the transaction's
 // caller is told that it was committed.
+//
+// The first error of a read or a write fails the transaction, and its caller gets that:
+// nothing is committed. Reads find nothing, or less, where they failed; a function that
+// acts on what it read does so after it was told that the transaction did not fail.
 type Tx struct {
 	tx      *bbolt.Tx
 	write   bool
 	state   Summary
 	read    bool // state was read
 	dirty   bool
-	bad     error // damage found where no error can be returned
+	err     error // the first that failed it
 	sums    map[sumKey][]int64
 	names   *names // nil = not made yet
 	scratch []byte // for what is only compared
 	ops     *ops   // what is written, of a shared ledger
 }
 
+// Fail makes the transaction fail with err, unless it is nil or one failed it before.
+func (t *Tx) Fail(err error) {
+	if t.err == nil {
+		t.err = err
+	}
+}
+
+// Err is what failed the transaction, nil when nothing has.
+func (t *Tx) Err() error { return t.err }
+
 // get reads what stands under a key, nil when nothing does.
-func (t *Tx) get(bucket, key []byte) ([]byte, error) {
+func (t *Tx) get(bucket, key []byte) []byte {
 	b := t.tx.Bucket(bucket)
 	if b == nil {
-		return nil, nil
+		return nil
 	}
 	sealed := b.Get(key)
 	if sealed == nil {
-		return nil, nil
+		return nil
 	}
-	return wire.Unseal(key, sealed)
+	v, err := wire.Unseal(key, sealed)
+	t.Fail(err)
+	return v
+}
+
+// read decodes what stands under a key, and is the zero T where nothing does.
+func read[T any](t *Tx, bucket, key []byte, decode func(b []byte) (T, error)) (v T) {
+	if b := t.get(bucket, key); b != nil {
+		decoded, err := decode(b)
+		if t.Fail(err); err == nil {
+			return decoded
+		}
+	}
+	return v
 }
 
 // from yields what a bucket holds from a key on, in order. Nothing may be written to it
-// meanwhile. Damage ends it, and fails the transaction.
+// meanwhile. What cannot be read ends it.
 func (t *Tx) from(bucket, key []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
 		c := t.tx.Bucket(bucket).Cursor()
 		for k, sealed := c.Seek(key); k != nil; k, sealed = c.Next() {
 			v, err := wire.Unseal(k, sealed)
-			if err != nil {
-				t.fail(err)
-				return
-			}
-			if !yield(k, v) {
+			if t.Fail(err); err != nil || !yield(k, v) {
 				return
 			}
 		}
 	}
 }
 
-// fail makes the transaction fail, where no error can be returned.
-func (t *Tx) fail(err error) {
-	if t.bad == nil {
-		t.bad = err
+// each is from, decoded.
+func each[T any](t *Tx, bucket, key []byte, decode func(k, b []byte) (T, error)) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for k, b := range t.from(bucket, key) {
+			v, err := decode(k, b)
+			if t.Fail(err); err != nil || !yield(v) {
+				return
+			}
+		}
 	}
 }
 
-// putJSON writes v as JSON.
-func (t *Tx) putJSON(bucket, key []byte, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
+// readJSON decodes what putJSON wrote.
+func readJSON[T any](b []byte) (v T, err error) {
+	if json.Unmarshal(b, &v) != nil {
+		err = fmt.Errorf("decode %T: %w", v, event.ErrDamaged)
 	}
-	return t.put(bucket, key, b)
+	return v, err
+}
+
+// putJSON writes v as JSON.
+func (t *Tx) putJSON(bucket, key []byte, v any) {
+	b, err := json.Marshal(v)
+	t.Fail(err)
+	t.put(bucket, key, b)
 }
 
 // small is the small state, which a reader decodes when it is asked for.
 func (t *Tx) small() *Summary {
 	if !t.write && !t.read {
-		t.read = true
-		t.fail(readState(t.tx, &t.state))
+		t.read, t.state = true, read(t, bucketMeta, keyState, readJSON[Summary])
 	}
 	return &t.state
 }
@@ -148,98 +182,84 @@ func (t *Tx) Count(name string, n int64) {
 func (t *Tx) Counted(name string) int64 { return t.small().Counts[name] }
 
 // Episode is the state of an incident key, nil when it was never seen.
-func (t *Tx) Episode(key string) (*Episode, error) {
-	b, err := t.get(bucketEpisodes, []byte(key))
-	if b == nil {
-		return nil, err
-	}
-	return readEpisode(key, b)
+func (t *Tx) Episode(key string) *Episode {
+	return read(t, bucketEpisodes, []byte(key), func(b []byte) (*Episode, error) { return readEpisode(key, b) })
 }
 
 // PutEpisode writes it.
-func (t *Tx) PutEpisode(e *Episode) error {
+func (t *Tx) PutEpisode(e *Episode) {
 	if t.names != nil {
 		t.names.put(e)
 	}
-	return t.put(bucketEpisodes, []byte(e.Key), appendEpisode(make([]byte, 0, 192), e))
+	t.put(bucketEpisodes, []byte(e.Key), appendEpisode(make([]byte, 0, 192), e))
 }
 
 // Labels are those that stand under an incident key: of the first record that
 // was written for it. nil when there are none. They are not the caller's.
-func (t *Tx) Labels(key string) (map[string]string, error) {
-	b, err := t.get(bucketLabels, []byte(key))
-	if b == nil {
-		return nil, err
-	}
-	r := wire.Reader{Rest: b}
-	m := r.Map()
-	return m, r.End("labels")
+func (t *Tx) Labels(key string) map[string]string {
+	return read(t, bucketLabels, []byte(key), func(b []byte) (map[string]string, error) {
+		var m map[string]string
+		c := wire.Reader(b)
+		c.Map(&m)
+		return m, c.End("labels")
+	})
 }
 
 // share reports whether the labels of r stand under its key, and need not be in the
 // record: an alert has the same ones as long as it lives. Where there are none, it puts
 // them there.
-func (t *Tx) share(r *event.Record) (bool, error) {
+func (t *Tx) share(r *event.Record) bool {
 	if r.Brief || len(r.Labels) == 0 || r.Key == "" || r.Alertname != r.Labels["alertname"] {
-		return r.Brief, nil
+		return r.Brief
 	}
 	key := []byte(r.Key)
-	t.scratch = wire.AppendMap(t.scratch[:0], r.Labels)
-	if have, err := t.get(bucketLabels, key); have != nil || err != nil {
-		return bytes.Equal(have, t.scratch), err
+	c := wire.Coder{B: t.scratch[:0]}
+	c.Map(&r.Labels)
+	t.scratch = c.B
+	if have := t.get(bucketLabels, key); have != nil {
+		return bytes.Equal(have, t.scratch)
 	}
-	return true, t.put(bucketLabels, key, bytes.Clone(t.scratch)) // which bbolt keeps until the commit
+	t.put(bucketLabels, key, t.scratch)
+	t.scratch = nil // bbolt keeps it until the commit
+	return true
 }
 
 // Waiting yields the events queued behind a place, in order. It must not be
 // changed meanwhile.
 func (t *Tx) Waiting(after event.Position) iter.Seq[Waiting] {
-	return func(yield func(Waiting) bool) {
-		for k, v := range t.from(bucketQueue, placeKey(after)) {
-			at := positionOf(k)
-			if at == after {
-				continue
-			}
-			w, err := readWaiting(at, v)
-			if err != nil {
-				t.fail(err)
-				return
-			}
-			if !yield(w) {
-				return
-			}
+	behind := append(placeKey(after), 0) // the first key that is greater
+	return each(t, bucketQueue, behind, func(k, b []byte) (Waiting, error) { return readWaiting(positionOf(k), b) })
+}
+
+// Places yields the places of the queued events, in order. It reads nothing else of them.
+func (t *Tx) Places() iter.Seq[event.Position] {
+	return func(yield func(event.Position) bool) {
+		c := t.tx.Bucket(bucketQueue).Cursor()
+		for k, _ := c.First(); k != nil && yield(positionOf(k)); k, _ = c.Next() {
 		}
 	}
 }
 
 // WaitingAt reads the event queued at a place, false when it is settled.
-func (t *Tx) WaitingAt(at event.Position) (w Waiting, ok bool, err error) {
-	b, err := t.get(bucketQueue, placeKey(at))
-	if b == nil {
-		return w, false, err
-	}
-	w, err = readWaiting(at, b)
-	return w, err == nil, err
+func (t *Tx) WaitingAt(at event.Position) (w Waiting, ok bool) {
+	w = read(t, bucketQueue, placeKey(at), func(b []byte) (Waiting, error) { return readWaiting(at, b) })
+	return w, !w.At.IsZero()
 }
 
 // PutWaiting queues an event, or changes it there.
-func (t *Tx) PutWaiting(w *Waiting) error {
+func (t *Tx) PutWaiting(w *Waiting) {
 	key := placeKey(w.At)
-	if err := t.uncountStorm(w.At, key); err != nil {
-		return err
-	}
+	t.uncountStorm(w.At, key)
 	t.countStorm(w, 1)
 	t.tx.Bucket(bucketQueue).FillPercent = 0.9 // they come in the order of their keys
-	return t.put(bucketQueue, key, appendWaiting(make([]byte, 0, 128), w))
+	t.put(bucketQueue, key, appendWaiting(make([]byte, 0, 128), w))
 }
 
 // DropWaiting takes an event out of the queue. Its record says what became of it.
-func (t *Tx) DropWaiting(at event.Position) error {
+func (t *Tx) DropWaiting(at event.Position) {
 	key := placeKey(at)
-	if err := t.uncountStorm(at, key); err != nil {
-		return err
-	}
-	return t.delete(bucketQueue, key)
+	t.uncountStorm(at, key)
+	t.delete(bucketQueue, key)
 }
 
 func day(at time.Time) string { return at.UTC().Format(time.DateOnly) }
@@ -248,40 +268,25 @@ func recordsBucket(d string) []byte { return []byte("records-" + d) }
 
 // Record reads the record that came in at pos, at receivedAt; nil when it is
 // gone (or was never written). A zero receivedAt means that the day is not known.
-func (t *Tx) Record(receivedAt time.Time, pos event.Position) (*event.Record, error) {
-	r, err := t.Brief(receivedAt, pos)
-	if err != nil || r == nil {
-		return nil, err
+func (t *Tx) Record(receivedAt time.Time, pos event.Position) *event.Record {
+	r := t.Brief(receivedAt, pos)
+	if r != nil && r.Brief {
+		give(r, t.Labels(r.Key))
 	}
-	return r, t.fill(r)
+	return r
 }
 
 // Brief leaves out labels and alert name, which makes it cheaper; a brief record
 // can be put back.
-func (t *Tx) Brief(receivedAt time.Time, pos event.Position) (*event.Record, error) {
+func (t *Tx) Brief(receivedAt time.Time, pos event.Position) (r *event.Record) {
 	days := []string{day(receivedAt)}
 	if receivedAt.IsZero() {
 		days = recordDays(t.tx)
 	}
-	for _, d := range slices.Backward(days) {
-		switch b, err := t.get(recordsBucket(d), placeKey(pos)); {
-		case err != nil:
-			return nil, err
-		case b != nil:
-			return readRecord(pos, b)
-		}
+	for i := len(days) - 1; i >= 0 && r == nil; i-- {
+		r = read(t, recordsBucket(days[i]), placeKey(pos), func(b []byte) (*event.Record, error) { return readRecord(pos, b) })
 	}
-	return nil, nil
-}
-
-// fill reads what a brief record leaves out.
-func (t *Tx) fill(r *event.Record) error {
-	if !r.Brief {
-		return nil
-	}
-	labels, err := t.Labels(r.Key)
-	give(r, labels)
-	return err
+	return r
 }
 
 // give makes a brief record whole with the labels that stand under its key.
@@ -290,22 +295,11 @@ func give(r *event.Record, labels map[string]string) {
 }
 
 // PutRecord writes r and keeps the counts by outcome.
-func (t *Tx) PutRecord(r *event.Record) error {
-	bucket := recordsBucket(day(r.ReceivedAt))
-	records, err := t.makeBucket(bucket)
-	if err != nil {
-		return err
-	}
-	records.FillPercent = 0.9 // they come in the order of their keys
-	key := placeKey(r.Pos)
-	var was event.Outcome
-	old, err := t.get(bucket, key)
-	if old != nil {
-		was, err = outcomeOf(old)
-	}
-	if err != nil {
-		return err
-	}
+func (t *Tx) PutRecord(r *event.Record) {
+	bucket, key := recordsBucket(day(r.ReceivedAt)), placeKey(r.Pos)
+	t.makeBucket(bucket)
+	t.tx.Bucket(bucket).FillPercent = 0.9 // they come in the order of their keys
+	was := read(t, bucket, key, outcomeOf)
 	if was != r.Outcome {
 		if was != "" {
 			t.Count(string(was), -1)
@@ -314,20 +308,14 @@ func (t *Tx) PutRecord(r *event.Record) error {
 		t.tally(was, r)
 		t.serve(was, r)
 	}
-	shared, err := t.share(r)
-	if err != nil {
-		return err
-	}
-	return t.put(bucket, key, appendRecord(make([]byte, 0, 256), r, shared))
+	t.put(bucket, key, appendRecord(make([]byte, 0, 256), r, t.share(r)))
 }
 
 // DropRecord forgets one record.
-func (t *Tx) DropRecord(r *event.Record) error {
-	bucket := recordsBucket(day(r.ReceivedAt))
-	records := t.tx.Bucket(bucket)
-	if records == nil || records.Get(placeKey(r.Pos)) == nil {
-		return nil
+func (t *Tx) DropRecord(r *event.Record) {
+	bucket, key := recordsBucket(day(r.ReceivedAt)), placeKey(r.Pos)
+	if t.get(bucket, key) != nil {
+		t.Count(string(r.Outcome), -1)
+		t.delete(bucket, key)
 	}
-	t.Count(string(r.Outcome), -1)
-	return t.delete(bucket, placeKey(r.Pos))
 }

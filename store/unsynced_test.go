@@ -51,7 +51,7 @@ func TestACopyThatTheMachineStoppedInIsMadeAgain(t *testing.T) {
 		if err := s.Lead(t.Context(), &memory{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Do(t.Context(), func(tx *Tx) error { tx.SetProgress(event.Position{Seq: 7}); return nil }); err != nil {
+		if err := s.Do(t.Context(), func(tx *Tx) { tx.SetProgress(event.Position{Seq: 7}) }); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.then(s, filepath.Join(dir, unsyncedName)); err != nil {

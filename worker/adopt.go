@@ -43,7 +43,7 @@ func (b *batch) adopt(c *candidate, key string, own *store.Episode) (ep *store.E
 	found, several := b.openWith(c.note.Source, some)
 	if found == nil {
 		if own != nil && own.To != "" { // said again after it was adopted
-			if ep := b.episode(own.To); ep != nil && !ep.Open {
+			if ep := b.tx.Episode(own.To); ep != nil && !ep.Open {
 				return ep, some, facts
 			}
 		}
@@ -53,12 +53,12 @@ func (b *batch) adopt(c *candidate, key string, own *store.Episode) (ep *store.E
 		})
 		return own, some, facts
 	}
-	if ep = b.episode(found.key); ep == nil {
+	if ep = b.tx.Episode(found.key); ep == nil {
 		return own, some, facts
 	}
-	b.fail(b.tx.PutEpisode(&store.Episode{
+	b.tx.PutEpisode(&store.Episode{
 		Key: key, Source: c.note.Source, Alertname: some["alertname"], Adopted: true, To: ep.Key, FiringAt: c.note.ReceivedAt,
-	}))
+	})
 	facts.Adopted, facts.Annotations = true, maps.Clone(c.alert.Annotations)
 	fired, err := b.notes.at(b.ctx, ep.Firing)
 	if err == nil && fired.Err == nil {
@@ -84,7 +84,7 @@ func (b *batch) openWith(source string, some map[string]string) (found *open, se
 	list := ix.pairs[rarest]
 	still := list[:0]
 	for i, o := range list {
-		if ep := b.episode(o.key); ep == nil || !ep.Open { // closed meanwhile
+		if !isOpen(b.tx.Episode(o.key)) { // closed meanwhile
 			delete(ix.known, o.key)
 			continue
 		}
@@ -141,12 +141,10 @@ func (ix *index) put(key string, labels map[string]string) {
 
 // openLabels are the labels of an open episode.
 func (b *batch) openLabels(ep *store.Episode) map[string]string {
-	if r := b.record(ep.FiringAt, ep.Firing); r != nil {
+	if r := b.tx.Record(ep.FiringAt, ep.Firing); r != nil {
 		return r.Labels
 	}
-	labels, err := b.tx.Labels(ep.Key) // its day is over
-	b.fail(err)
-	return labels
+	return b.tx.Labels(ep.Key) // its day is over
 }
 
 func includes(all, some map[string]string) bool {

@@ -16,13 +16,12 @@ const chunk = 256
 
 // read reads the queue behind a place. A shorter list than chunk is its end.
 func (b book) read(after event.Position) (list []store.Waiting, err error) {
-	err = b.ledger.View(func(tx *store.Tx) error {
+	err = b.ledger.View(func(tx *store.Tx) {
 		for w := range tx.Waiting(after) {
 			if list = append(list, w); len(list) == chunk {
 				break
 			}
 		}
-		return nil
 	})
 	return list, err
 }
@@ -33,22 +32,14 @@ func (b book) read(after event.Position) (list []store.Waiting, err error) {
 // was sent before it was queued again has a claim in its record, which stands.
 func (b book) claim(ctx context.Context, places []event.Position) (claims []time.Time, err error) {
 	now := time.Now()
-	err = b.ledger.Do(ctx, func(tx *store.Tx) error {
+	err = b.ledger.Do(ctx, func(tx *store.Tx) {
 		claims = make([]time.Time, len(places))
 		for i, at := range places {
-			w, ok, err := tx.WaitingAt(at)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				continue
-			}
-			claims[i], w.ClaimedAt = now, now
-			if err := tx.PutWaiting(&w); err != nil {
-				return err
+			if w, ok := tx.WaitingAt(at); ok {
+				claims[i], w.ClaimedAt = now, now
+				tx.PutWaiting(&w)
 			}
 		}
-		return nil
 	})
 	return claims, err
 }
@@ -56,17 +47,13 @@ func (b book) claim(ctx context.Context, places []event.Position) (claims []time
 // waitsByName reports whether an event of --incident-by alertname is queued, from before
 // the setting changed: then the order is kept by name.
 func (b book) waitsByName() (found bool) {
-	err := b.ledger.View(func(tx *store.Tx) error {
+	err := b.ledger.View(func(tx *store.Tx) {
 		for w := range tx.Waiting(event.Position{}) {
-			r, err := tx.Brief(w.ReceivedAt, w.Pos)
-			if err != nil {
-				return err
-			}
+			r := tx.Brief(w.ReceivedAt, w.Pos)
 			if found = r != nil && namesIncidents(tx.Form(r.Facts.Form)); found {
 				break
 			}
 		}
-		return nil
 	})
 	return found || err != nil // whoever sends reports what is wrong
 }
@@ -76,7 +63,7 @@ func (b book) waitsByName() (found bool) {
 // storm: they leave the queue there and come in again at its end.
 func (b book) oldest(after event.Position) (at time.Time, storm event.Position) {
 	storm = after
-	_ = b.ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
+	_ = b.ledger.View(func(tx *store.Tx) { // whoever writes reports what is wrong
 		alone := true
 		for w := range tx.Waiting(after) {
 			if alone = alone && w.Storm; alone {
@@ -87,28 +74,26 @@ func (b book) oldest(after event.Position) (at time.Time, storm event.Position) 
 				break
 			}
 		}
-		return nil
 	})
 	return at, storm
 }
 
 // open reads a queued event and its record, not ok when it is not queued any more.
 func (b book) open(at event.Position) (w store.Waiting, r *event.Record, ok bool, err error) {
-	err = b.ledger.View(func(tx *store.Tx) error {
-		if w, ok, err = tx.WaitingAt(at); err != nil || !ok {
-			return err
+	err = b.ledger.View(func(tx *store.Tx) {
+		if w, ok = tx.WaitingAt(at); ok {
+			r = recordOf(tx, &w)
 		}
-		if r, err = tx.Brief(w.ReceivedAt, w.Pos); err == nil && r == nil {
-			r = missing(&w)
-		}
-		return err
 	})
 	return w, r, ok, err
 }
 
-// missing stands for the record of a queued event that the ledger does not have: what
-// can still be sent must be.
-func missing(w *store.Waiting) *event.Record {
+// recordOf is the record of a queued event, in brief. What stands for one that the ledger
+// does not have says enough to send it: what can still be sent must be.
+func recordOf(tx *store.Tx, w *store.Waiting) *event.Record {
+	if r := tx.Brief(w.ReceivedAt, w.Pos); r != nil {
+		return r
+	}
 	return &event.Record{
 		ID: w.Pos.RecordID('q'), Key: w.Key, Source: w.Source, Status: w.Status, Alertname: w.Alertname,
 		ReceivedAt: w.ReceivedAt, Pos: w.Pos, At: w.At, Notification: w.Pos.NotificationID(), Outcome: event.Queued,
@@ -124,31 +109,21 @@ func (b book) record(ctx context.Context, res *result, soon bool) error {
 		write = b.ledger.Soon
 	}
 	ruled := res.ruling
-	return write(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		w, queued, err := tx.WaitingAt(res.w.At)
-		if err != nil {
-			return err
-		}
-		r, err := tx.Brief(res.w.ReceivedAt, res.w.Pos)
+	return write(context.WithoutCancel(ctx), func(tx *store.Tx) {
+		w, queued := tx.WaitingAt(res.w.At)
 		res.ruling, res.number, res.gone = ruled, 0, !queued
-		if err != nil || r == nil && !queued { // somebody dropped it
-			return err
+		if !queued && tx.Brief(res.w.ReceivedAt, res.w.Pos) == nil { // somebody dropped it
+			return
 		}
-		if r == nil {
-			r = missing(&res.w)
-		}
+		r := recordOf(tx, &res.w)
 		r.AddAttempt(res.attempt)
 		res.number = r.Tries
 		if res.attempt.Sent && r.ClaimedAt.IsZero() {
 			r.ClaimedAt = res.claim
 		}
 		v := &res.ruling
-		if res.overdue != "" && v.outcome == "" {
-			if over, err := mayExpire(tx, &res.w); err != nil {
-				return err
-			} else if over {
-				v.outcome, v.reason = event.Dead, res.overdue
-			}
+		if res.overdue != "" && v.outcome == "" && mayExpire(tx, &res.w) {
+			v.outcome, v.reason = event.Dead, res.overdue
 		}
 		// Taken out of the queue meanwhile, or put in again: its record says more than a
 		// failure does, and less than a delivery.
@@ -157,15 +132,14 @@ func (b book) record(ctx context.Context, res *result, soon bool) error {
 		}
 		if v.outcome != "" {
 			count(tx, r.Status, &res.attempt, v.outcome)
-			return conclude(tx, res.w.At, r, v.outcome, v.reason)
+			conclude(tx, res.w.At, r, v.outcome, v.reason)
+			return
 		}
 		if queued && res.unmade && !res.attempt.Sent { // it can still say how late it is, or collapse
 			w.ClaimedAt = time.Time{}
-			if err := tx.PutWaiting(&w); err != nil {
-				return err
-			}
+			tx.PutWaiting(&w)
 		}
-		return tx.PutRecord(r)
+		tx.PutRecord(r)
 	})
 }
 
@@ -182,69 +156,41 @@ func count(tx *store.Tx, status event.Status, a *event.Attempt, outcome event.Ou
 
 // mayExpire reports whether an event may be given up for its age. A late recovery is
 // right as long as its alert does not fire again, a missing one never.
-func mayExpire(tx *store.Tx, w *store.Waiting) (bool, error) {
-	if w.Status == event.Firing {
-		return true, nil
-	}
-	ep, err := tx.Episode(w.Key)
-	return ep != nil && ep.Open, err
+func mayExpire(tx *store.Tx, w *store.Waiting) bool {
+	return w.Status == event.Firing || isOpen(tx.Episode(w.Key))
 }
 
+// isOpen reports whether there is such an episode, and it is open.
+func isOpen(ep *store.Episode) bool { return ep != nil && ep.Open }
+
 // conclude settles an event: its record says so, and it leaves its place in the queue.
-func conclude(tx *store.Tx, at event.Position, r *event.Record, outcome event.Outcome, reason string) error {
+func conclude(tx *store.Tx, at event.Position, r *event.Record, outcome event.Outcome, reason string) {
 	if r.Status == event.Resolved && (outcome == event.Dead || outcome == event.Discarded) {
-		if err := leftOpen(tx, r.Key); err != nil {
-			return err
+		// An alert that fires again has the incident of before: its next recovery closes
+		// that, and must not be collapsed.
+		if ep := tx.Episode(r.Key); isOpen(ep) {
+			ep.Shared = true
+			tx.PutEpisode(ep)
 		}
 	}
 	r.Outcome, r.Reason, r.SettledAt = outcome, reason, time.Now().UTC()
-	if err := tx.DropWaiting(at); err != nil {
-		return err
-	}
-	return tx.PutRecord(r)
-}
-
-// leftOpen marks an alert that fires again while the incident of before is open, because
-// its recovery was given up: the next recovery closes it, and must not be collapsed.
-func leftOpen(tx *store.Tx, key string) error {
-	ep, err := tx.Episode(key)
-	if err != nil || ep == nil || !ep.Open {
-		return err
-	}
-	ep.Shared = true
-	return tx.PutEpisode(ep)
+	tx.DropWaiting(at)
+	tx.PutRecord(r)
 }
 
 // expire gives up those of list that are queued and may be given up for their age, in
 // one transaction. It returns them by id.
 func (b book) expire(ctx context.Context, list []store.Waiting, reason string) (ended map[string]*store.Waiting, err error) {
-	err = b.ledger.Do(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+	err = b.ledger.Do(context.WithoutCancel(ctx), func(tx *store.Tx) {
 		ended = map[string]*store.Waiting{}
 		for i := range list {
 			w := &list[i]
-			_, queued, err := tx.WaitingAt(w.At)
-			if err != nil {
-				return err
+			if _, queued := tx.WaitingAt(w.At); queued && mayExpire(tx, w) {
+				r := recordOf(tx, w)
+				conclude(tx, w.At, r, event.Dead, reason)
+				ended[r.ID] = w
 			}
-			over, err := mayExpire(tx, w)
-			if err != nil {
-				return err
-			}
-			r, err := tx.Brief(w.ReceivedAt, w.Pos)
-			switch {
-			case err != nil:
-				return err
-			case !queued || !over:
-				continue
-			case r == nil:
-				r = missing(w)
-			}
-			if err := conclude(tx, w.At, r, event.Dead, reason); err != nil {
-				return err
-			}
-			ended[r.ID] = w
 		}
-		return nil
 	})
 	return ended, err
 }

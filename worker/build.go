@@ -153,7 +153,7 @@ func (b *Builder) Body(ctx context.Context, r *event.Record, claimedAt time.Time
 	if r.Facts.Adopted {
 		annotations = r.Facts.Annotations
 		if labels = r.Labels; r.Brief {
-			if err := b.ledger.View(func(tx *store.Tx) (err error) { labels, err = tx.Labels(r.Key); return err }); err != nil {
+			if err := b.ledger.View(func(tx *store.Tx) { labels = tx.Labels(r.Key) }); err != nil {
 				return nil, err
 			}
 		}
@@ -196,11 +196,10 @@ func (b *Builder) form(number uint32) (f Form, err error) {
 	if known, ok := b.forms.Load(number); ok {
 		return known.(Form), nil
 	}
-	err = b.ledger.View(func(tx *store.Tx) error {
+	err = b.ledger.View(func(tx *store.Tx) {
 		if err := json.Unmarshal([]byte(tx.Form(number)), &f); err != nil {
-			return fmt.Errorf("form %d of a body: %w: %w", number, event.ErrDamaged, err)
+			tx.Fail(fmt.Errorf("form %d of a body: %w: %w", number, event.ErrDamaged, err))
 		}
-		return nil
 	})
 	if err == nil && f.Layout > formLayout {
 		err = fmt.Errorf("form %d of a body: %w", number, event.ErrNewer)

@@ -34,7 +34,7 @@ func (b *batch) candidate(c *candidate) {
 		b.suppress(c, key, event.ReasonHeartbeat)
 		return
 	}
-	ep := b.episode(key)
+	ep := b.tx.Episode(key)
 	var facts event.Facts
 	labels := c.alert.Labels
 	if c.status == event.Resolved && c.alert.Fingerprint == "" && (ep == nil || ep.Adopted && !ep.Open) {
@@ -98,9 +98,9 @@ func (b *batch) last(ep *store.Episode) *event.Record {
 	case ep == nil:
 		return nil
 	case ep.Open:
-		return b.brief(ep.FiringAt, ep.Firing)
+		return b.tx.Brief(ep.FiringAt, ep.Firing)
 	}
-	return b.brief(ep.RecoveredAt, ep.Recovery)
+	return b.tx.Brief(ep.RecoveredAt, ep.Recovery)
 }
 
 // named keeps what a word says of an episode that it does not change: that PMM names it
@@ -130,7 +130,7 @@ func (b *batch) named(c *candidate, ep *store.Episode) {
 		ep.Seen, changed = append(ep.Seen, starts), true
 	}
 	if changed {
-		b.fail(b.tx.PutEpisode(ep))
+		b.tx.PutEpisode(ep)
 	}
 }
 
@@ -155,7 +155,7 @@ func (b *batch) event(c *candidate, key string, ep *store.Episode, what decision
 	if !over && c.status == event.Firing {
 		hold = b.brake(c, r, ep, next)
 	}
-	if b.fail(b.tx.PutEpisode(next)); over {
+	if b.tx.PutEpisode(next); over {
 		return
 	}
 	if what == reopen {
@@ -239,8 +239,8 @@ func (b *batch) queueUp(r *event.Record, alertname string, at event.Position, ho
 	if w.ClaimedAt.IsZero() && hold == (delay{}) && b.tx.Counted(string(event.Queued)) < bornClaimed && b.cfg.Claim != nil && b.cfg.Claim() {
 		w.ClaimedAt = now
 	}
-	b.fail(b.tx.PutRecord(r))
-	b.fail(b.tx.PutWaiting(w))
+	b.tx.PutRecord(r)
+	b.tx.PutWaiting(w)
 }
 
 // bornClaimed bounds the events that are claimed as they are queued.
@@ -256,7 +256,7 @@ func (b *batch) settled(r *event.Record, outcome event.Outcome, reason string) {
 		waited := time.Since(r.ReceivedAt)
 		b.tell(func() { b.cfg.Observer.Settled(outcome, waited) })
 	}
-	b.fail(b.tx.PutRecord(r))
+	b.tx.PutRecord(r)
 }
 
 // again queues an event once more: the same event, the same bytes. False
@@ -265,7 +265,7 @@ func (b *batch) again(c *candidate, last *event.Record) bool {
 	if last == nil {
 		return false
 	}
-	r := b.record(last.ReceivedAt, last.Pos)
+	r := b.tx.Record(last.ReceivedAt, last.Pos)
 	if r == nil || strings.HasPrefix(r.Reason, reasonLost) || !b.stored(r.Pos) {
 		return false
 	}
@@ -295,12 +295,12 @@ func (b *batch) stored(pos event.Position) bool {
 func (b *batch) suppress(c *candidate, key, reason string) {
 	b.tx.Count("suppressed:"+reason, 1)
 	labels := noted(c.alert.Labels)
-	b.fail(b.tx.PutRecord(&event.Record{
+	b.tx.PutRecord(&event.Record{
 		ID: c.pos.RecordID('s'), Key: key, Source: c.note.Source,
 		Status: c.status, Alertname: labels["alertname"], Labels: labels, StartsAt: c.alert.StartsAt,
 		ReceivedAt: c.note.ReceivedAt, Pos: c.pos, Notification: c.pos.NotificationID(),
 		Outcome: event.Suppressed, Reason: reason, SettledAt: c.note.ReceivedAt,
-	}))
+	})
 }
 
 // unusable keeps a dead letter of a member that cannot be used. Its raw bytes
@@ -371,9 +371,9 @@ func (b *batch) share(next *store.Episode) {
 		return
 	}
 	next.Shared = true
-	if other := b.episode(key); other != nil && !other.Shared { // one that is not shared yet is the only one
+	if other := b.tx.Episode(key); other != nil && !other.Shared { // one that is not shared yet is the only one
 		other.Shared = true
-		b.fail(b.tx.PutEpisode(other))
+		b.tx.PutEpisode(other)
 	}
 }
 
@@ -386,8 +386,8 @@ func (b *batch) collapse(c *candidate, ep, next *store.Episode) bool {
 	if ep == nil || !b.cfg.Collapse || next.Shared || c.note.Origin == event.FromService || b.cfg.Outage == nil || !b.cfg.Outage() || !b.closed(ep) {
 		return false
 	}
-	fired, _, err := unsent(b.tx, next.FiringAt, next.Firing)
-	if b.fail(err); fired == nil || fired.At != fired.Pos {
+	fired, _ := unsent(b.tx, next.FiringAt, next.Firing)
+	if fired == nil || fired.At != fired.Pos {
 		return false
 	}
 	b.release(fired, reasonCollapsed)
@@ -400,6 +400,6 @@ func (b *batch) closed(ep *store.Episode) bool {
 	if ep.RecoveredAt.IsZero() {
 		return true
 	}
-	r := b.brief(ep.RecoveredAt, ep.Recovery)
+	r := b.tx.Brief(ep.RecoveredAt, ep.Recovery)
 	return r != nil && (r.Outcome == event.Delivered || r.Outcome == event.Collapsed || r.Outcome == event.Queued)
 }

@@ -16,20 +16,11 @@ import (
 func (r *stage) drop() {
 	r.t.Helper()
 	var dead []*event.Record
-	if err := r.ledger.Do(r.t.Context(), func(tx *store.Tx) error {
-		dead = nil
-		if err := tx.Each(event.Filter{Outcomes: []event.Outcome{event.Dead}}, func(rec *event.Record) bool {
-			dead = append(dead, rec)
-			return true
-		}); err != nil {
-			return err
-		}
+	if err := r.ledger.Do(r.t.Context(), func(tx *store.Tx) {
+		dead = slices.Collect(tx.Records(event.Filter{Outcomes: []event.Outcome{event.Dead}}))
 		for _, rec := range dead {
-			if err := Forget(tx, rec); err != nil {
-				return err
-			}
+			Forget(tx, rec)
 		}
-		return nil
 	}); err != nil {
 		r.t.Fatal(err)
 	}
@@ -56,12 +47,12 @@ func TestTheNextRecoveryClosesAnIncidentWhoseOwnWasDropped(t *testing.T) {
 	r.decide()
 	list := r.records()[1:]
 	for _, rec := range list {
-		if err := r.ledger.Do(t.Context(), func(tx *store.Tx) error { _, err := Park(tx, rec, "parked"); return err }); err != nil {
+		if err := r.ledger.Do(t.Context(), func(tx *store.Tx) { Park(tx, rec, "parked") }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, rec := range list {
-		if err := r.ledger.Do(t.Context(), func(tx *store.Tx) error { return Forget(tx, rec) }); err != nil {
+		if err := r.ledger.Do(t.Context(), func(tx *store.Tx) { Forget(tx, rec) }); err != nil {
 			t.Fatal(err)
 		}
 	}

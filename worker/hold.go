@@ -82,28 +82,29 @@ func (h Hold) matches(labels map[string]string) bool {
 
 // heldRecovery is the recovery that closed an episode and is held at that time, of which
 // nothing was sent; nil when there is none, or when more is queued of its incident.
-func heldRecovery(tx *store.Tx, ep *store.Episode, at time.Time) (*event.Record, error) {
+func heldRecovery(tx *store.Tx, ep *store.Episode, at time.Time) *event.Record {
 	if ep == nil || ep.Open || ep.Recovery.IsZero() {
-		return nil, nil
+		return nil
 	}
-	r, w, err := unsent(tx, ep.RecoveredAt, ep.Recovery)
-	if err != nil || r == nil || !at.Before(w.NotBefore) || followed(tx, ep, w.At) {
-		return nil, err
+	r, w := unsent(tx, ep.RecoveredAt, ep.Recovery)
+	if r == nil || !at.Before(w.NotBefore) || followed(tx, ep, w.At) {
+		return nil
 	}
-	return r, nil
+	return r
 }
 
 // unsent is the record of the event that came in at pos, and its place in the queue, when
 // nothing of it was sent; nil when it is not queued, or something may have been sent.
-func unsent(tx *store.Tx, receivedAt time.Time, pos event.Position) (r *event.Record, w store.Waiting, err error) {
-	if r, err = tx.Record(receivedAt, pos); err != nil || r == nil || r.Outcome != event.Queued || !r.ClaimedAt.IsZero() {
-		return nil, w, err
+func unsent(tx *store.Tx, receivedAt time.Time, pos event.Position) (*event.Record, store.Waiting) {
+	r := tx.Record(receivedAt, pos)
+	if r == nil || r.Outcome != event.Queued || !r.ClaimedAt.IsZero() {
+		return nil, store.Waiting{}
 	}
-	w, queued, err := tx.WaitingAt(r.At)
-	if err != nil || !queued || !w.ClaimedAt.IsZero() {
-		return nil, w, err
+	w, queued := tx.WaitingAt(r.At)
+	if !queued || !w.ClaimedAt.IsZero() {
+		return nil, w
 	}
-	return r, w, nil
+	return r, w
 }
 
 // lookBehind bounds how many queued events are looked at behind a held one.
@@ -124,11 +125,11 @@ func followed(tx *store.Tx, ep *store.Episode, at event.Position) bool {
 // flap ends a held recovery and the firing r that follows it: the incident that the
 // episode began at Callgoose goes on. Not where Callgoose may have none.
 func (b *batch) flap(r *event.Record, ep, next *store.Episode) bool {
-	held, err := heldRecovery(b.tx, ep, r.ReceivedAt)
-	if b.fail(err); held == nil {
+	held := heldRecovery(b.tx, ep, r.ReceivedAt)
+	if held == nil {
 		return false
 	}
-	fired := b.brief(ep.FiringAt, ep.Firing)
+	fired := b.tx.Brief(ep.FiringAt, ep.Firing)
 	if fired == nil || fired.Outcome != event.Delivered && fired.Outcome != event.Queued {
 		return false
 	}
@@ -142,8 +143,8 @@ func (b *batch) flap(r *event.Record, ep, next *store.Episode) bool {
 // supersede ends a held recovery where c says more: that it is a true one, or that a
 // person closes the incident. It reports whether it did.
 func (b *batch) supersede(c *candidate, a *arrival) bool {
-	held, err := heldRecovery(b.tx, a.episode, c.note.ReceivedAt)
-	if b.fail(err); held == nil {
+	held := heldRecovery(b.tx, a.episode, c.note.ReceivedAt)
+	if held == nil {
 		return false
 	}
 	byHand := c.note.Origin == event.FromService
@@ -158,5 +159,5 @@ func (b *batch) supersede(c *candidate, a *arrival) bool {
 func (b *batch) release(r *event.Record, reason string) {
 	waited := time.Since(r.ReceivedAt)
 	b.tell(func() { b.cfg.Observer.Settled(event.Collapsed, waited) })
-	b.fail(conclude(b.tx, r.At, r, event.Collapsed, reason))
+	conclude(b.tx, r.At, r, event.Collapsed, reason)
 }

@@ -95,11 +95,10 @@ func TestAnAlertThatFiresWhileItsRecoveryIsHeldGoesOn(t *testing.T) {
 	r.post(now.Add(2*time.Minute), 0, resolved("a", began, now.Add(2*time.Minute)))
 	r.decide()
 	r.want(r.line(), "resolved pmm-a")
-	if err := r.ledger.View(func(tx *store.Tx) error {
+	if err := r.ledger.View(func(tx *store.Tx) {
 		if w := waiting(tx)[0]; !w.NotBefore.Equal(now.Add(7*time.Minute)) || !w.ClaimedAt.IsZero() {
 			t.Errorf("held until %s, claimed at %s", w.NotBefore, w.ClaimedAt)
 		}
-		return nil
 	}); err != nil {
 		t.Error(err)
 	}
@@ -188,15 +187,7 @@ func TestATrueRecoveryEndsTheWaitOfAHollowOne(t *testing.T) {
 		},
 		{
 			"a person", func(r *stage, now time.Time) {
-				if err := r.ledger.View(func(tx *store.Tx) error {
-					n, err := CloseBody(tx, "pmm-a", now)
-					if err == nil {
-						r.store(*n)
-					}
-					return err
-				}); err != nil {
-					r.t.Error(err)
-				}
+				r.closes("pmm-a", now)
 			},
 			[]string{"delivered", "collapsed superseded", "queued"},
 		},
@@ -342,7 +333,7 @@ func TestWhatIsQueuedBehindAHeldEventSendsIt(t *testing.T) {
 		r.put(alert{key: "a", resolved: true, held: time.Hour})
 		gone := r.put(alert{key: "b", resolved: true, held: time.Hour})[0]
 		time.Sleep(time.Minute)
-		if err := r.ledger.Do(r.t.Context(), func(tx *store.Tx) error { return tx.DropWaiting(gone) }); err != nil {
+		if err := r.ledger.Do(r.t.Context(), func(tx *store.Tx) { tx.DropWaiting(gone) }); err != nil {
 			t.Fatal(err)
 		}
 		r.put(alert{key: "a"}, alert{key: "b"}, alert{key: "c", resolved: true, held: time.Hour}, alert{key: "c", held: time.Hour})

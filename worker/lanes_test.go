@@ -20,7 +20,7 @@ func TestWhatAnotherInstanceMayBeSendingWaits(t *testing.T) {
 		{At: event.Position{Seq: 2}, Key: "not claimed"},
 		{At: event.Position{Seq: 3}, Key: "claimed", ClaimedAt: now.Add(-time.Minute)},
 		{At: event.Position{Seq: 11}, Key: "ours", ClaimedAt: now},
-	})
+	}, true)
 	ready := func(at time.Time) (keys []string) {
 		w.wake(at)
 		for l := w.next(false, false, 0, nil); l != nil; l = w.next(false, false, 0, nil) {

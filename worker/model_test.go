@@ -424,10 +424,8 @@ func (r *run) replay() {
 	if r.rng.IntN(2) == 0 {
 		f.Outcomes = []event.Outcome{event.Discarded, event.Dead, event.Unknown, event.Collapsed}
 	}
-	if err := r.p.ledger.View(func(tx *store.Tx) error {
-		c, err := Choose(tx, f, Rules{First: first, Limit: 1 + r.rng.IntN(40)}, func(*event.Record) {})
-		r.refs = c.Refs
-		return err
+	if err := r.p.ledger.View(func(tx *store.Tx) {
+		r.refs = Choose(tx, f, Rules{First: first, Limit: 1 + r.rng.IntN(40)}, func(*event.Record) {}).Refs
 	}); err != nil {
 		r.t.Fatal(err)
 	}
@@ -458,35 +456,33 @@ func (r *run) operator() {
 	what := []string{"park", "drop", "close", "pause", "resume"}[r.rng.IntN(5)]
 	switch what {
 	case "close":
-		var n *event.Notification
-		_ = r.p.ledger.View(func(tx *store.Tx) error { n, err = CloseBody(tx, key, time.Now().UTC().Add(r.offset)); return nil })
-		if err != nil {
+		var n event.Notification
+		if r.p.ledger.View(func(tx *store.Tx) { n = CloseBody(tx, key, time.Now().UTC().Add(r.offset)) }) != nil {
 			return
 		}
 		now := time.Now().UTC()
 		w := r.oracle.say(key, "", word{status: event.Resolved, ends: now, began: now, whole: now})
 		n.Body = []byte(strings.Replace(string(n.Body), `"annotations":{`, fmt.Sprintf(`"annotations":{"word":"%d",`, w), 1))
-		r.p.publish(*n)
+		r.p.publish(n)
 	case "pause", "resume":
-		err = r.p.ledger.Do(r.p.ctx, func(tx *store.Tx) error {
+		err = r.p.ledger.Do(r.p.ctx, func(tx *store.Tx) {
 			tx.SetPause(map[bool]*store.Pause{true: {Since: time.Now(), Reason: "maintenance"}}[what == "pause"])
-			return nil
 		})
 		r.p.deliverer.Kick()
 	default:
-		err = r.p.ledger.Do(r.p.ctx, func(tx *store.Tx) error {
-			return tx.Each(event.Filter{}, func(rec *event.Record) bool {
+		err = r.p.ledger.Do(r.p.ctx, func(tx *store.Tx) {
+			for rec := range tx.Records(event.Filter{}) {
 				switch {
 				case what == "park" && rec.Outcome == event.Queued:
-					_, err = Park(tx, rec, "parked")
+					Park(tx, rec, "parked")
 				case what == "drop" && rec.Outcome == event.Dead && rec.IsEvent():
-					err = Forget(tx, rec)
+					Forget(tx, rec)
 				default:
-					return true
+					continue
 				}
 				key = rec.Key
-				return false
-			})
+				return
+			}
 		})
 	}
 	if err != nil && !r.p.dead.Load() {
@@ -511,7 +507,7 @@ func (r *run) settle() {
 		r.oracle.doubt("")
 	}
 	r.rejects, r.failing = false, false
-	if err := r.p.ledger.Do(r.p.ctx, func(tx *store.Tx) error { tx.SetPause(nil); return nil }); err != nil {
+	if err := r.p.ledger.Do(r.p.ctx, func(tx *store.Tx) { tx.SetPause(nil) }); err != nil {
 		r.t.Fatal(err)
 	}
 	r.p.deliverer.Kick()

@@ -38,10 +38,9 @@ func Begin(ctx context.Context, queue Queue, ledger *store.Store, log *slog.Logg
 		}
 		log.WarnContext(ctx, "the ledger is new: it is rebuilt from the notifications that are stored; gone are attempts, answers, counters, and the outcomes of settled events, which are unknown",
 			"component", "splitter", "from", first, "until", last, "settled_up_to", m.set.UpTo.Seq, "waiting_before", len(m.set.Waiting))
-		if err := ledger.Do(ctx, func(tx *store.Tx) error {
+		if err := ledger.Do(ctx, func(tx *store.Tx) {
 			tx.SetRebuild(&store.Rebuild{Mark: m.set, Until: last})
 			tx.SetProgress(event.Position{Seq: first - 1, Note: whole, Item: whole})
-			return nil
 		}); err != nil {
 			return nil, err
 		}
@@ -80,9 +79,6 @@ const (
 	// markQuiet is after how long without a notification an envelope is written that
 	// holds the mark alone.
 	markQuiet = 30 * time.Second
-	// markWaiting bounds the waiting events that a mark names: 15 KiB in each envelope
-	// when they stand apart, and a few bytes for a backlog.
-	markWaiting = 4096
 )
 
 // Marker keeps the mark of what is settled in the stream, for a ledger that is
@@ -157,24 +153,22 @@ func (m *Marker) pass(ctx context.Context, now time.Time, quiet time.Duration) e
 }
 
 // settled is the newest mark: what is decided on, but for what is waiting, or, where too
-// much is, up to the last that it names.
+// much is, up to the last that it names, which says less and stays true.
 func (m *Marker) settled() (mark event.Mark, err error) {
-	err = m.ledger.View(func(tx *store.Tx) error {
+	err = m.ledger.View(func(tx *store.Tx) {
 		if r := tx.Rebuild(); r != nil { // the mark in the stream is the better one
 			mark = r.Mark
-			return nil
+			return
 		}
 		if mark.UpTo = tx.Progress(); mark.UpTo.Seq == m.own { // only the mark itself was split
 			mark.UpTo = m.set.UpTo
 		}
-		for w := range tx.Waiting(event.Position{}) {
-			mark.Waiting = append(mark.Waiting, w.At)
-			if len(mark.Waiting) == markWaiting {
-				mark.UpTo = w.At
+		for at := range tx.Places() {
+			if mark.Waiting = append(mark.Waiting, at); len(mark.Waiting) == event.MaxMarked {
+				mark.UpTo = at
 				break
 			}
 		}
-		return nil
 	})
 	return mark, err
 }

@@ -1,9 +1,7 @@
 package worker
 
 import (
-	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -50,12 +48,11 @@ type Rules struct {
 
 // Choose says which of the records chosen can be sent again. found is told of each.
 // Of all that is read it keeps the Refs alone.
-func Choose(tx *store.Tx, f event.Filter, r Rules, found func(*event.Record)) (c Choice, err error) {
+func Choose(tx *store.Tx, f event.Filter, r Rules, found func(*event.Record)) (c Choice) {
 	c.Outcomes = map[event.Outcome]int{}
 	incidents, seed := map[uint64]bool{}, maphash.MakeSeed() // by a hash: the keys of all would be much
 	f.OldestFirst = true
-	var problem error
-	err = tx.Each(f, func(rec *event.Record) bool {
+	for rec := range tx.Records(f) {
 		found(rec)
 		switch {
 		case rec.Outcome == event.Queued && !r.Queued:
@@ -65,32 +62,23 @@ func Choose(tx *store.Tx, f event.Filter, r Rules, found func(*event.Record)) (c
 		case rec.Pos.Seq < r.First:
 			c.Gone++
 		case r.Limit > 0 && c.Firing+c.Resolved == r.Limit:
-		default:
-			var taken bool
-			if taken, problem = c.take(tx, rec, r); taken {
-				incidents[maphash.String(seed, rec.Key)] = true
-			}
+		case c.take(tx, rec, r):
+			incidents[maphash.String(seed, rec.Key)] = true
 		}
-		return problem == nil
-	})
+	}
 	c.Incidents = len(incidents)
-	return c, cmp.Or(err, problem)
+	return c
 }
 
 // take counts a record, and takes it unless that would make an incident wrong.
-func (c *Choice) take(tx *store.Tx, rec *event.Record, r Rules) (bool, error) {
-	if !r.IncludeClosed && rec.Outcome != event.Queued {
-		wrong, err := wouldBeWrong(tx, rec)
-		switch {
-		case err != nil:
-			return false, err
-		case wrong && rec.Status == event.Firing:
+func (c *Choice) take(tx *store.Tx, rec *event.Record, r Rules) bool {
+	if !r.IncludeClosed && rec.Outcome != event.Queued && wouldBeWrong(tx, rec) {
+		if rec.Status == event.Firing {
 			c.Closed++
-			return false, nil
-		case wrong:
+		} else {
 			c.Superseded++
-			return false, nil
 		}
+		return false
 	}
 	if c.Outcomes[rec.Outcome]++; rec.Status == event.Firing {
 		c.Firing++
@@ -100,25 +88,23 @@ func (c *Choice) take(tx *store.Tx, rec *event.Record, r Rules) (bool, error) {
 	if !r.Count {
 		c.Refs = append(c.Refs, Ref{rec.ReceivedAt, rec.Pos})
 	}
-	return true, nil
+	return true
 }
 
 // wouldBeWrong reports whether sending the event again would open an incident of what
 // is over, or close that of what fires.
-func wouldBeWrong(tx *store.Tx, rec *event.Record) (bool, error) {
-	ep, err := tx.Episode(rec.Key)
+func wouldBeWrong(tx *store.Tx, rec *event.Record) bool {
+	ep := tx.Episode(rec.Key)
 	switch {
-	case err != nil:
-		return false, err
 	case rec.Status == event.Firing:
-		return ep == nil || !ep.Open || ep.Firing != rec.Pos, nil
-	case ep != nil && ep.Open:
-		return true, nil
+		return !isOpen(ep) || ep.Firing != rec.Pos
+	case isOpen(ep):
+		return true
 	case ep != nil && ep.ByName:
-		return tx.OpenNamed(rec.Source, ep.Alertname, rec.Key, time.Time{}) != "", nil
+		return tx.OpenNamed(rec.Source, ep.Alertname, rec.Key, time.Time{}) != ""
 	}
 	shown := store.Episode{Shown: callgoose.ShownName(rec.Labels, event.Fingerprint(rec.Key)), Suffix: rec.Facts.Suffix}
-	return tx.OpenShown(store.ShownName(&shown), rec.Key), nil
+	return tx.OpenShown(store.ShownName(&shown), rec.Key)
 }
 
 // requeueMost bounds the events of one request.
@@ -142,17 +128,12 @@ func (s *Splitter) Requeue(ctx context.Context, refs []Ref, includeClosed bool) 
 		if err := s.reach(ctx, pos); err != nil {
 			return queued, err
 		}
-		if err := s.ledger.View(func(tx *store.Tx) error {
+		if err := s.ledger.View(func(tx *store.Tx) {
 			for _, ref := range some {
-				r, err := tx.Brief(ref.ReceivedAt, ref.Pos)
-				if err != nil {
-					return err
-				}
-				if r != nil && r.At.Seq == pos.Seq && r.At.Note == pos.Note {
+				if r := tx.Brief(ref.ReceivedAt, ref.Pos); r != nil && r.At.Seq == pos.Seq && r.At.Note == pos.Note {
 					queued = append(queued, ref)
 				}
 			}
-			return nil
 		}); err != nil {
 			return queued, err
 		}
@@ -162,16 +143,19 @@ func (s *Splitter) Requeue(ctx context.Context, refs []Ref, includeClosed bool) 
 
 // requeueOf is a notification that asks to queue events again.
 func requeueOf(refs []Ref, includeClosed bool) event.Notification {
-	body := []byte{0}
-	if includeClosed {
-		body[0] = 1
-	}
-	body = binary.AppendUvarint(body, uint64(len(refs)))
-	for _, ref := range refs {
-		body = wire.AppendTime(wire.AppendPosition(body, ref.Pos), ref.ReceivedAt)
-	}
+	var c wire.Coder
+	codeRequest(&c, &refs, &includeClosed)
 	now := time.Now().UTC()
-	return event.Notification{Origin: event.Requeue, BeganAt: now, ReceivedAt: now, Body: body}
+	return event.Notification{Origin: event.Requeue, BeganAt: now, ReceivedAt: now, Body: c.B}
+}
+
+func codeRequest(c *wire.Coder, refs *[]Ref, includeClosed *bool) {
+	c.Flags(includeClosed)
+	wire.Len(c, refs)
+	for i := range *refs {
+		c.Position(&(*refs)[i].Pos)
+		c.Time(&(*refs)[i].ReceivedAt)
+	}
 }
 
 // reach waits until the notification at pos is decided on. Without a service it decides.
@@ -200,13 +184,14 @@ var ErrStopping = errors.New("the service is stopping")
 
 // requested takes a notification of requeueOf apart.
 func (n *note) requested() *note {
-	r := wire.Reader{Rest: n.Body}
-	n.includeClosed = r.Byte() == 1
-	for item := range int(r.List()) {
-		n.members = append(n.members, candidate{pos: n.at(item), note: n, again: &Ref{Pos: r.Position(), ReceivedAt: r.Time()}})
-	}
-	if err := r.End("request to send again"); err != nil {
+	c := wire.Reader(n.Body)
+	var refs []Ref
+	codeRequest(&c, &refs, &n.includeClosed)
+	if err := c.End("request to send again"); err != nil {
 		return n.lost(err.Error())
+	}
+	for item := range refs {
+		n.members = append(n.members, candidate{pos: n.at(item), note: n, again: &refs[item]})
 	}
 	return n
 }
@@ -214,49 +199,38 @@ func (n *note) requested() *note {
 // requeue queues one event again, where it can be. PMM may have said more since it was
 // chosen.
 func (b *batch) requeue(c *candidate) {
-	rec := b.record(c.again.ReceivedAt, c.again.Pos)
+	rec := b.tx.Record(c.again.ReceivedAt, c.again.Pos)
 	if rec == nil { // one that a storm holds would be asked for again and again
-		w, queued, err := b.tx.WaitingAt(c.again.Pos)
-		if b.fail(err); !queued {
+		w, queued := b.tx.WaitingAt(c.again.Pos)
+		if !queued {
 			return
 		}
-		rec = missing(&w)
+		rec = recordOf(b.tx, &w)
 	}
 	if b.fromStorm(rec, c.pos) || !rec.IsEvent() || rec.Outcome == event.Queued || !b.stored(rec.Pos) || b.settledBefore(c.pos) {
 		return
 	}
-	if !c.note.includeClosed {
-		wrong, err := wouldBeWrong(b.tx, rec)
-		if b.fail(err); wrong {
-			return
-		}
+	if !c.note.includeClosed && wouldBeWrong(b.tx, rec) {
+		return
 	}
-	b.shows(rec)
+	if ep := b.tx.Episode(rec.Key); ep != nil && rec.Status == event.Resolved {
+		b.tx.PutEpisode(ep) // what fires before it is sent shows another name
+	}
 	if rec.ClaimedAt.IsZero() {
 		rec.Facts.Since = c.note.ReceivedAt
 	}
 	b.queueUp(rec, rec.Alertname, c.pos, delay{})
 }
 
-// shows keeps the name of an incident that a recovery closes again from what fires
-// before it is sent.
-func (b *batch) shows(rec *event.Record) {
-	if ep := b.episode(rec.Key); ep != nil && rec.Status == event.Resolved {
-		b.fail(b.tx.PutEpisode(ep))
-	}
-}
-
 // Forget drops a dead letter of which Callgoose never had anything. What PMM says again
 // then goes out, as an event of its own: an id stands for one body, and Callgoose may
 // know that of the dropped one. Callgoose is not told of a recovery from what it does
 // not know; where an earlier firing may have opened the incident, it is.
-func Forget(tx *store.Tx, r *event.Record) error {
-	if err := tx.DropRecord(r); err != nil {
-		return err
-	}
-	ep, err := tx.Episode(r.Key)
-	if err != nil || ep == nil || slices.ContainsFunc(r.Attempts, func(a event.Attempt) bool { return a.Result == string(event.Delivered) }) {
-		return err
+func Forget(tx *store.Tx, r *event.Record) {
+	tx.DropRecord(r)
+	ep := tx.Episode(r.Key)
+	if ep == nil || slices.ContainsFunc(r.Attempts, func(a event.Attempt) bool { return a.Result == string(event.Delivered) }) {
+		return
 	}
 	switch {
 	case ep.Open && ep.Firing == r.Pos && !ep.Shared:
@@ -264,38 +238,30 @@ func Forget(tx *store.Tx, r *event.Record) error {
 	case !ep.Open && ep.Recovery == r.Pos:
 		ep.Recovery = event.Position{} // see Dropped
 	default:
-		return nil
+		return
 	}
-	return tx.PutEpisode(ep)
+	tx.PutEpisode(ep)
 }
 
 // Park takes a queued event out of the queue and keeps it as a dead letter, by an
 // operator's word. False when it is not queued.
-func Park(tx *store.Tx, r *event.Record, reason string) (bool, error) {
+func Park(tx *store.Tx, r *event.Record, reason string) bool {
 	if r.Outcome != event.Queued {
-		return false, nil
+		return false
 	}
-	return true, conclude(tx, r.At, r, event.Dead, reason)
+	conclude(tx, r.At, r, event.Dead, reason)
+	return true
 }
 
 // CloseBody is the notification that ends an open episode by an operator's word,
-// as PMM would have said it.
-func CloseBody(tx *store.Tx, key string, now time.Time) (*event.Notification, error) {
-	ep, err := tx.Episode(key)
-	if err != nil {
-		return nil, err
+// as PMM would have said it. store.ErrNotFound fails tx when none is open.
+func CloseBody(tx *store.Tx, key string, now time.Time) (n event.Notification) {
+	ep := tx.Episode(key)
+	if !isOpen(ep) && heldRecovery(tx, ep, now) == nil {
+		tx.Fail(fmt.Errorf("incident %s: %w", key, store.ErrNotFound))
+		return n
 	}
-	held, err := heldRecovery(tx, ep, now)
-	if err != nil {
-		return nil, err
-	}
-	if ep == nil || !ep.Open && held == nil {
-		return nil, fmt.Errorf("incident %s: %w", key, store.ErrNotFound)
-	}
-	labels, err := tx.Labels(key)
-	if err != nil {
-		return nil, err
-	}
+	labels := tx.Labels(key)
 	if labels == nil {
 		labels = map[string]string{"alertname": ep.Alertname}
 	}
@@ -304,5 +270,6 @@ func CloseBody(tx *store.Tx, key string, now time.Time) (*event.Notification, er
 		Annotations: map[string]string{"summary": "closed by hand", "description": "An operator closed this incident; PMM did not say that the alert ended."},
 	}
 	n, err := alert.Notification(ep.Source, now)
-	return &n, err
+	tx.Fail(err)
+	return n
 }

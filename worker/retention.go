@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -129,7 +128,10 @@ func (r *Retention) prune(ctx context.Context, now time.Time, refused bool) erro
 	if cutoff.IsZero() {
 		return nil
 	}
-	return r.ledger.Do(ctx, func(tx *store.Tx) error { return cmp.Or(tx.DropDays(cutoff), tx.DropSources(cutoff)) })
+	return r.ledger.Do(ctx, func(tx *store.Tx) {
+		tx.DropDays(cutoff)
+		tx.DropSources(cutoff)
+	})
 }
 
 // steady is the wall clock at now, or what it would say if nobody had set it forward since
@@ -144,13 +146,11 @@ func (r *Retention) steady(now time.Time) time.Time {
 // settled is the newest sequence that nothing needs: in front of what is waiting,
 // and of what is not decided on.
 func (r *Retention) settled() (seq uint64, err error) {
-	err = r.ledger.View(func(tx *store.Tx) error {
-		at := tx.Progress()
-		seq = next(at) - 1
+	err = r.ledger.View(func(tx *store.Tx) {
+		seq = next(tx.Progress()) - 1
 		for w := range tx.Waiting(event.Position{}) {
 			seq = min(seq, w.Pos.Seq-1)
 		}
-		return nil
 	})
 	return seq, err
 }

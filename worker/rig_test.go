@@ -3,7 +3,6 @@ package worker
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -114,7 +113,7 @@ type alert struct {
 func (r *rig) put(alerts ...alert) (places []event.Position) {
 	r.t.Helper()
 	r.seq++
-	err := r.ledger.Do(context.Background(), func(tx *store.Tx) error {
+	err := r.ledger.Do(context.Background(), func(tx *store.Tx) {
 		places = nil
 		for i, a := range alerts {
 			at := event.Position{Seq: r.seq, Item: uint32(i)}
@@ -135,16 +134,15 @@ func (r *rig) put(alerts ...alert) (places []event.Position) {
 			if !a.queuedAt.IsZero() {
 				w.QueuedAt = a.queuedAt
 			}
-			rec := missing(&w)
+			rec := recordOf(tx, &w)
 			rec.Facts.Since = w.QueuedAt
 			rec.ID, rec.ClaimedAt = event.ID(a.key, w.Status, fmt.Sprint(at)), a.recorded
 			rec.Labels = map[string]string{"alertname": w.Alertname}
-			if err := errors.Join(tx.PutRecord(rec), tx.PutWaiting(&w), tx.PutEpisode(&store.Episode{Key: a.key, Source: "pmm", Alertname: w.Alertname, Open: !a.resolved})); err != nil {
-				return err
-			}
+			tx.PutRecord(rec)
+			tx.PutWaiting(&w)
+			tx.PutEpisode(&store.Episode{Key: a.key, Source: "pmm", Alertname: w.Alertname, Open: !a.resolved})
 			tx.SetProgress(at)
 		}
-		return nil
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -164,7 +162,7 @@ func many(prefix string, n int) (list []alert) {
 func (r *rig) record(at event.Position) *event.Record {
 	r.t.Helper()
 	var rec *event.Record
-	if err := r.ledger.View(func(tx *store.Tx) (err error) { rec, err = tx.Record(time.Time{}, at); return err }); err != nil || rec == nil {
+	if err := r.ledger.View(func(tx *store.Tx) { rec = tx.Record(time.Time{}, at) }); err != nil || rec == nil {
 		r.t.Fatalf("the record of %v: %v, %v", at, rec, err)
 	}
 	return rec
@@ -173,7 +171,7 @@ func (r *rig) record(at event.Position) *event.Record {
 // queued is what the ledger's queue holds.
 func (r *rig) queued() (list []store.Waiting) {
 	r.t.Helper()
-	if err := r.ledger.View(func(tx *store.Tx) error { list = slices.Collect(tx.Waiting(event.Position{})); return nil }); err != nil {
+	if err := r.ledger.View(func(tx *store.Tx) { list = slices.Collect(tx.Waiting(event.Position{})) }); err != nil {
 		r.t.Fatal(err)
 	}
 	return list

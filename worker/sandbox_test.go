@@ -131,13 +131,12 @@ func (l *life) close() {
 
 // idle reports whether all is decided on, and nothing waits.
 func (l *life) idle() (idle bool, err error) {
-	err = l.ledger.View(func(tx *store.Tx) error {
+	err = l.ledger.View(func(tx *store.Tx) {
 		idle = next(tx.Progress()) > l.queue.Last()
 		for range tx.Waiting(event.Position{}) {
 			idle = false
 			break
 		}
-		return nil
 	})
 	return idle, err
 }
@@ -211,9 +210,9 @@ func (s *sandbox) restart(kill, lose bool) {
 // die takes a copy of the disk as it is between two commits. Whatever happens after it
 // happens to nobody.
 func (p *process) die() {
-	_ = p.ledger.Do(context.Background(), func(*store.Tx) error {
+	_ = p.ledger.Do(context.Background(), func(tx *store.Tx) {
 		p.snapshot()
-		return errDead
+		tx.Fail(errDead)
 	})
 }
 
@@ -365,7 +364,7 @@ func jsonInt(n int) string { b, _ := json.Marshal(n); return string(b) }
 // queued is what waits.
 func (s *sandbox) queued() (list []store.Waiting) {
 	s.t.Helper()
-	if err := s.p.ledger.View(func(tx *store.Tx) error { list = waiting(tx); return nil }); err != nil {
+	if err := s.p.ledger.View(func(tx *store.Tx) { list = waiting(tx) }); err != nil {
 		s.t.Fatal(err)
 	}
 	return list

@@ -188,12 +188,12 @@ func (s *Splitter) step(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	var b *batch
-	err = s.ledger.Do(ctx, func(tx *store.Tx) error {
+	err = s.ledger.Do(ctx, func(tx *store.Tx) {
 		b = &batch{Splitter: s, ctx: ctx, tx: tx, at: tx.Progress(), rebuild: tx.Rebuild(), until: time.Now().Add(stepTime)}
-		return b.run(loaded)
+		b.run(loaded)
 	})
 	if err != nil {
-		return false, fmt.Errorf("decide: %w", err)
+		return false, fmt.Errorf("decide behind notification %s: %w", s.at.NotificationID(), err)
 	}
 	faultpoint.Here("decided")
 	s.at = b.at
@@ -253,37 +253,9 @@ type batch struct {
 	young   int64    // of them, accepted since the start
 	after   []func() // to be told once it is durable
 	told    string   // the notification whose unusable alerts were logged last
-	err     error    // the first that the ledger gave
 }
 
-// fail makes the transaction fail, unless err is nil. The rules go on without looking at
-// it: nothing of what they decide then is committed or told.
-func (b *batch) fail(err error) {
-	if b.err == nil {
-		b.err = err
-	}
-}
-
-func (b *batch) episode(key string) *store.Episode {
-	ep, err := b.tx.Episode(key)
-	b.fail(err)
-	return ep
-}
-
-func (b *batch) record(receivedAt time.Time, pos event.Position) *event.Record {
-	r, err := b.tx.Record(receivedAt, pos)
-	b.fail(err)
-	return r
-}
-
-// brief is record without labels and alert name.
-func (b *batch) brief(receivedAt time.Time, pos event.Position) *event.Record {
-	r, err := b.tx.Brief(receivedAt, pos)
-	b.fail(err)
-	return r
-}
-
-func (b *batch) run(loaded []stretch) error {
+func (b *batch) run(loaded []stretch) {
 	for i := range loaded {
 		st := &loaded[i]
 		if st.err != nil {
@@ -297,7 +269,6 @@ func (b *batch) run(loaded []stretch) error {
 		}
 	}
 	b.tx.SetProgress(b.at)
-	return b.err
 }
 
 // unreadable keeps a dead letter for envelopes that cannot be read: the splitter
@@ -331,8 +302,7 @@ func (b *batch) envelope(st *stretch) (done bool) {
 			if b.alerts >= stepAlerts || b.alerts > 0 && time.Now().After(b.until) {
 				return false
 			}
-			if b.candidate(c); b.err != nil {
-				b.err = fmt.Errorf("notification %s: %w", c.pos.NotificationID(), b.err)
+			if b.candidate(c); b.tx.Err() != nil {
 				return false
 			}
 			b.at = c.pos

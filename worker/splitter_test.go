@@ -199,12 +199,11 @@ func TestARecoveryNeverClosesTheIncidentOfAnotherAlert(t *testing.T) {
 			r.decide()
 			r.settle(event.Delivered)
 			rec := r.records()[1]
-			if err := r.ledger.View(func(tx *store.Tx) error {
-				c, err := Choose(tx, event.Filter{Status: event.Resolved}, Rules{}, func(*event.Record) {})
+			if err := r.ledger.View(func(tx *store.Tx) {
+				c := Choose(tx, event.Filter{Status: event.Resolved}, Rules{}, func(*event.Record) {})
 				if len(c.Refs) != 0 || c.Superseded != 1 {
 					t.Errorf("chosen: %+v", c)
 				}
-				return err
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -218,10 +217,10 @@ func TestARecoveryNeverClosesTheIncidentOfAnotherAlert(t *testing.T) {
 			r.post(minutes(3), 0, disk("b", event.Firing, minutes(3)))
 			r.decide()
 			r.settle(event.Delivered)
-			if err := r.ledger.Do(t.Context(), func(tx *store.Tx) error { // as a replay that was refused leaves it
+			if err := r.ledger.Do(t.Context(), func(tx *store.Tx) { // as a replay that was refused leaves it
 				rec := r.records()[1]
 				rec.Outcome = event.Dead
-				return tx.PutRecord(rec)
+				tx.PutRecord(rec)
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -466,16 +465,15 @@ func TestAReplayMakesNoIncidentWrong(t *testing.T) {
 				r.post(minutes(9), 0, firing("a", minutes(9)))
 			}
 			r.decide()
-			if err := r.ledger.View(func(tx *store.Tx) error {
-				c, err := Choose(tx, event.Filter{Outcomes: []event.Outcome{event.Discarded}}, Rules{}, func(*event.Record) {})
-				if err != nil || len(c.Refs) != 0 || c.Closed != 1 || c.Superseded != 1 {
-					t.Errorf("chosen: %+v, %v", c, err)
+			if err := r.ledger.View(func(tx *store.Tx) {
+				c := Choose(tx, event.Filter{Outcomes: []event.Outcome{event.Discarded}}, Rules{}, func(*event.Record) {})
+				if len(c.Refs) != 0 || c.Closed != 1 || c.Superseded != 1 {
+					t.Errorf("chosen: %+v", c)
 				}
-				c, err = Choose(tx, event.Filter{}, Rules{IncludeClosed: true, First: 2}, func(*event.Record) {})
-				if err != nil || len(c.Refs) != 1 || c.Gone != 1 || c.Waiting != 1 {
-					t.Errorf("with what is closed: %+v, %v", c, err)
+				c = Choose(tx, event.Filter{}, Rules{IncludeClosed: true, First: 2}, func(*event.Record) {})
+				if len(c.Refs) != 1 || c.Gone != 1 || c.Waiting != 1 {
+					t.Errorf("with what is closed: %+v", c)
 				}
-				return err
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -490,14 +488,28 @@ func TestAnEpisodeIsClosedByHand(t *testing.T) {
 	r.decide()
 	r.settle(event.Delivered)
 	for _, rec := range r.records() {
-		var n *event.Notification
-		if err := r.ledger.View(func(tx *store.Tx) (err error) { n, err = CloseBody(tx, rec.Key, minutes(9)); return err }); err != nil {
-			t.Fatal(err)
-		}
-		r.store(*n)
+		r.closes(rec.Key, minutes(9))
 		r.decide()
 		r.want(r.line(), "resolved "+rec.Key)
 		r.settle(event.Delivered)
+	}
+}
+
+// A mark that cannot name all that waits says less, never more.
+func TestALongMarkStaysTrue(t *testing.T) {
+	r := newStage(t, SplitConfig{})
+	at := func(i int) event.Position { return event.Position{Seq: uint64(2*i + 1), Item: uint32(i)} }
+	if err := r.ledger.Do(t.Context(), func(tx *store.Tx) {
+		for i := range event.MaxMarked + 100 {
+			tx.PutWaiting(&store.Waiting{At: at(i), Pos: at(i)})
+		}
+		tx.SetProgress(event.Position{Seq: 1 << 40})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	mark, err := (&Marker{queue: r.queue, ledger: r.ledger}).settled()
+	if err != nil || len(mark.Waiting) != event.MaxMarked || mark.Waiting[7] != at(7) || mark.UpTo != at(event.MaxMarked-1) {
+		t.Errorf("up to %v with %d waiting, %v", mark.UpTo, len(mark.Waiting), err)
 	}
 }
 
@@ -640,18 +652,15 @@ func TestARebuiltLedgerSaysWhatTheRunningOneSaid(t *testing.T) {
 		}
 		r.decide()
 		states := func() (episodes []store.Episode, ids []string) {
-			if err := r.ledger.View(func(tx *store.Tx) error {
+			if err := r.ledger.View(func(tx *store.Tx) {
 				for n := range 6 {
-					ep, err := tx.Episode(fmt.Sprintf("pmm-h%d", n))
-					if err != nil {
-						return err
-					}
+					ep := tx.Episode(fmt.Sprintf("pmm-h%d", n))
+
 					if ep != nil {
 						ep.Shared = false // nobody knows what was sent before
 						episodes = append(episodes, *ep)
 					}
 				}
-				return nil
 			}); err != nil {
 				t.Fatal(err)
 			}

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -154,27 +153,32 @@ func (r *stage) decide() {
 	}
 }
 
+// closes ends an open episode by hand.
+func (r *stage) closes(key string, at time.Time) {
+	r.t.Helper()
+	var n event.Notification
+	if err := r.ledger.View(func(tx *store.Tx) { n = CloseBody(tx, key, at) }); err != nil {
+		r.t.Fatal(err)
+	}
+	r.store(n)
+}
+
 // settle ends what is waiting with an outcome, oldest first.
 func (r *stage) settle(outcome event.Outcome) { r.settleOnly(outcome, "") }
 
 // settleOnly ends only what is waiting of a key, "" = of all.
 func (r *stage) settleOnly(outcome event.Outcome, key string) {
 	r.t.Helper()
-	if err := r.ledger.Do(r.t.Context(), func(tx *store.Tx) error {
+	if err := r.ledger.Do(r.t.Context(), func(tx *store.Tx) {
 		for _, w := range waiting(tx) {
 			if key != "" && w.Key != key {
 				continue
 			}
-			rec, err := tx.Record(w.ReceivedAt, w.Pos)
-			if err != nil {
-				return err
-			}
+			rec := tx.Record(w.ReceivedAt, w.Pos)
 			rec.Outcome, rec.SettledAt, rec.ClaimedAt = outcome, t0, t0
-			if err := cmp.Or(tx.PutRecord(rec), tx.DropWaiting(w.At)); err != nil {
-				return err
-			}
+			tx.PutRecord(rec)
+			tx.DropWaiting(w.At)
 		}
-		return nil
 	}); err != nil {
 		r.t.Fatal(err)
 	}
@@ -185,11 +189,10 @@ func waiting(tx *store.Tx) []store.Waiting { return slices.Collect(tx.Waiting(ev
 // line is what is waiting, as "STATUS KEY", oldest first.
 func (r *stage) line() (list []string) {
 	r.t.Helper()
-	if err := r.ledger.View(func(tx *store.Tx) error {
+	if err := r.ledger.View(func(tx *store.Tx) {
 		for _, w := range waiting(tx) {
 			list = append(list, fmt.Sprintf("%s %s", w.Status, w.Key))
 		}
-		return nil
 	}); err != nil {
 		r.t.Fatal(err)
 	}

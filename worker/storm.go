@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"pmm-callgoose/store"
@@ -111,39 +112,33 @@ func (b *batch) brake(c *candidate, r *event.Record, ep, next *store.Episode) (d
 			b.log.Warn("a storm of alerts: what is not the first of its name waits", "source", s.Source, "storm", b.cfg.Storm, "alertname", r.Alertname)
 		})
 	}
-	b.fail(b.tx.PutStorm(s))
+	b.tx.PutStorm(s)
 	if s.On() && b.wentOut(s, next) {
 		return delay{reason: store.ReasonStorm, storm: true}
 	}
-	b.fail(b.tx.PutFirst(r.Source, r.Alertname, &store.First{Pos: r.Pos, ReceivedAt: r.ReceivedAt}))
+	b.tx.PutFirst(r.Source, r.Alertname, &store.First{Pos: r.Pos, ReceivedAt: r.ReceivedAt})
 	return d
 }
 
 func (b *batch) storm(source string) *store.Storm {
-	s, err := b.tx.Storm(source)
-	if b.fail(err); s == nil {
-		s = &store.Storm{Source: source}
-	}
-	return s
+	return cmp.Or(b.tx.Storm(source), &store.Storm{Source: source})
 }
 
 // wentOut reports whether an event with the alert name of next went out, or is about to,
 // in this storm. With --incident-by alertname the incident that it opened must be open
 // still, too: another alert of the name fires.
 func (b *batch) wentOut(s *store.Storm, next *store.Episode) bool {
-	first, err := b.tx.First(next.Source, next.Alertname)
-	if b.fail(err); first == nil || !first.ReceivedAt.After(s.Since.Add(-b.cfg.Storm.Within)) {
+	first := b.tx.First(next.Source, next.Alertname)
+	if first == nil || !first.ReceivedAt.After(s.Since.Add(-b.cfg.Storm.Within)) {
 		return false
 	}
-	out, err := reaches(b.tx, first)
-	b.fail(err)
-	return out && (!b.cfg.Form.ByAlertname || b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{}) != "")
+	return reaches(b.tx, first) && (!b.cfg.Form.ByAlertname || b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{}) != "")
 }
 
 // reaches reports whether Callgoose has an event, or will.
-func reaches(tx *store.Tx, first *store.First) (bool, error) {
-	r, err := tx.Brief(first.ReceivedAt, first.Pos)
-	return r != nil && (r.Outcome == event.Delivered || r.Outcome == event.Queued), err
+func reaches(tx *store.Tx, first *store.First) bool {
+	r := tx.Brief(first.ReceivedAt, first.Pos)
+	return r != nil && (r.Outcome == event.Delivered || r.Outcome == event.Queued)
 }
 
 // neverSent ends a firing that waits for the end of a storm, and the recovery r of it.
@@ -162,11 +157,11 @@ func (b *batch) neverSent(c *candidate, r *event.Record, ep *store.Episode) bool
 
 // endWait ends the firing of the open episode ep, if it waits for the end of a storm.
 func (b *batch) endWait(ep *store.Episode) bool {
-	if ep == nil || !ep.Open || b.tx.InStorm(ep.Source) == 0 {
+	if !isOpen(ep) || b.tx.InStorm(ep.Source) == 0 {
 		return false
 	}
-	fired, w, err := unsent(b.tx, ep.FiringAt, ep.Firing)
-	if b.fail(err); fired == nil || !w.Storm {
+	fired, w := unsent(b.tx, ep.FiringAt, ep.Firing)
+	if fired == nil || !w.Storm {
 		return false
 	}
 	b.release(fired, store.ReasonStorm)
@@ -176,15 +171,15 @@ func (b *batch) endWait(ep *store.Episode) bool {
 // fromStorm queues the event of r, if it waits for the end of a storm, at a place,
 // when its alert still fires. It reports whether it waited.
 func (b *batch) fromStorm(r *event.Record, at event.Position) bool {
-	w, _, err := b.tx.WaitingAt(r.At)
-	if b.fail(err); !w.Storm {
+	w, _ := b.tx.WaitingAt(r.At)
+	if !w.Storm {
 		return false
 	}
-	if ep := b.episode(r.Key); ep == nil || !ep.Open || ep.Firing != r.Pos {
+	if ep := b.tx.Episode(r.Key); !isOpen(ep) || ep.Firing != r.Pos {
 		b.release(r, store.ReasonStorm)
 		return true
 	}
-	b.fail(b.tx.DropWaiting(r.At))
+	b.tx.DropWaiting(r.At)
 	b.queueUp(r, w.Alertname, at, delay{})
 	return true
 }
@@ -193,15 +188,15 @@ func (b *batch) fromStorm(r *event.Record, at event.Position) bool {
 func (b *batch) stormTold(r *event.Record) {
 	s := b.storm(r.Source)
 	s.Key = r.Key
-	b.fail(b.tx.PutStorm(s))
+	b.tx.PutStorm(s)
 }
 
 // stormOver takes in its recovery, which ends the storm.
 func (b *batch) stormOver(c *candidate) {
 	s := b.storm(c.note.Source)
 	b.tell(func() { b.log.Info("the storm of alerts is over", "source", s.Source, "alerts", s.Total) })
-	b.fail(b.tx.PutStorm(&store.Storm{Source: s.Source, Key: s.Key, Release: c.pos}))
-	b.fail(b.tx.DropFirsts(s.Source))
+	b.tx.PutStorm(&store.Storm{Source: s.Source, Key: s.Key, Release: c.pos})
+	b.tx.DropFirsts(s.Source)
 }
 
 // brakeEvery is the time between two passes of the Brake.
@@ -247,27 +242,28 @@ type telling struct {
 }
 
 func (k *Brake) pass(ctx context.Context, now time.Time) error {
-	var list []store.Storm
-	var said []*telling
+	type need struct {
+		of   *store.Storm
+		said *telling
+	}
+	var needs []need
 	decided := k.last // all that had come in in the last pass
 	k.last = k.queue.Last()
-	if err := k.ledger.View(func(tx *store.Tx) (err error) {
-		if list, err = tx.Storms(); len(list) == 0 || !Decided(tx, k.reach) {
-			list = nil
-			return err
+	if err := k.ledger.View(func(tx *store.Tx) {
+		if !Decided(tx, k.reach) {
+			return
 		}
-		for i := range list {
-			w, werr := k.needs(tx, &list[i], now, Decided(tx, decided))
-			said, err = append(said, w), cmp.Or(err, werr)
+		for _, s := range tx.Storms() {
+			needs = append(needs, need{s, k.needs(tx, s, now, Decided(tx, decided))})
 		}
-		return err
 	}); err != nil {
 		return fmt.Errorf("read the storms: %w", err)
 	}
-	for i, w := range said {
-		if w == nil && !list[i].Release.IsZero() {
+	for _, n := range needs {
+		s, w := n.of, n.said
+		if w == nil && !s.Release.IsZero() {
 			var err error
-			if w, err = k.released(ctx, &list[i]); err != nil {
+			if w, err = k.released(ctx, s); err != nil {
 				return fmt.Errorf("release what a storm held: %w", err)
 			}
 		}
@@ -276,7 +272,7 @@ func (k *Brake) pass(ctx context.Context, now time.Time) error {
 		}
 		pos, err := k.queue.Publish(ctx, w.Notification)
 		if err != nil { // the next pass comes to the same
-			k.log.WarnContext(ctx, "what a storm needs could not be stored", "source", list[i].Source, "moment", w.moment, "err", err)
+			k.log.WarnContext(ctx, "what a storm needs could not be stored", "source", s.Source, "moment", w.moment, "err", err)
 			return nil
 		}
 		k.reach = pos.Seq
@@ -287,49 +283,35 @@ func (k *Brake) pass(ctx context.Context, now time.Time) error {
 
 // needs is what has to be said of a storm now, nil for nothing. decided says that the
 // alerts that came in until now are decided on.
-func (k *Brake) needs(tx *store.Tx, s *store.Storm, now time.Time, decided bool) (*telling, error) {
-	ep, err := tx.Episode(s.Key)
-	if err != nil {
-		return nil, err
-	}
-	open := ep != nil && ep.Open
-	switch {
+func (k *Brake) needs(tx *store.Tx, s *store.Storm, now time.Time, decided bool) *telling {
+	ep := tx.Episode(s.Key)
+	switch open := isOpen(ep); {
 	case s.On() && !open:
-		return k.opens(s, now)
-	case s.On() && decided:
-		over := k.rule.over(s, now)
-		if !over {
-			if over, err = k.unclear(tx, s); err != nil {
-				return nil, err
-			}
-		}
-		if over {
-			return k.closes(tx, ep, now)
-		}
-	case !s.On() && open:
+		return k.opens(tx, s, now)
+	case s.On() && decided && (k.rule.over(s, now) || k.unclear(tx, s)), !s.On() && open:
 		return k.closes(tx, ep, now)
 	}
-	return nil, nil
+	return nil
 }
 
 // unclear reports whether events wait for the end of s because of one that Callgoose does
-// not get.
-func (k *Brake) unclear(tx *store.Tx, s *store.Storm) (bool, error) {
+// not get. What waits may be much, so it is read only where there is such a one.
+func (k *Brake) unclear(tx *store.Tx, s *store.Storm) bool {
+	missed := func(first *store.First) bool { return first == nil || !reaches(tx, first) }
+	if !slices.ContainsFunc(slices.Collect(tx.Firsts(s.Source)), missed) {
+		return false
+	}
 	sent := map[string]bool{} // alert names of which Callgoose gets one
-	for w := range tx.Waiting(s.Release) {
+	for w := range tx.Waiting(event.Position{}) {
 		if !w.Storm || w.Source != s.Source || sent[w.Alertname] {
 			continue
 		}
-		first, err := tx.First(w.Source, w.Alertname)
-		if err != nil || first == nil {
-			return true, err
-		}
-		if out, err := reaches(tx, first); err != nil || !out {
-			return true, err
+		if missed(tx.First(w.Source, w.Alertname)) {
+			return true
 		}
 		sent[w.Alertname] = true
 	}
-	return false, nil
+	return false
 }
 
 // StormName is the alert name, and the incident's title, of a storm.
@@ -337,8 +319,8 @@ func StormName(alerts int64, source string) string {
 	return fmt.Sprintf("Storm: %d alerts from %s", alerts, source)
 }
 
-func (k *Brake) opens(s *store.Storm, now time.Time) (*telling, error) {
-	return own("storm-told", s.Source, now, OwnAlert{
+func (k *Brake) opens(tx *store.Tx, s *store.Storm, now time.Time) *telling {
+	return own(tx, "storm-told", s.Source, now, OwnAlert{
 		Status: event.Firing, StartsAt: s.Since,
 		Labels: map[string]string{"alertname": StormName(s.Total, s.Source), "severity": "critical", "instance": s.Source, OurLabel: stormLabel},
 		Annotations: map[string]string{
@@ -349,20 +331,17 @@ func (k *Brake) opens(s *store.Storm, now time.Time) (*telling, error) {
 	})
 }
 
-func (k *Brake) closes(tx *store.Tx, ep *store.Episode, now time.Time) (*telling, error) {
-	labels, err := tx.Labels(ep.Key)
-	if err != nil {
-		return nil, err
-	}
-	return own("storm-over", ep.Source, now, OwnAlert{
-		Status: event.Resolved, StartsAt: ep.StartsAt, EndsAt: now.UTC(), Labels: labels, Fingerprint: event.Fingerprint(ep.Key),
+func (k *Brake) closes(tx *store.Tx, ep *store.Episode, now time.Time) *telling {
+	return own(tx, "storm-over", ep.Source, now, OwnAlert{
+		Status: event.Resolved, StartsAt: ep.StartsAt, EndsAt: now.UTC(), Labels: tx.Labels(ep.Key), Fingerprint: event.Fingerprint(ep.Key),
 		Annotations: map[string]string{"summary": "the storm is over", "description": "What waited and still fires is sent now."},
 	})
 }
 
-func own(moment, source string, now time.Time, alert OwnAlert) (*telling, error) {
+func own(tx *store.Tx, moment, source string, now time.Time, alert OwnAlert) *telling {
 	n, err := alert.Notification(source, now)
-	return &telling{moment, n}, err
+	tx.Fail(err)
+	return &telling{moment, n}
 }
 
 // released asks for what waited for the end of a storm, or some of it. When nothing is
@@ -370,7 +349,7 @@ func own(moment, source string, now time.Time, alert OwnAlert) (*telling, error)
 func (k *Brake) released(ctx context.Context, s *store.Storm) (*telling, error) {
 	var refs []Ref
 	for at, more := (event.Position{}), true; more && len(refs) < requeueMost; {
-		if err := k.ledger.View(func(tx *store.Tx) error {
+		if err := k.ledger.View(func(tx *store.Tx) {
 			n := 0
 			for w := range tx.Waiting(at) {
 				if n++; n > requeueMost || w.At.Compare(s.Release) > 0 || len(refs) == requeueMost {
@@ -381,7 +360,6 @@ func (k *Brake) released(ctx context.Context, s *store.Storm) (*telling, error) 
 				}
 			}
 			more = n > requeueMost
-			return nil
 		}); err != nil {
 			return nil, err
 		}
@@ -391,12 +369,10 @@ func (k *Brake) released(ctx context.Context, s *store.Storm) (*telling, error) 
 		n := requeueOf(refs, false)
 		return &telling{"storm-released", n}, nil
 	}
-	return nil, k.ledger.Do(ctx, func(tx *store.Tx) error {
-		have, err := tx.Storm(s.Source)
-		if err != nil || have == nil || have.Release != s.Release {
-			return err
+	return nil, k.ledger.Do(ctx, func(tx *store.Tx) {
+		if have := tx.Storm(s.Source); have != nil && have.Release == s.Release {
+			have.Release = event.Position{}
+			tx.PutStorm(have)
 		}
-		have.Release = event.Position{}
-		return tx.PutStorm(have)
 	})
 }

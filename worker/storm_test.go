@@ -136,13 +136,12 @@ func TestInAStormTheFirstOfEachNameGoesOutAndTheRestWaits(t *testing.T) {
 	r.fires("b2", "d0")
 	r.want(r.line(), "firing pmm-b2", "firing pmm-d0")
 	r.want(r.waits(), "pmm-b2")
-	if err := r.ledger.View(func(tx *store.Tx) error {
+	if err := r.ledger.View(func(tx *store.Tx) {
 		for _, w := range waiting(tx) {
 			if w.Storm != (w.Key == "pmm-b2") || w.Storm && !w.ClaimedAt.IsZero() {
 				t.Errorf("%s waits for the storm: %t, claimed at %s", w.Key, w.Storm, w.ClaimedAt)
 			}
 		}
-		return nil
 	}); err != nil {
 		t.Error(err)
 	}
@@ -185,14 +184,15 @@ func TestWhatWaitsForOneThatCallgooseDoesNotGetIsReleased(t *testing.T) {
 			r.fires("b0", "b1")
 			r.passes(time.Second)
 			r.want(r.waits(), "pmm-b1")
-			if err := r.ledger.Do(t.Context(), func(tx *store.Tx) error {
+			if err := r.ledger.Do(t.Context(), func(tx *store.Tx) {
 				w := waiting(tx)[3]
-				rec, err := tx.Record(w.ReceivedAt, w.Pos)
-				if err != nil || rec.Key != "pmm-b0" {
-					return fmt.Errorf("%v: %w", rec, err)
+				rec := tx.Record(w.ReceivedAt, w.Pos)
+				if rec.Key != "pmm-b0" {
+					t.Fatalf("first is %v", rec)
 				}
 				rec.Outcome = outcome
-				return cmpErr(tx.PutRecord(rec), tx.DropWaiting(w.At))
+				tx.PutRecord(rec)
+				tx.DropWaiting(w.At)
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -241,18 +241,14 @@ func TestAStormWithOneIncidentForEachName(t *testing.T) {
 // settleSent delivers what does not wait for the end of the storm.
 func (r *stormStage) settleSent() {
 	r.t.Helper()
-	if err := r.ledger.Do(r.t.Context(), func(tx *store.Tx) error {
+	if err := r.ledger.Do(r.t.Context(), func(tx *store.Tx) {
 		for _, w := range waiting(tx) {
-			rec, err := tx.Record(w.ReceivedAt, w.Pos)
-			if err == nil && !w.Storm {
+			if rec := tx.Record(w.ReceivedAt, w.Pos); !w.Storm {
 				rec.Outcome, rec.SettledAt, rec.ClaimedAt = event.Delivered, t0, t0
-				err = cmpErr(tx.PutRecord(rec), tx.DropWaiting(w.At))
-			}
-			if err != nil {
-				return err
+				tx.PutRecord(rec)
+				tx.DropWaiting(w.At)
 			}
 		}
-		return nil
 	}); err != nil {
 		r.t.Fatal(err)
 	}
@@ -312,14 +308,12 @@ func TestAStormThatIsInterruptedEnds(t *testing.T) {
 				if open["storm"] != 0 || !over || slices.Contains(sent, "firing storm") != slices.Contains(sent, "resolved storm") {
 					t.Errorf("sent are %q", sent)
 				}
-				if err := r.ledger.View(func(tx *store.Tx) error {
-					list, err := tx.Storms()
-					for i := range list {
-						if list[i].On() || !list[i].Release.IsZero() {
-							t.Errorf("left is %+v", list[i])
+				if err := r.ledger.View(func(tx *store.Tx) {
+					for _, s := range tx.Storms() {
+						if s.On() || !s.Release.IsZero() {
+							t.Errorf("left is %+v", s)
 						}
 					}
-					return err
 				}); err != nil {
 					t.Error(err)
 				}
@@ -346,15 +340,7 @@ func TestAPersonEndsAStorm(t *testing.T) {
 			key = rec.Key
 		}
 	}
-	if err := r.ledger.View(func(tx *store.Tx) error {
-		n, err := CloseBody(tx, key, r.now.Add(10*time.Second))
-		if err == nil {
-			r.store(*n)
-		}
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	r.closes(key, r.now.Add(10*time.Second))
 	r.decide()
 	r.passes(11 * time.Second)
 	r.want(r.waits())
@@ -364,15 +350,7 @@ func TestAPersonEndsAStorm(t *testing.T) {
 func TestOneIncidentClosedByHandEndsWhatWaits(t *testing.T) {
 	r := newStorm(t, SplitConfig{})
 	r.fires("a3", "a4")
-	if err := r.ledger.View(func(tx *store.Tx) error {
-		n, err := CloseBody(tx, "pmm-a3", r.now.Add(time.Second))
-		if err == nil {
-			r.store(*n)
-		}
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	r.closes("pmm-a3", r.now.Add(time.Second))
 	r.decide()
 	r.want(r.waits(), "pmm-a4")
 	r.want(r.became(), "queued", "queued", "queued", "collapsed storm", "queued storm", "collapsed storm")
@@ -394,23 +372,18 @@ func TestWhatDoesNotCountForAStorm(t *testing.T) {
 func TestAnEventThatIsParkedDoesNotWaitForTheEndOfAStorm(t *testing.T) {
 	r := newStorm(t, SplitConfig{})
 	r.fires("a3", "a4", "a5")
-	if err := r.ledger.Do(t.Context(), func(tx *store.Tx) error {
+	if err := r.ledger.Do(t.Context(), func(tx *store.Tx) {
 		for _, w := range waiting(tx) {
 			if w.Key != "pmm-a4" && w.Key != "pmm-a0" { // one that waits for it, and one that does not
 				continue
 			}
-			rec, err := tx.Record(w.ReceivedAt, w.Pos)
-			if err != nil {
-				return err
-			}
-			if parked, err := Park(tx, rec, "parked"); err != nil || !parked {
-				t.Errorf("%s is not parked, %v", w.Key, err)
+			if !Park(tx, tx.Record(w.ReceivedAt, w.Pos), "parked") {
+				t.Errorf("%s is not parked", w.Key)
 			}
 		}
 		if n := tx.InStorm("pmm"); n != 2 {
 			t.Errorf("%d wait, want 2", n)
 		}
-		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -421,18 +394,12 @@ func TestAnEventThatIsParkedDoesNotWaitForTheEndOfAStorm(t *testing.T) {
 func TestAnEventWithoutARecordIsReleasedOnce(t *testing.T) {
 	r := newStorm(t, SplitConfig{})
 	r.fires("a3", "a4")
-	if err := r.ledger.Do(t.Context(), func(tx *store.Tx) error {
+	if err := r.ledger.Do(t.Context(), func(tx *store.Tx) {
 		for _, w := range waiting(tx) {
-			if w.Key != "pmm-a3" {
-				continue
+			if w.Key == "pmm-a3" {
+				tx.DropRecord(tx.Record(w.ReceivedAt, w.Pos))
 			}
-			rec, err := tx.Record(w.ReceivedAt, w.Pos)
-			if err != nil {
-				return err
-			}
-			return tx.DropRecord(rec)
 		}
-		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -107,8 +107,12 @@ type Notification struct {
 // before UpTo but those in Waiting. It is what a rebuilt ledger knows of the past.
 type Mark struct {
 	UpTo    Position
-	Waiting []Position // sorted
+	Waiting []Position // sorted, MaxMarked at most
 }
+
+// MaxMarked bounds the waiting events that a mark names: 15 KiB in each envelope when they
+// stand apart, and a few bytes for a backlog.
+const MaxMarked = 4096
 
 // Attempt is one try to hand an event to Callgoose, as operators read it. It
 // never holds a credential.

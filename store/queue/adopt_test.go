@@ -29,7 +29,7 @@ func embedded(t *testing.T) (*Queue, *store.Store) {
 	if err := q.Purge(t.Context(), 30); err != nil {
 		t.Fatal(err)
 	}
-	if err := ledger.Do(t.Context(), func(tx *store.Tx) error { tx.SetProgress(event.Position{Seq: 500}); return nil }); err != nil {
+	if err := ledger.Do(t.Context(), func(tx *store.Tx) { tx.SetProgress(event.Position{Seq: 500}) }); err != nil {
 		t.Fatal(err)
 	}
 	return q, ledger

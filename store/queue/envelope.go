@@ -24,12 +24,6 @@ import (
 // The sums are ours because a damaged block can otherwise pass unnoticed.
 const format = 1
 
-// maxUnpacked bounds what a damaged part can make a reader allocate, bytes.
-const maxUnpacked = 64 << 20
-
-// maxWaiting bounds the waiting positions that a mark lists.
-const maxWaiting = 4096
-
 // The places of an envelope's parts; notifications are numbered from placeNotes.
 const (
 	placeIndex = iota
@@ -59,16 +53,21 @@ func (c *encoder) encode(mark []byte, batch []*publishing) []byte {
 		}
 	}
 	c.letGo(&c.plain)
-	b := append(c.head[:0], format)
-	b = binary.AppendUvarint(b, uint64(len(c.lengths)))
-	b = binary.AppendUvarint(b, uint64(len(mark)))
-	for _, n := range c.lengths {
-		b = binary.AppendUvarint(b, uint64(n))
-	}
-	c.head = append(sealFrom(b, 1, placeIndex), mark...)
+	index, length := wire.Coder{B: append(c.head[:0], format)}, len(mark)
+	codeIndex(&index, &length, &c.lengths)
+	c.head = append(sealFrom(index.B, 1, placeIndex), mark...)
 	from := room - len(c.head)
 	copy(c.parts[from:], c.head)
 	return c.parts[from:]
+}
+
+// codeIndex codes the length of the mark, and of each notification.
+func codeIndex(c *wire.Coder, mark *int, lengths *[]int) {
+	wire.Len(c, lengths)
+	wire.Number(c, mark)
+	for i := range *lengths {
+		wire.Number(c, &(*lengths)[i])
+	}
 }
 
 // letGo lets go of memory that one large body needed.
@@ -101,23 +100,22 @@ func openPart(sealed []byte, place int) ([]byte, error) {
 	if n < 0 || binary.BigEndian.Uint32(sealed[n:]) != crc32.Update(uint32(place), castagnoli, sealed[:n]) {
 		return nil, fmt.Errorf("check sum: %w", event.ErrDamaged)
 	}
-	if size, err := s2.DecodedLen(sealed[:n]); err != nil || size > maxUnpacked {
-		return nil, fmt.Errorf("length: %w", event.ErrDamaged)
-	}
-	plain, err := s2.Decode(nil, sealed[:n])
-	if err != nil {
-		return nil, fmt.Errorf("unpack: %w: %w", event.ErrDamaged, err)
-	}
-	return plain, nil
+	return wire.Unpack(sealed[:n])
 }
 
 func appendNotification(b []byte, n *event.Notification) []byte {
-	b = wire.AppendString(b, n.Source)
-	b = append(b, byte(n.Origin))
-	b = wire.AppendTime(b, n.BeganAt)
-	b = wire.AppendTime(b, n.ReceivedAt)
-	b = binary.AppendUvarint(b, uint64(max(n.Alerts, 0)))
-	return append(b, n.Body...)
+	c := wire.Coder{B: b}
+	codeNotification(&c, n)
+	return append(c.B, n.Body...)
+}
+
+// codeNotification codes what stands before the body.
+func codeNotification(c *wire.Coder, n *event.Notification) {
+	c.String(&n.Source)
+	c.Byte((*byte)(&n.Origin))
+	c.Time(&n.BeganAt)
+	c.Time(&n.ReceivedAt)
+	wire.Number(c, &n.Alerts)
 }
 
 func decodeNotification(sealed []byte, number int) event.Notification {
@@ -125,29 +123,30 @@ func decodeNotification(sealed []byte, number int) event.Notification {
 	if err != nil {
 		return event.Notification{Err: err}
 	}
-	r := wire.Reader{Rest: plain}
-	n := event.Notification{Source: r.String(), Origin: event.Origin(r.Byte()), BeganAt: r.Time(), ReceivedAt: r.Time(), Alerts: int(r.Uint32())}
-	n.Body, r.Rest = r.Rest, nil
-	if err := r.End("notification"); err != nil {
+	c, n := wire.Reader(plain), event.Notification{}
+	codeNotification(&c, &n)
+	n.Body, c.B = c.B, nil
+	if err := c.End("notification"); err != nil {
 		return event.Notification{Err: err}
 	}
 	return n
 }
 
-// encodeMark is the part of an envelope that holds m. Of too many waiting
-// positions it keeps the first ones and ends there, which says less and stays true.
+// encodeMark is the part of an envelope that holds m.
 func encodeMark(m event.Mark) []byte {
-	if len(m.Waiting) > maxWaiting {
-		m.UpTo, m.Waiting = m.Waiting[maxWaiting-1], m.Waiting[:maxWaiting]
-	}
-	plain := wire.AppendPosition(nil, m.UpTo)
-	plain = binary.AppendUvarint(plain, uint64(len(m.Waiting)))
+	var c wire.Coder
+	codeMark(&c, &m)
+	return appendPart(nil, placeMark, c.B)
+}
+
+func codeMark(c *wire.Coder, m *event.Mark) {
+	c.Position(&m.UpTo)
+	wire.Len(c, &m.Waiting)
 	var from event.Position
-	for _, p := range m.Waiting {
-		plain = wire.AppendPositionAfter(plain, from, p)
-		from = p
+	for i := range m.Waiting {
+		c.PositionAfter(from, &m.Waiting[i])
+		from = m.Waiting[i]
 	}
-	return appendPart(nil, placeMark, plain)
 }
 
 func decodeMark(sealed []byte) (m event.Mark, err error) {
@@ -155,15 +154,9 @@ func decodeMark(sealed []byte) (m event.Mark, err error) {
 	if err != nil {
 		return m, err
 	}
-	r := wire.Reader{Rest: plain}
-	m.UpTo = r.Position()
-	var p event.Position
-	for range r.List() {
-		p = r.PositionAfter(p)
-		m.Waiting = append(m.Waiting, p)
-	}
-	if err := r.End("mark"); err != nil {
-		return event.Mark{}, err
+	c := wire.Reader(plain)
+	if codeMark(&c, &m); c.End("mark") != nil {
+		return event.Mark{}, c.End("mark")
 	}
 	return m, nil
 }
@@ -182,28 +175,19 @@ func open(b []byte) (e envelope, err error) {
 	case b[0] > format:
 		return e, fmt.Errorf("envelope format %d: %w", b[0], event.ErrNewer)
 	}
-	r := wire.Reader{Rest: b[1:]}
-	count, mark := r.List(), r.Uvarint()
-	lengths := make([]uint64, 0, min(count, gatherCount))
-	for range count {
-		lengths = append(lengths, r.Uvarint())
-	}
-	end := len(b) - len(r.Rest)
-	sum := r.Bytes(4)
+	r := wire.Reader(b[1:])
+	var mark int
+	var lengths []int
+	codeIndex(&r, &mark, &lengths)
+	end := len(b) - len(r.B)
+	sum := r.Take(4)
 	if r.Bad() || binary.BigEndian.Uint32(sum) != crc32.Update(placeIndex, castagnoli, b[1:end]) {
 		return e, fmt.Errorf("envelope index: %w", event.ErrDamaged)
 	}
 	// What is missing at the end costs the parts that stood there.
-	rest := r.Rest
-	take := func(n uint64) []byte {
-		n = min(n, uint64(len(rest)))
-		part := rest[:n:n]
-		rest = rest[n:]
-		return part
-	}
-	e.mark = take(mark)
+	e.mark = r.Take(min(mark, len(r.B)))
 	for _, n := range lengths {
-		e.notes = append(e.notes, take(n))
+		e.notes = append(e.notes, r.Take(min(n, len(r.B))))
 	}
 	return e, nil
 }

@@ -60,7 +60,7 @@ func startInstanceOf(t *testing.T, cfg Config, dir string) *instance {
 }
 
 func (i *instance) set(t *testing.T, seq uint64) error {
-	return i.ledger.Do(t.Context(), func(tx *store.Tx) error { tx.SetProgress(event.Position{Seq: seq}); return nil })
+	return i.ledger.Do(t.Context(), func(tx *store.Tx) { tx.SetProgress(event.Position{Seq: seq}) })
 }
 
 // eventually waits for what comes by itself.

@@ -316,7 +316,6 @@ func (q *Queue) Wake() <-chan struct{} { return q.wake }
 func (q *Queue) Last() uint64 { return q.last.Load() }
 
 // SetMark says what envelopes written from now on carry. The mark is not kept.
-// No more than 4096 waiting positions are stored: the mark then ends at that one.
 func (q *Queue) SetMark(m event.Mark) {
 	b := encodeMark(m)
 	q.mark.Store(&b)

@@ -168,19 +168,6 @@ func TestTheNewestMarkIsFound(t *testing.T) {
 	newest(want)
 }
 
-// A mark with more waiting positions than are stored says less, never more.
-func TestALongMarkStaysTrue(t *testing.T) {
-	var m event.Mark
-	for i := range uint64(3 * maxWaiting) {
-		m.Waiting = append(m.Waiting, event.Position{Seq: 2 * i, Item: uint32(i)})
-	}
-	m.UpTo = event.Position{Seq: 1 << 40}
-	got, err := decodeMark(encodeMark(m))
-	if err != nil || !reflect.DeepEqual(got.Waiting, m.Waiting[:maxWaiting]) || got.UpTo != m.Waiting[maxWaiting-1] {
-		t.Errorf("up to %v with %d waiting, %v", got.UpTo, len(got.Waiting), err)
-	}
-}
-
 // Below the first sequence a message is gone without a look at the disk, and
 // behind the last as well. In between the disk is asked once a second.
 func TestWhatIsGoneIsKnownWithoutTheDisk(t *testing.T) {

@@ -1,7 +1,6 @@
-// Package wire holds the primitives of what stands on disk: numbers as varints,
-// a text with its length before it, and the check sum that seals a value. A
-// writer only appends. A Reader stops at the first thing that cannot be, and is
-// empty from then on.
+// Package wire holds the primitives of what stands on disk: numbers as varints, a text
+// with its length before it, and the check sum that seals a value. A Coder writes them or
+// reads them: one description of a value serves both.
 package wire
 
 import (
@@ -11,7 +10,10 @@ import (
 	"hash/crc32"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/klauspost/compress/s2"
 
 	"pmm-callgoose/store/event"
 )
@@ -33,71 +35,19 @@ func Unseal(key, sealed []byte) ([]byte, error) {
 	return sealed[:n], nil
 }
 
-// AppendString appends s with its length before it.
-func AppendString(b []byte, s string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
-}
+// maxUnpacked bounds what damage can make a reader allocate, bytes.
+const maxUnpacked = 64 << 20
 
-// AppendTime keeps the instant, to the nanosecond, of any year. The zero time is one byte.
-func AppendTime(b []byte, t time.Time) []byte {
-	if t.IsZero() {
-		return append(b, 0)
+// Unpack unpacks what s2.Encode packed. event.ErrDamaged.
+func Unpack(packed []byte) ([]byte, error) {
+	if size, err := s2.DecodedLen(packed); err != nil || size > maxUnpacked {
+		return nil, fmt.Errorf("length of what is packed: %w", event.ErrDamaged)
 	}
-	return binary.AppendVarint(binary.AppendUvarint(b, uint64(t.Nanosecond())+1), t.Unix())
-}
-
-// AppendTimes appends a list of them.
-func AppendTimes(b []byte, list []time.Time) []byte {
-	b = binary.AppendUvarint(b, uint64(len(list)))
-	for _, t := range list {
-		b = AppendTime(b, t)
+	plain, err := s2.Decode(nil, packed)
+	if err != nil {
+		return nil, fmt.Errorf("unpack: %w: %w", event.ErrDamaged, err)
 	}
-	return b
-}
-
-// AppendPosition appends p.
-func AppendPosition(b []byte, p event.Position) []byte {
-	b = binary.AppendUvarint(b, p.Seq)
-	b = binary.AppendUvarint(b, uint64(p.Note))
-	return binary.AppendUvarint(b, uint64(p.Item))
-}
-
-// AppendPositionAfter appends p as its distance from one that is not behind it.
-func AppendPositionAfter(b []byte, from, p event.Position) []byte {
-	b = binary.AppendUvarint(b, p.Seq-from.Seq)
-	if p.Seq != from.Seq {
-		from = event.Position{}
-	}
-	b = binary.AppendUvarint(b, uint64(p.Note-from.Note))
-	if p.Note != from.Note {
-		from.Item = 0
-	}
-	return binary.AppendUvarint(b, uint64(p.Item-from.Item))
-}
-
-// AppendMap appends the pairs of m, sorted, so that equal maps give equal
-// bytes. nil is kept apart from an empty map.
-func AppendMap(b []byte, m map[string]string) []byte {
-	if m == nil {
-		return append(b, 0)
-	}
-	var room [24]string
-	names := slices.AppendSeq(room[:0], maps.Keys(m))
-	slices.Sort(names)
-	b = binary.AppendUvarint(b, uint64(len(m))+1)
-	for _, k := range names {
-		b = AppendString(AppendString(b, k), m[k])
-	}
-	return b
-}
-
-// AppendHex writes a text of lower-case hexadecimal digits of the given number
-// of bytes as those, any other text as it is.
-func AppendHex(b []byte, s string, size int) []byte {
-	if raw := HexBytes(s, size); raw != nil {
-		return append(append(b, 0), raw...)
-	}
-	return append(binary.AppendUvarint(b, uint64(len(s))+1), s...)
+	return plain, nil
 }
 
 // HexBytes are the bytes that s says in lower-case hexadecimal digits, nil when it
@@ -110,177 +60,247 @@ func HexBytes(s string, size int) []byte {
 	return raw
 }
 
-// AppendKey appends an incident key and its source: the key begins with the
-// source as a rule, and goes on with a fingerprint of 8 bytes.
-func AppendKey(b []byte, key, source string) []byte {
-	b = AppendString(b, source)
-	if n := len(source) + 1; len(key) >= n && key[:n] == source+"-" {
-		return AppendHex(append(b, 1), key[n:], 8)
-	}
-	return AppendString(append(b, 0), key)
+// Coder appends values to B, or takes them off its front. A reader stops at the first
+// thing that cannot be, and is empty from then on.
+type Coder struct {
+	B       []byte
+	Reading bool
+	bad     bool
 }
 
-// Reader takes values off the front of Rest.
-type Reader struct {
-	Rest []byte
-	bad  bool
-}
+// Reader reads b.
+func Reader(b []byte) Coder { return Coder{B: b, Reading: true} }
 
 // Fail says that what was read cannot be.
-func (r *Reader) Fail() { r.Rest, r.bad = nil, true }
+func (c *Coder) Fail() { c.B, c.bad = nil, true }
 
 // Bad reports whether something could not be read.
-func (r *Reader) Bad() bool { return r.bad }
+func (c *Coder) Bad() bool { return c.bad }
 
 // End is the error when something could not be read, or more is there than was read.
-func (r *Reader) End(what string) error {
-	if r.bad || len(r.Rest) > 0 {
+func (c *Coder) End(what string) error {
+	if c.bad || len(c.B) > 0 {
 		return fmt.Errorf("decode %s: %w", what, event.ErrDamaged)
 	}
 	return nil
 }
 
-// Bytes takes n bytes, which share memory with what is read.
-func (r *Reader) Bytes(n uint64) []byte {
-	if n > uint64(len(r.Rest)) {
-		r.Fail()
+// More reports whether something follows: a writer says so, a reader sees it.
+func (c *Coder) More(follows bool) bool {
+	if c.Reading {
+		return len(c.B) > 0
+	}
+	return follows
+}
+
+// Take takes n bytes off what is read; they share memory with it.
+func (c *Coder) Take(n int) []byte {
+	if n < 0 || n > len(c.B) {
+		c.Fail()
 		return nil
 	}
-	b := r.Rest[:n:n]
-	r.Rest = r.Rest[n:]
+	b := c.B[:n:n]
+	c.B = c.B[n:]
 	return b
 }
 
-// Byte takes one byte.
-func (r *Reader) Byte() byte {
-	if b := r.Bytes(1); b != nil {
-		return b[0]
+// Byte codes one byte.
+func (c *Coder) Byte(v *byte) {
+	if !c.Reading {
+		c.B = append(c.B, *v)
+	} else if b := c.Take(1); b != nil {
+		*v = b[0]
 	}
-	return 0
 }
 
-// Uvarint takes a number.
-func (r *Reader) Uvarint() uint64 {
-	n, w := binary.Uvarint(r.Rest)
-	return number(r, n, w)
+// Flags codes up to eight of them in a byte, the lowest bit first.
+func (c *Coder) Flags(list ...*bool) {
+	var b byte
+	for i, on := range list {
+		if *on {
+			b |= 1 << i
+		}
+	}
+	c.Byte(&b)
+	for i, on := range list {
+		if is := b&(1<<i) != 0; *on != is {
+			*on = is
+		}
+	}
 }
 
-// Varint takes a number that may be negative.
-func (r *Reader) Varint() int64 {
-	n, w := binary.Varint(r.Rest)
-	return number(r, n, w)
+// Number codes one that is not negative. A reader fails where it does not fit.
+func Number[T ~int | ~uint32 | ~uint64](c *Coder, v *T) {
+	if !c.Reading {
+		c.B = binary.AppendUvarint(c.B, uint64(*v))
+		return
+	}
+	n, w := binary.Uvarint(c.B)
+	if *v = T(n); w <= 0 || *v < 0 || uint64(*v) != n {
+		*v, w = 0, 0
+		c.Fail()
+	}
+	c.B = c.B[w:]
 }
 
-// number passes over a varint of w bytes.
-func number[T int64 | uint64](r *Reader, n T, w int) T {
-	if w <= 0 {
-		r.Fail()
-		return 0
+// Signed codes a number that may be negative.
+func Signed[T ~int | ~int64](c *Coder, v *T) {
+	if !c.Reading {
+		c.B = binary.AppendVarint(c.B, int64(*v))
+		return
 	}
-	r.Rest = r.Rest[w:]
-	return n
+	n, w := binary.Varint(c.B)
+	if *v = T(n); w <= 0 {
+		*v, w = 0, 0
+		c.Fail()
+	}
+	c.B = c.B[w:]
 }
 
-// Uint32 takes a number of 32 bits.
-func (r *Reader) Uint32() uint32 {
-	n := r.Uvarint()
-	if n > 1<<32-1 {
-		r.Fail()
+// Block codes bytes with their length before them. What is read shares memory with B.
+func (c *Coder) Block(v *[]byte) {
+	n := len(*v)
+	if Number(c, &n); c.Reading {
+		*v = c.Take(n)
+	} else {
+		c.B = append(c.B, *v...)
 	}
-	return uint32(n)
 }
 
-// Block takes what has its length before it; it shares memory with what is read.
-func (r *Reader) Block() []byte { return r.Bytes(r.Uvarint()) }
-
-// String takes a text.
-func (r *Reader) String() string { return string(r.Block()) }
-
-// Time takes an instant, in UTC.
-func (r *Reader) Time() time.Time {
-	nano := r.Uvarint()
-	if nano == 0 {
-		return time.Time{}
+// String codes a text.
+func (c *Coder) String(v *string) {
+	n := len(*v)
+	if Number(c, &n); c.Reading {
+		*v = string(c.Take(n))
+	} else {
+		c.B = append(c.B, *v...)
 	}
-	if nano > uint64(time.Second) {
-		r.Fail()
-		return time.Time{}
-	}
-	return time.Unix(r.Varint(), int64(nano)-1).UTC()
 }
 
-// List reads how many elements follow, and bounds the number by the bytes left.
-func (r *Reader) List() uint64 {
-	n := r.Uvarint()
-	if n > uint64(len(r.Rest)) {
-		r.Fail()
-		return 0
+// Time codes an instant, to the nanosecond, of any year, in UTC. The zero time is one byte.
+func (c *Coder) Time(v *time.Time) {
+	var nano uint64
+	if !v.IsZero() {
+		nano = uint64(v.Nanosecond()) + 1
 	}
-	return n
+	Number(c, &nano)
+	switch at := v.Unix(); {
+	case nano > uint64(time.Second):
+		c.Fail()
+	case nano > 0:
+		if Signed(c, &at); c.Reading {
+			*v = time.Unix(at, int64(nano)-1).UTC()
+		}
+	}
 }
 
-// Times takes a list of instants.
-func (r *Reader) Times() (list []time.Time) {
-	for range r.List() {
-		list = append(list, r.Time())
+// Len codes the length of a list, and gives that of a reader so many elements, for what
+// follows to fill. No list has more than there are bytes left.
+func Len[T any](c *Coder, list *[]T) {
+	n := len(*list)
+	if Number(c, &n); !c.Reading {
+		return
 	}
-	if r.bad {
-		return nil
+	if n > len(c.B) {
+		c.Fail()
+		n = 0
 	}
-	return list
+	if *list = nil; n > 0 {
+		*list = make([]T, n)
+	}
 }
 
-// Position takes a position.
-func (r *Reader) Position() event.Position {
-	return event.Position{Seq: r.Uvarint(), Note: r.Uint32(), Item: r.Uint32()}
+// Times codes a list of instants.
+func (c *Coder) Times(list *[]time.Time) {
+	Len(c, list)
+	for i := range *list {
+		c.Time(&(*list)[i])
+	}
 }
 
-// PositionAfter takes what AppendPositionAfter wrote.
-func (r *Reader) PositionAfter(from event.Position) event.Position {
-	p := event.Position{Seq: from.Seq + r.Uvarint()}
-	if p.Seq != from.Seq {
-		from = event.Position{}
+// Position codes v.
+func (c *Coder) Position(v *event.Position) {
+	Number(c, &v.Seq)
+	Number(c, &v.Note)
+	Number(c, &v.Item)
+}
+
+// PositionAfter codes v as its distance from one that is not behind it.
+func (c *Coder) PositionAfter(from event.Position, v *event.Position) {
+	p := *v
+	p.Seq -= from.Seq
+	Number(c, &p.Seq)
+	if p.Seq > 0 {
+		from.Note, from.Item = 0, 0
 	}
-	p.Note = from.Note + r.Uint32()
-	if p.Note != from.Note {
+	p.Note -= from.Note
+	Number(c, &p.Note)
+	if p.Note > 0 {
 		from.Item = 0
 	}
-	p.Item = from.Item + r.Uint32()
-	return p
+	p.Item -= from.Item
+	Number(c, &p.Item)
+	if c.Reading {
+		*v = event.Position{Seq: from.Seq + p.Seq, Note: from.Note + p.Note, Item: from.Item + p.Item}
+	}
 }
 
-// Hex takes what AppendHex wrote.
-func (r *Reader) Hex(size int) string {
-	n := r.Uvarint()
-	if n == 0 {
-		return hex.EncodeToString(r.Bytes(uint64(size)))
+// Map codes the pairs of m, sorted, so that equal maps give equal bytes. nil is kept apart
+// from an empty map.
+func (c *Coder) Map(m *map[string]string) {
+	n := len(*m) + 1
+	if *m == nil {
+		n = 0
 	}
-	return string(r.Bytes(n - 1))
-}
-
-// Key takes what AppendKey wrote.
-func (r *Reader) Key() (key, source string) {
-	source = r.String()
-	if r.Byte() == 1 {
-		return source + "-" + r.Hex(8), source
+	if Number(c, &n); n == 0 {
+		return
 	}
-	return r.String(), source
-}
-
-// Map takes what AppendMap wrote.
-func (r *Reader) Map() map[string]string {
-	n := r.Uvarint()
-	if n == 0 {
-		return nil
+	if n--; !c.Reading {
+		var room [24]string
+		names := slices.AppendSeq(room[:0], maps.Keys(*m))
+		slices.Sort(names)
+		for _, k := range names {
+			v := (*m)[k]
+			c.String(&k)
+			c.String(&v)
+		}
+		return
 	}
-	if n--; n > uint64(len(r.Rest))/2 { // each pair has two bytes at least
-		r.Fail()
-		return nil
+	if n > len(c.B)/2 { // each pair has two bytes at least
+		c.Fail()
+		return
 	}
-	m := make(map[string]string, n)
+	*m = make(map[string]string, n)
 	for range n {
-		k := r.String()
-		m[k] = r.String()
+		var k, v string
+		c.String(&k)
+		c.String(&v)
+		(*m)[k] = v
 	}
-	return m
+}
+
+// Key codes an incident key and its source: the key begins with the source as a rule, and
+// goes on with a fingerprint of 8 bytes, which stands there as bytes where it can.
+func (c *Coder) Key(key, source *string) {
+	c.String(source)
+	rest, begins := strings.CutPrefix(*key, *source+"-")
+	if c.Flags(&begins); !begins {
+		c.String(key)
+		return
+	}
+	raw := HexBytes(rest, 8)
+	n := len(rest) + 1
+	if raw != nil {
+		n = 0
+	}
+	switch Number(c, &n); {
+	case !c.Reading && n == 0:
+		c.B = append(c.B, raw...)
+	case !c.Reading:
+		c.B = append(c.B, rest...)
+	case n == 0:
+		*key = *source + "-" + hex.EncodeToString(c.Take(8))
+	default:
+		*key = *source + "-" + string(c.Take(n-1))
+	}
 }

@@ -31,20 +31,18 @@ func (c *core) check(ctx context.Context) (out admin.Check, err error) {
 	out.Problems = []string{}
 	problem := func(format string, args ...any) { out.Problems = append(out.Problems, fmt.Sprintf(format, args...)) }
 	var waiting []*event.Record
-	if err = c.ledger.View(func(tx *store.Tx) error {
+	if err = c.ledger.View(func(tx *store.Tx) {
 		byOutcome := map[event.Outcome]int64{}
-		if err := tx.Each(event.Filter{OldestFirst: true}, func(r *event.Record) bool {
+		for r := range tx.Records(event.Filter{OldestFirst: true}) {
+			if ctx.Err() != nil {
+				tx.Fail(context.Cause(ctx))
+				return
+			}
 			out.Records++
 			byOutcome[r.Outcome]++
 			if r.Outcome == event.Queued && len(waiting) < checkBodies {
 				waiting = append(waiting, r)
 			}
-			return ctx.Err() == nil
-		}); err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
 		}
 		out.Queued = int(byOutcome[event.Queued])
 		for _, o := range event.Outcomes {
@@ -63,14 +61,13 @@ func (c *core) check(ctx context.Context) (out admin.Check, err error) {
 		queued := 0
 		for w := range tx.Waiting(event.Position{}) {
 			queued++
-			if r, err := tx.Brief(w.ReceivedAt, w.Pos); err != nil || r == nil || r.Outcome != event.Queued || r.At != w.At {
+			if r := tx.Brief(w.ReceivedAt, w.Pos); r == nil || r.Outcome != event.Queued || r.At != w.At {
 				problem("at %s.%d an event is queued that the ledger does not know as such", w.At.NotificationID(), w.At.Item)
 			}
 		}
 		if queued != out.Queued {
 			problem("%d events are queued, and %d records say that they are queued", queued, out.Queued)
 		}
-		return nil
 	}); err != nil {
 		return out, err
 	}

@@ -66,7 +66,7 @@ func (c *core) lead(ctx context.Context, heard time.Time) error {
 		return err
 	}
 	if c.queue.Lost() != "" && !c.counted {
-		if err := c.ledger.Do(ctx, func(tx *store.Tx) error { tx.Count("accepted_losses", 1); return nil }); err != nil {
+		if err := c.ledger.Do(ctx, func(tx *store.Tx) { tx.Count("accepted_losses", 1) }); err != nil {
 			return err
 		}
 		c.counted = true

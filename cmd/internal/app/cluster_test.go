@@ -291,7 +291,7 @@ func TestAnotherInstanceTakesOver(t *testing.T) {
 	if third == second {
 		t.Error("who is cut off leads")
 	}
-	if err := second.app.core.Load().ledger.Do(t.Context(), func(tx *store.Tx) error { tx.SetPause(nil); return nil }); err == nil {
+	if err := second.app.core.Load().ledger.Do(t.Context(), func(tx *store.Tx) { tx.SetPause(nil) }); err == nil {
 		t.Error("who is cut off changed the ledger")
 	}
 	seen = len(f.fake.Received())

@@ -128,7 +128,7 @@ func (f *fallback) pass(ctx context.Context, c *core) error {
 	if changes == f.changes && lasts == f.lasted {
 		return nil // nothing happened since there was nobody to tell
 	}
-	if err := c.ledger.View(func(tx *store.Tx) error { return f.choose(tx, &m, lasts) }); err != nil {
+	if err := c.ledger.View(func(tx *store.Tx) { f.choose(tx, &m, lasts) }); err != nil {
 		return err
 	}
 	if len(m.Alerts)+len(m.Recovered) == 0 {
@@ -136,7 +136,7 @@ func (f *fallback) pass(ctx context.Context, c *core) error {
 		return nil
 	}
 	faultpoint.Here("fallback-chosen")
-	if err := c.ledger.Do(ctx, func(tx *store.Tx) error { return m.noteDown(tx, now) }); err != nil {
+	if err := c.ledger.Do(ctx, func(tx *store.Tx) { m.noteDown(tx, now) }); err != nil {
 		return err
 	}
 	if len(m.Alerts)+len(m.Recovered) == 0 {
@@ -156,32 +156,24 @@ func (f *fallback) pass(ctx context.Context, c *core) error {
 
 // choose finds whom to tell of: what waits, still fires, and was not told of yet;
 // and what was told of and recovered.
-func (f *fallback) choose(tx *store.Tx, m *message, lasts bool) (err error) {
-	if bad := tx.EachTold(func(note *store.Told) bool {
-		var ep *store.Episode
-		if ep, err = tx.Episode(note.Key); err != nil {
-			return false
-		}
-		if ep != nil && ep.Open {
-			return true
+func (f *fallback) choose(tx *store.Tx, m *message, lasts bool) {
+	for note := range tx.AllTold() {
+		if ep := tx.Episode(note.Key); ep != nil && ep.Open {
+			continue
 		}
 		m.Recovered = append(m.Recovered, toldAlert{Key: note.Key, Short: note.Name, episode: note.Episode, note: note})
-		return len(m.Recovered) < fallbackMost
-	}); cmp.Or(err, bad) != nil {
-		return cmp.Or(err, bad)
+		if len(m.Recovered) == fallbackMost {
+			break
+		}
 	}
 	if !lasts {
-		return nil
+		return
 	}
 	for w := range tx.Waiting(event.Position{}) {
 		if w.Status != event.Firing {
 			continue
 		}
-		a, err := f.untold(tx, w)
-		if err != nil {
-			return err
-		}
-		switch {
+		switch a := f.untold(tx, w); {
 		case a == nil:
 		case len(m.Alerts) < fallbackMost:
 			m.Alerts = append(m.Alerts, *a)
@@ -189,31 +181,29 @@ func (f *fallback) choose(tx *store.Tx, m *message, lasts bool) (err error) {
 			m.More++
 		}
 	}
-	return nil
 }
 
 // untold is the alert of a waiting event, nil when people need not be told of it.
-func (f *fallback) untold(tx *store.Tx, w store.Waiting) (*toldAlert, error) {
-	ep, err := tx.Episode(w.Key)
-	if err != nil || ep == nil || !ep.Open || ep.Firing != w.Pos {
-		return nil, err
+func (f *fallback) untold(tx *store.Tx, w store.Waiting) *toldAlert {
+	ep := tx.Episode(w.Key)
+	if ep == nil || !ep.Open || ep.Firing != w.Pos {
+		return nil
 	}
-	note, err := tx.Told(w.Key)
-	if err != nil || note != nil && note.Episode == ep.ID {
-		return nil, err
+	if note := tx.Told(w.Key); note != nil && note.Episode == ep.ID {
+		return nil
 	}
-	r, err := tx.Record(w.ReceivedAt, w.Pos)
-	if err != nil || r == nil {
-		return nil, err
+	r := tx.Record(w.ReceivedAt, w.Pos)
+	if r == nil {
+		return nil
 	}
 	for label, value := range f.match {
 		if r.Labels[label] != value {
-			return nil, nil
+			return nil
 		}
 	}
 	return &toldAlert{
 		Key: w.Key, EventID: r.ID, Severity: r.Labels["severity"], Short: name(r), ReceivedAt: r.ReceivedAt, episode: ep.ID, record: r,
-	}, nil
+	}
 }
 
 // name is what an alert is called when no better text can be made.
@@ -227,56 +217,35 @@ func name(r *event.Record) string {
 
 // noteDown writes the notes before anybody is told, and leaves out what changed
 // since it was chosen.
-func (m *message) noteDown(tx *store.Tx, now time.Time) error {
+func (m *message) noteDown(tx *store.Tx, now time.Time) {
 	alerts, recovered := m.Alerts, m.Recovered
 	m.Alerts, m.Recovered = []toldAlert{}, []toldAlert{}
 	for _, a := range alerts {
-		ep, err := tx.Episode(a.Key)
-		if err != nil {
-			return err
+		if ep := tx.Episode(a.Key); ep != nil && ep.Open && ep.ID == a.episode {
+			tx.PutTold(&store.Told{Key: a.Key, Episode: a.episode, At: now.UTC(), Name: a.Short})
+			m.Alerts = append(m.Alerts, a)
 		}
-		if ep == nil || !ep.Open || ep.ID != a.episode {
-			continue
-		}
-		if err := tx.PutTold(&store.Told{Key: a.Key, Episode: a.episode, At: now.UTC(), Name: a.Short}); err != nil {
-			return err
-		}
-		m.Alerts = append(m.Alerts, a)
 	}
 	for _, a := range recovered {
-		note, err := tx.Told(a.Key)
-		if err == nil && (note == nil || note.Episode != a.episode) {
-			continue
+		if note := tx.Told(a.Key); note != nil && note.Episode == a.episode {
+			tx.DropTold(a.Key)
+			m.Recovered = append(m.Recovered, a)
 		}
-		if err := cmp.Or(err, tx.DropTold(a.Key)); err != nil {
-			return err
-		}
-		m.Recovered = append(m.Recovered, a)
 	}
-	return nil
 }
 
 // takeBack undoes noteDown: nobody was told.
-func (m *message) takeBack(tx *store.Tx) error {
+func (m *message) takeBack(tx *store.Tx) {
 	for _, a := range m.Alerts {
-		note, err := tx.Told(a.Key)
-		if err == nil && note != nil && note.Episode == a.episode {
-			err = tx.DropTold(a.Key)
-		}
-		if err != nil {
-			return err
+		if note := tx.Told(a.Key); note != nil && note.Episode == a.episode {
+			tx.DropTold(a.Key)
 		}
 	}
 	for _, a := range m.Recovered {
-		note, err := tx.Told(a.Key)
-		if err == nil && note == nil {
-			err = tx.PutTold(a.note)
-		}
-		if err != nil {
-			return err
+		if tx.Told(a.Key) == nil {
+			tx.PutTold(a.note)
 		}
 	}
-	return nil
 }
 
 // describe gives the alerts the texts that Callgoose will get, and the message its own.

@@ -22,14 +22,12 @@ func (a *App) Incidents(_ context.Context, f event.Filter, limit int) ([]admin.I
 		return nil, a.whyClosed()
 	}
 	list := []admin.Incident{}
-	err := c.ledger.View(func(tx *store.Tx) (err error) {
+	err := c.ledger.View(func(tx *store.Tx) {
 		var newest []*store.Episode
 		for ep := range tx.OpenEpisodes("", "") {
 			as := &event.Record{Key: ep.Key, Alertname: ep.Alertname, Pos: ep.Firing}
 			if len(f.Labels) > 0 || f.Text != "" {
-				if as.Labels, err = tx.Labels(ep.Key); err != nil {
-					return err
-				}
+				as.Labels = tx.Labels(ep.Key)
 			}
 			if !f.Match(as) {
 				continue
@@ -39,13 +37,8 @@ func (a *App) Incidents(_ context.Context, f event.Filter, limit int) ([]admin.I
 			}
 		}
 		for _, ep := range newestFirst(newest, limit) {
-			in, err := incident(tx, ep)
-			if err != nil {
-				return err
-			}
-			list = append(list, in)
+			list = append(list, incident(tx, ep))
 		}
-		return nil
 	})
 	return list, err
 }
@@ -65,23 +58,18 @@ func newestFirst(list []*store.Episode, limit int) []*store.Episode {
 	return list[:min(len(list), limit)]
 }
 
-func incident(tx *store.Tx, ep *store.Episode) (in admin.Incident, err error) {
-	in = admin.Incident{
+func incident(tx *store.Tx, ep *store.Episode) admin.Incident {
+	in := admin.Incident{
 		Key: ep.Key, Source: ep.Source, Alertname: ep.Alertname, Open: ep.Open,
 		StartsAt: timeOrNil(ep.StartsAt), NamedAt: timeOrNil(ep.NamedAt), Labels: map[string]string{},
 	}
-	labels, err := tx.Labels(ep.Key)
-	if err != nil {
-		return in, err
-	}
-	if labels != nil {
+	if labels := tx.Labels(ep.Key); labels != nil {
 		in.Labels = labels
 	}
-	r, err := tx.Brief(ep.FiringAt, ep.Firing)
-	if r != nil {
+	if r := tx.Brief(ep.FiringAt, ep.Firing); r != nil {
 		in.Outcome, in.Tries = r.Outcome, r.Tries
 	}
-	return in, err
+	return in
 }
 
 // Incident implements web.Source.
@@ -92,23 +80,16 @@ func (a *App) Incident(_ context.Context, key string) (s admin.Story, err error)
 	}
 	var records []*event.Record
 	var acts []store.Act
-	err = c.ledger.View(func(tx *store.Tx) error {
-		ep, err := tx.Episode(key)
-		if err != nil {
-			return err
+	err = c.ledger.View(func(tx *store.Tx) {
+		if ep := tx.Episode(key); ep != nil {
+			s.Incident = incident(tx, ep)
 		}
-		if ep != nil {
-			if s.Incident, err = incident(tx, ep); err != nil {
-				return err
+		acts = tx.Acts(key)
+		for r := range tx.Records(event.Filter{Incident: key}) {
+			if records = append(records, r); len(records) == admin.StoryEvents {
+				break
 			}
 		}
-		if acts, err = tx.Acts(key); err != nil {
-			return err
-		}
-		return tx.Each(event.Filter{Incident: key}, func(r *event.Record) bool {
-			records = append(records, r)
-			return len(records) < admin.StoryEvents
-		})
 	})
 	switch {
 	case err != nil:

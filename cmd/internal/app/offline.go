@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
@@ -100,18 +101,13 @@ func (o *Offline) Send(ctx context.Context) (admin.Job, error) {
 	if err := o.core.deliver().Run(run); err != nil {
 		return job, err
 	}
-	err := o.core.ledger.View(func(tx *store.Tx) error {
+	err := o.core.ledger.View(func(tx *store.Tx) {
 		for _, ref := range o.refs {
-			rec, err := tx.Brief(ref.ReceivedAt, ref.Pos)
-			if err != nil {
-				return err
-			}
-			if rec != nil && rec.Outcome != event.Queued {
+			if rec := tx.Brief(ref.ReceivedAt, ref.Pos); rec != nil && rec.Outcome != event.Queued {
 				job.Settled++
 				job.Outcomes[rec.Outcome]++
 			}
 		}
-		return nil
 	})
 	job.InLine, job.Done = job.Total, job.Settled == job.Total
 	if !job.Done && err == nil {
@@ -122,34 +118,25 @@ func (o *Offline) Send(ctx context.Context) (admin.Job, error) {
 
 // queueUp makes the queue of the copy hold what was chosen, and nothing else.
 func (o *Offline) queueUp(ctx context.Context) error {
-	return o.core.ledger.Do(ctx, func(tx *store.Tx) error {
-		var all []store.Waiting
-		for w := range tx.Waiting(event.Position{}) {
-			all = append(all, w)
-		}
-		for i := range all {
-			r, err := tx.Record(all[i].ReceivedAt, all[i].Pos)
-			if err == nil && r != nil {
-				_, err = worker.Park(tx, r, "not chosen")
+	return o.core.ledger.Do(ctx, func(tx *store.Tx) {
+		for _, w := range slices.Collect(tx.Waiting(event.Position{})) {
+			if r := tx.Record(w.ReceivedAt, w.Pos); r != nil {
+				worker.Park(tx, r, "not chosen")
 			}
-			if err := cmp.Or(err, tx.DropWaiting(all[i].At)); err != nil {
-				return err
-			}
+			tx.DropWaiting(w.At)
 		}
 		for _, ref := range o.refs {
-			r, err := tx.Record(ref.ReceivedAt, ref.Pos)
-			if err != nil || r == nil {
-				return err
+			r := tx.Record(ref.ReceivedAt, ref.Pos)
+			if r == nil {
+				continue
 			}
 			r.At, r.Outcome, r.Reason, r.SettledAt = ref.Pos, event.Queued, "", time.Time{}
-			if err := cmp.Or(tx.PutRecord(r), tx.PutWaiting(&store.Waiting{
+			tx.PutRecord(r)
+			tx.PutWaiting(&store.Waiting{
 				At: ref.Pos, Pos: ref.Pos, ReceivedAt: ref.ReceivedAt, Status: r.Status,
 				Key: r.Key, Source: r.Source, Alertname: r.Alertname, QueuedAt: time.Now().UTC(), ClaimedAt: r.ClaimedAt, Size: r.Facts.Size,
-			})); err != nil {
-				return err
-			}
+			})
 		}
-		return nil
 	})
 }
 

@@ -74,13 +74,11 @@ func (c *core) noteOutage(ctx context.Context, now time.Time) error {
 	if state == last.State && !answered {
 		return nil
 	}
-	return c.ledger.Do(ctx, func(tx *store.Tx) error {
+	return c.ledger.Do(ctx, func(tx *store.Tx) {
 		if answered {
-			if err := tx.NoteOutage("", view.Last.At); err != nil {
-				return err
-			}
+			tx.NoteOutage("", view.Last.At)
 		}
-		return tx.NoteOutage(state, now)
+		tx.NoteOutage(state, now)
 	})
 }
 

@@ -33,12 +33,11 @@ func (a *App) setPause(ctx context.Context, p *store.Pause, act store.Act) error
 		return err
 	}
 	act.At = time.Now().UTC()
-	if err := c.ledger.Do(ctx, func(tx *store.Tx) error {
-		if p == nil && tx.Pause() == nil {
-			return nil
+	if err := c.ledger.Do(ctx, func(tx *store.Tx) {
+		if p != nil || tx.Pause() != nil {
+			tx.SetPause(p)
+			tx.AddAct(act)
 		}
-		tx.SetPause(p)
-		return tx.AddAct(act)
 	}); err != nil {
 		return err
 	}
@@ -49,20 +48,16 @@ func (a *App) setPause(ctx context.Context, p *store.Pause, act store.Act) error
 // remember keeps what an operator did; refs are the events that it was done to.
 func (c *core) remember(ctx context.Context, act store.Act, refs []worker.Ref) error {
 	act.At = time.Now().UTC()
-	return c.ledger.Do(ctx, func(tx *store.Tx) error {
+	return c.ledger.Do(ctx, func(tx *store.Tx) {
 		keys := act.Keys
 		named := map[string]bool{}
 		for _, ref := range refs[:min(len(refs), store.MaxActKeys)] {
-			r, err := tx.Brief(ref.ReceivedAt, ref.Pos)
-			if err != nil {
-				return err
-			}
-			if r != nil && !named[r.Key] {
+			if r := tx.Brief(ref.ReceivedAt, ref.Pos); r != nil && !named[r.Key] {
 				named[r.Key], keys = true, append(keys, r.Key)
 			}
 		}
 		kept := act
 		kept.Keys = keys
-		return tx.AddAct(kept)
+		tx.AddAct(kept)
 	})
 }

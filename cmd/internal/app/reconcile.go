@@ -127,11 +127,10 @@ func (r *reconciler) pass(ctx context.Context, order worker.ReconcileOrder, dry 
 func (r *reconciler) read(ctx context.Context, c *core) (*pmm.View, error) {
 	cfg := r.app.cfg
 	open := map[string]bool{}
-	if err := c.ledger.View(func(tx *store.Tx) error {
+	if err := c.ledger.View(func(tx *store.Tx) {
 		for ep := range tx.OpenEpisodes(r.at.Source, "") {
 			open[event.Fingerprint(ep.Key)] = true
 		}
-		return nil
 	}); err != nil {
 		return nil, err
 	}
@@ -163,17 +162,14 @@ func (r *reconciler) read(ctx context.Context, c *core) (*pmm.View, error) {
 // to last is decided on.
 func (r *reconciler) open(ctx context.Context, c *core, last uint64, in *worker.ReconcileInput) error {
 	var episodes []*store.Episode
-	if err := c.ledger.View(func(tx *store.Tx) error {
+	if err := c.ledger.View(func(tx *store.Tx) {
 		in.Behind = !worker.Decided(tx, last)
 		queued := map[string]bool{}
 		for w := range tx.Waiting(event.Position{}) {
 			queued[w.Key] = true
 		}
 		for ep := range tx.OpenEpisodes(r.at.Source, "") {
-			labels, err := tx.Labels(ep.Key)
-			if err != nil {
-				return err
-			}
+			labels := tx.Labels(ep.Key)
 			e := worker.ReconcileEpisode{
 				Key: ep.Key, Fingerprint: event.Fingerprint(ep.Key), Title: ep.Alertname, StartsAt: ep.StartsAt, HeardAt: ep.NamedAt,
 				Queued: queued[ep.Key], Made: labels[worker.OurLabel] != "", Template: labels["percona_alerting"] == "1",
@@ -183,7 +179,6 @@ func (r *reconciler) open(ctx context.Context, c *core, last uint64, in *worker.
 			}
 			episodes, in.Open = append(episodes, ep), append(in.Open, e)
 		}
-		return nil
 	}); err != nil {
 		return err
 	}
@@ -353,20 +348,18 @@ func (a *App) orders(req admin.ReconcileRequest) (map[string][]string, error) {
 		return nil, errNotAsked
 	}
 	orders := map[string][]string{}
-	return orders, c.ledger.View(func(tx *store.Tx) error {
+	return orders, c.ledger.View(func(tx *store.Tx) {
 		for _, key := range req.Keys {
-			ep, err := tx.Episode(key)
+			ep := tx.Episode(key)
 			switch {
-			case err != nil:
-				return err
 			case ep == nil || !ep.Open:
-				return fmt.Errorf("%w: no alert is open under %s", admin.ErrNotFound, key)
+				tx.Fail(fmt.Errorf("%w: no alert is open under %s", admin.ErrNotFound, key))
 			case !slices.ContainsFunc(a.reconcilers, func(r *reconciler) bool { return r.at.Source == ep.Source }):
-				return fmt.Errorf("%w: %s is of the PMM %s, which is not asked (--pmm-url %s=URL)", admin.ErrNotFound, key, ep.Source, ep.Source)
+				tx.Fail(fmt.Errorf("%w: %s is of the PMM %s, which is not asked (--pmm-url %s=URL)", admin.ErrNotFound, key, ep.Source, ep.Source))
+			default:
+				orders[ep.Source] = append(orders[ep.Source], key)
 			}
-			orders[ep.Source] = append(orders[ep.Source], key)
 		}
-		return nil
 	})
 }
 

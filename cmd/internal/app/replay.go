@@ -69,11 +69,10 @@ func plan(ctx context.Context, c *core, r admin.ReplayRequest, queued bool) (p a
 	}
 	asked := newAsked(r.Filter)
 	var chosen worker.Choice
-	err = c.ledger.View(func(tx *store.Tx) (err error) {
-		chosen, err = worker.Choose(tx, r.Filter, worker.Rules{
+	err = c.ledger.View(func(tx *store.Tx) {
+		chosen = worker.Choose(tx, r.Filter, worker.Rules{
 			IncludeClosed: r.IncludeClosed, Queued: queued, Limit: r.Limit, First: first, Count: r.DryRun,
 		}, asked.found)
-		return err
 	})
 	if err == nil {
 		err = asked.missing()
@@ -197,13 +196,10 @@ func (a *App) ReplayJob(id int) (admin.Job, error) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	err := c.ledger.View(func(tx *store.Tx) error {
+	err := c.ledger.View(func(tx *store.Tx) {
 		left := j.unknown[:0]
 		for _, ref := range j.unknown {
-			rec, err := tx.Record(ref.ReceivedAt, ref.Pos)
-			if err != nil {
-				return err
-			}
+			rec := tx.Record(ref.ReceivedAt, ref.Pos)
 			if rec != nil && rec.Outcome == event.Queued {
 				left = append(left, ref)
 				continue
@@ -214,7 +210,6 @@ func (a *App) ReplayJob(id int) (admin.Job, error) {
 			}
 		}
 		j.unknown = left
-		return nil
 	})
 	j.state.Done = j.finished && len(j.unknown) == 0
 	out := j.state
@@ -238,12 +233,12 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.ReplayRequest) (p adm
 	f.Outcomes = []event.Outcome{event.Dead}
 	var ids []string
 	var mistaken error // in what was asked: the commit is shared with others, who made none
-	drop := func(tx *store.Tx) error {
+	drop := func(tx *store.Tx) {
 		p, ids, mistaken = admin.Plan{}, nil, nil
 		incidents := map[string]bool{}
 		var list []worker.Ref
 		asked := newAsked(f)
-		if err := tx.Each(f, func(rec *event.Record) bool {
+		for rec := range tx.Records(f) {
 			asked.found(rec)
 			p.Count(rec.Status)
 			incidents[rec.Key] = true
@@ -251,21 +246,23 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.ReplayRequest) (p adm
 			if len(ids) < 20 {
 				ids = append(ids, rec.ID)
 			}
-			return r.Limit == 0 || len(list) < r.Limit
-		}); err != nil {
-			return err
+			if len(list) == r.Limit { // 0 = no limit
+				break
+			}
 		}
 		p.Incidents = len(incidents)
 		if r.Limit == 0 {
 			mistaken = asked.missing()
 		}
-		if r.DryRun || mistaken != nil {
-			list = nil
+		if r.DryRun || mistaken != nil || len(list) == 0 {
+			return
 		}
-		if err := forget(tx, list); err != nil || len(list) == 0 {
-			return err
+		for _, ref := range list {
+			if rec := tx.Record(ref.ReceivedAt, ref.Pos); rec != nil {
+				worker.Forget(tx, rec)
+			}
 		}
-		return tx.AddAct(store.Act{At: time.Now().UTC(), By: r.By, What: "drop", Count: len(list), Keys: slices.Sorted(maps.Keys(incidents))})
+		tx.AddAct(store.Act{At: time.Now().UTC(), By: r.By, What: "drop", Count: len(list), Keys: slices.Sorted(maps.Keys(incidents))})
 	}
 	if r.DryRun {
 		err = c.ledger.View(drop)
@@ -276,19 +273,6 @@ func (a *App) DropDeadLetters(ctx context.Context, r admin.ReplayRequest) (p adm
 		return admin.Plan{}, err
 	}
 	return p, nil
-}
-
-func forget(tx *store.Tx, list []worker.Ref) error {
-	for _, ref := range list {
-		rec, err := tx.Record(ref.ReceivedAt, ref.Pos)
-		if err == nil && rec != nil {
-			err = worker.Forget(tx, rec)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // ParkEvent implements web.Replayer.
@@ -303,15 +287,11 @@ func (a *App) ParkEvent(ctx context.Context, id, by string) error {
 	}
 	parked := false
 	if err == nil {
-		err = c.ledger.Do(ctx, func(tx *store.Tx) error {
-			r, err := tx.Record(found.ReceivedAt, found.Pos)
-			if err == nil && r != nil {
-				parked, err = worker.Park(tx, r, "parked by an operator")
+		err = c.ledger.Do(ctx, func(tx *store.Tx) {
+			r := tx.Record(found.ReceivedAt, found.Pos)
+			if parked = r != nil && worker.Park(tx, r, "parked by an operator"); parked {
+				tx.AddAct(store.Act{At: time.Now().UTC(), By: by, What: "park", Count: 1, Keys: []string{r.Key}})
 			}
-			if err == nil && parked {
-				err = tx.AddAct(store.Act{At: time.Now().UTC(), By: by, What: "park", Count: 1, Keys: []string{r.Key}})
-			}
-			return err
 		})
 	}
 	if err == nil && !parked {
@@ -330,16 +310,13 @@ func (a *App) CloseIncident(ctx context.Context, key, by string) error {
 	if err != nil {
 		return err
 	}
-	var n *event.Notification
-	err = c.ledger.View(func(tx *store.Tx) (err error) {
-		n, err = worker.CloseBody(tx, key, time.Now().UTC())
-		return err
-	})
+	var n event.Notification
+	err = c.ledger.View(func(tx *store.Tx) { n = worker.CloseBody(tx, key, time.Now().UTC()) })
 	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("%w: no alert is open under %s", admin.ErrNotFound, key)
 	}
 	if err == nil {
-		_, err = c.queue.Publish(ctx, *n)
+		_, err = c.queue.Publish(ctx, n)
 	}
 	if err == nil {
 		err = c.remember(ctx, store.Act{By: by, What: "close", Keys: []string{key}}, nil)

@@ -83,7 +83,7 @@ func (w *silenceWatch) away(now time.Time) bool {
 func (w *silenceWatch) pass(c *core) (heard, open map[string]time.Time, caughtUp bool, err error) {
 	last := c.queue.Last()
 	open = map[string]time.Time{}
-	err = c.ledger.View(func(tx *store.Tx) error {
+	err = c.ledger.View(func(tx *store.Tx) {
 		caughtUp, heard = worker.Decided(tx, last), tx.Heard()
 		if w.known == nil {
 			w.known = map[string]bool{}
@@ -97,15 +97,10 @@ func (w *silenceWatch) pass(c *core) (heard, open map[string]time.Time, caughtUp
 			w.known[source] = true
 		}
 		for source := range w.known {
-			ep, err := tx.Episode(worker.SilenceKey(source))
-			if err != nil {
-				return err
-			}
-			if ep != nil && ep.Open {
+			if ep := tx.Episode(worker.SilenceKey(source)); ep != nil && ep.Open {
 				open[source] = ep.StartsAt
 			}
 		}
-		return nil
 	})
 	return heard, open, caughtUp, err
 }

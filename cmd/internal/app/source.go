@@ -134,15 +134,12 @@ func (a *App) observe() (s admin.Status, ok bool) {
 // storms are those that are on, or of which events still wait.
 func (c *core) storms() []admin.Storm {
 	out := []admin.Storm{}
-	_ = c.ledger.View(func(tx *store.Tx) error { // whoever writes reports what is wrong
-		list, err := tx.Storms()
-		for i := range list {
-			s, waiting := &list[i], tx.InStorm(list[i].Source)
-			if s.On() || waiting > 0 {
+	_ = c.ledger.View(func(tx *store.Tx) { // whoever writes reports what is wrong
+		for _, s := range tx.Storms() {
+			if waiting := tx.InStorm(s.Source); s.On() || waiting > 0 {
 				out = append(out, admin.Storm{Source: s.Source, Since: timeOrNil(s.Since), Alerts: s.Total, Waiting: waiting, Key: s.Key})
 			}
 		}
-		return err
 	})
 	return out
 }
@@ -156,19 +153,14 @@ func sources(c *core, rules config.Expect) ([]admin.PMM, error) {
 		names[name] = heard[name]
 	}
 	list := make([]admin.PMM, 0, len(names))
-	err := c.ledger.View(func(tx *store.Tx) error {
+	err := c.ledger.View(func(tx *store.Tx) {
 		for _, name := range slices.Sorted(maps.Keys(names)) {
 			s := admin.PMM{Name: name, LastHeardAt: timeOrNil(heard[name]), ExpectEvery: every[name].Seconds()}
-			ep, err := tx.Episode(worker.SilenceKey(name))
-			if err != nil {
-				return err
-			}
-			if ep != nil && ep.Open {
+			if ep := tx.Episode(worker.SilenceKey(name)); ep != nil && ep.Open {
 				s.SilentSince = timeOrNil(ep.StartsAt)
 			}
 			list = append(list, s)
 		}
-		return nil
 	})
 	return list, err
 }

@@ -100,10 +100,7 @@ func (o *outlook) delivered(c *core) error {
 			return nil
 		}
 		r := &event.Record{Key: taken.Key, Alertname: taken.Alertname, Status: taken.Status}
-		if err := c.ledger.View(func(tx *store.Tx) (err error) {
-			r.Labels, err = tx.Labels(taken.Key)
-			return err
-		}); err != nil {
+		if err := c.ledger.View(func(tx *store.Tx) { r.Labels = tx.Labels(taken.Key) }); err != nil {
 			return err
 		}
 		o.last, o.lastTaken = lastDelivered(r, taken.At, taken.Effect), taken
@@ -176,15 +173,11 @@ func (o *outlook) countSome(c *core, after event.Position, waiting map[string]in
 		o.severity = map[string]string{}
 	}
 	n := 0
-	err = c.ledger.View(func(tx *store.Tx) error {
+	err = c.ledger.View(func(tx *store.Tx) {
 		for w := range tx.Waiting(after) {
 			severity, known := o.severity[w.Key]
 			if !known {
-				labels, err := tx.Labels(w.Key)
-				if err != nil {
-					return err
-				}
-				severity = cmp.Or(labels["severity"], "none")
+				severity = cmp.Or(tx.Labels(w.Key)["severity"], "none")
 				o.severity[w.Key] = severity
 			}
 			waiting[severity]++
@@ -194,7 +187,6 @@ func (o *outlook) countSome(c *core, after event.Position, waiting map[string]in
 				break
 			}
 		}
-		return nil
 	})
 	return at, n == outlookChunk, err
 }
