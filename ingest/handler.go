@@ -257,10 +257,11 @@ func (h *Handler) once(ctx context.Context, n Notification, sig signature, head 
 		id, no = h.publish(ctx, n)
 		return id, false, no
 	}
-	until, timed := h.guard.until(head, n.ReceivedAt)
+	now := time.Now()
+	until, timed := h.guard.until(head, now)
 	for {
 		mine := &use{signature: sig, source: n.Source, until: until, timed: timed}
-		u := h.used.claim(mine, n.ReceivedAt)
+		u := h.used.claim(mine, now)
 		if u == mine {
 			id, no = h.publish(ctx, n)
 			h.used.finish(u, id)
