@@ -128,11 +128,11 @@ func (b *batch) storm(source string) *store.Storm {
 }
 
 // wentOut reports whether an event with the alert name of next went out, or is about to,
-// in this storm. With --incident-by alertname the incident that it opened must be open
+// in this storm, and not before it, when the clock was ahead. With --incident-by alertname the incident that it opened must be open
 // still, too: another alert of the name fires.
 func (b *batch) wentOut(s *store.Storm, next *store.Episode) bool {
 	first, err := b.tx.First(next.Source, next.Alertname)
-	if b.fail(err); first == nil || !first.ReceivedAt.After(s.Since.Add(-b.cfg.Storm.Within)) {
+	if b.fail(err); first == nil || !first.ReceivedAt.After(s.Since.Add(-b.cfg.Storm.Within)) || first.ReceivedAt.After(next.FiringAt) {
 		return false
 	}
 	out, err := reaches(b.tx, first)
