@@ -196,7 +196,7 @@ func TestASignatureIsRememberedWhateverTheClockSays(t *testing.T) {
 		h, now := newHandler(t, &shelf{}, Config{HMACSecret: is(secret)}), time.Now()
 		header := http.Header{"X-Grafana-Alerting-Timestamp": {strconv.FormatInt(now.Add(off).Unix(), 10)}}
 		until, timed := h.guard.until(header, now)
-		if !timed || until == until.Round(0) || until.Sub(now) <= 2*maxSkew {
+		if !timed || !strings.Contains(until.String(), " m=") || until.Sub(now) <= 2*maxSkew {
 			t.Errorf("signed %s ahead, remembered for %s, until %s", off, until.Sub(now), until)
 		}
 	}
