@@ -345,6 +345,9 @@ func (b *batch) kept(c *candidate, next *store.Episode) bool {
 		return b.tx.OpenShown(store.ShownName(next), next.Key)
 	}
 	since := c.note.ReceivedAt.Add(-stillNamed)
+	if b.jumped.After(since) { // a jump of our own is not PMM's silence
+		since = time.Time{}
+	}
 	if b.tx.OpenNamed(next.Source, next.Alertname, next.Key, since) != "" {
 		return true
 	}
