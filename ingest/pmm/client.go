@@ -23,6 +23,8 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+
+	"pmm-callgoose/store/redact"
 )
 
 // ClientConfig says which PMM is asked, and as whom.
@@ -421,18 +423,7 @@ func innermost(err error) string {
 }
 
 // hide takes secrets out of a text in which an answer may repeat them.
-func hide(text string, secrets []string) string {
-	for _, s := range secrets {
-		if s == "" {
-			continue
-		}
-		quoted, _ := json.Marshal(s) // a string always encodes
-		for _, form := range []string{s, url.QueryEscape(s), html.EscapeString(s), string(quoted[1 : len(quoted)-1])} {
-			text = strings.ReplaceAll(text, form, "[redacted]")
-		}
-	}
-	return text
-}
+func hide(text string, secrets []string) string { return redact.New(secrets...).String(text) }
 
 // oneLine makes one short printable line of a text from outside.
 func oneLine(s string) string {

@@ -8,18 +8,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"os"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
 	"unicode"
+
+	"pmm-callgoose/store/redact"
 )
 
 // Config says where events go.
@@ -228,41 +228,25 @@ func (c *Client) request(ctx context.Context, body []byte, token string) (*http.
 	return req, nil
 }
 
-// redact takes the token out of a text in which an answer may repeat what we
-// sent, in the spellings it may have there, and before the text is cut.
-func redact(text, token string) string {
-	if token == "" || text == "" {
-		return text
+// clean takes the token, and the parameter that it may stand in, out of a text in which
+// an answer may repeat what we sent, before the text is cut.
+func clean(text, token string) string {
+	u := latest.Load()
+	if u == nil || u.token != token {
+		u = &inUse{token, redact.New("token="+token, token)}
+		latest.Store(u)
 	}
-	return spellings(token).ReplaceAllString(text, "[redacted]")
+	return u.String(text)
 }
 
-// pattern finds a token.
-type pattern struct {
+// inUse is a token and what takes it out.
+type inUse struct {
 	token string
-	re    *regexp.Regexp
+	*redact.Redactor
 }
 
-// latest is the pattern of the token in use: every answer is looked through.
-var latest atomic.Pointer[pattern]
-
-func spellings(token string) *regexp.Regexp {
-	if p := latest.Load(); p != nil && p.token == token {
-		return p.re
-	}
-	quoted, _ := json.Marshal(token) // a string always encodes
-	plain := quote(token)
-	forms := []string{
-		token, url.QueryEscape(token), url.PathEscape(token), html.EscapeString(token),
-		string(quoted[1 : len(quoted)-1]), string(plain[1 : len(plain)-1]),
-	}
-	for i, f := range forms {
-		forms[i] = regexp.QuoteMeta(f)
-	}
-	p := &pattern{token, regexp.MustCompile(`(?i)(token=)?(` + strings.Join(forms, "|") + `)`)}
-	latest.Store(p)
-	return p.re
-}
+// latest is the token in use: every answer is looked through.
+var latest atomic.Pointer[inUse]
 
 // oneLine is the beginning of an answer as text for an operator.
 func oneLine(b string) string {
@@ -310,7 +294,7 @@ func parseReply(status int, text []byte, token string) Reply {
 		Duplicate bool `json:"duplicate"`
 	}
 	err := json.Unmarshal(text, &a)
-	r := Reply{Status: status, ID: strings.Trim(oneLine(redact(string(a.ID), token)), `"`), Effect: "none"} // redacted before it is cut
+	r := Reply{Status: status, ID: strings.Trim(oneLine(clean(string(a.ID), token)), `"`), Effect: "none"} // redacted before it is cut
 	switch {
 	case a.Triggered.Created:
 		r.Effect = "created"

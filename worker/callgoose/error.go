@@ -55,7 +55,7 @@ func statusError(r *http.Response, text, token string) *Error {
 	if e.Foreign {
 		e.text = fmt.Sprintf("a proxy or login page answered %d, not callgoose", r.StatusCode)
 	}
-	if text = oneLine(redact(text, token)); text != "" {
+	if text = oneLine(clean(text, token)); text != "" {
 		e.text += ": " + text
 	}
 	if e.RetryAfter > 0 {
@@ -122,7 +122,7 @@ func transportError(ctx context.Context, err error, connected, sent bool, token 
 	default:
 		e.Step, e.text = "reset", "the connection broke: "+cause(err)
 	}
-	e.text = oneLine(redact(e.text, token)) // a malformed answer is quoted in full
+	e.text = oneLine(clean(e.text, token)) // a malformed answer is quoted in full
 	e.Sent = sent && !e.Unreachable()
 	return e
 }

@@ -1,24 +1,18 @@
 package config
 
 import (
-	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"html"
 	"log/slog"
-	"net/url"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
+
+	"pmm-callgoose/store/redact"
 )
 
 // Redactor takes the configured secrets out of texts: their values of now and
-// those from before a reload, as they are and in the spellings in which an
-// error may quote them. It is the last line of defence: no code logs a secret on
-// purpose. Safe concurrently.
+// those from before a reload, see package redact. Safe concurrently.
 type Redactor struct {
 	secrets []guarded
 	made    atomic.Pointer[replacer]
@@ -33,12 +27,8 @@ type guarded struct {
 // replacer is what was made of the secrets when they had these values.
 type replacer struct {
 	values []*string
-	*strings.Replacer
+	*redact.Redactor
 }
-
-// shortest is the length, in bytes, below which a value is not looked for: it
-// would be found in every line.
-const shortest = 4
 
 // Redactor knows every secret of the configuration.
 func (c *Config) Redactor() *Redactor {
@@ -52,7 +42,7 @@ func (c *Config) Redactor() *Redactor {
 }
 
 // String is text with every secret replaced.
-func (r *Redactor) String(text string) string { return r.replacer().Replace(text) }
+func (r *Redactor) String(text string) string { return r.replacer().Redactor.String(text) }
 
 func (r *Redactor) replacer() *replacer {
 	m := r.made.Load()
@@ -68,71 +58,9 @@ func (r *Redactor) replacer() *replacer {
 			all = append(append(all, value), s.words(value)...)
 		}
 	}
-	var pairs []string
-	for _, form := range spellings(all) {
-		pairs = append(pairs, form, redacted)
-	}
-	m.Replacer = strings.NewReplacer(pairs...)
+	m.Redactor = redact.New(all...)
 	r.made.Store(m)
 	return m
-}
-
-// spellings are the ways in which the values may stand in a text, longest first.
-func spellings(values []string) []string {
-	seen := map[string]bool{}
-	add := func(forms ...string) {
-		for _, f := range forms {
-			if len(f) >= shortest {
-				seen[f] = true
-			}
-		}
-	}
-	for _, v := range values {
-		if len(v) < shortest {
-			continue
-		}
-		add(v, html.EscapeString(v))
-		for _, f := range []string{url.QueryEscape(v), url.PathEscape(v)} {
-			add(f, lowerEscapes(f))
-		}
-		quoted := v // %q of an error that itself says %q
-		for range 2 {
-			q := strconv.Quote(quoted)
-			quoted = q[1 : len(q)-1]
-			add(quoted)
-		}
-		if j, err := json.Marshal(v); err == nil {
-			add(string(j[1 : len(j)-1]))
-		}
-		// Inside of base64 it looks different at each of three offsets, and its ends
-		// share a letter with what stands beside it.
-		for offset := range 3 {
-			for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-				e := enc.EncodeToString([]byte("xxx"[:offset] + v))
-				e = e[(offset*8+5)/6 : (offset+len(v))*8/6]
-				if len(e) >= 2*shortest {
-					add(e)
-				}
-			}
-		}
-	}
-	out := make([]string, 0, len(seen))
-	for f := range seen {
-		out = append(out, f)
-	}
-	slices.SortFunc(out, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
-	return out
-}
-
-// lowerEscapes writes %2F as %2f.
-func lowerEscapes(s string) string {
-	b := []byte(s)
-	for i := 0; i+2 < len(b); i++ {
-		if b[i] == '%' {
-			copy(b[i+1:i+3], strings.ToLower(string(b[i+1:i+3])))
-		}
-	}
-	return string(b)
 }
 
 // Handler passes records on to h with every secret in message and attributes
@@ -147,7 +75,7 @@ type redacting struct {
 // Handle implements slog.Handler.
 func (h redacting) Handle(ctx context.Context, rec slog.Record) error {
 	m := h.r.replacer()
-	clean := slog.NewRecord(rec.Time, rec.Level, m.Replace(rec.Message), rec.PC)
+	clean := slog.NewRecord(rec.Time, rec.Level, m.String(rec.Message), rec.PC)
 	for a := range rec.Attrs {
 		clean.AddAttrs(m.attr(a))
 	}
@@ -172,13 +100,13 @@ func (m *replacer) attrs(list []slog.Attr) (clean []slog.Attr) {
 }
 
 func (m *replacer) attr(a slog.Attr) slog.Attr {
-	return slog.Attr{Key: m.Replace(a.Key), Value: m.value(a.Value.Resolve())}
+	return slog.Attr{Key: m.String(a.Key), Value: m.value(a.Value.Resolve())}
 }
 
 func (m *replacer) value(v slog.Value) slog.Value {
 	switch v.Kind() {
 	case slog.KindString:
-		return slog.StringValue(m.Replace(v.String()))
+		return slog.StringValue(m.String(v.String()))
 	case slog.KindGroup:
 		return slog.GroupValue(m.attrs(v.Group())...)
 	case slog.KindAny:
@@ -194,15 +122,15 @@ func (m *replacer) any(v slog.Value) slog.Value {
 	case nil:
 		return v
 	case error:
-		return slog.StringValue(m.Replace(x.Error()))
+		return slog.StringValue(m.String(x.Error()))
 	case []byte:
-		return slog.StringValue(m.Replace(string(x)))
+		return slog.StringValue(m.String(string(x)))
 	case fmt.Stringer:
-		return slog.StringValue(m.Replace(x.String()))
+		return slog.StringValue(m.String(x.String()))
 	default:
 		j, _ := json.Marshal(x)
 		for _, text := range []string{fmt.Sprintf("%+v", x), string(j)} {
-			if m.Replace(text) != text {
+			if m.String(text) != text {
 				return slog.StringValue(redacted)
 			}
 		}
