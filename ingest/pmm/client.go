@@ -384,5 +384,5 @@ func (c *Client) why(ctx context.Context, err error) string {
 
 // oneLine is a text from outside for people, without the secrets that it may repeat.
 func oneLine(text string, secrets ...string) string {
-	return outbound.Line(outbound.Redact(text, secrets...), 600)
+	return outbound.Line(text, 600, secrets...)
 }

@@ -23,6 +23,7 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/redact"
 	"pmm-callgoose/worker/callgoose/filters"
 )
 
@@ -287,10 +288,7 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, bo
 	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
 		answer.Error += ", a redirect, which is not followed, to " + to
 	}
-	answer.Error = text.Short(1000, answer.Error)
-	if c.token != "" { // whoever answers knows it, and may show it
-		answer.Error = strings.ReplaceAll(answer.Error, c.token, "[redacted]")
-	}
+	answer.Error = text.Short(1000, redact.New(c.token).String(answer.Error)) // whoever answers knows the token, and may show it
 	if resp.StatusCode == http.StatusNotFound && answer.Error == ErrNotFound.Error() {
 		return nil, fmt.Errorf("%w: %s (settled events go after --retention)", ErrNotFound, strings.TrimPrefix(path, "/api/v1/events/"))
 	}
