@@ -8,6 +8,10 @@ type clocks struct {
 	wall  time.Time // began, by the wall clock of then
 }
 
+// notSetYet is how long after a start the wall clock may be wrong, because the machine was
+// booted and nobody has set it yet.
+const notSetYet = 10 * time.Minute
+
 func newClocks(now time.Time) clocks { return clocks{now, now.Round(0)} }
 
 // ahead is how far the wall clock at now was set forward since the beginning, negative for back.

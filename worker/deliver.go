@@ -419,9 +419,13 @@ func (d *Deliverer) overdue(text string) string {
 
 // since is when an event was queued, on a clock that does not jump: the later of what
 // the wall clock says now and what it said when we began. A corrected wall clock must
-// not give up what is young.
+// not give up what is young, nor one that is not set yet what was queued in an earlier life.
 func (d *Deliverer) since(queued, now time.Time) time.Time {
-	return now.Add(max(d.clocks.ahead(now), 0) - now.Sub(queued.Round(0)))
+	at := now.Add(max(d.clocks.ahead(now), 0) - now.Sub(queued.Round(0)))
+	if at.Before(d.clocks.began) && now.Sub(d.clocks.began) < notSetYet {
+		return d.clocks.began
+	}
+	return at
 }
 
 // sleep is how long nothing will happen by itself. next is when the gate wants to be asked.

@@ -524,6 +524,19 @@ func TestAStartTriesBeforeItGivesUp(t *testing.T) {
 	})
 }
 
+// The clock of a machine that was just booted may be ahead, and nothing can be reached yet:
+// that gives up nothing.
+func TestAStartGivesUpNothingBeforeTheClockIsSet(t *testing.T) {
+	bubble(t, DeliverConfig{}, func(r *rig) {
+		r.far.answers(step("tls"))
+		at := r.put(alert{key: "a", queuedAt: time.Now().Add(-10000 * time.Hour)})[0]
+		time.Sleep(notSetYet - time.Second)
+		r.want(at, event.Queued, "")
+		time.Sleep(3 * time.Minute)
+		r.want(at, event.Dead, "--retry-for")
+	})
+}
+
 // What is older than --retry-for is given up in an outage, but a recovery only when its
 // alert fires again: a late close is right, a missing one never.
 func TestRetryForGivesUpFiringEvents(t *testing.T) {
@@ -589,6 +602,7 @@ func TestAgeDoesNotFollowAClockThatJumps(t *testing.T) {
 		{"queued since", 10 * time.Minute, 0, 50 * time.Minute},
 		{"queued when the clock was ahead", 48 * time.Hour, 0, -47 * time.Hour},
 		{"queued before the clock was set forward", 10*time.Minute - 48*time.Hour, 48 * time.Hour, 50 * time.Minute},
+		{"queued in an earlier life", -1000 * time.Hour, 0, 1001 * time.Hour},
 		{"queued after the clock was set back", 10*time.Minute + 48*time.Hour, -48 * time.Hour, 50*time.Minute - 48*time.Hour},
 	} {
 		now := began.Add(time.Hour)
