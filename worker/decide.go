@@ -57,7 +57,7 @@ func decide(a arrival) (decision, string) {
 	case ep == nil:
 		return orphan, ""
 	case a.origin == event.Imported && (ep.FiringAt.After(a.received) || ep.RecoveredAt.After(a.received)),
-		a.origin == event.Reconciled && a.overlaps(ep.NamedAt):
+		a.origin == event.Reconciled && (a.overlaps(ep.NamedAt) || !a.firing && a.began.Before(ep.NamedAt)):
 		return suppress, event.ReasonLate
 	case a.firing && ep.Open:
 		return a.repeated(ep)
