@@ -301,6 +301,13 @@ func TestAWebhookWithoutAFingerprintRepeatsWhatTheListOpened(t *testing.T) {
 		g.bare = true
 		g.run(4 * time.Hour) // PMM repeats each of them
 		g.want("after the repeats", 2, map[string]int{"opened": 2})
+		g.deaf = true
+		g.change(func() { g.rule(0).Series["db"] = false })
+		g.run(5 * time.Minute)
+		g.deaf = false
+		g.change(func() { g.rule(0).Series["db"] = true })
+		g.run(5 * time.Minute)
+		g.want("one fires anew, its recovery was lost", 2, map[string]int{"opened": 2})
 		g.change(func() { g.rule(0).Series["db"] = false })
 		g.run(5 * time.Minute)
 		g.want("one recovers", 1, map[string]int{"opened": 2})
