@@ -219,8 +219,12 @@ type request struct {
 	header   *http.Header
 }
 
-// maxAnswer bounds one answer, in bytes: 50,000 alerts are 28 to 40 MB.
-const maxAnswer = 64 << 20
+// maxAnswer bounds one answer, in bytes: 50,000 alerts are 28 to 40 MB. maxValues bounds
+// what it holds, which takes memory however short it is: an alert has thirty to sixty.
+const (
+	maxAnswer = 64 << 20
+	maxValues = 4_000_000
+)
 
 func (c *Client) do(ctx context.Context, r request) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
@@ -274,6 +278,8 @@ func (r request) read(resp *http.Response, secrets []string, fail func(status in
 		return fail(status, "the answer of PMM broke off: %s", outbound.Cause(err))
 	case len(body) > maxAnswer:
 		return fail(status, "the answer of PMM is larger than %d MiB", maxAnswer>>20)
+	case bytes.Count(body, []byte(",")) > maxValues:
+		return fail(status, "the answer of PMM holds more than %d values", maxValues)
 	case r.out == nil:
 		return nil
 	}

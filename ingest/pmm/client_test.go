@@ -103,6 +103,21 @@ func TestErrorsSayTheWayOutAndNoSecret(t *testing.T) {
 	}
 }
 
+// A list of 32 MiB that says nothing would take a gigabyte.
+func TestAnAnswerOfMillionsOfValuesIsRefused(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"version": "3.1.0", "groups": [`+strings.Repeat("{},", maxValues+1)+`{}]}`)
+	}))
+	defer s.Close()
+	c, err := NewClient(ClientConfig{URL: s.URL, Token: pmmtest.Token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := c.Version(t.Context()); err == nil || !strings.Contains(err.Error(), "more than 2000000 values") {
+		t.Errorf("it was read: %s, %v", v, err)
+	}
+}
+
 // Whoever answers does not choose how much memory that takes.
 func TestLittleIsReadOfTheHeadOfAnAnswer(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
