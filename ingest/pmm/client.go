@@ -70,13 +70,15 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, 15*time.Second)
 	if cfg.Transport == nil {
+		if cfg.InsecureSkipVerify {
+			cfg.CAFile = ""
+		}
 		t, err := outbound.Transport(cfg.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("PMM's CA: %w", err)
 		}
-		if cfg.InsecureSkipVerify {
-			t.TLSClientConfig.InsecureSkipVerify = true // #nosec G402 -- --pmm-insecure-skip-verify
-		} else if cfg.CAFile != "" {
+		t.TLSClientConfig.InsecureSkipVerify = cfg.InsecureSkipVerify // #nosec G402 -- --pmm-insecure-skip-verify
+		if cfg.CAFile != "" {
 			underAnyName(t.TLSClientConfig, u.Hostname())
 		}
 		cfg.Transport = t
@@ -89,7 +91,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 }
 
 // underAnyName makes a connection accept a certificate that is itself one of the
-// authorities under any name, and all others as usual.
+// authorities under any name, also when it has expired, and all others as usual.
 func underAnyName(t *tls.Config, host string) {
 	t.InsecureSkipVerify = true // VerifyConnection does it instead
 	t.VerifyConnection = func(cs tls.ConnectionState) error {
@@ -97,11 +99,13 @@ func underAnyName(t *tls.Config, host string) {
 		for _, c := range cs.PeerCertificates[1:] {
 			chain.AddCert(c)
 		}
-		found, err := leaf.Verify(x509.VerifyOptions{Roots: t.RootCAs, Intermediates: chain})
-		if err != nil || len(found[0]) == 1 { // the handshake has proved that the other side has its key
-			return err
+		with := x509.VerifyOptions{Roots: t.RootCAs, Intermediates: chain, CurrentTime: leaf.NotAfter}
+		if found, err := leaf.Verify(with); err == nil && len(found[0]) == 1 {
+			return nil // the handshake has proved that the other side has its key
 		}
-		return leaf.VerifyHostname(cmp.Or(cs.ServerName, host)) // the first is empty for an address
+		with.CurrentTime, with.DNSName = time.Time{}, cmp.Or(cs.ServerName, host) // the first is empty for an address
+		_, err := leaf.Verify(with)
+		return err
 	}
 }
 
