@@ -30,7 +30,7 @@ type Tx struct {
 	dirty   bool
 	err     error // the first that failed it
 	sums    map[sumKey][]int64
-	names   *names // nil = not made yet
+	names   names  // nil = not made yet
 	scratch []byte // for what is only compared
 	ops     *ops   // what is written, of a shared ledger
 }
