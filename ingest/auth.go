@@ -178,15 +178,12 @@ func (g *guard) signature(h http.Header, body []byte) (signature, string) {
 	if secret == "" {
 		return signature{}, "the HMAC secret of the service is empty or unreadable, so nobody is let in"
 	}
-	mac := hmac.New(sha256.New, []byte(secret))
-	signed := "the body"
-	if ts := h.Get(g.timestampHeader); ts != "" {
-		mac.Write([]byte(ts + ":"))
+	at, signed := h.Get(g.timestampHeader), "the body"
+	if at != "" {
 		signed = "timestamp and body"
 	}
-	mac.Write(body)
-	got, err := hex.DecodeString(h.Get(pmm.SignatureHeader))
-	if want := mac.Sum(nil); err == nil && hmac.Equal(got, want) {
+	want := pmm.Signature(secret, at, body)
+	if got, err := hex.DecodeString(h.Get(pmm.SignatureHeader)); err == nil && hmac.Equal(got, want) {
 		return signature(want), ""
 	}
 	return signature{}, fmt.Sprintf("header %s is not the right signature over %s: compare the secret and the timestamp header's name",

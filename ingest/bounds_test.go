@@ -224,16 +224,16 @@ func TestSignaturesRememberedAreBounded(t *testing.T) {
 	u, now := newUsed(100), time.Now()
 	for i := range 1000 {
 		s := signature{byte(i), byte(i >> 8)}
-		mine := &use{signature: s, source: "pmm", until: now.Add(time.Hour)}
-		if u.claim(mine, now) != mine {
+		mine := u.of(s, now.Add(time.Hour), now)
+		if mine.id != "" {
 			t.Fatal("used already")
 		}
-		u.finish(mine, "n")
+		u.stored(mine, "n", "pmm", now.Add(time.Hour))
 	}
 	if len(u.by) > 100 || len(u.order) > 100 {
 		t.Errorf("%d and %d are kept of 1000", len(u.by), len(u.order))
 	}
-	if last := (signature{byte(999 & 255), byte(999 >> 8)}); u.claim(&use{signature: last}, now).id != "n" {
+	if last := (signature{byte(999 & 255), byte(999 >> 8)}); u.of(last, now, now).id != "n" {
 		t.Error("the newest was forgotten first")
 	}
 }
@@ -460,7 +460,7 @@ func TestOneLogLineForEachReasonAndAddressInAMinute(t *testing.T) {
 			t.Errorf("%d lines for 5000 addresses, %d remembered", n, len(h.lines.kinds))
 		}
 		for range 100 {
-			h.errorLog().Printf("http: TLS handshake error from 192.0.2.1:%d: EOF", 7)
+			Server(h, nil).ErrorLog.Printf("http: TLS handshake error from 192.0.2.1:%d: EOF", 7)
 		}
 		flood(100, "192.0.2.1", strings.ReplaceAll(body, "%", "%%"), bearer(token)...)
 		if n := lines(); n > 2 {

@@ -32,7 +32,7 @@ type Publisher interface {
 // Notification is one webhook body, checked but untouched.
 type Notification struct {
 	Source     string    // which PMM server sent it, [a-z0-9-]{1,16}
-	BeganAt    time.Time // UTC, when the head of its request had been read
+	BeganAt    time.Time // UTC, when the head of its request had been read; see stamps
 	ReceivedAt time.Time // UTC, when its body was there whole
 	Body       []byte
 	Alerts     int  // members of its "alerts", unusable ones included
@@ -138,8 +138,9 @@ type Handler struct {
 	unsized  chan struct{} // one for each body of unknown length that is being read
 	used     *used
 	sources  sources
+	stamps   stamps
 	refusals refusals
-	lines    lines
+	lines    *lines
 	origin   *http.CrossOriginProtection
 }
 
@@ -152,7 +153,7 @@ func New(c Config) (*Handler, error) {
 	c.Logger = c.Logger.With("component", "ingest")
 	h := &Handler{
 		config: c, guard: newGuard(c),
-		unsized: make(chan struct{}, maxUnsized), budget: newBudget(maxInFlight, c.MaxBody+1), used: newUsed(maxUsed),
+		unsized: make(chan struct{}, maxUnsized), budget: newBudget(maxInFlight, c.MaxBody+1), used: newUsed(maxUsed), lines: newLines(c.Logger),
 		sources: sources{most: maxSources, known: c.Known, names: map[string]time.Time{defaultSource: {}}}, origin: http.NewCrossOriginProtection(),
 	}
 	h.buffers.New = func() any { b := make([]byte, smallBody); return &b }
@@ -187,7 +188,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		h.logRefusal(r, no, start)
 	}
-	h.logRest(time.Now())
+	h.lines.sweep(time.Now())
 	h.config.Observer.Webhook(code, time.Since(start))
 }
 
@@ -196,8 +197,9 @@ func isWebhook(r *http.Request) bool {
 }
 
 // serve answers a webhook with 202, or says why not.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time) *refusal {
-	source, no := h.admit(r, began)
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, start time.Time) *refusal {
+	began := h.stamps.begin(start)
+	source, no := h.admit(r, start)
 	if no != nil {
 		return no
 	}
@@ -212,6 +214,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 		return no
 	}
 	received := time.Now()
+	h.stamps.whole(received)
 	sig, reason := h.guard.signature(r.Header, body)
 	if reason != "" {
 		return refuse(http.StatusUnauthorized, "%s", reason)
@@ -229,7 +232,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, began time.Time)
 	// From here on it does not matter whether the sender still waits; see the package comment.
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(r.Context()), publishTimeout, errLate)
 	defer cancel()
-	n := Notification{Source: source, BeganAt: began.UTC(), ReceivedAt: received.UTC(), Body: body, Alerts: alerts}
+	n := Notification{Source: source, BeganAt: began, ReceivedAt: received.UTC(), Body: body, Alerts: alerts}
 	id, repeat, no := h.once(ctx, n, sig, r.Header)
 	if no != nil {
 		return no
@@ -255,29 +258,22 @@ func (h *Handler) once(ctx context.Context, n Notification, sig signature, head 
 		return id, false, no
 	}
 	until, timed := h.guard.until(head, n.ReceivedAt)
-	for {
-		mine := &use{signature: sig, source: n.Source, until: until, timed: timed}
-		u := h.used.claim(mine, n.ReceivedAt)
-		if u == mine {
-			id, no = h.publish(ctx, n)
-			h.used.finish(u, id)
-			return id, false, no
-		}
-		select {
-		case <-u.done:
-		case <-ctx.Done():
-			return "", false, unstored(context.Cause(ctx))
-		}
-		switch {
-		case u.id == "": // it could not be stored
-		case u.source != n.Source:
-			return "", false, refuse(http.StatusUnauthorized, "this signature was used already, for another source")
-		case h.used.repeats(u, n.Body):
-			return u.id, true, nil
-		default:
-			h.used.release(u)
-		}
+	u, err := h.used.enter(ctx, sig, until, n.ReceivedAt)
+	if err != nil {
+		return "", false, unstored(err)
 	}
+	defer u.leave()
+	switch {
+	case u.id == "":
+	case u.source != n.Source:
+		return "", false, refuse(http.StatusUnauthorized, "this signature was used already, for another source")
+	case timed || h.used.repeats(u, n.Body):
+		return u.id, true, nil
+	}
+	if id, no = h.publish(ctx, n); no == nil {
+		h.used.stored(u, id, n.Source, until)
+	}
+	return id, false, no
 }
 
 // publish stores a notification, and what ends the alerts of Grafana's Test
@@ -364,6 +360,33 @@ func sourceOf(path string) (source string, ok bool) {
 	return source, ok && ValidSource(source)
 }
 
+// stamps keep the order of requests when the wall clock is set back: what begins after
+// another was received whole never seems to have begun before that, so that it is not taken
+// for something that was under way. Safe concurrently.
+type stamps struct {
+	mu     sync.Mutex
+	newest time.Time // when a request was received whole, without a monotonic reading; guarded by mu
+}
+
+// begin is when a request began that begins at now, by the wall clock or after it.
+func (s *stamps) begin(now time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now = now.UTC(); now.Before(s.newest) {
+		return s.newest
+	}
+	return now
+}
+
+// whole notes that a request is received whole at now.
+func (s *stamps) whole(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now = now.UTC(); now.After(s.newest) {
+		s.newest = now
+	}
+}
+
 // sources are the PMM servers that sent something. The ledger remembers each for long,
 // so there is a limit. Safe concurrently.
 type sources struct {
@@ -409,6 +432,10 @@ func (h *Handler) Know(source string) {
 		h.sources.names[source] = time.Time{}
 	}
 }
+
+// Received notes that a notification was received whole at a time, in an earlier run: no
+// request of this one began before that. Safe concurrently.
+func (h *Handler) Received(at time.Time) { h.stamps.whole(at) }
 
 // ValidSource reports whether a PMM server may be called so: 1 to 16 of a-z,
 // 0-9 and -. The name is part of keys and subjects on disk.

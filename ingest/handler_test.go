@@ -151,6 +151,24 @@ func TestAcceptedWebhooksAreStoredAsTheyCame(t *testing.T) {
 	}
 }
 
+// Where the wall clock is set back, what begins after another webhook was received is not
+// taken for one that was under way then.
+func TestNoWebhookBeganBeforeAnotherThatWasReceivedBeforeIt(t *testing.T) {
+	s := &shelf{}
+	h := newHandler(t, s, Config{})
+	ahead := time.Now().Add(30 * time.Second).UTC()
+	h.stamps.whole(ahead)
+	do(h, post("/v1/webhook", body))
+	if n := s.stored[0]; !n.BeganAt.Equal(ahead) || !n.ReceivedAt.Before(ahead) {
+		t.Errorf("began %s and was received %s, after another that was received %s", n.BeganAt, n.ReceivedAt, ahead)
+	}
+	h.stamps.newest = time.Now().UTC()
+	do(h, post("/v1/webhook", body))
+	if n := s.stored[1]; n.BeganAt.After(n.ReceivedAt) || !h.stamps.newest.Equal(n.ReceivedAt) {
+		t.Errorf("began %s and was received %s, the newest %s", n.BeganAt, n.ReceivedAt, h.stamps.newest)
+	}
+}
+
 type full struct{ after time.Duration }
 
 func (full) Error() string               { return "nats://user:" + token + "@host: full" }

@@ -37,13 +37,12 @@ const spared = 250 * time.Millisecond
 // opens many and sends nothing keeps nobody out. While there is none that has to give
 // way it waits. A server needs ConnContext too, else all are worth nothing.
 func LimitListener(l net.Listener, n int) net.Listener {
-	return &limited{Listener: l, most: n, open: map[*limitedConn]struct{}{}, freed: make(chan struct{}, 1), closed: make(chan struct{})}
+	return &limited{Listener: l, most: n, open: map[*limitedConn]struct{}{}, closed: make(chan struct{})}
 }
 
 type limited struct {
 	net.Listener
 	most   int
-	freed  chan struct{}
 	closed chan struct{}
 	once   sync.Once
 
@@ -60,7 +59,6 @@ func (l *limited) Accept() (net.Conn, error) {
 	c := &limitedConn{Conn: inner, of: l}
 	for !l.place(c) {
 		select {
-		case <-l.freed:
 		case <-time.After(spared / 10):
 		case <-l.closed:
 			_ = inner.Close()
@@ -73,19 +71,16 @@ func (l *limited) Accept() (net.Conn, error) {
 // place gives c a place, if need be that of another, and reports whether there is one.
 func (l *limited) place(c *limitedConn) bool {
 	l.mu.Lock()
-	var least *limitedConn
+	defer l.mu.Unlock()
 	if len(l.open) >= l.most {
-		if least = l.least(); least == nil {
-			l.mu.Unlock()
+		least := l.least()
+		if least == nil {
 			return false
 		}
 		delete(l.open, least)
-	}
-	c.since, l.open[c] = time.Now(), struct{}{}
-	l.mu.Unlock()
-	if least != nil {
 		_ = least.Conn.Close()
 	}
+	c.since, l.open[c] = time.Now(), struct{}{}
 	return true
 }
 
@@ -118,21 +113,11 @@ type limitedConn struct {
 
 // Close implements net.Conn.
 func (c *limitedConn) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
-}
-
-func (c *limitedConn) leave() {
+	err := c.Conn.Close()
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
-	if _, there := c.of.open[c]; !there {
-		return
-	}
 	delete(c.of.open, c)
-	select {
-	case c.of.freed <- struct{}{}: // an Accept may wait
-	default:
-	}
+	return err
 }
 
 type connKey struct{} // the key of a request's connection in its context

@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"bytes"
-	"context"
 	"log"
 	"log/slog"
 	"net"
@@ -72,10 +71,14 @@ type line struct {
 // lines lets one log line of a kind through each minute and counts the others, so
 // that no sender can fill the log. Safe concurrently.
 type lines struct {
+	log *slog.Logger
+
 	mu    sync.Mutex
 	kinds map[line]*burst // guarded by mu
 	swept time.Time       // guarded by mu
 }
+
+func newLines(log *slog.Logger) *lines { return &lines{log: log, kinds: map[line]*burst{}} }
 
 type burst struct {
 	logged time.Time
@@ -93,9 +96,6 @@ func (l *lines) take(k line, now time.Time) (count int, ok bool) {
 		b = l.kinds[k]
 	}
 	if b == nil {
-		if l.kinds == nil {
-			l.kinds = map[line]*burst{}
-		}
 		b = &burst{}
 		l.kinds[k] = b
 	}
@@ -107,26 +107,24 @@ func (l *lines) take(k line, now time.Time) (count int, ok bool) {
 	return count, true
 }
 
-// sweep forgets the kinds that came to an end, and returns how many of each were
-// not logged.
-func (l *lines) sweep(now time.Time) map[line]int {
+// sweep forgets the kinds that came to an end, and logs how many lines of each were
+// held back.
+func (l *lines) sweep(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now.Sub(l.swept) < time.Minute {
-		return nil
+		return
 	}
 	l.swept = now
-	rest := map[line]int{}
 	for k, b := range l.kinds {
 		if now.Sub(b.logged) < 2*time.Minute { // the next line of this kind reports them
 			continue
 		}
 		if b.held > 0 {
-			rest[k] = b.held
+			l.log.Warn("log lines were held back", "http_status", k.code, "reason", k.reason, "remote", k.remote, "count", b.held)
 		}
 		delete(l.kinds, k)
 	}
-	return rest
 }
 
 // kindOf is a reason without its digits, which differ from request to request.
@@ -171,30 +169,18 @@ func (h *Handler) logRefusal(r *http.Request, no *refusal, now time.Time) {
 	h.config.Logger.LogAttrs(r.Context(), level, "webhook refused", attrs...)
 }
 
-// logRest logs how many lines were held back, of the kinds that ended.
-func (h *Handler) logRest(now time.Time) {
-	for k, n := range h.lines.sweep(now) {
-		h.config.Logger.Warn("log lines were held back", "http_status", k.code, "reason", k.reason, "remote", k.remote, "count", n)
-	}
-}
-
-// errorLog is for net/http, which writes a line for each connection that breaks.
-func (h *Handler) errorLog() *log.Logger { return log.New(quiet{&h.lines, h.config.Logger}, "", 0) }
-
 // ErrorLog returns a log for an http.Server, which writes a line for each connection
 // that breaks: of each kind of line one goes to l in a minute.
-func ErrorLog(l *slog.Logger) *log.Logger { return log.New(quiet{&lines{}, l}, "", 0) }
+func ErrorLog(l *slog.Logger) *log.Logger { return log.New(quiet{newLines(l)}, "", 0) }
 
-type quiet struct {
-	lines *lines
-	log   *slog.Logger
-}
+type quiet struct{ *lines }
 
 // Write implements io.Writer.
 func (q quiet) Write(p []byte) (int, error) {
-	text := string(bytes.TrimSpace(p))
-	if count, ok := q.lines.take(line{reason: kindOf(text)}, time.Now()); ok {
-		q.log.LogAttrs(context.Background(), slog.LevelWarn, "http server", slog.String("detail", text), slog.Int("count", count))
+	now, text := time.Now(), string(bytes.TrimSpace(p))
+	q.sweep(now)
+	if count, ok := q.take(line{reason: kindOf(text)}, now); ok {
+		q.log.Warn("http server", "detail", text, "count", count)
 	}
 	return len(p), nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"log"
 	"net/http"
 	"os"
 	"sync"
@@ -28,7 +29,7 @@ func Server(h http.Handler, tlsConfig *tls.Config) *http.Server {
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP1(true)
 	if h, ok := h.(*Handler); ok {
-		srv.ErrorLog = h.errorLog()
+		srv.ErrorLog = log.New(quiet{h.lines}, "", 0)
 	}
 	return srv
 }

@@ -1,7 +1,9 @@
 package ingest
 
 import (
+	"context"
 	"crypto/sha256"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,14 +23,12 @@ const (
 
 type signature [sha256.Size]byte
 
-// use is one signed webhook that is stored or being stored.
+// use is what is known of one signature. Webhooks that have it take turns.
 type use struct {
-	signature signature
-	source    string
-	until     time.Time
-	timed     bool          // the signature is over a time too
-	done      chan struct{} // closed when id is set
-	id        string        // of the notification, "" = it was not stored
+	signature  signature
+	turn       chan struct{} // holds one while a webhook has the turn
+	id, source string        // of the notification, "" = none was stored; for who has the turn
+	until      time.Time     // guarded by used.mu
 }
 
 // used remembers which signed webhooks were stored, so that none is twice. It
@@ -37,7 +37,7 @@ type used struct {
 	mu    sync.Mutex
 	most  int
 	by    map[signature]*use // guarded by mu
-	order []*use             // oldest first, those forgotten included; guarded by mu
+	order []*use             // oldest first, those replaced included; guarded by mu
 	last  map[string]*use    // what each source sent last; guarded by mu
 }
 
@@ -45,62 +45,51 @@ func newUsed(most int) *used {
 	return &used{most: most, by: map[signature]*use{}, last: map[string]*use{}}
 }
 
-// claim returns u when nobody uses its signature, and it is then the caller's to
-// store and to finish; else it returns the use there is.
-func (s *used) claim(u *use, now time.Time) *use {
+// enter waits for the turn of a webhook with that signature. The caller ends it with
+// leave.
+func (s *used) enter(ctx context.Context, sig signature, until, now time.Time) (*use, error) {
+	u := s.of(sig, until, now)
+	select {
+	case u.turn <- struct{}{}:
+		return u, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (u *use) leave() { <-u.turn }
+
+func (s *used) of(sig signature, until, now time.Time) *use {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.order) > 0 && (len(s.order) >= s.most || !s.order[0].until.After(now)) {
-		s.forget(s.order[0])
+		if u := s.order[0]; s.by[u.signature] == u {
+			delete(s.by, u.signature)
+		}
 		s.order = s.order[1:]
 	}
-	if other := s.by[u.signature]; other != nil {
-		if other.until.After(now) {
-			return other
-		}
-		s.forget(other)
+	u := s.by[sig]
+	if u == nil || !u.until.After(now) {
+		u = &use{signature: sig, turn: make(chan struct{}, 1), until: until}
+		s.by[sig] = u
+		s.order = append(s.order, u)
 	}
-	u.done = make(chan struct{})
-	s.by[u.signature] = u
-	s.order = append(s.order, u)
 	return u
 }
 
-// finish ends a claim: with the notification's id, or "" when it was not stored.
-func (s *used) finish(u *use, id string) {
+// stored notes the notification that a webhook became whose turn it is.
+func (s *used) stored(u *use, id, source string, until time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u.id = id
-	if id == "" {
-		s.forget(u)
-	} else {
-		s.last[u.source] = u
-	}
-	close(u.done)
+	u.id, u.source, u.until = id, source, until
+	s.last[source] = u
 }
 
-// release forgets a use that does not stand in the way of another.
-func (s *used) release(u *use) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.forget(u)
-}
-
-// forget needs mu.
-func (s *used) forget(u *use) {
-	if s.by[u.signature] == u {
-		delete(s.by, u.signature)
-	}
-}
-
-// repeats reports whether a body with the signature of u, which was stored, need
-// not be stored again. Without a signed time that is so when it says nothing new:
-// its source said nothing else since, or it only ends what ended at a known time.
-// All else may be news, and is decided alert by alert once it is stored.
+// repeats reports whether a body with the signature of u, which was stored and is over
+// no time, need not be stored again. That is so when it says nothing new: its source said
+// nothing else since, or it only ends what ended at a known time. All else may be news,
+// and is decided alert by alert once it is stored.
 func (s *used) repeats(u *use, body []byte) bool {
-	if u.timed {
-		return true
-	}
 	s.mu.Lock()
 	latest := s.last[u.source] == u
 	s.mu.Unlock()
@@ -108,13 +97,5 @@ func (s *used) repeats(u *use, body []byte) bool {
 		return true
 	}
 	n, err := pmm.Decode(body)
-	if err != nil {
-		return false
-	}
-	for _, a := range n.Alerts {
-		if a.Firing || a.EndsAt.IsZero() {
-			return false
-		}
-	}
-	return true
+	return err == nil && !slices.ContainsFunc(n.Alerts, func(a pmm.Alert) bool { return a.Firing || a.EndsAt.IsZero() })
 }

@@ -14,7 +14,7 @@ type verdict struct {
 	outcome event.Outcome // "" = not settled: try again
 	reason  string        // why, for outcomes that need one
 	class   class
-	wait    time.Duration // Retry-After
+	wait    time.Duration // Retry-After, of answers that are about Callgoose and not about the event
 	// refused: an answer that may be final for this event. It is given up after a number
 	// of them when others are accepted meanwhile.
 	refused bool
@@ -52,7 +52,7 @@ func classify(r callgoose.Reply, err *callgoose.Error) verdict {
 		return verdict{result: "retry", class: trouble}
 	case err.Foreign, s >= 300 && s < 400, s == http.StatusUnauthorized, s == http.StatusForbidden,
 		s == http.StatusNotFound, s == http.StatusMethodNotAllowed, s == http.StatusProxyAuthRequired:
-		return verdict{result: "held", class: misconfig, wait: err.RetryAfter, refused: true}
+		return verdict{result: "held", class: misconfig, refused: true}
 	case s == http.StatusBadRequest, s == http.StatusRequestEntityTooLarge,
 		s == http.StatusUnsupportedMediaType, s == http.StatusUnprocessableEntity:
 		return verdict{result: "dead", outcome: event.Dead, reason: err.Error(), class: rejected}
@@ -61,5 +61,5 @@ func classify(r callgoose.Reply, err *callgoose.Error) verdict {
 	}
 	// A 4xx that nobody has documented. It may be this event or the address: an
 	// event that waits can still be delivered, one that was given up cannot.
-	return verdict{result: "retry", class: trouble, wait: err.RetryAfter, refused: true}
+	return verdict{result: "retry", class: trouble, refused: true}
 }

@@ -57,7 +57,7 @@ func decide(a arrival) (decision, string) {
 	case ep == nil:
 		return orphan, ""
 	case a.origin == event.Imported && (ep.FiringAt.After(a.received) || ep.RecoveredAt.After(a.received)),
-		a.origin == event.Reconciled && (ep.NamedAt.After(a.began) || ep.RecoveredAt.After(a.began)):
+		a.origin == event.Reconciled && (a.underWay(ep.NamedAt) || a.underWay(ep.RecoveredAt)):
 		return suppress, event.ReasonLate
 	case a.firing && ep.Open:
 		return a.repeated(ep)
@@ -99,10 +99,15 @@ func (a *arrival) afterwards(ep *store.Episode) (decision, string) {
 		return begin, ""
 	case a.last != nil && a.last.Facts.Reconciled: // PMM's word against what the service concluded
 		return reopen, ""
-	case a.began.Before(ep.NamedAt) && (a.origin == event.Imported || a.received.After(ep.NamedAt.Add(-clockSlack))):
+	case a.underWay(ep.NamedAt):
 		return suppress, event.ReasonLate
 	}
 	return reopen, ""
+}
+
+// underWay reports whether the request of a had begun when something else was received.
+func (a *arrival) underWay(at time.Time) bool {
+	return a.began.Before(at) && (a.origin == event.Imported || a.received.After(at.Add(-clockSlack)))
 }
 
 // missed reports whether Callgoose does not have what is said again, or nobody

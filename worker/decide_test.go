@@ -51,6 +51,8 @@ func TestAFiringAlertHasAnIncident(t *testing.T) {
 		"closed, the other PMM's start":         {arrival{startsAt: minutes(1), began: minutes(31), received: minutes(31), episode: closedAt(minutes(30), t0, minutes(1))}, reopen, ""},
 		"closed, begun before the recovery":     {arrival{startsAt: t0, began: minutes(29), received: minutes(31), episode: closedAt(minutes(30), t0)}, suppress, event.ReasonLate},
 		"closed, the clock stepped back":        {arrival{startsAt: t0, began: minutes(-30), received: minutes(-30), episode: closedAt(minutes(30), t0)}, reopen, ""},
+		"PMM's list, read before the recovery":  {arrival{startsAt: t0, began: minutes(29), received: minutes(31), origin: event.Reconciled, episode: closedAt(minutes(30), t0)}, suppress, event.ReasonLate},
+		"PMM's list, the clock stepped back":    {arrival{startsAt: minutes(60), began: minutes(-30), received: minutes(-30), origin: event.Reconciled, episode: closedAt(minutes(30), t0)}, begin, ""},
 		"imported, from before the recovery":    {arrival{startsAt: t0, began: t0, received: t0, origin: event.Imported, episode: closedAt(minutes(30), t0)}, suppress, event.ReasonLate},
 		"imported, from before what fires now":  {arrival{startsAt: t0, began: t0, received: t0, origin: event.Imported, episode: openSince(minutes(60))}, suppress, event.ReasonLate},
 		"imported, newer than all":              {arrival{startsAt: minutes(90), received: minutes(90), origin: event.Imported, episode: closedAt(minutes(30), t0)}, begin, ""},

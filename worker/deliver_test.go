@@ -84,6 +84,8 @@ func TestRefusedForItself(t *testing.T) {
 		{"404", status(404), "refused for itself: 404"},
 		{"409", status(409), "refused for itself: 409"},
 		{"a page", page(), "refused for itself: 200"},
+		{"403 that asks for an hour", &callgoose.Error{Status: 403, Sent: true, RetryAfter: time.Hour}, "refused for itself: 403"},
+		{"409 that asks for an hour", &callgoose.Error{Status: 409, Sent: true, RetryAfter: time.Hour}, "refused for itself: 409"},
 		{"500", status(500), ""},
 		{"timeout", step("timeout"), ""},
 		{"reset", step("reset"), ""},
@@ -594,6 +596,22 @@ func TestAgeDoesNotFollowAClockThatJumps(t *testing.T) {
 	}
 }
 
+// A wall clock that is ahead for a while must not remove history that is young.
+func TestRetentionDoesNotFollowAClockThatJumps(t *testing.T) {
+	began := time.Now()
+	now := began.Add(time.Hour)
+	for name, c := range map[string]struct{ wall, want time.Duration }{ // since we began: of the wall clock then, of that now
+		"nobody set it":           {0, time.Hour},
+		"it was set a month back": {30 * 24 * time.Hour, time.Hour},
+		"it was set a month on":   {-30 * 24 * time.Hour, time.Hour - 30*24*time.Hour},
+	} {
+		r := &Retention{began: began, wall: began.Add(c.wall).Round(0)}
+		if got := r.steady(now).Sub(began); got != c.want {
+			t.Errorf("%s: %s after the start, want %s", name, got, c.want)
+		}
+	}
+}
+
 // While connections are refused nothing was received: the words about the delay are
 // those of the delivery. Once something may have been received they stay.
 func TestTheBytesAreFixedByTheFirstRequestThatMayHaveBeenReceived(t *testing.T) {
@@ -766,6 +784,25 @@ func TestPause(t *testing.T) {
 			r.want(at, event.Delivered, "")
 		})
 	}
+}
+
+// A clock that was ahead when delivery was paused, and was set back, pauses it no longer.
+func TestAPauseLastsNoLongerThanItWasToLast(t *testing.T) {
+	bubble(t, DeliverConfig{}, func(r *rig) {
+		since := time.Now().Add(24 * time.Hour)
+		pause := &store.Pause{Since: since, Until: since.Add(30 * time.Minute)}
+		if err := r.ledger.Do(context.Background(), func(tx *store.Tx) { tx.SetPause(pause) }); err != nil {
+			t.Fatal(err)
+		}
+		r.d.Kick()
+		synctest.Wait()
+		at := r.put(alert{key: "a"})[0]
+		time.Sleep(29 * time.Minute)
+		r.d.Kick() // a token that is read again changes nothing
+		r.want(at, event.Queued, "")
+		time.Sleep(2 * time.Minute)
+		r.want(at, event.Delivered, "")
+	})
 }
 
 // Attempts under way get their grace at a stop; one that is cut off costs nothing.

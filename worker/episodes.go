@@ -117,7 +117,8 @@ func (b *batch) named(c *candidate, ep *store.Episode) {
 			return
 		}
 	}
-	changed := c.note.Origin != event.Reconciled && c.note.ReceivedAt.Sub(ep.NamedAt) >= every
+	since := c.note.ReceivedAt.Sub(ep.NamedAt)
+	changed := c.note.Origin != event.Reconciled && (since >= every || since < -clockSlack && c.note.Origin != event.Imported)
 	if changed {
 		ep.NamedAt = c.note.ReceivedAt
 	}

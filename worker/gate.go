@@ -40,6 +40,7 @@ type gate struct {
 	mu         sync.Mutex
 	circuit    *circuit
 	pause      *store.Pause
+	resumes    time.Time // when a pause with an end is over at the latest, on a clock that does not jump
 	halted     bool
 	requests   int // under way
 	unrecorded int // sent, or about to be, and not recorded
@@ -77,7 +78,7 @@ func (g *gate) ask(now time.Time) (p permit, since uint64, again time.Time) {
 }
 
 func (g *gate) paused(now time.Time) bool {
-	return g.pause != nil && (g.pause.Until.IsZero() || now.Before(g.pause.Until))
+	return g.pause != nil && (g.pause.Until.IsZero() || now.Before(g.pause.Until) && now.Before(g.resumes))
 }
 
 // full reports whether there is no place for another request.
@@ -189,8 +190,11 @@ func (g *gate) kick() {
 // hold pauses delivery by hand, and resumes it with nil.
 func (g *gate) hold(p *store.Pause) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now := time.Now(); p != nil && (g.pause == nil || !p.Since.Equal(g.pause.Since)) {
+		g.resumes = now.Add(min(p.Until.Sub(now), p.Until.Sub(p.Since)))
+	}
 	g.pause = p
-	g.mu.Unlock()
 }
 
 // standing is the state of the gate.

@@ -249,6 +249,19 @@ func TestReconciledWordsGiveWayToWebhooks(t *testing.T) {
 			r.post(now.Add(10*time.Second), 0, ended)
 			say(r, now, firing("a", began))
 		}, []string{"delivered", "queued", "suppressed late"}},
+		{"a close, when the clock was a day ahead before", func(r *stage) {
+			r.post(now.Add(24*time.Hour), 0, firing("a", began))
+			say(r, now, ended)
+		}, []string{"delivered", "suppressed repeat", "queued"}},
+		{"an opening, when the clock was a day ahead before", func(r *stage) {
+			r.post(now.Add(24*time.Hour), 0, ended)
+			say(r, now, firing("a", began))
+		}, []string{"delivered", "queued", "queued"}},
+		{"a close, while a webhook named the alert after the clock was set back", func(r *stage) {
+			r.post(now.Add(24*time.Hour), 0, firing("a", began))
+			r.post(now.Add(10*time.Second), 0, firing("a", began))
+			say(r, now, ended)
+		}, []string{"delivered", "suppressed repeat", "suppressed repeat", "suppressed late"}},
 		{"an opening of what a webhook opened meanwhile", func(r *stage) {
 			r.post(now.Add(-time.Minute), 0, ended)
 			r.post(now.Add(10*time.Second), 0, firing("a", now))
@@ -302,6 +315,17 @@ func TestAHeldEventGoesOutInItsTime(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A clock that was ahead, and was set back, holds nothing longer.
+func TestAHeldEventWaitsNoLongerThanItWasToBeHeld(t *testing.T) {
+	bubble(t, DeliverConfig{}, func(r *rig) {
+		at := r.put(alert{key: "a", resolved: true, held: time.Hour, ahead: 24 * time.Hour})[0]
+		time.Sleep(59 * time.Minute)
+		r.want(at, event.Queued, "")
+		time.Sleep(2 * time.Minute)
+		r.want(at, event.Delivered, "")
+	})
 }
 
 func TestWhatIsQueuedBehindAHeldEventSendsIt(t *testing.T) {

@@ -202,7 +202,7 @@ func (w *window) arrive() {
 
 func (w *window) put(l *lane, e *store.Waiting) {
 	l.last = e.At
-	l.items = append(l.items, &item{at: e.At, size: e.Size, claim: e.ClaimedAt, ours: e.At.Compare(w.before) > 0, held: e.NotBefore})
+	l.items = append(l.items, &item{at: e.At, size: e.Size, claim: e.ClaimedAt, ours: e.At.Compare(w.before) > 0, held: heldUntil(e, time.Now())})
 	w.size++
 	switch first := l.head(); {
 	case len(l.items) == 1 && !first.claim.IsZero() && !first.ours && first.held.Before(w.unsure):
@@ -213,6 +213,15 @@ func (w *window) put(l *lane, e *store.Waiting) {
 		w.take(l)
 		w.enqueue(l, time.Time{})
 	}
+}
+
+// heldUntil is until when an event is held, on a clock that does not jump: not longer from
+// now on than it was to be held from its receipt. Zero = it is not held.
+func heldUntil(e *store.Waiting, now time.Time) time.Time {
+	if e.NotBefore.IsZero() {
+		return e.NotBefore
+	}
+	return now.Add(min(e.NotBefore.Sub(now), e.NotBefore.Sub(e.ReceivedAt)))
 }
 
 // enqueue makes a lane that is not under way ready, or lets it wait.

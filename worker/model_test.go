@@ -18,6 +18,7 @@ import (
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // modelSeeds are run by -model.all; the first three together reach what a campaign must reach.
@@ -142,7 +143,7 @@ func modelRun(t *testing.T, seed uint64, storms bool, did *tally) {
 		m := newMask(rng)
 		cfg := callgoosetest.Config{}
 		if m.Guide {
-			cfg.Filters = callgoosetest.GuideFilters()
+			cfg.Filters = filters.Guide()
 		}
 		s := &sandbox{t: t, root: root, oracle: newOracle(), fake: callgoosetest.New(cfg), did: did, set: settings{
 			From: "PerconaPMM", ByName: m.ByName, Collapse: m.Collapse, Concurrency: []int{1, 3, 16}[rng.IntN(3)],

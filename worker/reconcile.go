@@ -411,7 +411,7 @@ func (r *reconciling) closings() map[string]bool {
 		case ordered[e.Key] && e.Queued:
 			r.plan.Refused[e.Key] = "something of it is still queued"
 		case e.Made:
-		case g.ripe(r.cfg, v.At) && !e.Queued && r.in.Now.Sub(e.HeardAt) >= r.cfg.CloseAfter:
+		case g.ripe(r.cfg, v.At) && !e.Queued && r.in.Now.Sub(e.HeardAt).Abs() >= r.cfg.CloseAfter:
 			ripe = append(ripe, closing)
 			report("stale", closing.Why)
 		case g.Passes >= reconcilePasses && kind != "stale":
@@ -529,7 +529,7 @@ func (g reconcileGone) ripe(cfg ReconcileConfig, at time.Time) bool {
 // brake holds back what is too much to be true, more than most, with an alarm, and what
 // is too much at once: done are the times of what was done, of which aMinute are allowed.
 func (r *reconciling) brake(ripe []ReconcileAct, allowed bool, aMinute int, done *[]time.Time, most int, alarm ReconcileAlarm) []ReconcileAct {
-	*done = slices.DeleteFunc(slices.Clone(*done), func(t time.Time) bool { return r.in.View.At.Sub(t) >= time.Minute })
+	*done = slices.DeleteFunc(slices.Clone(*done), func(t time.Time) bool { return r.in.View.At.Sub(t).Abs() >= time.Minute })
 	switch {
 	case r.in.Order.Yes:
 		return ripe

@@ -104,6 +104,7 @@ type alert struct {
 	claimed   time.Time // born claimed
 	recorded  time.Time // claimed in the record, too: it was sent before
 	held      time.Duration
+	ahead     time.Duration // how far the clock was ahead when it came in
 	storm     bool
 	size      int // of its body, as the queue has it
 }
@@ -118,7 +119,7 @@ func (r *rig) put(alerts ...alert) (places []event.Position) {
 			at := event.Position{Seq: r.seq, Item: uint32(i)}
 			places = append(places, at)
 			w := store.Waiting{
-				At: at, Pos: at, ReceivedAt: time.Now().UTC(), Status: event.Firing, Key: a.key, Source: "pmm",
+				At: at, Pos: at, ReceivedAt: time.Now().Add(a.ahead).UTC(), Status: event.Firing, Key: a.key, Source: "pmm",
 				Alertname: a.name, QueuedAt: time.Now(), ClaimedAt: a.claimed, Size: a.size, Storm: a.storm,
 			}
 			if a.name == "" {
@@ -128,7 +129,7 @@ func (r *rig) put(alerts ...alert) (places []event.Position) {
 				w.Status = event.Resolved
 			}
 			if a.held > 0 {
-				w.NotBefore = time.Now().Add(a.held)
+				w.NotBefore = w.ReceivedAt.Add(a.held)
 			}
 			if !a.queuedAt.IsZero() {
 				w.QueuedAt = a.queuedAt

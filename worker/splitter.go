@@ -121,6 +121,9 @@ func next(at event.Position) uint64 {
 	return at.Seq // stopped in the middle of it
 }
 
+// Decided reports whether all is decided on up to the envelope with that sequence.
+func Decided(tx *store.Tx, seq uint64) bool { return next(tx.Progress()) > seq }
+
 // Run splits until ctx ends or the store fails.
 func (s *Splitter) Run(ctx context.Context) error {
 	defer close(s.ended)

@@ -250,11 +250,11 @@ func (k *Brake) pass(ctx context.Context, now time.Time) error {
 	decided := k.last // all that had come in in the last pass
 	k.last = k.queue.Last()
 	if err := k.ledger.View(func(tx *store.Tx) {
-		if next(tx.Progress()) <= k.reach {
+		if !Decided(tx, k.reach) {
 			return
 		}
 		for _, s := range tx.Storms() {
-			needs = append(needs, need{s, k.needs(tx, s, now, next(tx.Progress()) > decided)})
+			needs = append(needs, need{s, k.needs(tx, s, now, Decided(tx, decided))})
 		}
 	}); err != nil {
 		return fmt.Errorf("read the storms: %w", err)

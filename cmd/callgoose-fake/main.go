@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 func main() {
@@ -57,9 +58,9 @@ func serve(c *cli.Context, stdout, stderr io.Writer) error {
 	}
 	switch set := c.String("filters"); set {
 	case "guide":
-		cfg.Filters = callgoosetest.GuideFilters()
+		cfg.Filters = filters.Guide()
 	case "recommended":
-		cfg.Filters = callgoosetest.RecommendedFilters()
+		cfg.Filters = filters.Recommended()
 	default:
 		return fmt.Errorf("--filters %q: want guide or recommended", set)
 	}

@@ -522,7 +522,7 @@ func TestTheReferenceListsTheAPI(t *testing.T) {
 		return calls
 	}
 	var served []string
-	for _, text := range sources(t, top+"/cmd/internal/admin") {
+	for _, text := range sources(t, top+"/cmd/internal/admin/web") {
 		served = append(served, find(text)...)
 	}
 	listed := find(documents(t)["deploy/docs/reference.md"])

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -33,9 +34,11 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"pmm-callgoose/ingest/pmm"
 	"pmm-callgoose/ingest/pmm/pmmtest"
 	"pmm-callgoose/testdata/webhook"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 func TestMain(m *testing.M) {
@@ -180,7 +183,7 @@ func fakeCmd(ts *testscript.TestScript, neg bool, args []string) {
 	case "accept":
 		s.fake.Fail(callgoosetest.Failure{})
 		ts.Check(s.server.Reopen())
-		s.fake.SetFilters(callgoosetest.RecommendedFilters())
+		s.fake.SetFilters(filters.Recommended())
 	case "refuse":
 		ts.Check(s.server.Close())
 	case "fail":
@@ -191,16 +194,16 @@ func fakeCmd(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		s.fake.Fail(f)
 	case "discard": // the only filter is one that nothing passes
-		s.fake.SetFilters([]callgoosetest.Filter{{Trigger: callgoosetest.Trigger{
-			Urgency: "high", Pairs: []callgoosetest.Pair{{Key: `"status"`, Items: []string{"never"}}},
+		s.fake.SetFilters([]filters.Filter{{Trigger: filters.Trigger{
+			Urgency: "high", Pairs: []filters.Pair{{Key: `"status"`, Items: []string{"never"}}},
 			MapWith: `"incident_key"`, TitleFrom: `"title"`, DescriptionFrom: `"description"`,
 		}}})
 	case "no-resolve": // the resolve parts are switched off
-		filters := callgoosetest.RecommendedFilters()
-		for i := range filters {
-			filters[i].Resolve = callgoosetest.Resolve{}
+		off := filters.Recommended()
+		for i := range off {
+			off[i].Resolve = filters.Resolve{}
 		}
-		s.fake.SetFilters(filters)
+		s.fake.SetFilters(off)
 	case "token":
 		s.fake.SetTokens(args...)
 	case "count":
@@ -319,14 +322,48 @@ func pmmCmd(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("it goes to %v, not to %s\n%s", got, args[0], s.pmm.Tree())
 		}
 	case "send":
-		status, answer, err := s.pmm.Send(args[1], []byte(ts.ReadFile(args[2])))
+		resp, err := http.DefaultClient.Do(asContactPoint(ts, s.pmm, args[1], ts.ReadFile(args[2])))
 		ts.Check(err)
-		if strconv.Itoa(status) != args[0] {
-			ts.Fatalf("answered %d, not %s: %s", status, args[0], answer)
+		defer resp.Body.Close()
+		if answer, _ := io.ReadAll(resp.Body); strconv.Itoa(resp.StatusCode) != args[0] {
+			ts.Fatalf("answered %d, not %s: %s", resp.StatusCode, args[0], answer)
 		}
 	default:
 		ts.Fatalf("pmm %s: no such thing", verb)
 	}
+}
+
+// asContactPoint is a webhook as that contact point of PMM sends it, with the credentials
+// that are stored in it (grafana/alerting:receivers/webhook, http/hmac.go).
+func asContactPoint(ts *testscript.TestScript, fake *pmmtest.Fake, uid, body string) *http.Request {
+	var points []struct {
+		UID      string
+		Settings struct {
+			URL, HTTPMethod, Username string
+			Scheme                    string                           `json:"authorization_scheme"`
+			HMAC                      struct{ TimestampHeader string } `json:"hmacConfig"`
+		}
+	}
+	ts.Check(json.Unmarshal([]byte(fake.Points()), &points))
+	for _, p := range points {
+		if p.UID != uid {
+			continue
+		}
+		req, err := http.NewRequest(cmp.Or(p.Settings.HTTPMethod, http.MethodPost), p.Settings.URL, strings.NewReader(body))
+		ts.Check(err)
+		req.Header.Set("User-Agent", "Grafana")
+		if credentials := fake.Secret(uid, "authorization_credentials"); credentials != "" {
+			req.Header.Set("Authorization", p.Settings.Scheme+" "+credentials)
+		} else if password := fake.Secret(uid, "password"); password != "" {
+			req.SetBasicAuth(p.Settings.Username, password)
+		}
+		if secret := fake.Secret(uid, "hmacConfig.secret"); secret != "" {
+			pmm.Sign(req.Header, secret, p.Settings.HMAC.TimestampHeader, []byte(body), time.Now())
+		}
+		return req
+	}
+	ts.Fatalf("PMM has no contact point %s", uid)
+	return nil
 }
 
 var ready = regexp.MustCompile(`^pmm-callgoose is ready: webhooks (\S+), operators (\S+)\n$`)

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"html"
@@ -15,14 +14,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
+
+	"pmm-callgoose/ingest/outbound"
 )
 
 // ClientConfig says which PMM is asked, and as whom.
@@ -69,16 +68,16 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	case cfg.Token == "" && cfg.Basic == "":
 		return nil, errors.New("PMM asks for a token, and none is given: make a service account with the role Editor, or Viewer to read only (PMM 2: an API key with the role Admin), and put its token into a file")
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 15 * time.Second
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 15*time.Second)
 	if cfg.Transport == nil {
-		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: cfg.InsecureSkipVerify} // #nosec G402 -- --pmm-insecure-skip-verify
-		if cfg.CAFile != "" && !cfg.InsecureSkipVerify {
-			if err := trust(t.TLSClientConfig, cfg.CAFile, u.Hostname()); err != nil {
-				return nil, err
-			}
+		t, err := outbound.Transport(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("PMM's CA: %w", err)
+		}
+		if cfg.InsecureSkipVerify {
+			t.TLSClientConfig.InsecureSkipVerify = true // #nosec G402 -- --pmm-insecure-skip-verify
+		} else if cfg.CAFile != "" {
+			underAnyName(t.TLSClientConfig, u.Hostname())
 		}
 		cfg.Transport = t
 	}
@@ -89,38 +88,21 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}, nil
 }
 
-// trust makes a connection accept what the file holds, and what the system trusts.
-func trust(t *tls.Config, file, host string) error {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return fmt.Errorf("PMM's CA: %w", err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(text) {
-		return fmt.Errorf("PMM's CA: no certificate in %s", file)
-	}
-	var own [][]byte
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		own = append(own, block.Bytes)
-	}
+// underAnyName makes a connection accept a certificate that is itself one of the
+// authorities under any name, and all others as usual.
+func underAnyName(t *tls.Config, host string) {
 	t.InsecureSkipVerify = true // VerifyConnection does it instead
 	t.VerifyConnection = func(cs tls.ConnectionState) error {
-		leaf := cs.PeerCertificates[0]
-		if slices.ContainsFunc(own, func(der []byte) bool { return bytes.Equal(der, leaf.Raw) }) {
-			return nil // the handshake has proved that the other side has its key
-		}
-		chain := x509.NewCertPool()
+		leaf, chain := cs.PeerCertificates[0], x509.NewCertPool()
 		for _, c := range cs.PeerCertificates[1:] {
 			chain.AddCert(c)
 		}
-		name := cmp.Or(cs.ServerName, host) // the first is empty for an address
-		_, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: chain, DNSName: name})
-		return err
+		found, err := leaf.Verify(x509.VerifyOptions{Roots: t.RootCAs, Intermediates: chain})
+		if err != nil || len(found[0]) == 1 { // the handshake has proved that the other side has its key
+			return err
+		}
+		return leaf.VerifyHostname(cmp.Or(cs.ServerName, host)) // the first is empty for an address
 	}
-	return nil
 }
 
 // Host is the host and port that is asked.
@@ -206,7 +188,7 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 	if err != nil {
 		return v, err
 	}
-	v.PMM = oneLine(hide(answer.Version, c.secrets))
+	v.PMM = oneLine(answer.Version, c.secrets...)
 	if v.PMM != "" && !atLeast(v.PMM, 2, 31) {
 		return v, fmt.Errorf("this is PMM %s: %w", v.PMM, ErrTooOld)
 	}
@@ -221,7 +203,7 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 func (c *Client) grafana(ctx context.Context) (string, error) {
 	var answer struct{ Version string }
 	err := c.do(ctx, request{doing: "read the version of Grafana", path: "/graph/api/health", out: &answer})
-	return oneLine(hide(answer.Version, c.secrets)), err
+	return oneLine(answer.Version, c.secrets...), err
 }
 
 // request is one call of the API.
@@ -237,15 +219,15 @@ type request struct {
 	header   *http.Header
 }
 
-// maxAnswer bounds one answer, in bytes: 20,000 alerts are 11 to 15 MB.
-const maxAnswer = 32 << 20
+// maxAnswer bounds one answer, in bytes: 50,000 alerts are 28 to 40 MB.
+const maxAnswer = 64 << 20
 
 func (c *Client) do(ctx context.Context, r request) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	secrets := slices.Concat(c.secrets, r.secrets)
 	fail := func(status int, format string, args ...any) *APIError {
-		return &APIError{Doing: r.doing, Status: status, text: oneLine(hide(fmt.Sprintf(format, args...), secrets))}
+		return &APIError{Doing: r.doing, Status: status, text: oneLine(fmt.Sprintf(format, args...), secrets...)}
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, bytes.NewReader(r.body))
 	if err != nil {
@@ -289,7 +271,7 @@ func (r request) read(resp *http.Response, secrets []string, fail func(status in
 		e.unconfigured = said.id == configMissing
 		return e
 	case err != nil:
-		return fail(status, "the answer of PMM broke off: %s", innermost(err))
+		return fail(status, "the answer of PMM broke off: %s", outbound.Cause(err))
 	case len(body) > maxAnswer:
 		return fail(status, "the answer of PMM is larger than %d MiB", maxAnswer>>20)
 	case r.out == nil:
@@ -328,13 +310,13 @@ type refusal struct{ text, id string }
 func readRefusal(body []byte, secrets []string) refusal {
 	var a struct{ Message, Error, MessageID string }
 	if json.Unmarshal(body, &a) == nil {
-		return refusal{oneLine(hide(cmp.Or(a.Message, a.Error), secrets)), a.MessageID}
+		return refusal{oneLine(cmp.Or(a.Message, a.Error), secrets...), a.MessageID}
 	}
 	text := string(body[:min(len(body), 64<<10)])
 	if m := titleTag.FindStringSubmatch(text); m != nil {
 		text = m[1]
 	}
-	return refusal{text: oneLine(hide(html.UnescapeString(anyTag.ReplaceAllString(text, " ")), secrets))}
+	return refusal{text: oneLine(html.UnescapeString(anyTag.ReplaceAllString(text, " ")), secrets...)}
 }
 
 // advice is what a refusal says and what to do about it.
@@ -375,76 +357,32 @@ const configMissing = "alerting.notification.configMissing"
 // why says in words what an error of the transport means. No header is in its texts.
 func (c *Client) why(ctx context.Context, err error) string {
 	var (
-		dns      *net.DNSError
-		op       *net.OpError
 		unknown  x509.UnknownAuthorityError
 		hostname x509.HostnameError
-		invalid  x509.CertificateInvalidError
-		verify   *tls.CertificateVerificationError
 		record   tls.RecordHeaderError
 	)
+	step, text := outbound.Explain(err)
 	switch {
 	case ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return "interrupted"
-	case errors.As(err, &dns):
-		return fmt.Sprintf("cannot resolve %s: %s", dns.Name, dns.Err)
-	case errors.As(err, &op) && op.Op == "proxyconnect":
-		return "cannot connect through the proxy: " + innermost(op.Err)
+	case step == "proxy":
 	case errors.As(err, &unknown):
 		return "the authority that signed the certificate of PMM is not known here; give it, or the certificate itself, with --pmm-ca"
 	case errors.As(err, &hostname):
 		return fmt.Sprintf("the certificate of PMM is for another name: %s; use that name in the URL, or give the certificate itself with --pmm-ca", hostname.Error())
-	case errors.As(err, &verify), errors.As(err, &invalid):
-		return "the certificate of PMM is not valid: " + innermost(err)
 	case errors.As(err, &record), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return fmt.Sprintf("%s does not speak TLS; is it plain http://, or another port?", c.Host())
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Sprintf("cannot connect to %s: nothing listens there", c.Host())
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+	case step == "timeout":
 		return fmt.Sprintf("no answer from %s in %s", c.Host(), c.cfg.Timeout)
-	case errors.As(err, &op) && op.Op == "dial":
-		return fmt.Sprintf("cannot connect to %s: %s", c.Host(), innermost(op.Err))
-	}
-	return fmt.Sprintf("the connection to %s failed: %s", c.Host(), innermost(err))
-}
-
-// innermost is the innermost error: outer ones can hold a whole URL.
-func innermost(err error) string {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err.Error()
-		}
-		err = inner
-	}
-}
-
-// hide takes secrets out of a text in which an answer may repeat them.
-func hide(text string, secrets []string) string {
-	for _, s := range secrets {
-		if s == "" {
-			continue
-		}
-		quoted, _ := json.Marshal(s) // a string always encodes
-		for _, form := range []string{s, url.QueryEscape(s), html.EscapeString(s), string(quoted[1 : len(quoted)-1])} {
-			text = strings.ReplaceAll(text, form, "[redacted]")
-		}
+	case step == "" || step == "reset":
+		return fmt.Sprintf("the connection to %s failed: %s", c.Host(), outbound.Cause(err))
 	}
 	return text
 }
 
-// oneLine makes one short printable line of a text from outside.
-func oneLine(s string) string {
-	const limit = 600
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
-			return ' '
-		}
-		return r
-	}, s[:min(len(s), 4*limit)])
-	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > limit {
-		s = strings.ToValidUTF8(s[:limit], "") + "…"
-	}
-	return s
+// oneLine is a text from outside for people, without the secrets that it may repeat.
+func oneLine(text string, secrets ...string) string {
+	return outbound.Line(outbound.Redact(text, secrets...), 600)
 }

@@ -103,6 +103,24 @@ func TestErrorsSayTheWayOutAndNoSecret(t *testing.T) {
 	}
 }
 
+// Whoever answers does not choose how much memory that takes.
+func TestLittleIsReadOfTheHeadOfAnAnswer(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 1000 {
+			w.Header().Set(fmt.Sprint("X-", i), strings.Repeat("x", 100))
+		}
+		_, _ = io.WriteString(w, `{"version": "3.1.0"}`)
+	}))
+	defer s.Close()
+	c, err := NewClient(ClientConfig{URL: s.URL, Token: pmmtest.Token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := c.Version(t.Context()); err == nil {
+		t.Errorf("it was read: %s", v)
+	}
+}
+
 func TestSecretsThatGrafanaRepeatsAreHidden(t *testing.T) {
 	f := pmmtest.New(pmmtest.Config{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -180,7 +180,9 @@ const (
 	none   = "(none)"
 )
 
-// shown is what can be seen of a contact point, by field, in the order to print it.
+// shown is what can be seen of a contact point, by field, in the order to print it. Setup
+// decides about these fields; all others are left as they are. payload would replace the
+// body, and the intake could not read the result.
 func (p *point) shown() []Edit {
 	s := p.settings
 	secret := func(key string) string {
@@ -210,19 +212,13 @@ func (p *point) shown() []Edit {
 	}
 }
 
-// managed are the settings that setup decides about; all others are left as they are.
-// payload would replace the body, and the intake could not read the result.
-var managed = []string{
-	"url", "httpMethod", "maxAlerts", "authorization_scheme", "authorization_credentials", "username", "password",
-	"hmacConfig", "hmacConfig.secret", "payload",
-}
-
 // point is the webhook that is wanted, with the settings of an old one that setup does
 // not manage.
 func (w Want) point(old object) (*point, error) {
 	s := object{}
 	for _, k := range slices.Sorted(maps.Keys(old)) {
-		if slices.Contains(managed, k) {
+		name, _, _ := strings.Cut(k, ".") // also hmacConfig.secret
+		if slices.ContainsFunc(new(point).shown(), func(f Edit) bool { return f.Name == name }) {
 			continue
 		}
 		if bytes.Contains(old[k], []byte(redacted)) {

@@ -16,16 +16,23 @@ const (
 	TimestampHeader = "X-Grafana-Alerting-Timestamp"
 )
 
-// Sign signs a webhook as Grafana does (grafana/alerting, http/hmac.go): an
-// HMAC-SHA256 over the body, in lower-case hex. With a timestampHeader that
-// header holds Unix seconds, and the signature is over "seconds:body".
-func Sign(h http.Header, secret, timestampHeader string, body []byte, now time.Time) {
+// Signature is Grafana's for a webhook (grafana/alerting, http/hmac.go): an HMAC-SHA256
+// over the body, or over "at:body" where at, Unix seconds, is not "".
+func Signature(secret, at string, body []byte) []byte {
 	mac := hmac.New(sha256.New, []byte(secret))
-	if timestampHeader != "" {
-		at := strconv.FormatInt(now.Unix(), 10)
-		h.Set(timestampHeader, at)
+	if at != "" {
 		mac.Write([]byte(at + ":"))
 	}
 	mac.Write(body)
-	h.Set(SignatureHeader, fmt.Sprintf("%x", mac.Sum(nil)))
+	return mac.Sum(nil)
+}
+
+// Sign puts the signature into a webhook's header, and with a timestampHeader the time.
+func Sign(h http.Header, secret, timestampHeader string, body []byte, now time.Time) {
+	at := ""
+	if timestampHeader != "" {
+		at = strconv.FormatInt(now.Unix(), 10)
+		h.Set(timestampHeader, at)
+	}
+	h.Set(SignatureHeader, fmt.Sprintf("%x", Signature(secret, at, body)))
 }

@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"pmm-callgoose/ingest/outbound"
 )
 
 // What PMM's Grafana believes to be firing is read from two of its parts. They keep
@@ -178,6 +180,8 @@ func (v *Viewer) alerts(ctx context.Context, view *View, open func(string) bool)
 	var list []json.RawMessage
 	if err := v.client.do(ctx, request{doing: doing, path: alertsPath, header: &header, out: &list}); err != nil {
 		return nil, err
+	} else if list == nil {
+		return nil, incomplete(doing, "null in place of a list")
 	}
 	out := make(map[string]ListedAlert, len(list))
 	for _, raw := range list {
@@ -189,7 +193,7 @@ func (v *Viewer) alerts(ctx context.Context, view *View, open func(string) bool)
 			Labels      map[string]string
 		}
 		if err := json.Unmarshal(raw, &l); err != nil {
-			return nil, incomplete(doing, "%s", innermost(err))
+			return nil, incomplete(doing, "%s", outbound.Cause(err))
 		}
 		if l.Fingerprint == "" || l.StartsAt.IsZero() || l.Status.State == "" || l.Receivers == nil {
 			return nil, incomplete(doing, "an alert without fingerprint, startsAt, status or receivers")
@@ -211,7 +215,8 @@ func (v *Viewer) alerts(ctx context.Context, view *View, open func(string) bool)
 }
 
 // ruleLabel and folderLabel are the private labels of every state; the fingerprint
-// covers the first one only (real Grafana 12.4.3, five of five).
+// covers the first one only (real Grafana 12.4.3, five of five), and no empty label
+// (grafana/alerting:notify/grafana_alertmanager.go, PutAlerts).
 const (
 	ruleLabel   = "__alert_rule_uid__"
 	folderLabel = "__alert_rule_namespace_uid__"
@@ -229,7 +234,7 @@ type instance struct {
 // compat.go). Which of them is meant follows from the state that it had when it
 // fired, so all three are compared.
 func (i *instance) fingerprints(rule string) [3]string {
-	delete(i.Labels, folderLabel)
+	maps.DeleteFunc(i.Labels, func(name, value string) bool { return name == folderLabel || value == "" })
 	i.Labels[ruleLabel] = rule
 	var out [3]string
 	out[0] = Fingerprint(i.Labels)
@@ -367,7 +372,7 @@ func (c *Client) ContactStates(ctx context.Context) (map[string]ContactState, er
 			if i.LastNotifyAttempt.After(s.LastAttempt) {
 				s.LastAttempt = i.LastNotifyAttempt
 			}
-			s.LastError = cmp.Or(s.LastError, oneLine(hide(i.LastNotifyAttemptError, c.secrets)))
+			s.LastError = cmp.Or(s.LastError, oneLine(i.LastNotifyAttemptError, c.secrets...))
 		}
 		out[p.Name] = s
 	}

@@ -90,6 +90,21 @@ func TestAViewOfARealGrafana(t *testing.T) {
 	}
 }
 
+// A template of a label can come to nothing. The Alertmanager drops such a label, and
+// so it is in no fingerprint; the rules' states keep it.
+func TestTheStateOfAnAlertIsFoundBesideAnEmptyLabel(t *testing.T) {
+	empty := func(name, body string) string {
+		return only(name, body, "prom-rules", strings.ReplaceAll(body, `"alertname":`, `"cluster": "", "alertname":`))
+	}
+	view, err := viewer(t, recorded{t, empty}).Read(t.Context(), func(string) bool { return true })
+	must(t, err)
+	for fp, want := range map[string]string{"67a3d0e176e85e49": "Alerting", "7b7cc299a46d87fb": "NoData", "9d3d827ce913e208": "Error"} {
+		if got := view.Instances[fp]; got != want {
+			t.Errorf("the state of %s is %q, want %q", fp, got, want)
+		}
+	}
+}
+
 // What the list says of an alert makes the webhook that Grafana sent for it, but for
 // what only a webhook has.
 func TestANotificationMadeOfTheListIsTheWebhook(t *testing.T) {
@@ -169,7 +184,8 @@ func TestAViewIsWholeOrAnError(t *testing.T) {
 		"a page of several": func(n, body string) string {
 			return only(n, body, "prom-rules", strings.Replace(body, `"groups"`, `"groupNextToken":"x","groups"`, 1))
 		},
-		"an object": func(n, body string) string { return only(n, body, "am-alerts", `{"message":"x"}`) },
+		"a list that is null": func(n, body string) string { return only(n, body, "am-alerts", "null") },
+		"an object":           func(n, body string) string { return only(n, body, "am-alerts", `{"message":"x"}`) },
 	} {
 		if _, err := viewer(t, recorded{t, spoil}).Read(t.Context(), func(string) bool { return true }); err == nil {
 			t.Errorf("%s: no error", name)

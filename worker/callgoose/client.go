@@ -2,24 +2,20 @@ package callgoose
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"os"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
-	"unicode"
+
+	"pmm-callgoose/ingest/outbound"
 )
 
 // Config says where events go.
@@ -61,16 +57,11 @@ func New(cfg Config) (*Client, error) {
 	if err != nil || u.Host == "" {
 		return nil, errors.New("callgoose url: not an absolute URL") // the parser's error would print it
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 15 * time.Second
-	}
-	if cfg.Concurrency == 0 {
-		cfg.Concurrency = 16
-	}
+	cfg.Timeout, cfg.Concurrency = cmp.Or(cfg.Timeout, 15*time.Second), cmp.Or(cfg.Concurrency, 16)
 	if cfg.Transport == nil {
-		t, err := Network(cfg.CAFile)
+		t, err := outbound.Transport(cfg.CAFile)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("callgoose ca: %w", err)
 		}
 		t.MaxIdleConnsPerHost = cfg.Concurrency
 		t.MaxIdleConns = cfg.Concurrency
@@ -85,40 +76,6 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, url: *u}
 	c.network.Store(&cfg.Transport)
 	return c, nil
-}
-
-// Network is the transport that a Client has by default: HTTP with the proxy of
-// the environment, TLS 1.2 or later, the system's authorities and those in
-// caFile ("" = none). It makes no connection.
-func Network(caFile string) (*http.Transport, error) {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DisableCompression = true // no Accept-Encoding: answers are a few bytes
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	t.ForceAttemptHTTP2 = true
-	// A connection that a firewall forgot while it was idle is found before it is used.
-	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second}
-	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
-		if resp.StatusCode == http.StatusOK {
-			return nil
-		}
-		return &net.OpError{Op: "proxyconnect", Net: "tcp", Err: errors.New("it answered " + resp.Status)}
-	}
-	if caFile == "" {
-		return t, nil
-	}
-	pem, err := os.ReadFile(caFile)
-	if err != nil {
-		return nil, fmt.Errorf("callgoose ca: %w", err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("callgoose ca: no certificate in %s", caFile)
-	}
-	t.TLSClientConfig.RootCAs = pool
-	return t, nil
 }
 
 // Renew makes the requests that begin from now on look the name up again and dial
@@ -185,7 +142,7 @@ func (c *Client) Send(ctx context.Context, body []byte) (Reply, error) {
 	if resp.StatusCode < 200 { // 101: its body is the bare connection, which no deadline ends
 		return Reply{}, statusError(resp, "", token)
 	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, outbound.MaxAnswer))
 	if err != nil {
 		c.replace(network)
 	}
@@ -224,58 +181,6 @@ func (c *Client) request(ctx context.Context, body []byte, token string) (*http.
 	return req, nil
 }
 
-// redact takes the token out of a text in which an answer may repeat what we
-// sent, in the spellings it may have there, and before the text is cut.
-func redact(text, token string) string {
-	if token == "" || text == "" {
-		return text
-	}
-	return spellings(token).ReplaceAllString(text, "[redacted]")
-}
-
-// pattern finds a token.
-type pattern struct {
-	token string
-	re    *regexp.Regexp
-}
-
-// latest is the pattern of the token in use: every answer is looked through.
-var latest atomic.Pointer[pattern]
-
-func spellings(token string) *regexp.Regexp {
-	if p := latest.Load(); p != nil && p.token == token {
-		return p.re
-	}
-	quoted, _ := json.Marshal(token) // a string always encodes
-	plain := quote(token)
-	forms := []string{
-		token, url.QueryEscape(token), url.PathEscape(token), html.EscapeString(token),
-		string(quoted[1 : len(quoted)-1]), string(plain[1 : len(plain)-1]),
-	}
-	for i, f := range forms {
-		forms[i] = regexp.QuoteMeta(f)
-	}
-	p := &pattern{token, regexp.MustCompile(`(?i)(token=)?(` + strings.Join(forms, "|") + `)`)}
-	latest.Store(p)
-	return p.re
-}
-
-// oneLine is the beginning of an answer as text for an operator.
-func oneLine(b string) string {
-	const limit = 200
-	s := strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) || r == '\uFFFD' {
-			return ' '
-		}
-		return r
-	}, b[:min(len(b), 4*limit)])
-	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > limit {
-		s = strings.ToValidUTF8(s[:limit], "") + "…"
-	}
-	return s
-}
-
 // foreign reports whether an answer that would settle the event is a page, which
 // Callgoose never sends: a proxy, a login page or a firewall answered in its place.
 func foreign(r *http.Response, text []byte) bool {
@@ -306,7 +211,7 @@ func parseReply(status int, text []byte, token string) Reply {
 		Duplicate bool `json:"duplicate"`
 	}
 	err := json.Unmarshal(text, &a)
-	r := Reply{Status: status, ID: strings.Trim(oneLine(redact(string(a.ID), token)), `"`), Effect: "none"} // redacted before it is cut
+	r := Reply{Status: status, ID: strings.Trim(oneLine(string(a.ID), token), `"`), Effect: "none"}
 	switch {
 	case a.Triggered.Created:
 		r.Effect = "created"

@@ -410,6 +410,29 @@ func TestStatusDecidesWhenTheBodyBreaksOff(t *testing.T) {
 	}
 }
 
+// Whoever answers in Callgoose's place fills our memory with as many answers as there are
+// requests under way.
+func TestLittleIsReadOfTheHeadOfAnAnswer(t *testing.T) {
+	long := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 1000 {
+			w.Header().Set(fmt.Sprint("X-", i), strings.Repeat("x", 100))
+		}
+		w.WriteHeader(http.StatusCreated)
+	})
+	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewUnstartedServer(long)
+			s.EnableHTTP2 = h2
+			s.StartTLS()
+			defer s.Close()
+			r, err := send(t, newClient(t, Config{URL: s.URL, CAFile: caFile(t, s.Certificate().Raw)}))
+			if err == nil || err.Step != "reset" || !err.Sent {
+				t.Errorf("got %+v, %+v", r, err)
+			}
+		})
+	}
+}
+
 func readRequest(conn net.Conn) {
 	var got []byte
 	buf := make([]byte, 4096)
@@ -874,6 +897,19 @@ func TestRetryAfter(t *testing.T) {
 				t.Errorf("%q: %s, want %s", c.header, got, c.want)
 			}
 		})
+	}
+}
+
+// A date in Retry-After is by the clock of who sent it, and ours may be wrong.
+func TestARetryAfterDateIsByTheClockOfTheAnswer(t *testing.T) {
+	for _, off := range []time.Duration{0, -24 * time.Hour, 24 * time.Hour} {
+		sent := time.Now().Add(off).UTC()
+		r := &http.Response{StatusCode: 503, Header: http.Header{
+			"Date": {sent.Format(http.TimeFormat)}, "Retry-After": {sent.Add(time.Minute).Format(http.TimeFormat)},
+		}}
+		if got := statusError(r, "", hostile).RetryAfter; got != time.Minute {
+			t.Errorf("their clock %s ahead: %s, want 1m", off, got)
+		}
 	}
 }
 

@@ -2,17 +2,14 @@ package callgoose
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"pmm-callgoose/ingest/outbound"
 )
 
 // Error says how one request failed.
@@ -47,15 +44,19 @@ func (e *Error) Unreachable() bool {
 // statusError is the error of an answer that is not a success of Callgoose's. The
 // beginning of the answer's text helps the operator, cleaned of the token.
 func statusError(r *http.Response, text, token string) *Error {
+	now, err := http.ParseTime(r.Header.Get("Date")) // a date in Retry-After is by the same clock
+	if err != nil {
+		now = time.Now()
+	}
 	e := &Error{
-		Status: r.StatusCode, Sent: true, RetryAfter: retryAfter(r.Header.Get("Retry-After"), time.Now()),
+		Status: r.StatusCode, Sent: true, RetryAfter: retryAfter(r.Header.Get("Retry-After"), now),
 		Foreign: foreign(r, []byte(text)),
 	}
 	e.text = fmt.Sprintf("callgoose answered %d %s", r.StatusCode, http.StatusText(r.StatusCode))
 	if e.Foreign {
 		e.text = fmt.Sprintf("a proxy or login page answered %d, not callgoose", r.StatusCode)
 	}
-	if text = oneLine(redact(text, token)); text != "" {
+	if text = oneLine(text, token); text != "" {
 		e.text += ": " + text
 	}
 	if e.RetryAfter > 0 {
@@ -86,83 +87,29 @@ func retryAfter(v string, now time.Time) time.Duration {
 	return 0
 }
 
-// transportError takes an error of the HTTP client apart. connected says whether
+// transportError is the error of a request without an answer. connected says whether
 // there was a connection to send on, sent whether the request's head was written.
 func transportError(ctx context.Context, err error, connected, sent bool, token string) *Error {
-	e := &Error{}
-	var (
-		dns      *net.DNSError
-		op       *net.OpError
-		unknown  x509.UnknownAuthorityError
-		invalid  x509.CertificateInvalidError
-		hostname x509.HostnameError
-		verify   *tls.CertificateVerificationError
-		record   tls.RecordHeaderError
-		alert    tls.AlertError
-	)
+	step, text := outbound.Explain(err)
 	switch {
 	case errors.Is(context.Cause(ctx), ErrInterrupted):
-		e.Step, e.text = "interrupted", "interrupted by the service's own stop"
-	case errors.As(err, &dns):
-		e.Step, e.text = "dns", fmt.Sprintf("cannot resolve %s: %s", dns.Name, dns.Err)
-	case errors.As(err, &op) && op.Op == "proxyconnect":
-		e.Step, e.text = "proxy", "cannot connect through the proxy: "+cause(op.Err)
-	case errors.As(err, &verify), errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &hostname),
-		errors.As(err, &record), errors.As(err, &alert), !sent && strings.Contains(err.Error(), "tls: "):
-		e.Step, e.text = "tls", "TLS handshake failed: "+tlsCause(err)
-	case errors.As(err, &op) && op.Op == "dial":
-		e.Step, e.text = "connect", fmt.Sprintf("cannot connect to %s: %s", addr(op), cause(op.Err))
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
-		e.Step, e.text = "timeout", "no answer in time"
-		if !sent {
-			e.Step, e.text = "connect", "cannot connect in time"
-		}
-	case !connected: // cut off in the handshake, for example
-		e.Step, e.text = "connect", "cannot connect: "+cause(err)
-	default:
-		e.Step, e.text = "reset", "the connection broke: "+cause(err)
+		step, text = "interrupted", "interrupted by the service's own stop"
+	case step == "" && !sent && strings.Contains(err.Error(), "tls: "):
+		step, text = "tls", "TLS handshake failed: "+text
+	case step == "timeout" && !sent:
+		step, text = "connect", "cannot connect in time"
+	case !connected && (step == "" || step == "reset"): // cut off in the handshake, for example
+		step, text = "connect", "cannot connect: "+outbound.Cause(err)
+	case step == "":
+		step, text = "reset", "the connection broke: "+text
 	}
-	e.text = oneLine(redact(e.text, token)) // a malformed answer is quoted in full
+	e := &Error{Step: step, text: oneLine(text, token)} // a malformed answer is quoted in full
 	e.Sent = sent && !e.Unreachable()
 	return e
 }
 
-func isTimeout(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.As(err, &t) && t.Timeout()
-}
-
-func addr(op *net.OpError) string {
-	if op.Addr == nil {
-		return "callgoose"
-	}
-	return op.Addr.String()
-}
-
-// cause is the innermost error: outer ones can carry the whole URL.
-func cause(err error) string {
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return errno.Error()
-	}
-	if isTimeout(err) {
-		return "timeout"
-	}
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err.Error()
-		}
-		err = inner
-	}
-}
-
-// tlsCause keeps the sentence of crypto/x509, which names the reason and no URL.
-func tlsCause(err error) string {
-	if verify, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return verify.Err.Error()
-	}
-	return cause(err)
-}
+// oneLine is the beginning of a text, which may repeat what was sent, for an operator.
+func oneLine(text, token string) string { return outbound.Line(outbound.Redact(text, token), 200) }
 
 // ErrInterrupted is the cause with which the service's own stop cancels an attempt. Such
 // an attempt costs nothing.

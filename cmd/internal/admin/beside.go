@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -126,9 +125,4 @@ type Way struct {
 	Name  string `json:"way"`
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
-}
-
-// TestFallback sends a test message by every way of --fallback-*.
-func (c *Client) TestFallback(ctx context.Context) (ways []Way, err error) {
-	return ways, c.post(ctx, "/api/v1/fallback/test", nil, &ways)
 }

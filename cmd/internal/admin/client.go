@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose/filters"
@@ -147,30 +148,10 @@ func shortPath(path string) (short string, done func(), err error) {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)), func() { _ = dir.Close() }, nil
 }
 
-// Status asks for the state of the service.
-func (c *Client) Status(ctx context.Context) (s Status, err error) {
-	return s, c.get(ctx, "/api/v1/status", nil, &s)
-}
-
-// Health returns nil when a webhook would be accepted now; alive: when the
-// process answers at all.
-func (c *Client) Health(ctx context.Context, alive bool) error {
-	path := "/readyz"
-	if alive {
-		path = "/healthz"
-	}
-	return c.get(ctx, path, nil, new(struct{}))
-}
-
-// Events lists events, newest first. The filters are those of ParseFilter.
-func (c *Client) Events(ctx context.Context, q url.Values) (list []*event.Record, err error) {
-	return list, c.get(ctx, "/api/v1/events", q, &list)
-}
-
 // Event asks for one event.
 func (c *Client) Event(ctx context.Context, id string) (*Detail, error) {
 	d := &Detail{Row: Row{Record: &event.Record{}}}
-	if err := c.get(ctx, "/api/v1/events/"+url.PathEscape(id), nil, d); err != nil {
+	if err := c.call(ctx, http.MethodGet, "/api/v1/events/"+url.PathEscape(id), nil, nil, d); err != nil {
 		return nil, err
 	}
 	// The row's own fields hide those of the record when it is read, too.
@@ -203,12 +184,17 @@ func (c *Client) Tail(ctx context.Context, q url.Values, fn func(*event.Record) 
 	}
 }
 
-func (c *Client) get(ctx context.Context, path string, q url.Values, into any) error {
-	return c.call(ctx, http.MethodGet, path, q, nil, into)
+// Ask asks one thing of the API, such as "GET /api/v1/status", with these parameters,
+// and returns the answer.
+func Ask[T any](ctx context.Context, c *Client, what string, q url.Values) (answer T, err error) {
+	method, path, _ := strings.Cut(what, " ")
+	err = c.call(ctx, method, path, q, nil, &answer)
+	return answer, err
 }
 
-func (c *Client) post(ctx context.Context, path string, q url.Values, into any) error {
-	return c.call(ctx, http.MethodPost, path, q, nil, into)
+// Status asks for the state of the service.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return Ask[Status](ctx, c, "GET /api/v1/status", nil)
 }
 
 func (c *Client) call(ctx context.Context, method, path string, q url.Values, body io.Reader, into any) error {
@@ -328,22 +314,15 @@ func (c *Client) Forecast(ctx context.Context, file []byte, since string) (r fil
 	return r, c.call(ctx, http.MethodPost, "/api/v1/filters/test", url.Values{"since": {since}}, bytes.NewReader(file), &r)
 }
 
-// Check says whether what waits, what is remembered and what is stored agree.
+// Check says whether what waits, what is remembered and what is stored agree, and whether
+// the settings are those of a start now.
 type Check struct {
 	// Problems is empty when all is well.
 	Problems []string `json:"problems"`
 	Records  int      `json:"records"`
 	Queued   int      `json:"queued"`
 	Open     int      `json:"open_alerts"`
-}
 
-// Check asks the service to look at itself.
-func (c *Client) Check(ctx context.Context) (found Check, err error) {
-	return found, c.get(ctx, "/api/v1/check", nil, &found)
-}
-
-// Settings asks for the effective settings, nothing secret in them; into is a
-// pointer to a []config.Setting.
-func (c *Client) Settings(ctx context.Context, into any) error {
-	return c.get(ctx, "/api/v1/config", nil, into)
+	Changed []config.Change `json:"changed_settings"`
+	Refused config.Problems `json:"next_start_refuses"` // why there would be none
 }

@@ -42,8 +42,8 @@ func TestWhatTheOtherSideSaysIsHarmless(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, redirected := c.Status(t.Context())
-	echoed := c.Settings(t.Context(), &struct{}{})
-	endless := c.Health(t.Context(), false)
+	_, echoed := Ask[struct{}](t.Context(), c, "GET /api/v1/config", nil)
+	_, endless := Ask[struct{}](t.Context(), c, "GET /readyz", nil)
 	for _, err := range []error{redirected, echoed, endless} {
 		if err == nil || strings.ContainsFunc(err.Error(), text.Deceives) || strings.Contains(err.Error(), token) || len(err.Error()) > 4000 {
 			t.Errorf("%.200q", fmt.Sprint(err))
@@ -101,7 +101,7 @@ func TestTheClientSaysThatItMeansIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Replay(t.Context(), url.Values{"all": {"1"}}); err != nil || got.Get(Intent) == "" {
+	if _, err := Ask[Plan](t.Context(), c, "POST /api/v1/replay", url.Values{"all": {"1"}}); err != nil || got.Get(Intent) == "" {
 		t.Errorf("%v, %v", got, err)
 	}
 	srv.Close()
@@ -116,8 +116,9 @@ func TestAServiceThatDoesNotAnswerIsNotWaitedFor(t *testing.T) {
 		c := &Client{base: "http://admin", where: "there", http: http.Client{Transport: silent{}}}
 		began := time.Now()
 		_, status := c.Status(t.Context())
-		_, events := c.Events(t.Context(), nil)
-		for _, err := range []error{status, events, c.Health(t.Context(), true)} {
+		_, events := Ask[[]Row](t.Context(), c, "GET /api/v1/events", nil)
+		_, health := Ask[struct{}](t.Context(), c, "GET /healthz", nil)
+		for _, err := range []error{status, events, health} {
 			if !errors.Is(err, ErrSilent) || errors.Is(err, ErrNoService) {
 				t.Error(err)
 			}

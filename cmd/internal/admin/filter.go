@@ -155,7 +155,7 @@ func ParseReplay(q url.Values) (r ReplayRequest, err error) {
 		return r, err
 	}
 	if !chosen {
-		return r, errors.New("choose events by ID or by a filter, or say --all")
+		return r, errors.New("all is needed where neither an ID nor a filter chooses events")
 	}
 	return r, nil
 }

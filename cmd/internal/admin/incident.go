@@ -2,9 +2,7 @@ package admin
 
 import (
 	"cmp"
-	"context"
 	"fmt"
-	"net/url"
 	"slices"
 	"time"
 
@@ -117,24 +115,4 @@ func (s *Story) tellEvent(r *event.Record) {
 	case event.Unknown:
 		add(cmp.Or(r.SettledAt, r.ReceivedAt), "settled", "settled before the ledger was rebuilt: what became of it is not known", Odd)
 	}
-}
-
-// Incidents lists what is open, the newest first. The filters: severity, text, limit.
-func (c *Client) Incidents(ctx context.Context, q url.Values) (list []Incident, err error) {
-	return list, c.get(ctx, "/api/v1/incidents", q, &list)
-}
-
-// Incident tells the story of one.
-func (c *Client) Incident(ctx context.Context, key string) (s Story, err error) {
-	return s, c.get(ctx, "/api/v1/incidents/"+url.PathEscape(key), nil, &s)
-}
-
-// CloseIncident ends an open episode by hand, as a recovery.
-func (c *Client) CloseIncident(ctx context.Context, key string) error {
-	return c.post(ctx, "/api/v1/incidents/"+url.PathEscape(key)+"/close", nil, new(struct{}))
-}
-
-// ParkEvent takes a queued event out of the queue and keeps it as a dead letter.
-func (c *Client) ParkEvent(ctx context.Context, id string) error {
-	return c.post(ctx, "/api/v1/events/"+url.PathEscape(id)+"/park", nil, new(struct{}))
 }

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -50,14 +49,4 @@ func ParsePause(q url.Values, now time.Time) (p Pause, err error) {
 	until = until.UTC()
 	p.Until = &until
 	return p, nil
-}
-
-// Pause holds delivery, not intake. The settings are those of ParsePause.
-func (c *Client) Pause(ctx context.Context, q url.Values) error {
-	return c.post(ctx, "/api/v1/pause", q, new(struct{}))
-}
-
-// Resume ends a pause; without one it changes nothing.
-func (c *Client) Resume(ctx context.Context) error {
-	return c.post(ctx, "/api/v1/resume", nil, new(struct{}))
 }

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"context"
 	"net/url"
 	"time"
 
@@ -51,16 +50,4 @@ type ReconcilePass struct {
 	// Refused are the keys of the request that stay open, and why.
 	Refused map[string]string `json:"refused"`
 	Skipped string            `json:"skipped"`
-}
-
-// Reconcile asks for one pass over each PMM, or over those of the keys.
-func (c *Client) Reconcile(ctx context.Context, r ReconcileRequest) (list []ReconcilePass, err error) {
-	q := url.Values{"key": r.Keys}
-	if r.Yes {
-		q.Set("yes", "true")
-	}
-	if r.DryRun {
-		q.Set("dry_run", "true")
-	}
-	return list, c.post(ctx, "/api/v1/reconcile", q, &list)
 }

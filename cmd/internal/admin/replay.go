@@ -1,11 +1,6 @@
 package admin
 
 import (
-	"context"
-	"maps"
-	"net/url"
-	"strconv"
-
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker"
 )
@@ -54,29 +49,4 @@ type Job struct {
 	Outcomes map[event.Outcome]int `json:"outcomes"` // of the settled
 	Done     bool                  `json:"done"`
 	Error    string                `json:"error,omitempty"`
-}
-
-// Replay asks for a replay, or for its plan.
-func (c *Client) Replay(ctx context.Context, q url.Values) (p Plan, err error) {
-	return p, c.post(ctx, "/api/v1/replay", q, &p)
-}
-
-// ReplayJob asks how far a replay has come.
-func (c *Client) ReplayJob(ctx context.Context, id int) (j Job, err error) {
-	return j, c.get(ctx, "/api/v1/replay/"+strconv.Itoa(id), nil, &j)
-}
-
-// DropDeadLetters forgets the dead letters chosen by the filters of ParseFilter,
-// and returns how many.
-func (c *Client) DropDeadLetters(ctx context.Context, q url.Values) (int, error) {
-	var answer struct{ Dropped int }
-	err := c.post(ctx, "/api/v1/dead-letters/drop", q, &answer)
-	return answer.Dropped, err
-}
-
-// PlanDrop says what DropDeadLetters would forget.
-func (c *Client) PlanDrop(ctx context.Context, q url.Values) (p Plan, err error) {
-	q = maps.Clone(q)
-	q.Set("dry_run", "true")
-	return p, c.post(ctx, "/api/v1/dead-letters/drop", q, &p)
 }

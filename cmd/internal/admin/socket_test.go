@@ -31,13 +31,13 @@ func TestADeletedSocketComesBack(t *testing.T) {
 				srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }), ReadHeaderTimeout: time.Second}
 				go func() { ended <- srv.Serve(l) }()
 				path := filepath.Join(dir, SocketName)
-				if err := NewSocketClient(dir).Health(t.Context(), true); err != nil {
+				if _, err := NewSocketClient(dir).Status(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				if err := replace(path); err != nil {
 					t.Fatal(err)
 				}
-				for NewSocketClient(dir).Health(t.Context(), true) != nil { // until the test's own time is over
+				for _, err := NewSocketClient(dir).Status(t.Context()); err != nil; _, err = NewSocketClient(dir).Status(t.Context()) { // until the test's own time is over
 					time.Sleep(10 * time.Millisecond)
 				}
 				if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {

@@ -1,6 +1,7 @@
 package alarm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -46,19 +47,12 @@ type Alarm struct {
 
 // New makes an Alarm, nil when there is neither a command nor a webhook.
 func New(cfg Config) *Alarm {
-	if cfg.After <= 0 {
-		cfg.After = 5 * time.Minute
-	}
-	if cfg.Every <= 0 {
-		cfg.Every = time.Second
-	}
+	cfg.After, cfg.Every = cmp.Or(cfg.After, 5*time.Minute), cmp.Or(cfg.Every, time.Second)
 	if cfg.Host == "" {
 		cfg.Host, _ = os.Hostname()
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	a := &Alarm{cfg: cfg, log: cfg.Logger.With("component", "alarm"), pauses: []time.Duration{time.Second, 5 * time.Second}}
+	log := cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)).With("component", "alarm")
+	a := &Alarm{cfg: cfg, log: log, pauses: []time.Duration{time.Second, 5 * time.Second}}
 	if a.ways = Ways(cfg.Webhook, cfg.Transport, cfg.Command, 30*time.Second); len(a.ways) == 0 {
 		return nil
 	}
@@ -73,6 +67,7 @@ func (a *Alarm) Run(ctx context.Context) {
 	jobs, unheard := make(chan Notice), make(chan string)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer close(jobs)
 	wg.Go(func() { a.work(ctx, jobs, unheard) })
 
 	w, blind := newWatch(a.cfg.After), false
@@ -136,13 +131,7 @@ func (a *Alarm) note(ctx context.Context, n Notice) {
 // work sends one notice after the other, by all ways side by side, and names the alarms
 // whose notice reached nobody.
 func (a *Alarm) work(ctx context.Context, jobs <-chan Notice, unheard chan<- string) {
-	for {
-		var n Notice
-		select {
-		case <-ctx.Done():
-			return
-		case n = <-jobs:
-		}
+	for n := range jobs {
 		heard := make([]bool, len(a.ways))
 		var wg sync.WaitGroup
 		for i, w := range a.ways {

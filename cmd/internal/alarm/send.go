@@ -3,17 +3,17 @@ package alarm
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"time"
+
+	"pmm-callgoose/ingest/outbound"
 )
 
 // Way is one way to reach people. Its errors hold no secret.
@@ -113,10 +113,8 @@ type Hook struct {
 // HTTP with the proxy of the environment.
 func NewHook(url func() string, transport http.RoundTripper, timeout time.Duration) *Hook {
 	if transport == nil {
-		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.DisableKeepAlives = true // a notice is rare, and nothing may outlive Run
-		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		t.ForceAttemptHTTP2 = true
+		t, _ := outbound.Transport("") // only a CA file can fail
+		t.DisableKeepAlives = true     // a notice is rare, and nothing may outlive Run
 		transport = t
 	}
 	return &Hook{url: url, timeout: timeout, http: http.Client{
@@ -142,10 +140,14 @@ func (h *Hook) Call(ctx context.Context, method string, body []byte) error {
 	req.Header.Set("User-Agent", "pmm-callgoose")
 	resp, err := h.http.Do(req)
 	if err != nil {
-		return errors.New("call webhook: " + cause(err))
+		step, why := outbound.Explain(err)
+		if step == "" {
+			why = "the request failed" // what is not known is not quoted: it may hold the address of a proxy with its password
+		}
+		return errors.New("call webhook: " + why)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // the status has said it all
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, outbound.MaxAnswer)) // the status has said it all
 	switch code := resp.StatusCode; {
 	case code >= 200 && code <= 299:
 		return nil
@@ -154,36 +156,4 @@ func (h *Hook) Call(ctx context.Context, method string, body []byte) error {
 	default:
 		return fmt.Errorf("call webhook: answered %d %s", code, http.StatusText(code))
 	}
-}
-
-// cause names the failures we know in words of our own. Errors of the HTTP
-// client print the whole URL, those of a proxy its address with the password;
-// so what is not known here is not quoted.
-func cause(err error) string {
-	if dns, ok := errors.AsType[*net.DNSError](err); ok {
-		return "cannot resolve the host: " + dns.Err
-	}
-	if verify, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return "TLS handshake failed: " + verify.Err.Error()
-	}
-	if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return "TLS handshake failed: " + record.Msg
-	}
-	if alert, ok := errors.AsType[tls.AlertError](err); ok {
-		return "TLS handshake failed: " + alert.Error()
-	}
-	at := ""
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "proxyconnect" {
-		at = " (at the proxy)"
-	}
-	if t, ok := errors.AsType[net.Error](err); ok && t.Timeout() || errors.Is(err, context.DeadlineExceeded) {
-		return "no answer in time" + at
-	}
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return errno.Error() + at
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return "the connection was closed without an answer" + at
-	}
-	return "the request failed" + at
 }

@@ -157,6 +157,19 @@ func TestWebhook(t *testing.T) {
 	}
 }
 
+// Whoever answers does not choose how much memory that takes.
+func TestLittleIsReadOfTheHeadOfAnAnswer(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 1000 {
+			w.Header().Set(fmt.Sprint("X-", i), strings.Repeat("x", 100))
+		}
+	}))
+	defer srv.Close()
+	if err := NewHook(func() string { return srv.URL }, nil, hookTimeout).Call(t.Context(), http.MethodGet, nil); err == nil {
+		t.Error("it was read")
+	}
+}
+
 type failing struct{ err error }
 
 func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }

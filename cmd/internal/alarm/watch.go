@@ -67,16 +67,20 @@ func (w *watch) observe(now time.Time, s admin.Status) (out []Notice) {
 		if _, away := found[admin.NATSUnreachable]; unknown(name, s, away) {
 			continue
 		}
+		total, counted := lost(name, s)
 		o := w.seen[name]
 		if o == nil {
-			o = &occasion{}
-			o.known, o.counted = lost(name, s)
+			o = &occasion{counted: counted, known: total}
 			w.seen[name] = o
 		}
-		if a, there := found[name]; there {
-			out = append(out, w.there(o, now, name, a, s)...)
-		} else {
-			out = append(out, w.missing(o, now, name, s)...)
+		o.known = min(o.known, total)
+		switch a, there := found[name]; {
+		case there && w.due(o, now, name, a, total):
+			o.told, o.known, o.count = now, total, o.count+1
+			out = append(out, newNotice(now, now, name, o, s, false))
+		case !there && w.ended(o, now):
+			out = append(out, newNotice(now, o.gone, name, o, s, true))
+			*o = occasion{counted: o.counted, known: o.known}
 		}
 	}
 	return out
@@ -109,8 +113,8 @@ func lost(name string, s admin.Status) (n int64, counted bool) {
 	return 0, false
 }
 
-// there returns what people must be told of something that is so now.
-func (w *watch) there(o *occasion, now time.Time, name string, a admin.Attention, s admin.Status) []Notice {
+// due reports whether people must be told of something that is so now.
+func (w *watch) due(o *occasion, now time.Time, name string, a admin.Attention, total int64) bool {
 	o.found, o.gone = a, time.Time{}
 	if o.since.IsZero() {
 		o.since = now
@@ -119,37 +123,26 @@ func (w *watch) there(o *occasion, now time.Time, name string, a admin.Attention
 	if name == admin.NotAccepting {
 		wait = min(wait, settled)
 	}
-	total, _ := lost(name, s)
-	o.known = min(o.known, total)
 	switch {
 	case total > o.known && now.Sub(o.told) >= coalesce: // at once
-	case !o.told.IsZero() && now.Sub(o.told) >= again:
-	case o.told.IsZero() && !o.counted && now.Sub(o.since) >= wait:
-	default:
-		return nil
+		return true
+	case o.told.IsZero():
+		return !o.counted && now.Sub(o.since) >= wait
 	}
-	o.told, o.known = now, total
-	o.count++
-	return []Notice{newNotice(now, now, name, o, s, false)}
+	return now.Sub(o.told) >= again
 }
 
-// missing returns what people must be told of something that is not so, or no longer.
-func (w *watch) missing(o *occasion, now time.Time, name string, s admin.Status) []Notice {
-	total, _ := lost(name, s)
-	o.known = min(o.known, total)
+// ended reports whether people must be told that something is over. What they were not
+// told of is forgotten.
+func (w *watch) ended(o *occasion, now time.Time) bool {
 	if o.told.IsZero() {
 		o.since = time.Time{}
-		return nil
+		return false
 	}
 	if o.gone.IsZero() {
 		o.gone = now
 	}
-	if now.Sub(o.gone) < min(w.after, settled) {
-		return nil
-	}
-	over := newNotice(now, o.gone, name, o, s, true)
-	*o = occasion{counted: o.counted, known: o.known}
-	return []Notice{over}
+	return now.Sub(o.gone) >= min(w.after, settled)
 }
 
 // unheard notes that the last notice of an alarm reached nobody.

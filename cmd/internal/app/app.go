@@ -46,6 +46,9 @@ type Options struct {
 	NoListen bool
 	// Ready is called once, with the addresses really bound.
 	Ready func(Addresses)
+	// AtNextStart says which settings would be others at a start now, or why there would be
+	// none. nil = nobody can say.
+	AtNextStart func() ([]config.Change, config.Problems)
 	// Notify is the service manager, nil when there is none.
 	Notify *sdnotify.Notifier
 

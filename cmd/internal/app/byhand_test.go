@@ -17,6 +17,7 @@ import (
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // After the filter was repaired, what was discarded is sent again: the same
@@ -24,13 +25,13 @@ import (
 func TestReplay(t *testing.T) {
 	t.Parallel()
 	bubble(t, nil, func(r *rig) {
-		r.fake.SetFilters([]callgoosetest.Filter{})
+		r.fake.SetFilters([]filters.Filter{})
 		start := time.Now()
 		r.accept(group(mysqlDown(1, "firing", start), mysqlDown(2, "firing", start)))
 		r.settle()
 		r.accept(group(mysqlDown(1, "resolved", start)))
 		r.settle()
-		r.fake.SetFilters(callgoosetest.RecommendedFilters())
+		r.fake.SetFilters(filters.Recommended())
 		before := r.fake.Received()
 
 		replay := func(req admin.ReplayRequest) (admin.Plan, admin.Job) {

@@ -18,7 +18,11 @@ func (a *App) Check(ctx context.Context) (admin.Check, error) {
 	if c == nil {
 		return admin.Check{}, a.whyClosed()
 	}
-	return c.check(ctx)
+	out, err := c.check(ctx)
+	if a.opts.AtNextStart != nil {
+		out.Changed, out.Refused = a.opts.AtNextStart()
+	}
+	return out, err
 }
 
 // check compares the ledger with itself and with the stream. All of the ledger

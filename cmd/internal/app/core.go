@@ -28,6 +28,7 @@ type core struct {
 	app     *App        // whose core it is; nil offline
 	running atomic.Bool // splitting and delivering
 	seen    outlook
+	away    anchor
 
 	cfg      *config.Config
 	logger   *slog.Logger

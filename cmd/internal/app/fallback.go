@@ -123,7 +123,7 @@ func (f *fallback) pass(ctx context.Context, c *core) error {
 		return nil
 	}
 	m, changes, since := f.about, c.ledger.Changes(), c.outage()
-	m.Callgoose.Since = since
+	m.Callgoose.Since = since.UTC()
 	lasts := !since.IsZero() && now.Sub(since) >= f.after
 	if changes == f.changes && lasts == f.lasted {
 		return nil // nothing happened since there was nobody to tell

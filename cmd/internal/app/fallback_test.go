@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/store"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
 )
 
@@ -205,6 +207,28 @@ func TestARestartNeitherForgetsTheOutageNorRepeatsWhatWasTold(t *testing.T) {
 			if times != 1 {
 				t.Errorf("%s was told %d times", key, times)
 			}
+		}
+	})
+}
+
+// An outage that was noted by a clock that was ahead lasts as long as it is seen to last.
+func TestAClockThatIsSetBackDelaysNoOtherWay(t *testing.T) {
+	t.Parallel()
+	bubble(t, otherWay, func(r *rig) {
+		if err := r.app.core.Load().ledger.Do(context.Background(), func(tx *store.Tx) {
+			tx.NoteOutage("down", time.Now().Add(24*time.Hour))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		r.callgooseIsDown()
+		r.accept(group(mysqlDown(1, "firing", time.Now())))
+		time.Sleep(9 * time.Minute)
+		if calls := r.outside.take(); len(calls) > 0 {
+			t.Errorf("told too early: %+v", calls)
+		}
+		time.Sleep(2 * time.Minute)
+		if calls := r.outside.take(); len(told(calls)) != 1 {
+			t.Errorf("told after eleven minutes: %+v", calls)
 		}
 	})
 }

@@ -240,11 +240,11 @@ func TestTheLogOfAnAppHoldsNoSecret(t *testing.T) {
 			}, func(r *rig) {
 				r.halt()
 				raw := r.logs
-				var h slog.Handler = slog.NewTextHandler(raw, nil)
+				lines := r.cfg.Redactor().Writer(raw)
+				r.log = slog.New(slog.NewTextHandler(lines, nil))
 				if format == "json" {
-					h = slog.NewJSONHandler(raw, nil)
+					r.log = slog.New(slog.NewJSONHandler(lines, nil))
 				}
-				r.log = slog.New(r.cfg.Redactor().Handler(h))
 				r.start()
 				// Callgoose repeats what it was sent, and, worse, what it should not know.
 				r.fake.Fail(callgoosetest.Failure{Mode: callgoosetest.Hook, Hook: func(*http.Request, []byte) *callgoosetest.Response {

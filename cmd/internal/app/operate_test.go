@@ -90,7 +90,7 @@ func TestWhatAFollowerIsAskedHappensAtTheLeader(t *testing.T) {
 
 	// events close
 	first := key("mysql-01:3306")
-	if err := c.CloseIncident(t.Context(), first); err != nil {
+	if _, err := admin.Ask[struct{}](t.Context(), c, "POST /api/v1/incidents/"+first+"/close", nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := f.came(5); got != "resolved "+first {
@@ -100,7 +100,7 @@ func TestWhatAFollowerIsAskedHappensAtTheLeader(t *testing.T) {
 
 	// reconcile
 	second := key("mysql-02:3306")
-	if list, err := c.Reconcile(t.Context(), admin.ReconcileRequest{Keys: []string{second}, Yes: true}); err != nil || len(list) != 1 || len(list[0].Close) != 1 {
+	if list, err := admin.Ask[[]admin.ReconcilePass](t.Context(), c, "POST /api/v1/reconcile", url.Values{"key": {second}, "yes": {"true"}}); err != nil || len(list) != 1 || len(list[0].Close) != 1 {
 		t.Fatalf("reconcile: %+v, %v", list, err)
 	}
 	if got := f.came(6); got != "resolved "+second {
@@ -109,18 +109,21 @@ func TestWhatAFollowerIsAskedHappensAtTheLeader(t *testing.T) {
 
 	// replay
 	third := key("mysql-03:3306")
-	plan, err := c.Replay(t.Context(), url.Values{"incident": {third}})
+	plan, err := admin.Ask[admin.Plan](t.Context(), c, "POST /api/v1/replay", url.Values{"incident": {third}})
 	if err != nil || plan.Events != 1 {
 		t.Fatalf("replay: %+v, %v", plan, err)
 	}
 	if got := f.came(7); got != "firing "+third {
 		t.Errorf("replay: %s", got)
 	}
-	f.until("the replay does not end", func() bool { j, err := c.ReplayJob(t.Context(), plan.Job); return err == nil && j.Settled == 1 })
+	f.until("the replay does not end", func() bool {
+		j, err := admin.Ask[admin.Job](t.Context(), c, fmt.Sprint("GET /api/v1/replay/", plan.Job), nil)
+		return err == nil && j.Settled == 1
+	})
 	told(third, "replay")
 
 	// events park, dead-letters drop
-	if err := c.Pause(t.Context(), url.Values{}); err != nil {
+	if _, err := admin.Ask[struct{}](t.Context(), c, "POST /api/v1/pause", nil); err != nil {
 		t.Fatal(err)
 	}
 	f.until("the leader does not pause", func() bool { return leads.status().Pause != nil })
@@ -130,15 +133,15 @@ func TestWhatAFollowerIsAskedHappensAtTheLeader(t *testing.T) {
 		waits = follows.events(event.Filter{Outcomes: []event.Outcome{event.Queued}})
 		return len(waits) == 1
 	})
-	if err := c.ParkEvent(t.Context(), waits[0].ID); err != nil {
+	if _, err := admin.Ask[struct{}](t.Context(), c, "POST /api/v1/events/"+waits[0].ID+"/park", nil); err != nil {
 		t.Fatal(err)
 	}
 	f.until("it is no dead letter", func() bool { return follows.status().Dead == 1 })
-	if n, err := c.DropDeadLetters(t.Context(), url.Values{"id": {waits[0].ID}}); err != nil || n != 1 {
-		t.Fatalf("drop: %d, %v", n, err)
+	if n, err := admin.Ask[map[string]int](t.Context(), c, "POST /api/v1/dead-letters/drop", url.Values{"id": {waits[0].ID}}); err != nil || n["dropped"] != 1 {
+		t.Fatalf("drop: %v, %v", n, err)
 	}
 	f.until("the dead letter is still there", func() bool { return leads.status().Dead == 0 && follows.status().Dead == 0 })
-	if err := c.Resume(t.Context()); err != nil {
+	if _, err := admin.Ask[struct{}](t.Context(), c, "POST /api/v1/resume", nil); err != nil {
 		t.Fatal(err)
 	}
 	f.same()
@@ -155,9 +158,9 @@ func TestWhoStepsDownLetsAnotherOneLead(t *testing.T) {
 	for range 3 {
 		for _, asked := range []*forwarder{follows, follows} { // the second one leads by then
 			f.until("they have not heard of each other", func() bool { return len(leads.status().Cluster.Instances) == 2 })
-			term, err := asked.client().StepDown(t.Context())
-			if err != nil || term == 0 {
-				t.Fatalf("term %d, %v", term, err)
+			ended, err := admin.Ask[map[string]uint64](t.Context(), asked.client(), "POST /api/v1/cluster/step-down", nil)
+			if err != nil || ended["term"] == 0 {
+				t.Fatalf("%v, %v", ended, err)
 			}
 			f.until("the other one does not lead", func() bool {
 				c := follows.app.core.Load()
@@ -168,7 +171,7 @@ func TestWhoStepsDownLetsAnotherOneLead(t *testing.T) {
 			}
 			f.until("the new leader is not known", func() bool {
 				c := leads.status().Cluster
-				return c.Leader == follows.cfg.Instance && c.Term > term
+				return c.Leader == follows.cfg.Instance && c.Term > ended["term"]
 			})
 			leads, follows = follows, leads
 		}
@@ -190,7 +193,7 @@ func TestWhoStepsDownLetsAnotherOneLead(t *testing.T) {
 
 	follows.halt()
 	f.until("the last one does not stay", func() bool {
-		_, err := leads.client().StepDown(t.Context())
+		_, err := admin.Ask[struct{}](t.Context(), leads.client(), "POST /api/v1/cluster/step-down", nil)
 		return err != nil && strings.Contains(err.Error(), "no other instance is there to lead")
 	})
 	follows.make()
@@ -208,9 +211,9 @@ func scraped(t *testing.T, r *forwarder) string {
 func TestASnapshotIsMadeWhoeverIsAsked(t *testing.T) {
 	t.Parallel()
 	f, _, follows := newPair(t)
-	entry, err := follows.client().Snapshot(t.Context())
-	if err != nil || entry == 0 {
-		t.Fatalf("up to entry %d, %v", entry, err)
+	stored, err := admin.Ask[map[string]uint64](t.Context(), follows.client(), "POST /api/v1/cluster/snapshot", nil)
+	if err != nil || stored["entry"] == 0 {
+		t.Fatalf("%v, %v", stored, err)
 	}
 	f.until("NATS does not hold it", func() bool {
 		for _, s := range follows.status().Cluster.NATS.Streams {
@@ -246,7 +249,7 @@ func TestInstancesThatDifferSaySo(t *testing.T) {
 	var list []admin.Instance
 	f.until("not both answer", func() bool {
 		var err error
-		list, err = leads.client().Instances(t.Context())
+		list, err = admin.Ask[[]admin.Instance](t.Context(), leads.client(), "GET /api/v1/cluster", nil)
 		list = slices.DeleteFunc(list, func(i admin.Instance) bool { return i.Status == nil })
 		return err == nil && len(list) == 2
 	})

@@ -3,14 +3,32 @@ package app
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 )
 
+// anchor holds a time of the wall clock to one that does not jump. Safe concurrently.
+type anchor struct {
+	mu       sync.Mutex
+	wall, at time.Time // guarded by mu
+}
+
+// hold is the past time wall on the clock of now, the same however the wall clock is set
+// afterwards.
+func (a *anchor) hold(wall, now time.Time) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !wall.Equal(a.wall) {
+		a.wall, a.at = wall, now.Add(-max(now.Sub(wall), 0))
+	}
+	return a.at
+}
+
 // outage is since when events wait because Callgoose is down or held, pauses in between
-// included; zero when they do not. It outlasts restarts.
+// included; zero when they do not. It outlasts restarts, and follows no clock that is set.
 func (c *core) outage() (since time.Time) {
 	if !c.deliver().Outage() {
 		return since
@@ -25,7 +43,10 @@ func (c *core) outage() (since time.Time) {
 			since = o.From
 		}
 	}
-	return since
+	if since.IsZero() {
+		return since
+	}
+	return c.away.hold(since, time.Now())
 }
 
 // noteOutage writes down when nobody is called, and why: an outage is over with the

@@ -17,6 +17,7 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // A 202 means that no filter matched: it does not count as sent, and the next
@@ -24,14 +25,14 @@ import (
 func TestARepeatGoesOutAfterADiscard(t *testing.T) {
 	t.Parallel()
 	bubble(t, nil, func(r *rig) {
-		r.fake.SetFilters([]callgoosetest.Filter{})
+		r.fake.SetFilters([]filters.Filter{})
 		start := time.Now()
 		body := group(mysqlDown(1, "firing", start))
 		r.accept(body)
 		if s := r.settle(); s.Discarded != 1 {
 			t.Fatalf("status %+v", s)
 		}
-		r.fake.SetFilters(callgoosetest.RecommendedFilters())
+		r.fake.SetFilters(filters.Recommended())
 		time.Sleep(4 * time.Hour)
 		r.accept(body)
 		if s := r.settle(); s.Discarded != 0 || s.Delivered != 1 {
@@ -423,7 +424,7 @@ func TestACollapseLeavesNoIncidentOpen(t *testing.T) {
 	t.Parallel()
 	for _, by := range []string{"alert", "alertname"} {
 		t.Run(by, func(t *testing.T) {
-			guide := callgoosetest.Config{KeepBodies: true, Filters: callgoosetest.GuideFilters(), Tokens: []string{token}}
+			guide := callgoosetest.Config{KeepBodies: true, Filters: filters.Guide(), Tokens: []string{token}}
 			bubbleWith(t, guide, func(c *config.Config) { c.OnBacklog, c.IncidentBy = "collapse", by }, func(r *rig) {
 				r.net.Refuse(true)
 				start := time.Now()

@@ -15,6 +15,7 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // Every body that PMM and Alertmanager really sent, and the guide's samples in
@@ -98,7 +99,7 @@ func TestTheGuidesSamplesInSequence(t *testing.T) {
 // every answer that Callgoose's documentation leaves open.
 func TestEachInstanceHasItsOwnIncident(t *testing.T) {
 	t.Parallel()
-	filters := map[string][]callgoosetest.Filter{"recommended": callgoosetest.RecommendedFilters(), "guide": callgoosetest.GuideFilters()}
+	filters := map[string][]filters.Filter{"recommended": filters.Recommended(), "guide": filters.Guide()}
 	for name, f := range filters {
 		for _, unknown := range []callgoosetest.Config{
 			{},
@@ -139,7 +140,7 @@ func TestEachInstanceHasItsOwnIncident(t *testing.T) {
 // With one incident per alert name the first recovery must not close it.
 func TestByAlertnameTheLastRecoveryCloses(t *testing.T) {
 	t.Parallel()
-	bubbleWith(t, callgoosetest.Config{KeepBodies: true, Filters: callgoosetest.GuideFilters(), Tokens: []string{token}},
+	bubbleWith(t, callgoosetest.Config{KeepBodies: true, Filters: filters.Guide(), Tokens: []string{token}},
 		func(c *config.Config) { c.IncidentBy = "alertname" }, func(r *rig) {
 			start := time.Now()
 			r.accept(group(mysqlDown(1, "firing", start), mysqlDown(2, "firing", start)))

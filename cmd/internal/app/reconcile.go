@@ -163,7 +163,7 @@ func (r *reconciler) read(ctx context.Context, c *core) (*pmm.View, error) {
 func (r *reconciler) open(ctx context.Context, c *core, last uint64, in *worker.ReconcileInput) error {
 	var episodes []*store.Episode
 	if err := c.ledger.View(func(tx *store.Tx) {
-		in.Behind = tx.Progress().Seq < last || c.splitter().Behind()
+		in.Behind = !worker.Decided(tx, last)
 		queued := map[string]bool{}
 		for w := range tx.Waiting(event.Position{}) {
 			queued[w.Key] = true

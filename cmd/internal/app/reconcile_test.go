@@ -301,6 +301,28 @@ func TestWhatAPersonClosedAndStillFiresIsOpenedAgain(t *testing.T) {
 	})
 }
 
+// Under a steady load something always waits to be split. What came in after the pass
+// began is judged where it is split.
+func TestWhatComesInDuringAPassSkipsNone(t *testing.T) {
+	t.Parallel()
+	beside(t, "report", 1, func(g *grafana) {
+		many := make([]alert, 5000)
+		for i := range many {
+			many[i] = mysqlDown(i, "firing", time.Now())
+		}
+		g.change(func() {
+			g.spoil = func(_ string, body []byte) []byte {
+				g.accept(group(many...))
+				return body
+			}
+		})
+		if p := g.reconcile(admin.ReconcileRequest{DryRun: true}); p.Skipped != "" {
+			t.Errorf("the pass was not made: %s", p.Skipped)
+		}
+		g.change(func() { g.spoil = nil })
+	})
+}
+
 // The other PMM's webhook was refused; this one has nothing to send again.
 func TestARefusedWebhookOfOnePMMSkipsNoOther(t *testing.T) {
 	t.Parallel()

@@ -32,6 +32,9 @@ type silenceWatch struct {
 	since  time.Time       // listening without a gap since then
 	passed time.Time       // of the last pass, zero before the first
 	known  map[string]bool // sources of silences that were open when we began; nil = no pass was made yet
+	// before is when each PMM whose silence is open had been heard of when that was found:
+	// where the clock is set back, what it says afterwards seems older than its silence.
+	before map[string]time.Time
 }
 
 // watchSilence runs until ctx ends, or until there is nothing to wait for.
@@ -81,7 +84,7 @@ func (w *silenceWatch) pass(c *core) (heard, open map[string]time.Time, caughtUp
 	last := c.queue.Last()
 	open = map[string]time.Time{}
 	err = c.ledger.View(func(tx *store.Tx) {
-		caughtUp, heard = tx.Progress().Seq >= last, tx.Heard()
+		caughtUp, heard = worker.Decided(tx, last), tx.Heard()
 		if w.known == nil {
 			w.known = map[string]bool{}
 			for ep := range tx.OpenEpisodes("", "") {
@@ -119,7 +122,8 @@ func (w *silenceWatch) sources(heard map[string]time.Time) map[string]time.Durat
 
 // decide says which silences begin and which end.
 func (w *silenceWatch) decide(now time.Time, heard, open map[string]time.Time) (out []worker.Silence) {
-	sources := w.sources(heard)
+	sources, before := w.sources(heard), w.before
+	w.before = map[string]time.Time{}
 	for _, source := range slices.Sorted(maps.Keys(sources)) {
 		s := worker.Silence{Source: source, Every: sources[source], Heard: heard[source]}
 		began, isOpen := open[source]
@@ -127,8 +131,15 @@ func (w *silenceWatch) decide(now time.Time, heard, open map[string]time.Time) (
 		if s.Heard.After(from) && !s.Heard.After(now) { // a clock that was ahead says nothing
 			from = s.Heard
 		}
+		first, seen := before[source]
+		if !seen {
+			first = s.Heard
+		}
+		if isOpen {
+			w.before[source] = first
+		}
 		switch {
-		case isOpen && s.Heard.After(began):
+		case isOpen && (s.Heard.After(began) || !s.Heard.Equal(first)):
 			s.Since, s.Until = began, s.Heard
 		case !isOpen && now.Sub(from) >= s.Every:
 			s.Since = now.UTC()

@@ -230,6 +230,23 @@ func TestWhoIsSilent(t *testing.T) {
 	}
 }
 
+// What a PMM says after the clock was set back ends its silence, until that is stored.
+func TestASilenceEndsThoughTheClockWasSetBack(t *testing.T) {
+	type times = map[string]time.Time
+	now := time.Now()
+	at := func(minute time.Duration) time.Time { return now.Add(minute * time.Minute) }
+	w, open := silenceWatch{rules: config.Expect{Every: 30 * time.Minute}, since: now}, times{"a": at(-10)}
+	for i, heard := range []time.Duration{-40, -40, -70, -70} {
+		if got := w.decide(now, times{"a": at(heard)}, open); len(got) != i/2 {
+			t.Errorf("heard %s: %v", heard*time.Minute, got)
+		}
+	}
+	w.decide(now, times{"a": at(-70)}, nil)
+	if got := w.decide(now, times{"a": at(-70)}, open); len(got) != 0 {
+		t.Errorf("silent again: %v", got)
+	}
+}
+
 func TestAPauseRightAfterTheStartIsNoSilence(t *testing.T) {
 	start := time.Now()
 	w := silenceWatch{since: start}

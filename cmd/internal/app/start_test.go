@@ -19,6 +19,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store"
+	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
 )
 
@@ -317,6 +318,35 @@ func TestTheLedgerIsRebuilt(t *testing.T) {
 		}
 		if !strings.Contains(r.logs.String(), "the ledger is new") {
 			t.Error("nobody was told what is gone")
+		}
+	})
+}
+
+// The clock was ahead until the machine was booted again: an alert that PMM renews then was
+// not under way when its recovery came in.
+func TestAnAlertThatIsRenewedAfterTheClockWasSetBackOpensItsIncident(t *testing.T) {
+	t.Parallel()
+	bubble(t, nil, func(r *rig) {
+		began := time.Now()
+		fires := group(mysqlDown(1, "firing", began))
+		r.accept(fires)
+		r.settle()
+		ahead := time.Now().Add(30 * time.Second)
+		if _, err := r.app.core.Load().queue.Publish(context.Background(), event.Notification{
+			Source: "pmm", BeganAt: ahead, ReceivedAt: ahead, Body: group(mysqlDown(1, "resolved", began)), Alerts: 1,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		r.settle()
+		if len(r.fake.Open()) != 0 {
+			t.Fatal("the recovery did not arrive")
+		}
+		r.restart()
+		r.accept(fires)
+		r.settle()
+		if len(r.fake.Open()) != 1 {
+			t.Errorf("no incident is open, and the alert is %q", r.events(event.Filter{})[0].Reason)
 		}
 	})
 }

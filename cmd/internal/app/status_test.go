@@ -13,6 +13,7 @@ import (
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 func codes(s admin.Status) (list []string) {
@@ -123,7 +124,7 @@ func TestRefusedWebhooksAreSaidUntilAnHourHasPassed(t *testing.T) {
 func TestDiscardsAreSaidForADay(t *testing.T) {
 	t.Parallel()
 	bubble(t, nil, func(r *rig) {
-		r.fake.SetFilters([]callgoosetest.Filter{})
+		r.fake.SetFilters([]filters.Filter{})
 		r.accept(group(mysqlDown(1, "firing", time.Now())))
 		r.settle()
 		time.Sleep(2 * time.Second)

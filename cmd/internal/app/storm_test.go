@@ -10,6 +10,7 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 func brake(c *config.Config) { c.Storm = config.Storm{Most: 30, Within: time.Minute} }
@@ -107,7 +108,7 @@ func TestAStormWhileCallgooseIsAway(t *testing.T) {
 	t.Parallel()
 	for _, by := range []string{"alert", "alertname"} {
 		t.Run(by, func(t *testing.T) {
-			fake := callgoosetest.Config{KeepBodies: true, Tokens: []string{token}, Filters: callgoosetest.GuideFilters()}
+			fake := callgoosetest.Config{KeepBodies: true, Tokens: []string{token}, Filters: filters.Guide()}
 			bubbleWith(t, fake, func(c *config.Config) { brake(c); c.IncidentBy = by }, func(r *rig) {
 				r.callgooseIsDown()
 				began := time.Now()

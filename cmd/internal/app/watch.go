@@ -40,7 +40,21 @@ func (a *App) open(ctx context.Context) (*core, error) {
 	for source := range a.known(c) {
 		a.handler.Know(source)
 	}
+	a.handler.Received(c.received(ctx))
 	return c, nil
+}
+
+// received is when the newest notification was received that is stored, zero when there is
+// none that can be read.
+func (c *core) received(ctx context.Context) (at time.Time) {
+	last := c.queue.Last()
+	for seq := last; seq > 0 && seq+2 > last && at.IsZero(); seq-- { // the last may be a mark alone
+		list, _ := c.queue.Read(ctx, seq) // who splits it reports what is wrong
+		for _, n := range list {
+			at = n.ReceivedAt
+		}
+	}
+	return at
 }
 
 // known are the PMM servers that keep their places: heard of within --retention, or

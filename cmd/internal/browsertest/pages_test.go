@@ -44,7 +44,7 @@ func filled(t *testing.T) *service {
 
 func (s *service) list(outcome string) []*event.Record {
 	s.t.Helper()
-	list, err := admin.NewSocketClient(s.cfg.DataDir).Events(context.Background(), map[string][]string{"outcome": {outcome}})
+	list, err := admin.Ask[[]*event.Record](context.Background(), admin.NewSocketClient(s.cfg.DataDir), "GET /api/v1/events", map[string][]string{"outcome": {outcome}})
 	if err != nil || len(list) == 0 {
 		s.t.Fatal(err, len(list))
 	}
@@ -501,8 +501,8 @@ func TestDeliveryIsPausedAndResumedOnThePage(t *testing.T) {
 // What stands on the overview in each state, beside those of the other tests.
 func TestTheOverviewNamesCauseAndWayOutInEveryState(t *testing.T) {
 	// The only filter is one that nothing passes.
-	nothing := []callgoosetest.Filter{{Trigger: callgoosetest.Trigger{
-		Urgency: "high", Pairs: []callgoosetest.Pair{{Key: `"status"`, Items: []string{"never"}}},
+	nothing := []filters.Filter{{Trigger: filters.Trigger{
+		Urgency: "high", Pairs: []filters.Pair{{Key: `"status"`, Items: []string{"never"}}},
 		MapWith: `"incident_key"`, TitleFrom: `"title"`, DescriptionFrom: `"description"`,
 	}}}
 	for _, c := range []struct {

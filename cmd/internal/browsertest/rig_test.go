@@ -27,6 +27,7 @@ import (
 	"pmm-callgoose/cmd/internal/app"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 const (
@@ -79,7 +80,7 @@ func serve(t *testing.T, change func(*config.Config)) *service {
 		t.Skip("there is no Chromium on this machine: apt-get install chromium")
 	}
 	s := &service{t: t, logs: &safeBuffer{}, fake: callgoosetest.New(callgoosetest.Config{
-		KeepBodies: true, Tokens: []string{callgooseToken}, Filters: callgoosetest.RecommendedFilters(),
+		KeepBodies: true, Tokens: []string{callgooseToken}, Filters: filters.Recommended(),
 	})}
 	var err error
 	if s.out, err = s.fake.Start("127.0.0.1:0"); err != nil {

@@ -146,27 +146,17 @@ func msText(v float64) string {
 
 // waitSettled waits until nothing is queued, as long as the queue gets shorter.
 func waitSettled(ctx context.Context, client *admin.Client, show func(done, of int)) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
 	least, most, moved := int64(-1), int64(0), time.Now()
-	for {
+	return poll(ctx, 50*time.Millisecond, func() (bool, error) {
 		s, err := client.Status(ctx)
-		switch {
-		case err != nil:
-			return err
-		case s.Queued == 0:
-			return nil
-		case least < 0 || s.Queued < least:
+		if err == nil && (least < 0 || s.Queued < least) {
 			least, moved = s.Queued, time.Now()
-		case time.Since(moved) > 15*time.Second:
-			return errors.New("the queue does not get shorter")
+		}
+		if err == nil && time.Since(moved) > 15*time.Second {
+			err = errors.New("the queue does not get shorter")
 		}
 		most = max(most, s.Queued)
 		show(int(most-s.Queued), int(most))
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
+		return s.Queued == 0, err
+	})
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -14,51 +15,46 @@ import (
 func (p *program) clusterCommand() *cli.Command {
 	return &cli.Command{
 		Name: "cluster", Usage: "several forwarders on one NATS cluster",
-		Subcommands: append(p.movingCommands(), p.stepDownCommand(), p.snapshotCommand()),
-	}
-}
-
-func (p *program) stepDownCommand() *cli.Command {
-	return &cli.Command{
-		Name: "step-down", Usage: "have the instance that leads stop leading, for maintenance: another one leads within seconds",
-		Flags:  clientFlags(),
-		Action: p.asking(p.stepDown),
-	}
-}
-
-func (p *program) snapshotCommand() *cli.Command {
-	return &cli.Command{
-		Name: "snapshot", Usage: "have the instance that leads store the ledger as a whole in NATS now",
-		Flags: clientFlags(),
-		Action: p.asking(func(c *cli.Context, client *admin.Client) error {
-			entry, err := client.Snapshot(c.Context)
-			if err != nil {
-				return err
-			}
-			return p.done(c, fmt.Sprintf("a snapshot of the ledger is stored, up to entry %d", entry))
+		Subcommands: append(p.movingCommands(), &cli.Command{
+			Name: "step-down", Usage: "have the instance that leads stop leading, for maintenance: another one leads within seconds",
+			Flags: clientFlags(), Action: p.asking(p.stepDown),
+		}, &cli.Command{
+			Name: "snapshot", Usage: "have the instance that leads store the ledger as a whole in NATS now",
+			Flags: clientFlags(), Action: p.asking(p.snapshot),
 		}),
 	}
 }
 
-// stepDown asks for it and waits until another instance leads.
-func (p *program) stepDown(c *cli.Context, client *admin.Client) error {
-	term, err := client.StepDown(c.Context)
+func (p *program) snapshot(c *cli.Context, client *admin.Client) error {
+	stored, err := admin.Ask[struct{ Entry uint64 }](c.Context, client, "POST /api/v1/cluster/snapshot", nil)
 	if err != nil {
 		return err
 	}
-	const within, every = 30 * time.Second, 200 * time.Millisecond
-	for end := time.Now().Add(within); time.Now().Before(end); {
-		s, err := client.Status(c.Context)
-		if err == nil && s.Cluster != nil && s.Cluster.Term > term {
-			return p.done(c, fmt.Sprintf("instance %s leads now", s.Cluster.Leader))
-		}
-		select {
-		case <-time.After(every):
-		case <-c.Context.Done():
-			return c.Context.Err()
-		}
+	return p.done(c, fmt.Sprintf("a snapshot of the ledger is stored, up to entry %d", stored.Entry))
+}
+
+// stepDown asks for it and waits until another instance leads.
+func (p *program) stepDown(c *cli.Context, client *admin.Client) error {
+	ended, err := admin.Ask[struct{ Term uint64 }](c.Context, client, "POST /api/v1/cluster/step-down", nil)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("the leader was asked to step down, and no other instance leads after %s: pmm-callgoose status --cluster", text.Span(within))
+	const within = 30 * time.Second
+	ctx, cancel := context.WithTimeout(c.Context, within)
+	defer cancel()
+	leader := ""
+	err = poll(ctx, 200*time.Millisecond, func() (bool, error) {
+		s, err := client.Status(ctx)
+		if err != nil || s.Cluster == nil || s.Cluster.Term <= ended.Term {
+			return false, nil //nolint:nilerr // it may be the one that steps down
+		}
+		leader = s.Cluster.Leader
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("the leader was asked to step down, and no other instance leads after %s: pmm-callgoose status --cluster", text.Span(within))
+	}
+	return p.done(c, fmt.Sprintf("instance %s leads now", leader))
 }
 
 // clusterStatus shows how each instance is.
@@ -66,7 +62,7 @@ func (p *program) clusterStatus(c *cli.Context, client *admin.Client) error {
 	if c.Bool("watch") {
 		return usagef("--cluster and --watch do not go together")
 	}
-	list, err := client.Instances(c.Context)
+	list, err := admin.Ask[[]admin.Instance](c.Context, client, "GET /api/v1/cluster", nil)
 	if err != nil {
 		return err
 	}

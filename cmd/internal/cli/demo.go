@@ -5,19 +5,18 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/bench"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest/pmm"
@@ -58,7 +57,6 @@ type demo struct {
 
 	serve  *exec.Cmd
 	url    string // of the intake
-	admin  string
 	status *admin.Client
 
 	want  []callgoosetest.Expect
@@ -94,15 +92,14 @@ func (p *program) demo(ctx context.Context, c *cli.Context) (err error) {
 	d.step("The account")
 	d.line("%d alerts went in, %d of them were news; Callgoose holds %d events", d.sent, len(d.want), report.Events)
 	d.line("missing %d, doubled %d, out of order %d, changed %d, unexpected %d",
-		len(report.Missing), len(report.Doubled), len(report.OutOfOrder), len(report.Changed), len(report.Unexpected))
+		report.Count(callgoosetest.Missing), report.Count(callgoosetest.Doubled), report.Count(callgoosetest.OutOfOrder), report.Count(callgoosetest.Changed), report.Count(callgoosetest.Unexpected))
 	d.line("incidents opened %d, still open %d", len(d.fake.Incidents()), len(d.fake.Open()))
 	if !report.OK() || len(d.fake.Open()) != 0 {
 		return fmt.Errorf("what Callgoose holds is not what was sent:\n%s", report)
 	}
 	d.line("every alert arrived once and in order, in %s", time.Since(started).Round(100*time.Millisecond))
 	if c.Bool("keep") {
-		d.line("still running, data in %s; ask it with: pmm-callgoose status --data-dir %s", d.dir, d.dir)
-		d.line("operators' address %s; end with Ctrl-C", d.admin)
+		d.line("still running; ask it with: pmm-callgoose status --data-dir %s/data; end with Ctrl-C", d.dir)
 		<-ctx.Done()
 	}
 	return nil
@@ -119,10 +116,11 @@ func (d *demo) tell() error {
 	fmt.Fprintln(d.say, "pmm-callgoose demo: PMM, a firewall, and Callgoose, on this machine alone")
 	five := file("grafana-firing-group-5.json")
 	post := func(name string, body []byte) func() error { return func() error { return d.post(name, body) } }
-	storm := func(name string, change func([]byte) []byte) func() error {
+	others := bench.NewBodies(5, 0, 40)
+	storm := func(name string, from int) func() error {
 		return func() error {
 			for n := range 8 {
-				if err := d.post(fmt.Sprintf(name+" %d of 8", n+1), change(others(five, n))); err != nil {
+				if err := d.post(fmt.Sprintf(name+" %d of 8", n+1), others.Body(nil, from+n)); err != nil {
 					return err
 				}
 			}
@@ -141,7 +139,7 @@ func (d *demo) tell() error {
 			post("alertmanager-mixed.json", file("alertmanager-mixed.json")),
 			post("guide-firing.json", file("guide-firing.json")),
 			post("the first five again, PMM's repeat", five),
-			storm("a storm, notification", slices.Clone), d.outage,
+			storm("a storm, notification", 0), d.outage,
 		}},
 		{"kill -9: the forwarder dies in the middle of it, and starts again", []func() error{
 			d.kill, d.start,
@@ -150,7 +148,7 @@ func (d *demo) tell() error {
 		}},
 		{"The firewall opens", []func() error{d.reopen, d.show}},
 		{"Everything recovers", []func() error{
-			storm("recoveries of storm", recoveries),
+			storm("recoveries of storm", 8),
 			post("recoveries of grafana-nodata.json", recoveries(file("grafana-nodata.json"))),
 			post("recoveries of alertmanager-mixed.json", recoveries(file("alertmanager-mixed.json"))), d.settled,
 		}},
@@ -166,7 +164,7 @@ func (d *demo) tell() error {
 }
 
 func (d *demo) startFake() (err error) {
-	d.fake = callgoosetest.New(callgoosetest.Config{Tokens: []string{d.token}, Filters: callgoosetest.RecommendedFilters(), KeepBodies: true})
+	d.fake = callgoosetest.New(callgoosetest.Config{Tokens: []string{d.token}, KeepBodies: true})
 	if d.server, err = d.fake.Start("127.0.0.1:0"); err == nil {
 		d.line("Callgoose    %s, one incident for each alert (filters as in README.md)", d.server.URL())
 	}
@@ -191,7 +189,7 @@ func (d *demo) reopen() error {
 	return err
 }
 
-// start runs serve as a process of its own and reads its addresses.
+// start runs serve as a process of its own.
 func (d *demo) start() error {
 	tokenFile := filepath.Join(d.dir, "callgoose-token")
 	if err := os.WriteFile(tokenFile, []byte(d.token+"\n"), 0o600); err != nil {
@@ -218,18 +216,12 @@ func (d *demo) start() error {
 	if err != nil {
 		return fmt.Errorf("serve ended before it was ready: %w", d.serve.Wait())
 	}
-	for part := range strings.FieldsSeq(strings.ReplaceAll(first, ",", " ")) {
-		switch {
-		case strings.HasSuffix(part, "/v1/webhook"):
-			d.url = part
-		case strings.HasPrefix(part, "http"):
-			d.admin = part
-		}
-	}
-	d.status = admin.NewSocketClient(filepath.Join(d.dir, "data"))
 	d.line("forwarder    process %d, ready after %s", d.serve.Process.Pid, time.Since(began).Round(time.Millisecond))
-	d.line("             PMM posts to %s", d.url)
-	return nil
+	d.line("             %s", strings.TrimSpace(first))
+	d.status = admin.NewSocketClient(filepath.Join(d.dir, "data"))
+	s, err := d.status.Status(d.ctx)
+	d.url = s.WebhookURL
+	return err
 }
 
 func (d *demo) kill() error {
@@ -285,23 +277,18 @@ func (d *demo) post(name string, body []byte) error {
 }
 
 func (d *demo) waitFor(ok func(admin.Status) bool) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
 	var last admin.Status
-	for {
+	err := poll(d.ctx, 20*time.Millisecond, func() (bool, error) {
 		s, err := d.status.Status(d.ctx)
-		if err == nil && ok(s) {
-			return nil
-		}
 		if err == nil {
 			last = s
 		}
-		select {
-		case <-d.ctx.Done():
-			return errors.Join(context.Cause(d.ctx), fmt.Errorf("the state waited for never came; the last one was %+v", last))
-		case <-tick.C:
-		}
+		return err == nil && ok(s), nil
+	})
+	if err != nil {
+		return fmt.Errorf("the state waited for never came, the last one was %+v: %w", last, err)
 	}
+	return nil
 }
 
 // outage waits until all that was accepted is split and stuck, and shows it.
@@ -338,22 +325,6 @@ func file(name string) []byte {
 		panic(err) // it is compiled in
 	}
 	return b
-}
-
-// others is the group of five for five other servers.
-func others(body []byte, n int) []byte {
-	s := string(body)
-	for i := 5; i >= 1; i-- {
-		s = strings.ReplaceAll(s, fmt.Sprintf("mysql-%02d", i), fmt.Sprintf("mysql-%d%02d", n+1, i))
-	}
-	g, err := pmm.Decode(body)
-	if err != nil {
-		panic(err)
-	}
-	for _, a := range g.Alerts {
-		s = strings.ReplaceAll(s, a.Fingerprint, fmt.Sprintf("d%x%s", n, a.Fingerprint[2:]))
-	}
-	return []byte(s)
 }
 
 // recoveries is the body with every alert resolved now.

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -83,68 +82,28 @@ func (p *program) doctor(c *cli.Context) error {
 // besideService takes settings and facts from the service that runs. What it does not
 // give away, its secrets, is taken from the settings here.
 func (p *program) besideService(c *cli.Context, d *doctor.Config, client *admin.Client, where string, s admin.Status) error {
-	var settings []config.Setting
-	if err := client.Settings(c.Context, &settings); err != nil {
+	settings, err := admin.Ask[[]config.Setting](c.Context, client, "GET /api/v1/config", nil)
+	if err != nil {
 		return err
 	}
 	d.PMM.Asks = asks(settings)
-	here := d.Settings
-	d.Stale = stale(settings, here.Effective())
-	nextStart := broken(settings, d.Problems)
 	theirs, _, err := config.Load(inputOf(settings))
 	d.Problems = nil
 	if err != nil && !errors.As(err, &d.Problems) {
 		return err
 	}
-	d.Problems = append(nextStart, d.Problems...)
 	if !theirs.CallgooseToken.IsSet() {
-		theirs.CallgooseToken = here.CallgooseToken
+		theirs.CallgooseToken = d.Settings.CallgooseToken
 	}
 	d.Settings = theirs
 	d.Service = &doctor.Service{Status: s, Where: where, Remote: c.String("admin-url") != "" && !pmm.IsLoopback(c.String("admin-url"))}
-	if err := client.Health(c.Context, false); err != nil {
+	if _, err := admin.Ask[struct{}](c.Context, client, "GET /readyz", nil); err != nil {
 		d.Service.NotReady = err.Error()
 	}
-	d.Consistent = client.Check
+	d.Consistent = func(ctx context.Context) (admin.Check, error) {
+		return admin.Ask[admin.Check](ctx, client, "GET /api/v1/check", nil)
+	}
 	return nil
-}
-
-// stale compares what the service runs with and what the same file says now. What flags
-// or the environment say, here or there, is not the file's.
-func stale(running, now []config.Setting) (list []string) {
-	there, known := byName(running), map[string]bool{}
-	for _, s := range running {
-		known[fileOf(s.From)] = true
-	}
-	for _, s := range now {
-		was := there[s.Name]
-		fromFile := func(s config.Setting) bool { return fileOf(s.From) != "" && known[fileOf(s.From)] }
-		if was.Value == s.Value || !fromFile(s) && !fromFile(was) || s.From != "default" && !fromFile(s) || was.From != "default" && !fromFile(was) {
-			continue
-		}
-		list = append(list, fmt.Sprintf("%s is %q in the file, and the service runs with %q", s.Name, s.Value, was.Value))
-	}
-	return list
-}
-
-// fileOf is the file that a place (path:line) is in, "" when it is none.
-func fileOf(place string) string {
-	path, _, _ := strings.Cut(place, ":")
-	if !filepath.IsAbs(path) {
-		return ""
-	}
-	return path
-}
-
-// broken are the problems of a file from which the service took its settings.
-func broken(running []config.Setting, problems config.Problems) (list config.Problems) {
-	for _, p := range problems {
-		if slices.ContainsFunc(running, func(s config.Setting) bool { return fileOf(s.From) != "" && fileOf(s.From) == fileOf(p.Where) }) {
-			p.Text += " (the service runs, and would not start again)"
-			list = append(list, p)
-		}
-	}
-	return list
 }
 
 // asks are the credentials that the intake asks for.

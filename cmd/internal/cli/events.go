@@ -42,39 +42,6 @@ func matchFlag() cli.Flag {
 	return &cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "label=value; may be repeated, all must match"}
 }
 
-// filters turns the flags into a query, and checks it before anybody is asked.
-func filters(c *cli.Context) (url.Values, error) {
-	q := url.Values{}
-	for _, name := range []string{"since", "until", "status", "incident", "severity", "text"} {
-		if v := c.String(name); v != "" {
-			q.Set(name, v)
-		}
-	}
-	for _, name := range []string{"outcome", "match"} {
-		for _, v := range c.StringSlice(name) {
-			q.Add(name, v)
-		}
-	}
-	if n := c.Int("limit"); n != 0 || c.IsSet("limit") {
-		q.Set("limit", strconv.Itoa(n))
-	}
-	if _, _, err := admin.ParseFilter(q); err != nil {
-		return nil, usagef("--%w", err)
-	}
-	return q, nil
-}
-
-// filtering is the action of a command that asks with filters.
-func (p *program) filtering(do func(*cli.Context, *admin.Client, url.Values) error) cli.ActionFunc {
-	return func(c *cli.Context) error {
-		q, err := filters(c)
-		if err != nil {
-			return err
-		}
-		return p.asking(func(c *cli.Context, client *admin.Client) error { return do(c, client, q) })(c)
-	}
-}
-
 func (p *program) eventsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "events",
@@ -110,7 +77,7 @@ func (p *program) eventsCommand() *cli.Command {
 }
 
 func (p *program) eventsList(c *cli.Context, client *admin.Client, q url.Values) error {
-	list, err := client.Events(c.Context, q)
+	list, err := admin.Ask[[]*event.Record](c.Context, client, "GET /api/v1/events", q)
 	if err != nil {
 		return err
 	}
@@ -166,7 +133,7 @@ func describe(r *event.Record) string {
 func (p *program) eventsShow(c *cli.Context, client *admin.Client, id string) error {
 	d, err := client.Event(c.Context, id)
 	if errors.Is(err, admin.ErrNotFound) && strings.HasPrefix(id, "n") { // a notification
-		list, lerr := client.Events(c.Context, url.Values{"text": {id}, "limit": {strconv.Itoa(admin.MaxLimit)}})
+		list, lerr := admin.Ask[[]*event.Record](c.Context, client, "GET /api/v1/events", url.Values{"text": {id}, "limit": {strconv.Itoa(admin.MaxLimit)}})
 		list = slices.DeleteFunc(list, func(r *event.Record) bool { return r.Notification != id })
 		if lerr == nil && len(list) > 0 {
 			return p.showEvents(c, list)
@@ -237,9 +204,6 @@ func (p *program) showAttempts(d *admin.Detail) {
 }
 
 func (p *program) eventsTail(c *cli.Context, client *admin.Client, q url.Values) error {
-	if !c.IsSet("limit") {
-		q.Del("limit") // only with it, or with since, what is there already comes first
-	}
 	return client.Tail(c.Context, q, func(r *event.Record) error {
 		if c.String("output") == "json" {
 			r.Attempts = nil
@@ -257,4 +221,30 @@ func (p *program) eventsTail(c *cli.Context, client *admin.Client, q url.Values)
 			r.ID, text.Line(r.Alertname), text.Line(cmp.Or(admin.Where(r.Labels), "-")), text.Line(note))
 		return err
 	})
+}
+
+func (p *program) eventsClose(c *cli.Context, client *admin.Client, key string) error {
+	at := "incidents/" + url.PathEscape(key)
+	in, err := admin.Ask[admin.Incident](c.Context, client, "GET /api/v1/"+at, nil)
+	if err != nil {
+		return err
+	}
+	if !in.Open {
+		return fmt.Errorf("incident %s is not open", key)
+	}
+	if err := p.confirm(c, fmt.Sprintf("close %s (%s) as if PMM had said that it is over? PMM has not.", key, in.Alertname)); err != nil {
+		return err
+	}
+	return p.act(c, client, at+"/close", nil, "incident "+key+" is closed: its recovery goes out behind what waits for it")
+}
+
+func (p *program) eventsPark(c *cli.Context, client *admin.Client, id string) error {
+	if err := p.confirm(c, "take event "+id+" out of the queue? Callgoose does not get it unless dead-letters retry sends it."); err != nil {
+		return err
+	}
+	err := p.act(c, client, "events/"+url.PathEscape(id)+"/park", nil, "event "+id+" is a dead letter now; dead-letters retry "+id+" sends it after all")
+	if errors.Is(err, admin.ErrNotFound) {
+		return fmt.Errorf("event %s is not queued", id)
+	}
+	return err
 }

@@ -22,7 +22,11 @@ func (p *program) healthCommand() *cli.Command {
 		Action: p.asking(func(c *cli.Context, client *admin.Client) error {
 			ctx, cancel := context.WithTimeout(c.Context, healthTimeout)
 			defer cancel()
-			err := client.Health(ctx, c.Bool("alive"))
+			what := "GET /readyz"
+			if c.Bool("alive") {
+				what = "GET /healthz"
+			}
+			_, err := admin.Ask[struct{}](ctx, client, what, nil)
 			if err == nil {
 				return p.say(c, map[string]string{"status": "ok"}, "ok")
 			}

@@ -34,7 +34,7 @@ func (p *program) incidentsCommand() *cli.Command {
 }
 
 func (p *program) incidentsList(c *cli.Context, client *admin.Client, q url.Values) error {
-	list, err := client.Incidents(c.Context, q)
+	list, err := admin.Ask[[]admin.Incident](c.Context, client, "GET /api/v1/incidents", q)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (p *program) incidentsList(c *cli.Context, client *admin.Client, q url.Valu
 }
 
 func (p *program) incidentsShow(c *cli.Context, client *admin.Client, key string) error {
-	s, err := client.Incident(c.Context, key)
+	s, err := admin.Ask[admin.Story](c.Context, client, "GET /api/v1/incidents/"+url.PathEscape(key), nil)
 	if err != nil {
 		return err
 	}

@@ -51,8 +51,8 @@ func (p *program) findIntake(c *cli.Context, client *admin.Client, s admin.Statu
 	if at := c.String("admin-url"); at != "" && !pmm.IsLoopback(at) {
 		return nil, errors.New("the service runs on another machine")
 	}
-	var settings []config.Setting
-	if err := client.Settings(c.Context, &settings); err != nil {
+	settings, err := admin.Ask[[]config.Setting](c.Context, client, "GET /api/v1/config", nil)
+	if err != nil {
 		return nil, err
 	}
 	return intakeOf(s.WebhookURL, settings)

@@ -30,7 +30,6 @@ func (p *program) replayOffline(c *cli.Context) error {
 	if err != nil {
 		return usageError{err}
 	}
-	req.IncludeClosed = c.Bool("include-closed")
 	cfg, err := p.load(c, append(slices.Clone(offlineSettings), "data-dir", "log-level", "log-format")...)
 	if err != nil {
 		return err
@@ -41,7 +40,7 @@ func (p *program) replayOffline(c *cli.Context) error {
 	if !cfg.CallgooseToken.IsSet() {
 		return usagef("--callgoose-token-file is required with --callgoose-url")
 	}
-	cfg.Rate = c.Float64("rate")
+	cfg.Rate = req.Rate
 	if _, err := admin.NewSocketClient(cfg.DataDir).Status(c.Context); err == nil {
 		return fmt.Errorf("%w: a service is running on %s; leave --callgoose-url out", store.ErrLocked, cfg.DataDir)
 	}

@@ -32,15 +32,10 @@ func (p *program) json(c *cli.Context, v any) (done bool, err error) {
 	if c.String("output") != "json" {
 		return false, nil
 	}
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
+	enc := json.NewEncoder(text.JSONWriter(p.out))
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
-		return true, err
-	}
-	_, err = p.out.Write(text.JSON(out.Bytes()))
-	return true, err
+	return true, enc.Encode(v)
 }
 
 // show prints v as JSON, or what text prints.

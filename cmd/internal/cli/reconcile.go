@@ -27,7 +27,9 @@ func (p *program) reconcileCommand() *cli.Command {
 }
 
 func (p *program) reconcile(c *cli.Context, client *admin.Client) error {
-	list, err := client.Reconcile(c.Context, admin.ReconcileRequest{Keys: c.Args().Slice(), Yes: c.Bool("yes"), DryRun: c.Bool("dry-run")})
+	q := query(c)
+	q["key"], q["yes"] = c.Args().Slice(), []string{fmt.Sprint(c.Bool("yes"))}
+	list, err := admin.Ask[[]admin.ReconcilePass](c.Context, client, "POST /api/v1/reconcile", q)
 	if err != nil {
 		return err
 	}

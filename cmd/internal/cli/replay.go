@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -110,21 +109,12 @@ func onlyDead(c *cli.Context) error {
 
 // choice turns flags and IDs into a query.
 func choice(c *cli.Context, only event.Outcome) (url.Values, error) {
-	q, err := filters(c)
-	if err != nil {
-		return nil, err
-	}
-	if !c.IsSet("limit") {
-		q.Del("limit")
-	}
-	if c.Bool("all") {
-		q.Set("all", "1")
-	}
+	q := query(c)
 	for _, id := range c.Args().Slice() {
 		q.Add("id", id)
 	}
 	if _, err := admin.ParseReplay(q); err != nil {
-		return nil, usageError{err}
+		return nil, usagef("--%w", err)
 	}
 	if only != "" {
 		q.Set("outcome", string(only))
@@ -139,25 +129,19 @@ func (p *program) sendAgain(c *cli.Context, only event.Outcome) error {
 	if err != nil {
 		return err
 	}
-	if c.Float64("rate") < 0 {
-		return usagef("--rate: a number of events a second is not negative")
-	}
-	if c.Bool("include-closed") {
-		q.Set("include_closed", "true")
-	}
 	client, err := p.client(c)
 	if err != nil {
 		return err
 	}
+	const replay = "POST /api/v1/replay"
 	q.Set("dry_run", "true")
-	plan, err := client.Replay(c.Context, q)
+	plan, err := admin.Ask[admin.Plan](c.Context, client, replay, q)
 	if err != nil {
 		return err
 	}
 	return p.carryOut(c, plan, "again", func() (admin.Job, error) {
 		q.Del("dry_run")
-		q.Set("rate", strconv.FormatFloat(c.Float64("rate"), 'f', -1, 64))
-		plan, err := client.Replay(c.Context, q)
+		plan, err := admin.Ask[admin.Plan](c.Context, client, replay, q)
 		if err != nil {
 			return admin.Job{}, err
 		}
@@ -246,22 +230,18 @@ func outcomes(counts map[event.Outcome]int) string {
 }
 
 // watch follows a replay to its end. Interrupted, the events stay queued.
-func (p *program) watch(ctx context.Context, client *admin.Client, id int) (admin.Job, error) {
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
+func (p *program) watch(ctx context.Context, client *admin.Client, id int) (job admin.Job, err error) {
 	progress, end := p.progress()
 	defer end()
-	for {
-		job, err := client.ReplayJob(ctx, id)
-		if progress(job.Settled, job.Total); ctx.Err() == nil && (err != nil || job.Done) {
-			return job, err
-		}
-		select {
-		case <-ctx.Done():
-			return job, errors.New("interrupted: what is queued still goes out; events list shows it")
-		case <-tick.C:
-		}
+	err = poll(ctx, 200*time.Millisecond, func() (bool, error) {
+		job, err = admin.Ask[admin.Job](ctx, client, fmt.Sprint("GET /api/v1/replay/", id), nil)
+		progress(job.Settled, job.Total)
+		return job.Done, err
+	})
+	if ctx.Err() != nil {
+		err = errors.New("interrupted: what is queued still goes out; events list shows it")
 	}
+	return job, err
 }
 
 // confirm asks on a terminal; without one --yes is required.
@@ -306,7 +286,9 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	plan, err := client.PlanDrop(c.Context, q)
+	const drop = "POST /api/v1/dead-letters/drop"
+	q.Set("dry_run", "true")
+	plan, err := admin.Ask[admin.Plan](c.Context, client, drop, q)
 	if err != nil {
 		return err
 	}
@@ -321,9 +303,10 @@ func (p *program) dropDeadLetters(c *cli.Context) error {
 	if err := p.confirm(c, fmt.Sprintf("forget %s (%d firing, %d resolved, %d unusable) for good? Callgoose will never hear of them.", what, plan.Firing, plan.Resolved, plan.NoEvent)); err != nil {
 		return err
 	}
-	n, err := client.DropDeadLetters(c.Context, q)
+	q.Del("dry_run")
+	dropped, err := admin.Ask[map[string]int](c.Context, client, drop, q)
 	if err != nil {
 		return err
 	}
-	return p.say(c, map[string]int{"dropped": n}, "%s dropped", text.Plural(n, "dead letter", "dead letters"))
+	return p.say(c, dropped, "%s dropped", text.Plural(dropped["dropped"], "dead letter", "dead letters"))
 }

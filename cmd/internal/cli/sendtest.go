@@ -66,7 +66,7 @@ func (p *program) sendTest(c *cli.Context, client *admin.Client) error {
 
 // testFallback sends a test message by the other way out.
 func (p *program) testFallback(c *cli.Context, client *admin.Client) error {
-	ways, err := client.TestFallback(c.Context)
+	ways, err := admin.Ask[[]admin.Way](c.Context, client, "POST /api/v1/fallback/test", nil)
 	if err != nil {
 		return err
 	}
@@ -262,38 +262,35 @@ const askEvery = 10 * time.Millisecond
 func (t *test) follow(ctx context.Context) {
 	waiting, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
-	tick := time.NewTicker(askEvery)
-	defer tick.Stop()
 	// The first episode of a key that never was: its id is known beforehand.
 	id := event.ID(t.Incident, t.alert.Status, event.EpisodeID(t.alert.StartsAt, 1))
-	queued := false
-	for n := 0; ; n++ {
-		d, err := t.client.Event(waiting, id)
-		switch {
-		case err == nil && !queued:
-			queued = true
-			t.hop(hop{Step: "queued", OK: true, Text: "event " + id})
-		case err != nil && !errors.Is(err, admin.ErrNotFound) && waiting.Err() == nil:
-			t.fail("the service cannot be asked any more: " + err.Error())
-			return
+	var d *admin.Detail // nil until it is queued
+	isSettled, n := false, 0
+	err := poll(waiting, askEvery, func() (bool, error) {
+		now, err := t.client.Event(waiting, id)
+		if err != nil && !errors.Is(err, admin.ErrNotFound) {
+			return false, err
 		}
-		if err == nil && d.Outcome != event.Queued {
-			t.settled(d)
-			return
-		}
-		if n%10 == 9 && t.down(waiting, d) {
-			return
-		}
-		select {
-		case <-waiting.Done():
-			if ctx.Err() == nil && !t.down(ctx, d) {
-				t.hop(hop{Step: "delivered", Text: fmt.Sprintf("not settled within %s", t.timeout)})
-				t.fail(fmt.Sprintf("no answer from Callgoose within %s; the test is safe in the queue", t.timeout),
-					"It waits behind others, or Callgoose is slow: see pmm-callgoose status.")
+		if err == nil {
+			if d == nil {
+				t.hop(hop{Step: "queued", OK: true, Text: "event " + id})
 			}
-			return
-		case <-tick.C:
+			d = now
+			isSettled = d.Outcome != event.Queued
 		}
+		n++
+		return isSettled || n%10 == 0 && t.down(waiting, d), nil
+	})
+	switch {
+	case isSettled:
+		t.settled(d)
+	case err == nil, ctx.Err() != nil: // told: Callgoose is away, or this was interrupted
+	case waiting.Err() == nil:
+		t.fail("the service cannot be asked any more: " + err.Error())
+	case !t.down(ctx, d):
+		t.hop(hop{Step: "delivered", Text: fmt.Sprintf("not settled within %s", t.timeout)})
+		t.fail(fmt.Sprintf("no answer from Callgoose within %s; the test is safe in the queue", t.timeout),
+			"It waits behind others, or Callgoose is slow: see pmm-callgoose status.")
 	}
 }
 

@@ -60,7 +60,8 @@ func (p *program) serve(c *cli.Context) error {
 	slog.SetDefault(log) // net/http writes there what a server sends unasked, which may be a secret
 	a, err := app.New(cfg, app.Options{
 		Version: build().Version, Logger: log, Notify: sdnotify.New(p.environ),
-		Ready: func(addrs app.Addresses) { fmt.Fprintln(p.out, addrs.Line()) },
+		AtNextStart: func() ([]config.Change, config.Problems) { return p.atNextStart(c, cfg) },
+		Ready:       func(addrs app.Addresses) { fmt.Fprintln(p.out, addrs.Line()) },
 	})
 	if err != nil {
 		return err
@@ -77,28 +78,32 @@ func (p *program) serve(c *cli.Context) error {
 				return
 			case <-hup:
 				a.Reload()
-				p.reread(c, cfg, log)
+				changes, problems := p.atNextStart(c, cfg)
+				logNextStart(log, changes, problems)
 			}
 		}
 	}()
 	return a.Run(ctx)
 }
 
-// reread says which settings differ from those of the running service: they take a
+// atNextStart says which settings differ from those of the running service: they take a
 // restart. What the next start would refuse is said now and not then.
-func (p *program) reread(c *cli.Context, running *config.Config, log *slog.Logger) {
+func (p *program) atNextStart(c *cli.Context, running *config.Config) ([]config.Change, config.Problems) {
 	next, _, err := config.Load(p.input(c, true))
 	if problems, ok := errors.AsType[config.Problems](err); ok {
-		for _, problem := range problems {
-			log.Error("the configuration is broken: the service goes on as it is, and would not start again", "where", problem.Where, "problem", problem.Text)
-		}
-		return
+		return nil, problems
 	}
-	changes := running.Changes(next)
+	return running.Changes(next), nil
+}
+
+func logNextStart(log *slog.Logger, changes []config.Change, problems config.Problems) {
+	for _, problem := range problems {
+		log.Error("the configuration is broken: the service goes on as it is, and would not start again", "where", problem.Where, "problem", problem.Text)
+	}
 	for _, change := range changes {
 		log.Warn("a setting was changed: it takes effect at the next start", "setting", change.Name, "was", change.Was, "now", change.Now, "from", change.From)
 	}
-	if len(changes) == 0 {
+	if len(changes)+len(problems) == 0 {
 		log.Info("the settings are the same")
 	}
 }

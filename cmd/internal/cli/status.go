@@ -52,29 +52,24 @@ func (p *program) watchStatus(c *cli.Context, client *admin.Client) error {
 	if c.Bool("check") || c.String("output") == "json" {
 		return usagef("--watch is for people: leave out --check and --output json")
 	}
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	for {
+	_ = poll(c.Context, watchEvery, func() (bool, error) {
 		s, err := client.Status(c.Context)
+		if c.Context.Err() != nil {
+			return true, nil
+		}
 		if isTerminal(p.screen()) {
 			fmt.Fprint(p.out, "\x1b[H\x1b[2J")
 		}
 		now := time.Now()
 		fmt.Fprintf(p.out, "%s, every %s; Ctrl-C ends it\n\n", text.Stamp(now), text.Span(watchEvery))
-		switch {
-		case c.Context.Err() != nil:
-			return nil
-		case err != nil:
+		if err != nil {
 			fmt.Fprintln(p.out, p.paint(red, text.Line(err.Error())))
-		default:
+		} else {
 			p.showStatus(s, now)
 		}
-		select {
-		case <-c.Context.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+		return false, nil
+	})
+	return nil // interrupted
 }
 
 func (p *program) showStatus(s admin.Status, now time.Time) {

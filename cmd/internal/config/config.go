@@ -134,9 +134,10 @@ func (c *Config) Named(option string) bool {
 
 // Change is a setting with another value than a running service has.
 type Change struct {
-	Name     string
-	Was, Now string // as in Setting.Value; the same where only what is hidden differs
-	From     string // where the new value stands
+	Name string `json:"name"`
+	Was  string `json:"was"`  // as in Setting.Value
+	Now  string `json:"now"`  // the same where only what is hidden differs
+	From string `json:"from"` // where the new value stands
 }
 
 // Changes lists the settings that differ in next, in table order. What a secret file

@@ -2,12 +2,11 @@ package config
 
 import (
 	"cmp"
-	"context"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"html"
-	"log/slog"
+	"io"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -83,7 +82,7 @@ func spellings(values []string) []string {
 	add := func(forms ...string) {
 		for _, f := range forms {
 			if len(f) >= shortest {
-				seen[f] = true
+				seen[f], seen[inQuotes(f)] = true, true // as the log has it
 			}
 		}
 	}
@@ -95,12 +94,7 @@ func spellings(values []string) []string {
 		for _, f := range []string{url.QueryEscape(v), url.PathEscape(v)} {
 			add(f, lowerEscapes(f))
 		}
-		quoted := v // %q of an error that itself says %q
-		for range 2 {
-			q := strconv.Quote(quoted)
-			quoted = q[1 : len(q)-1]
-			add(quoted)
-		}
+		add(inQuotes(v), inQuotes(inQuotes(v))) // %q of an error that itself says %q
 		if j, err := json.Marshal(v); err == nil {
 			add(string(j[1 : len(j)-1]))
 		}
@@ -116,12 +110,13 @@ func spellings(values []string) []string {
 			}
 		}
 	}
-	out := make([]string, 0, len(seen))
-	for f := range seen {
-		out = append(out, f)
-	}
-	slices.SortFunc(out, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
-	return out
+	return slices.SortedFunc(maps.Keys(seen), func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
+}
+
+// inQuotes is what stands between the quotes of %q.
+func inQuotes(s string) string {
+	q := strconv.Quote(s)
+	return q[1 : len(q)-1]
 }
 
 // lowerEscapes writes %2F as %2f.
@@ -135,77 +130,18 @@ func lowerEscapes(s string) string {
 	return string(b)
 }
 
-// Handler passes records on to h with every secret in message and attributes
-// replaced, so that no line can hold one, whatever an error says.
-func (r *Redactor) Handler(h slog.Handler) slog.Handler { return redacting{h, r} }
+// Writer passes lines of a log on to w, each in one piece, with every secret replaced, so
+// that none can hold one, whatever an error says and wherever in the line it stands.
+func (r *Redactor) Writer(w io.Writer) io.Writer { return redacting{w, r} }
 
 type redacting struct {
-	slog.Handler
+	io.Writer
 	r *Redactor
 }
 
-// Handle implements slog.Handler.
-func (h redacting) Handle(ctx context.Context, rec slog.Record) error {
-	m := h.r.replacer()
-	clean := slog.NewRecord(rec.Time, rec.Level, m.Replace(rec.Message), rec.PC)
-	for a := range rec.Attrs {
-		clean.AddAttrs(m.attr(a))
+func (w redacting) Write(line []byte) (int, error) {
+	if _, err := io.WriteString(w.Writer, w.r.String(string(line))); err != nil {
+		return 0, err
 	}
-	return h.Handler.Handle(ctx, clean)
-}
-
-// WithAttrs implements slog.Handler.
-func (h redacting) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return redacting{h.Handler.WithAttrs(h.r.replacer().attrs(attrs)), h.r}
-}
-
-// WithGroup implements slog.Handler.
-func (h redacting) WithGroup(name string) slog.Handler {
-	return redacting{h.Handler.WithGroup(h.r.String(name)), h.r}
-}
-
-func (m *replacer) attrs(list []slog.Attr) (clean []slog.Attr) {
-	for _, a := range list {
-		clean = append(clean, m.attr(a))
-	}
-	return clean
-}
-
-func (m *replacer) attr(a slog.Attr) slog.Attr {
-	return slog.Attr{Key: m.Replace(a.Key), Value: m.value(a.Value.Resolve())}
-}
-
-func (m *replacer) value(v slog.Value) slog.Value {
-	switch v.Kind() {
-	case slog.KindString:
-		return slog.StringValue(m.Replace(v.String()))
-	case slog.KindGroup:
-		return slog.GroupValue(m.attrs(v.Group())...)
-	case slog.KindAny:
-		return m.any(v)
-	}
-	return v // numbers and times
-}
-
-// any keeps a value that shows no secret however it is printed, and replaces the whole of
-// any other one.
-func (m *replacer) any(v slog.Value) slog.Value {
-	switch x := v.Any().(type) {
-	case nil:
-		return v
-	case error:
-		return slog.StringValue(m.Replace(x.Error()))
-	case []byte:
-		return slog.StringValue(m.Replace(string(x)))
-	case fmt.Stringer:
-		return slog.StringValue(m.Replace(x.String()))
-	default:
-		j, _ := json.Marshal(x)
-		for _, text := range []string{fmt.Sprintf("%+v", x), string(j)} {
-			if m.Replace(text) != text {
-				return slog.StringValue(redacted)
-			}
-		}
-		return v
-	}
+	return len(line), nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/ingest/outbound"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker/callgoose"
 )
@@ -27,7 +28,7 @@ func (e *examination) callgoose(ctx context.Context) {
 		e.skip("callgoose", "no --callgoose-url is set")
 		return
 	}
-	network, err := callgoose.Network(s.CallgooseCA)
+	network, err := outbound.Transport(s.CallgooseCA)
 	if err != nil {
 		e.fail("callgoose tls", fix("Name a file with certificates in PEM form, readable for the service's user, with --callgoose-ca."), "%s", err)
 		return

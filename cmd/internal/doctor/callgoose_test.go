@@ -18,6 +18,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/worker/callgoose/callgoosetest"
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 const (
@@ -264,8 +265,8 @@ func TestThroughAProxy(t *testing.T) {
 }
 
 func TestAFilterThatMatchesEverything(t *testing.T) {
-	fake := callgoosetest.New(callgoosetest.Config{Tokens: []string{token}, Filters: []callgoosetest.Filter{{Trigger: callgoosetest.Trigger{
-		Urgency: "high", Pairs: []callgoosetest.Pair{{Key: `"source"`, Items: []string{"p"}}},
+	fake := callgoosetest.New(callgoosetest.Config{Tokens: []string{token}, Filters: []filters.Filter{{Trigger: filters.Trigger{
+		Urgency: "high", Pairs: []filters.Pair{{Key: `"source"`, Items: []string{"p"}}},
 		MapWith: `"title"`, TitleFrom: `"title"`, DescriptionFrom: `"description"`,
 	}}}})
 	s := httptest.NewServer(fake)

@@ -19,9 +19,6 @@ type Config struct {
 	// Problems and Warnings are what config.Load said of them.
 	Problems config.Problems
 	Warnings []config.Warning
-	// Stale says, of each setting in the file that changed since the service started,
-	// what the file says and what the service runs with.
-	Stale []string
 
 	// Service is what a running service says of itself; nil when there is none,
 	// and NoService says why it could not be asked, Start how it is started.
@@ -30,8 +27,8 @@ type Config struct {
 	Stuck     bool // one is there, and does not answer
 	Start     string
 
-	// Consistent has the service compare queue and ledger. An error says why it could
-	// not; nil = no service can.
+	// Consistent has the service compare queue and ledger, and its settings with those of
+	// a start now. An error says why it could not; nil = no service can.
 	Consistent func(context.Context) (admin.Check, error)
 
 	// NATS checks the external servers; nil = the store is embedded.

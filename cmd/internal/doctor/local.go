@@ -33,10 +33,7 @@ func (e *examination) configuration() {
 	for _, w := range e.Config.Warnings {
 		e.warn("configuration", fix("Correct or remove it; pmm-callgoose config show prints what is in effect."), "%s", string(w))
 	}
-	for _, s := range e.Stale {
-		e.warn("configuration", fix("sudo pmm-callgoose config check, then restart the service: that takes effect at the next start."), "%s", s)
-	}
-	if len(e.Problems)+len(e.Config.Warnings)+len(e.Stale) > 0 {
+	if len(e.Problems)+len(e.Config.Warnings) > 0 {
 		return
 	}
 	own := 0

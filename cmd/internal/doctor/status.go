@@ -63,7 +63,8 @@ func (e *examination) status() {
 // warning: its repeat interval is usually four hours.
 const longQuiet = 48 * time.Hour
 
-// consistent compares queue and ledger.
+// consistent has the service compare queue and ledger, and its settings with those that
+// it would have now.
 func (e *examination) consistent(ctx context.Context) {
 	if e.Consistent == nil {
 		e.skip("queue and ledger", "only a running service can say")
@@ -76,6 +77,13 @@ func (e *examination) consistent(ctx context.Context) {
 	}
 	for _, p := range found.Problems {
 		e.fail("queue and ledger", fix("Stop the service, move ledger.db out of the data directory, start: it is rebuilt from the streams. Keep a copy of the directory."), "%s", text.Short(200, p))
+	}
+	for _, p := range found.Refused {
+		e.fail("configuration", fix("pmm-callgoose config show prints what is in effect and where it came from."), "%s (the service runs, and would not start again)", p)
+	}
+	for _, s := range found.Changed {
+		e.warn("configuration", fix("sudo pmm-callgoose config check, then restart the service: that takes effect at the next start."),
+			"%s is %q in the file, and the service runs with %q", s.Name, s.Now, s.Was)
 	}
 	if len(found.Problems) == 0 {
 		e.ok("queue and ledger", "they agree: %d records, %d events queued, %d alerts open", found.Records, found.Queued, found.Open)

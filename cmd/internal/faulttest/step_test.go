@@ -78,7 +78,7 @@ func TestKilledAtEveryStepNothingIsLost(t *testing.T) {
 		// incident that stays open, as it must.
 		c := admin.NewSocketClient(r.data)
 		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-			p, err := c.Replay(context.Background(), url.Values{"outcome": {"delivered"}, "status": {"resolved"}, "limit": {strconv.Itoa(most)}})
+			p, err := admin.Ask[admin.Plan](context.Background(), c, "POST /api/v1/replay", url.Values{"outcome": {"delivered"}, "status": {"resolved"}, "limit": {strconv.Itoa(most)}})
 			if err != nil {
 				replayed += most // it may have been queued
 			}

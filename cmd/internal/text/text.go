@@ -1,11 +1,12 @@
 // Package text writes what people read on terminals and pages: texts from
 // outside made harmless, and times, spans, sizes and counts in words.
 //
-// Everything is a pure function, safe for concurrent use. Times are shown in UTC.
+// All but JSONWriter are pure functions, safe for concurrent use. Times are shown in UTC.
 package text
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"time"
 	"unicode"
@@ -79,6 +80,20 @@ func JSON(encoded []byte) []byte {
 		encoded = encoded[n:]
 	}
 	return out
+}
+
+// JSONWriter writes to w what JSON makes of each write, which must be of whole values. Use it
+// as w: one at a time.
+func JSONWriter(w io.Writer) io.Writer { return jsonWriter{w} }
+
+type jsonWriter struct{ io.Writer }
+
+// Write implements io.Writer.
+func (w jsonWriter) Write(encoded []byte) (int, error) {
+	if _, err := w.Writer.Write(JSON(encoded)); err != nil {
+		return 0, err
+	}
+	return len(encoded), nil
 }
 
 // Stamp is a time in full, "-" for none.

@@ -12,8 +12,8 @@ import (
 // stamp is how the Alertmanager's API writes a time.
 const stamp = "2006-01-02T15:04:05.000Z"
 
-// policies is a copy of the tree, for the model.
-func (f *Fake) policies() map[string]any {
+// policies are the tree, which is replaced and never changed.
+func (f *Fake) policies() *route {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.tree
@@ -59,7 +59,7 @@ func (w *World) list(n *node) []map[string]any {
 		names := []string{a.rule.Receiver}
 		if a.rule.Receiver == "" {
 			names = nil
-			for _, m := range match(w.running, a.labels, map[string]any{}) {
+			for _, m := range w.running.match(a.labels, route{}) {
 				names = append(names, m.Receiver)
 			}
 		}

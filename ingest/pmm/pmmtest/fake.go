@@ -40,8 +40,7 @@ type Fake struct {
 
 	mu     sync.Mutex
 	points []*point
-	tree   map[string]any
-	lock   string // provenance of the tree
+	tree   *route
 	writes []string
 	page   int // status that nginx answers everything with, 0 = none
 	fails  map[string]int
@@ -85,20 +84,16 @@ func (f *Fake) AddPoint(text string) {
 
 // SetTree replaces the policies as they are given; "provenance" locks them.
 func (f *Fake) SetTree(text string) {
-	var t map[string]any
-	must(json.Unmarshal([]byte(text), &t))
+	t, err := readTree([]byte(text))
+	must(err)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.lock, _ = t["provenance"].(string)
-	delete(t, "provenance")
 	f.tree = t
 }
 
 // Tree is what GET answers.
 func (f *Fake) Tree() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	b, err := json.Marshal(f.shownTree())
+	b, err := json.Marshal(f.policies())
 	must(err)
 	return string(b)
 }
@@ -303,10 +298,12 @@ func (f *Fake) provision(w http.ResponseWriter, r *http.Request, path string) {
 		ok = f.post(w, body, provenance)
 	case kind == "contact-points" && uid != "" && r.Method == http.MethodPut:
 		ok = f.put(w, body, uid, provenance)
+	case kind == "contact-points" && uid != "" && r.Method == http.MethodDelete:
+		ok = f.remove(w, uid)
 	case path == "alert-rules" && r.Method == http.MethodGet:
 		answer(w, http.StatusOK, f.World.alertRules())
 	case path == "policies" && r.Method == http.MethodGet:
-		answer(w, http.StatusOK, f.shownTree())
+		answer(w, http.StatusOK, f.tree)
 	case path == "policies" && r.Method == http.MethodPut:
 		ok = f.putTree(w, body, provenance)
 	default:
@@ -464,52 +461,30 @@ func (f *Fake) put(w http.ResponseWriter, body []byte, uid, provenance string) b
 	return true
 }
 
-func children(route map[string]any) []map[string]any {
-	var out []map[string]any
-	list, _ := route["routes"].([]any)
-	for _, c := range list {
-		if m, ok := c.(map[string]any); ok {
-			out = append(out, m)
+func (f *Fake) remove(w http.ResponseWriter, uid string) bool {
+	at := slices.IndexFunc(f.points, func(p *point) bool { return p.UID == uid })
+	if at >= 0 {
+		name := f.points[at].Name
+		for _, r := range f.World.rules {
+			if r.Receiver == name {
+				public(w, http.StatusConflict, "alerting.notifications.contact-points.usedByRule", "Contact point is currently used in the notification settings of one or many alert rules.")
+				return false
+			}
 		}
-	}
-	return out
-}
-
-func (f *Fake) shownTree() map[string]any {
-	t := tidy(f.tree)
-	if f.lock != "" {
-		t["provenance"] = f.lock
-	}
-	return t
-}
-
-// tidy is a route as Grafana writes it: empty members left out, matchers sorted.
-func tidy(route map[string]any) map[string]any {
-	out := map[string]any{}
-	for k, v := range route {
-		switch list, isList := v.([]any); {
-		case v == nil, v == "", v == false, isList && len(list) == 0:
-		case k == "object_matchers":
-			list = slices.Clone(list)
-			slices.SortStableFunc(list, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
-			out[k] = list
-		default:
-			out[k] = v
+		alone := !slices.ContainsFunc(f.points, func(p *point) bool { return p.Name == name && p.UID != uid })
+		if alone && f.tree.each(func(r *route) string { return map[string]string{name: "used"}[r.Receiver] }) != "" {
+			public(w, http.StatusConflict, "alerting.notifications.contact-points.referenced", "Contact point is currently referenced by a notification policy.")
+			return false
 		}
+		f.points = slices.Delete(f.points, at, at+1)
 	}
-	if list := children(route); len(list) > 0 {
-		tidied := []any{}
-		for _, c := range list {
-			tidied = append(tidied, tidy(c))
-		}
-		out["routes"] = tidied
-	}
-	return out
+	answer(w, http.StatusAccepted, map[string]any{"message": "contactpoint deleted"})
+	return true
 }
 
 func (f *Fake) putTree(w http.ResponseWriter, body []byte, provenance string) bool {
-	var t map[string]any
-	if err := json.Unmarshal(body, &t); err != nil {
+	t, err := readTree(body)
+	if err != nil {
 		refuse(w, http.StatusBadRequest, "bad request data")
 		return false
 	}
@@ -517,48 +492,41 @@ func (f *Fake) putTree(w http.ResponseWriter, body []byte, provenance string) bo
 		refuse(w, http.StatusBadRequest, "invalid object specification: %s", problem)
 		return false
 	}
-	if f.since(12, 0) && f.locked(w, f.lock, provenance) {
+	if f.since(12, 0) && f.locked(w, f.tree.Provenance, provenance) {
 		return false
 	}
-	delete(t, "provenance") // of the answer; the header decides
-	f.tree, f.lock = t, provenance
+	t.Provenance = provenance // not that of the body
+	f.tree = t
 	answer(w, http.StatusAccepted, map[string]any{"message": "policies updated"})
 	return true
 }
 
-func (f *Fake) invalidTree(root map[string]any) string {
+func (f *Fake) invalidTree(root *route) string {
 	switch {
-	case root["receiver"] == nil || root["receiver"] == "":
+	case root.Receiver == "":
 		return "root route must specify a default receiver"
-	case root["match"] != nil || root["match_re"] != nil || root["object_matchers"] != nil || root["matchers"] != nil:
+	case len(root.Match)+len(root.MatchRE)+len(root.ObjectMatchers)+len(root.Matchers) > 0:
 		return "root route must not have any matchers"
-	case root["continue"] == true:
+	case root.Continue:
 		return "cannot have continue in root route"
 	}
-	names := map[any]bool{"": true, nil: true, "empty": true}
+	names := map[string]bool{"": true, "empty": true}
 	for _, p := range f.points {
 		names[p.Name] = true
 	}
-	var problem string
-	var walk func(map[string]any)
-	walk = func(r map[string]any) {
-		if !names[r["receiver"]] {
-			problem = fmt.Sprintf("receiver '%v' does not exist", r["receiver"])
+	return root.each(func(r *route) string {
+		switch {
+		case !names[r.Receiver]:
+			return fmt.Sprintf("receiver '%v' does not exist", r.Receiver)
+		case r.GroupInterval == "0s":
+			return "group_interval cannot be zero"
+		case r.RepeatInterval == "0s":
+			return "repeat_interval cannot be zero"
+		case len(r.GroupBy) > 1 && slices.Contains(r.GroupBy, "..."):
+			return "cannot have wildcard group_by (`...`) and other other labels at the same time"
 		}
-		for _, k := range []string{"group_interval", "repeat_interval"} {
-			if r[k] == "0s" {
-				problem = k + " cannot be zero"
-			}
-		}
-		if list, _ := r["group_by"].([]any); len(list) > 1 && slices.Contains(list, any("...")) {
-			problem = "cannot have wildcard group_by (`...`) and other other labels at the same time"
-		}
-		for _, c := range children(r) {
-			walk(c)
-		}
-	}
-	walk(root)
-	return problem
+		return ""
+	})
 }
 
 // RoundTrip answers without a network.

@@ -1,10 +1,53 @@
 package pmmtest
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
+
+// route is a notification policy, with those below it: the root is the tree. Empty
+// members are left out when Grafana shows it.
+type route struct {
+	Newer           map[string]any    `json:"a_newer_member,omitempty"` // of a Grafana to come
+	ActiveIntervals []string          `json:"active_time_intervals,omitempty"`
+	Continue        bool              `json:"continue,omitempty"`
+	GroupBy         []string          `json:"group_by,omitempty"`
+	GroupInterval   string            `json:"group_interval,omitempty"`
+	GroupWait       string            `json:"group_wait,omitempty"`
+	Match           map[string]string `json:"match,omitempty"`
+	MatchRE         map[string]string `json:"match_re,omitempty"`
+	Matchers        []string          `json:"matchers,omitempty"`
+	MuteIntervals   []string          `json:"mute_time_intervals,omitempty"`
+	ObjectMatchers  [][]string        `json:"object_matchers,omitempty"`
+	Provenance      string            `json:"provenance,omitempty"` // of the root
+	Receiver        string            `json:"receiver,omitempty"`
+	RepeatInterval  string            `json:"repeat_interval,omitempty"`
+	Routes          []*route          `json:"routes,omitempty"`
+}
+
+// readTree reads policies. Grafana sorts their matchers.
+func readTree(text []byte) (*route, error) {
+	r := &route{}
+	err := json.Unmarshal(text, r)
+	_ = r.each(func(r *route) string {
+		slices.SortStableFunc(r.ObjectMatchers, slices.Compare)
+		return ""
+	})
+	return r, err
+}
+
+// each visits the route and those below it, until one of them is at fault.
+func (r *route) each(visit func(*route) (fault string)) string {
+	fault := visit(r)
+	for _, c := range r.Routes {
+		fault = cmp.Or(fault, c.each(visit))
+	}
+	return fault
+}
 
 // Match is one route that takes an alert.
 type Match struct {
@@ -16,81 +59,52 @@ type Match struct {
 }
 
 // Route returns the routes that take an alert with these labels, in order.
-func (f *Fake) Route(labels map[string]string) []Match {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return match(f.tree, labels, map[string]any{})
-}
+func (f *Fake) Route(labels map[string]string) []Match { return f.policies().match(labels, route{}) }
 
 // match is Alertmanager's walk (dispatch/route.go): depth first, left to right,
 // children before the route itself, which counts only when no child matched.
-func match(r map[string]any, labels map[string]string, inherited map[string]any) []Match {
-	if !matches(r, labels) {
+func (r *route) match(labels map[string]string, from route) (all []Match) {
+	if !r.takes(labels) {
 		return nil
 	}
-	options := map[string]any{}
-	for _, k := range []string{"receiver", "group_by", "group_wait", "group_interval", "repeat_interval"} {
-		options[k] = inherited[k]
-		if v, ok := r[k]; ok && v != nil && v != "" {
-			options[k] = v
-		}
+	from.Receiver, from.GroupWait = cmp.Or(r.Receiver, from.Receiver), cmp.Or(r.GroupWait, from.GroupWait)
+	from.GroupInterval, from.RepeatInterval = cmp.Or(r.GroupInterval, from.GroupInterval), cmp.Or(r.RepeatInterval, from.RepeatInterval)
+	if len(r.GroupBy) > 0 {
+		from.GroupBy = r.GroupBy
 	}
-	var all []Match
-	for _, c := range children(r) {
-		found := match(c, labels, options)
+	for _, c := range r.Routes {
+		found := c.match(labels, from)
 		all = append(all, found...)
-		if found != nil && c["continue"] != true {
+		if found != nil && !c.Continue {
 			break
 		}
 	}
 	if len(all) == 0 {
-		all = append(all, Match{
-			fmt.Sprint(options["receiver"]),
-			fmt.Sprint(options["group_by"], options["group_wait"], options["group_interval"], options["repeat_interval"]),
-			r["mute_time_intervals"] != nil || r["active_time_intervals"] != nil,
-		})
+		options := fmt.Sprint(from.GroupBy, from.GroupWait, from.GroupInterval, from.RepeatInterval)
+		all = append(all, Match{from.Receiver, options, len(r.MuteIntervals)+len(r.ActiveIntervals) > 0})
 	}
 	return all
 }
 
-func matches(r map[string]any, labels map[string]string) bool {
-	list, _ := r["object_matchers"].([]any)
-	for _, item := range list {
-		m, _ := item.([]any)
-		if len(m) != 3 || !holds(fmt.Sprint(m[1]), labels[fmt.Sprint(m[0])], fmt.Sprint(m[2])) {
-			return false
-		}
-	}
-	for key, op := range map[string]string{"match": "=", "match_re": "=~"} {
-		pairs, _ := r[key].(map[string]any)
-		for name, value := range pairs {
-			if !holds(op, labels[name], fmt.Sprint(value)) {
-				return false
-			}
-		}
-	}
-	texts, _ := r["matchers"].([]any)
-	for _, t := range texts {
-		at := strings.IndexAny(fmt.Sprint(t), "=!")
-		name, rest := fmt.Sprint(t)[:at], fmt.Sprint(t)[at:]
-		op := rest[:1]
-		if len(rest) > 1 && strings.Contains("!= =~ !~", rest[:2]) {
-			op = rest[:2]
-		}
-		if !holds(op, labels[name], strings.Trim(rest[len(op):], `"`)) {
-			return false
-		}
-	}
-	return true
-}
+var matcher = regexp.MustCompile(`^([^=!]+)(=~|!~|!=|=)"?(.*?)"?$`)
 
-func holds(op, have, want string) bool {
-	switch op {
-	case "=":
-		return have == want
-	case "!=":
-		return have != want
+func (r *route) takes(labels map[string]string) bool {
+	conditions := slices.Clone(r.ObjectMatchers)
+	for name, value := range r.Match {
+		conditions = append(conditions, []string{name, "=", value})
 	}
-	found := regexp.MustCompile("^(?:" + want + ")$").MatchString(have)
-	return found == (op == "=~")
+	for name, value := range r.MatchRE {
+		conditions = append(conditions, []string{name, "=~", value})
+	}
+	for _, text := range r.Matchers {
+		conditions = append(conditions, matcher.FindStringSubmatch(text)[1:])
+	}
+	return !slices.ContainsFunc(conditions, func(c []string) bool {
+		have, op, want := labels[c[0]], c[1], c[2]
+		holds := have == want
+		if strings.HasSuffix(op, "~") {
+			holds = regexp.MustCompile("^(?:" + want + ")$").MatchString(have)
+		}
+		return holds == strings.HasPrefix(op, "!")
+	})
 }

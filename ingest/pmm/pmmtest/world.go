@@ -44,7 +44,7 @@ type World struct {
 	told    map[string]told
 	silent  map[string]time.Time // silences: service_name, until
 	hidden  map[string]bool      // folders that the token may not see
-	running map[string]any       // the policies as they act
+	running *route               // the policies as they act
 	tries   map[string]attempt
 }
 
@@ -204,7 +204,7 @@ func (w *World) way(s *state) (ours, muted bool) {
 		return s.rule.Receiver == w.Contact, false
 	}
 	muted = true
-	for _, m := range match(w.running, s.labels, map[string]any{}) {
+	for _, m := range w.running.match(s.labels, route{}) {
 		if m.Receiver == w.Contact {
 			ours, muted = true, muted && m.Muted
 		}

@@ -3,78 +3,78 @@ package callgoosetest
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 )
 
-// Expect is an event that should arrive. Without an EventID it stands for the next
-// event of this key and status, in order of acceptance, that is not named by its ID.
+// Expect is an event that should arrive: the next of this key and status, in the order in
+// which they are accepted.
 type Expect struct {
 	IncidentKey string `json:"incident_key"`
-	EventID     string `json:"event_id,omitempty"`
 	Status      string `json:"status"`
 }
 
-func (e Expect) String() string {
-	return strings.TrimSpace(strings.Join([]string{e.IncidentKey, e.Status, e.EventID}, " "))
-}
+// Kind is what a Check finds of an event.
+type Kind string
 
-// Finding is one event that is not as expected, and what is wrong with it.
-type Finding struct {
-	Expect
-	Detail string `json:"detail"`
-}
-
-// Report is the outcome of a Check. An event is accepted when it was answered with
-// a 2xx, or would have been had the reply not been lost.
-type Report struct {
-	Events     int       `json:"events"`       // different events accepted
-	Missing    []Finding `json:"missing"`      // never accepted
-	Discarded  []Finding `json:"discarded"`    // expected, and accepted only with the 202 of no filter or maintenance
-	Doubled    []Finding `json:"doubled"`      // accepted again after an answer that settled it
-	OutOfOrder []Finding `json:"out_of_order"` // first accepted after an event of its key that comes later
-	Unexpected []Finding `json:"unexpected"`   // accepted, not expected
-	Changed    []Finding `json:"changed"`      // a request's bytes differ from the first attempt's
-	Overlapped []Finding `json:"overlapped"`   // answered while a later request of its key was under way
+// An event is accepted when it was answered with a 2xx, or would have been had the reply
+// not been lost.
+const (
+	Missing    Kind = "missing"      // never accepted
+	Discarded  Kind = "discarded"    // expected, and accepted only with the 202 of no filter or maintenance
+	Doubled    Kind = "doubled"      // accepted again after an answer that settled it
+	OutOfOrder Kind = "out_of_order" // first accepted after an event of its key that comes later
+	Unexpected Kind = "unexpected"   // accepted, not expected
+	Changed    Kind = "changed"      // a request's bytes differ from the first attempt's
+	Overlapped Kind = "overlapped"   // answered while a later request of its key was under way
 	// Retried events were accepted more than once because the reply was lost, or was
 	// a 202 without effect. This is what at-least-once means, and no fault.
-	Retried []Finding `json:"retried"`
+	Retried Kind = "retried"
+)
+
+// Finding is one event, and what is said of it.
+type Finding struct {
+	Expect
+	EventID string `json:"event_id,omitempty"`
+	Detail  string `json:"detail"`
 }
+
+// Report is the outcome of a Check.
+type Report struct {
+	Events   int                `json:"events"` // different events accepted
+	Findings map[Kind][]Finding `json:"findings"`
+}
+
+// Count is how many findings there are of these kinds.
+func (r Report) Count(kinds ...Kind) (n int) {
+	for _, k := range kinds {
+		n += len(r.Findings[k])
+	}
+	return n
+}
+
+var faults = []Kind{Missing, Discarded, Doubled, OutOfOrder, Unexpected, Changed, Overlapped}
 
 // OK says that there is no fault.
-func (r Report) OK() bool { return r.faults() == 0 }
-
-func (r Report) faults() int {
-	return len(r.Missing) + len(r.Discarded) + len(r.Doubled) + len(r.OutOfOrder) + len(r.Unexpected) + len(r.Changed) + len(r.Overlapped)
-}
+func (r Report) OK() bool { return r.Count(faults...) == 0 }
 
 // String is one line when all is well, else one more for each fault, up to 20 of a kind.
 func (r Report) String() string {
 	if r.OK() {
-		return fmt.Sprintf("ok: %d events accepted, each once and in order (%d retried)", r.Events, len(r.Retried))
+		return fmt.Sprintf("ok: %d events accepted, each once and in order (%d retried)", r.Events, r.Count(Retried))
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d faults, %d events accepted", r.faults(), r.Events)
-	for _, list := range []struct {
-		name     string
-		findings []Finding
-	}{
-		{"missing", r.Missing},
-		{"discarded", r.Discarded},
-		{"doubled", r.Doubled},
-		{"out of order", r.OutOfOrder},
-		{"unexpected", r.Unexpected},
-		{"changed", r.Changed},
-		{"overlapped", r.Overlapped},
-		{"(retried)", r.Retried},
-	} {
+	fmt.Fprintf(&b, "%d faults, %d events accepted", r.Count(faults...), r.Events)
+	for _, kind := range append(faults, Retried) {
 		const limit = 20
-		for _, f := range list.findings[:min(limit, len(list.findings))] {
-			fmt.Fprintf(&b, "\n  %-12s  %s: %s", list.name, f.Expect, f.Detail)
+		list := r.Findings[kind]
+		for _, f := range list[:min(limit, len(list))] {
+			fmt.Fprintf(&b, "\n  %-12s  %s %s %s: %s", kind, f.IncidentKey, f.Status, f.EventID, f.Detail)
 		}
-		if more := len(list.findings) - limit; more > 0 {
-			fmt.Fprintf(&b, "\n  %-12s  and %d more", list.name, more)
+		if more := len(list) - limit; more > 0 {
+			fmt.Fprintf(&b, "\n  %-12s  and %d more", kind, more)
 		}
 	}
 	return b.String()
@@ -83,6 +83,7 @@ func (r Report) String() string {
 // history is all that Check needs to know of one event. Guarded by Fake.mu.
 type history struct {
 	Expect
+	id                 string // of the event
 	requests, accepted int
 	changed            bool   // a request's bytes differ from the first attempt's
 	overlapped         bool   // answered while a later request of its key was under way that its client had not given up
@@ -102,7 +103,7 @@ func (f *Fake) note(rec *Request, hash uint64) *history {
 	}
 	h := f.events[id]
 	if h == nil {
-		h = &history{Expect: Expect{rec.IncidentKey, rec.EventID, rec.Status}, hash: hash}
+		h = &history{Expect: Expect{rec.IncidentKey, rec.Status}, id: rec.EventID, hash: hash}
 		f.events[id] = h
 	}
 	h.requests++
@@ -132,53 +133,39 @@ func (h *history) answered(rec *Request) {
 func (f *Fake) Check(want []Expect) Report {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var r Report
-	all := make([]*history, 0, len(f.events))
-	for _, h := range f.events {
-		if all = append(all, h); h.accepted > 0 {
-			r.Events++
-		}
-	}
+	r := Report{Findings: map[Kind][]Finding{}}
+	all := slices.Collect(maps.Values(f.events))
 	// By first acceptance; events that were never accepted come last.
 	slices.SortFunc(all, func(a, b *history) int {
-		return cmp.Or(cmp.Compare(uint(a.first-1), uint(b.first-1)), strings.Compare(a.EventID, b.EventID))
+		return cmp.Or(cmp.Compare(uint(a.first-1), uint(b.first-1)), strings.Compare(a.id, b.id))
 	})
-	r.judge(all, f.find(&r, all, want))
+	r.judge(all, r.find(all, want))
 	return r
 }
 
-func add(list *[]Finding, e Expect, format string, args ...any) {
-	*list = append(*list, Finding{e, fmt.Sprintf(format, args...)})
+func (r *Report) add(kind Kind, h *history, format string, args ...any) {
+	r.Findings[kind] = append(r.Findings[kind], Finding{h.Expect, h.id, fmt.Sprintf(format, args...)})
 }
 
 // find says which place in want an event has, and reports what has none.
-func (f *Fake) find(r *Report, all []*history, want []Expect) map[*history]int {
-	named := map[string]bool{}
-	for _, w := range want {
-		named[w.EventID] = w.EventID != ""
-	}
-	unnamed := map[Expect][]*history{} // without their IDs
+func (r *Report) find(all []*history, want []Expect) map[*history]int {
+	came, place := map[Expect][]*history{}, map[*history]int{}
 	for _, h := range all {
-		if !named[h.EventID] {
-			e := Expect{IncidentKey: h.IncidentKey, Status: h.Status}
-			unnamed[e] = append(unnamed[e], h)
-		}
+		came[h.Expect] = append(came[h.Expect], h)
 	}
-	place := map[*history]int{}
 	for i, w := range want {
-		h := f.events[w.EventID]
-		if queue := unnamed[w]; w.EventID == "" && len(queue) > 0 {
-			h, unnamed[w] = queue[0], queue[1:]
-		}
-		_, taken := place[h]
-		switch {
-		case h == nil || taken || h.IncidentKey != w.IncidentKey || h.Status != w.Status:
-			add(&r.Missing, w, "never received")
+		if len(came[w]) == 0 {
+			r.add(Missing, &history{Expect: w}, "never received")
 			continue
+		}
+		h := came[w][0]
+		came[w] = came[w][1:]
+		switch {
 		case h.accepted == 0:
-			add(&r.Missing, w, "%d requests, none accepted", h.requests)
+			r.add(Missing, h, "%d requests, none accepted", h.requests)
+			continue
 		case !h.effects:
-			add(&r.Discarded, h.Expect, "accepted %d times, always discarded", h.accepted)
+			r.add(Discarded, h, "accepted %d times, always discarded", h.accepted)
 		}
 		place[h] = i
 	}
@@ -192,26 +179,27 @@ func (r *Report) judge(all []*history, place map[*history]int) {
 	for _, h := range all {
 		i, expected := place[h]
 		if h.changed {
-			add(&r.Changed, h.Expect, "%d requests with different bodies", h.requests)
+			r.add(Changed, h, "%d requests with different bodies", h.requests)
 		}
 		if h.overlapped {
-			add(&r.Overlapped, h.Expect, "answered while a later request of its key was under way")
+			r.add(Overlapped, h, "answered while a later request of its key was under way")
 		}
 		if h.accepted == 0 {
 			continue
 		}
+		r.Events++
 		switch {
 		case h.doubled:
-			add(&r.Doubled, h.Expect, "accepted %d times", h.accepted)
+			r.add(Doubled, h, "accepted %d times", h.accepted)
 		case h.accepted > 1:
-			add(&r.Retried, h.Expect, "accepted %d times", h.accepted)
+			r.add(Retried, h, "accepted %d times", h.accepted)
 		}
 		last := latest[h.IncidentKey]
 		switch {
 		case !expected:
-			add(&r.Unexpected, h.Expect, "accepted %d times", h.accepted)
+			r.add(Unexpected, h, "accepted %d times", h.accepted)
 		case last != nil && place[last] > i:
-			add(&r.OutOfOrder, h.Expect, "accepted after %s", strings.TrimSpace(last.Status+" "+last.EventID))
+			r.add(OutOfOrder, h, "accepted after %s %s", last.Status, last.id)
 		default:
 			latest[h.IncidentKey] = h
 		}

@@ -32,9 +32,9 @@ const (
 // Config is a Callgoose service. The zero value is an open one with the
 // recommended filters.
 type Config struct {
-	Tokens  []string // accepted as bearer or as the parameter "token"; none = no token needed
-	Strict  bool     // refuse a request with both forms; otherwise the header counts
-	Filters []Filter // nil = RecommendedFilters
+	Tokens  []string         // accepted as bearer or as the parameter "token"; none = no token needed
+	Strict  bool             // refuse a request with both forms; otherwise the header counts
+	Filters []filters.Filter // nil = the recommended ones
 
 	// DuplicateWindow is how long the same bytes are a duplicate, from the first of a
 	// series on; 0 = nothing is a duplicate.
@@ -120,7 +120,7 @@ type Fake struct {
 
 	mu        sync.Mutex // guards all below
 	tokens    []string
-	filters   []Filter
+	filters   []filters.Filter
 	standing  Failure
 	script    []rule // without a match
 	rules     []rule
@@ -145,7 +145,7 @@ type sighting struct {
 // New makes a fake. It panics when a filter breaks the limits of Callgoose.
 func New(cfg Config) *Fake {
 	if cfg.Filters == nil {
-		cfg.Filters = RecommendedFilters()
+		cfg.Filters = filters.Recommended()
 	}
 	cfg.DuplicateStatus, cfg.UnmatchedStatus = cmp.Or(cfg.DuplicateStatus, http.StatusOK), cmp.Or(cfg.UnmatchedStatus, http.StatusOK)
 	f := &Fake{cfg: cfg, seed: maphash.MakeSeed(), tokens: cfg.Tokens, changed: make(chan struct{})}
@@ -167,7 +167,7 @@ func (f *Fake) Reset() {
 func (f *Fake) SetTokens(tokens ...string) { f.mu.Lock(); f.tokens = tokens; f.mu.Unlock() }
 
 // SetFilters replaces the filters. It panics when one breaks the limits of Callgoose.
-func (f *Fake) SetFilters(list []Filter) {
+func (f *Fake) SetFilters(list []filters.Filter) {
 	if err := filters.Validate(list); err != nil {
 		panic("callgoosetest: " + err.Error())
 	}
@@ -288,7 +288,7 @@ func (f *Fake) receive(r *http.Request, body []byte, doc any, complete bool) (*R
 	rec := &Request{
 		Time: time.Now(), Method: r.Method, Path: r.URL.Path, From: q.Get("from"),
 		ContentType: r.Header.Get("Content-Type"), How: Cut,
-		IncidentKey: Path(`"incident_key"`).Value(doc), EventID: Path(`"event_id"`).Value(doc), Status: Path(`"status"`).Value(doc),
+		IncidentKey: filters.Path(`"incident_key"`).Value(doc), EventID: filters.Path(`"event_id"`).Value(doc), Status: filters.Path(`"status"`).Value(doc),
 	}
 	switch header, query := r.Header.Get("Authorization") != "", q.Has("token"); {
 	case header && query:
@@ -388,8 +388,9 @@ func textual(r *http.Request) bool {
 // a request that passes both closes what was open, then opens a new incident.
 func (f *Fake) filter(a *answer, rec *Request, body []byte, doc any) (status int, effect string) {
 	status, effect = http.StatusAccepted, "discarded"
-	if i := slices.IndexFunc(f.filters, func(f Filter) bool { return f.Resolve.Passes(doc) }); i >= 0 {
-		mapped := f.filters[i].Resolve.MapWith.Value(doc)
+	trigger, resolve := filters.First(f.filters, doc)
+	if resolve >= 0 {
+		mapped := f.filters[resolve].Resolve.MapWith.Value(doc)
 		status, effect = f.cfg.UnmatchedStatus, "none"
 		if f.repeated("resolve", body) {
 			a.Resolved.Duplicate = true
@@ -403,8 +404,8 @@ func (f *Fake) filter(a *answer, rec *Request, body []byte, doc any) (status int
 			}
 		}
 	}
-	if i := slices.IndexFunc(f.filters, func(f Filter) bool { return f.Trigger.Passes(doc) }); i >= 0 {
-		t := f.filters[i].Trigger
+	if trigger >= 0 {
+		t := f.filters[trigger].Trigger
 		mapped := t.MapWith.Value(doc)
 		status, effect = http.StatusOK, "none"
 		switch {
@@ -448,7 +449,7 @@ func (f *Fake) repeated(part string, body []byte) bool {
 	return false
 }
 
-func (f *Fake) openIncident(t Trigger, mapped string, rec *Request, body []byte, doc any) {
+func (f *Fake) openIncident(t filters.Trigger, mapped string, rec *Request, body []byte, doc any) {
 	f.incidentN++
 	i := &Incident{
 		ID: fmt.Sprintf("incident-%06d", f.incidentN), Mapped: mapped, Keys: []string{rec.IncidentKey}, Title: t.Title(doc, rec.From), Description: cmp.Or(t.DescriptionFrom.Value(doc), string(body)),

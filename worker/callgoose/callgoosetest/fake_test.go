@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pmm-callgoose/worker/callgoose/filters"
 )
 
 // send posts body in memory and returns the code and the flags that were set.
@@ -71,7 +73,7 @@ func sample(t *testing.T, name string) string {
 }
 
 func TestTheGuideAsPrintedNeverClosesItsIncident(t *testing.T) {
-	f := New(Config{Filters: GuideFilters()})
+	f := New(Config{Filters: filters.Guide()})
 	want(t, send(t, f, "?from=PerconaPMM&token=x", sample(t, "guide-firing.json")), "201 created")
 	want(t, send(t, f, "?from=PerconaPMM&token=x", sample(t, "guide-resolved.json")), "200")
 	open := f.Open()
@@ -126,7 +128,7 @@ func TestSwitches(t *testing.T) {
 		"a duplicate answered 201":                     {Config{DuplicateWindow: minute, DuplicateStatus: 201}, []string{a, "201 created", a, "201 duplicate"}},
 		"after the window nothing is a duplicate":      {Config{DuplicateWindow: minute, SecondTrigger: SecondIncident}, []string{a, "201 created", "later", "", a, "201 created"}},
 		"no filter passes":                             {Config{}, []string{event("k", "x", "pending"), "202", "not JSON", "202", "", "202"}},
-		"no filter at all":                             {Config{Filters: []Filter{}}, []string{a, "202"}},
+		"no filter at all":                             {Config{Filters: []filters.Filter{}}, []string{a, "202"}},
 		"one request may resolve and trigger":          {Config{}, []string{a, "201 created", both, "201 created resolved"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -145,15 +147,15 @@ func TestSwitches(t *testing.T) {
 }
 
 func TestARepeatIsCreatedOnceTheFilterIsRepaired(t *testing.T) {
-	f, e := New(Config{Filters: []Filter{}, DuplicateWindow: time.Hour, Tokens: []string{"new"}}), event("k", "a", "firing")
+	f, e := New(Config{Filters: []filters.Filter{}, DuplicateWindow: time.Hour, Tokens: []string{"new"}}), event("k", "a", "firing")
 	f.SetTokens("old")
 	bearer := []string{"Authorization", "Bearer new"}
 	want(t, send(t, f, "", e, bearer...), "401")
 	f.SetTokens("new")
 	want(t, send(t, f, "", e, bearer...), "202")
-	f.SetFilters(RecommendedFilters())
+	f.SetFilters(filters.Recommended())
 	want(t, send(t, f, "", e, bearer...), "201 created")
-	if r := f.Check([]Expect{{"k", "a", "firing"}}); !r.OK() || len(r.Retried) != 1 {
+	if r := f.Check([]Expect{{"k", "firing"}}); !r.OK() || r.Count(Retried) != 1 {
 		t.Error(r)
 	}
 }
@@ -163,12 +165,12 @@ func TestIncidentsSayWhichAlertsTheyStandFor(t *testing.T) {
 		return strings.TrimSuffix(event(key, id, status), "}") + `,"commonLabels":{"alertname":"Down"},"alerts":[]}`
 	}
 	for name, c := range map[string]struct {
-		filters []Filter
+		filters []filters.Filter
 		open    string // by incident key: opened by which event
 		closed  string // the incidents after all: opened and closed by which events
 	}{
-		"recommended": {RecommendedFilters(), "map[a:[a1] b:[b1]]", "[a1>a2 b1>b2]"},
-		"guide":       {GuideFilters(), "map[a:[a1] b:[a1]]", "[a1>a2]"},
+		"recommended": {filters.Recommended(), "map[a:[a1] b:[b1]]", "[a1>a2 b1>b2]"},
+		"guide":       {filters.Guide(), "map[a:[a1] b:[a1]]", "[a1>a2]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := New(Config{Filters: c.filters})
@@ -249,19 +251,19 @@ func TestMemoryStaysBounded(t *testing.T) {
 	f := New(Config{})
 	r := f.RoundTripper()
 	var expect []Expect
-	post := func(e Expect) {
-		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://callgoose.test/process", strings.NewReader(event(e.IncidentKey, e.EventID, e.Status)))
+	post := func(key, id, status string) {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://callgoose.test/process", strings.NewReader(event(key, id, status)))
 		req.Header.Set("Content-Type", "application/json")
 		if _, err := r.RoundTrip(req); err != nil {
 			t.Fatal(err)
 		}
-		expect = append(expect, e)
+		expect = append(expect, Expect{key, status})
 	}
-	post(Expect{"stays-open", "o", "firing"})
+	post("stays-open", "o", "firing")
 	for i := range 2*kept + 1 {
 		key := fmt.Sprint("k", i)
-		post(Expect{key, key + "f", "firing"})
-		post(Expect{key, key + "r", "resolved"})
+		post(key, key+"f", "firing")
+		post(key, key+"r", "resolved")
 	}
 	if n := len(f.Received()); n < kept || n > 2*kept {
 		t.Errorf("%d requests kept", n)

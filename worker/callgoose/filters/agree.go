@@ -2,16 +2,14 @@ package filters
 
 import (
 	"fmt"
-	"slices"
 )
 
 // Disagree says how an answer of Callgoose (a 2xx, and its effect as the service
 // names it) cannot be that of these filters; "" when it can. What is open there is
 // not asked: a trigger may have found its incident open, a resolve nothing to close.
 func Disagree(set []Filter, body []byte, code int, effect string) string {
-	doc := Decode(body)
-	trigger := slices.IndexFunc(set, func(f Filter) bool { return f.Trigger.Passes(doc) }) + 1
-	resolve := slices.IndexFunc(set, func(f Filter) bool { return f.Resolve.Passes(doc) }) + 1
+	trigger, resolve := First(set, Decode(body))
+	trigger, resolve = trigger+1, resolve+1
 	switch {
 	case effect == "duplicate", effect == "unknown", code/100 != 2:
 		return ""

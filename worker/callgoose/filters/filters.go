@@ -107,8 +107,7 @@ type Trigger struct {
 	DescriptionFrom Path   `json:"description_from,omitempty" yaml:"description_from,omitempty"`
 }
 
-// Passes reports whether the trigger opens an incident for a payload.
-func (t Trigger) Passes(doc any) bool {
+func (t Trigger) passes(doc any) bool {
 	return len(t.Pairs) > 0 && !slices.ContainsFunc(t.Pairs, func(p Pair) bool { return !p.passes(doc) })
 }
 
@@ -134,14 +133,19 @@ type Resolve struct {
 	MapWith Path `json:"map_with" yaml:"map_with"`
 }
 
-// Passes reports whether a payload closes incidents.
-func (r Resolve) Passes(doc any) bool { return len(r.Items) > 0 && r.passes(doc) }
+func (r Resolve) passes(doc any) bool { return len(r.Items) > 0 && r.Pair.passes(doc) }
 
 // A Filter belongs to the service. A request is checked against the triggers of
 // all filters and against the resolves of all; the first that passes is used.
 type Filter struct {
 	Trigger Trigger `json:"trigger" yaml:"trigger,omitempty"`
 	Resolve Resolve `json:"resolve" yaml:"resolve,omitempty"`
+}
+
+// First are the trigger and the resolve that a payload passes first, -1 = none.
+func First(set []Filter, doc any) (trigger, resolve int) {
+	return slices.IndexFunc(set, func(f Filter) bool { return f.Trigger.passes(doc) }),
+		slices.IndexFunc(set, func(f Filter) bool { return f.Resolve.passes(doc) })
 }
 
 // Guide are the filters of the Callgoose guide for Percona, as printed there:

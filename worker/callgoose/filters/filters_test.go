@@ -68,7 +68,7 @@ func TestPair(t *testing.T) {
 		})
 	}
 	firing, never := Pair{Key: `"status"`, Items: []string{"firing"}}, Pair{Key: `"status"`, Items: []string{"x"}}
-	if (Trigger{Pairs: []Pair{firing, never}}).Passes(doc) || (Trigger{}).Passes(doc) || (Resolve{}).Passes(doc) {
+	if (Trigger{Pairs: []Pair{firing, never}}).passes(doc) || (Trigger{}).passes(doc) || (Resolve{}).passes(doc) {
 		t.Error("both pairs must pass, and a part that is off never does")
 	}
 }

@@ -112,18 +112,19 @@ func (f *Forecast) Take(e Event) Answer {
 	}
 	doc := Decode(e.Body)
 	a := Answer{202, "discarded"}
-	if i := slices.IndexFunc(f.filters, func(f Filter) bool { return f.Resolve.Passes(doc) }); i >= 0 {
-		f.report.Filters[i].Resolves++
+	trigger, resolve := First(f.filters, doc)
+	if resolve >= 0 {
+		f.report.Filters[resolve].Resolves++
 		a = Answer{200, "none"}
-		mapped := f.filters[i].Resolve.MapWith.Value(doc)
+		mapped := f.filters[resolve].Resolve.MapWith.Value(doc)
 		if mapped != "" && len(f.open[mapped]) > 0 {
 			a.Effect = "resolved"
 			f.close(mapped, e)
 		}
 	}
-	if i := slices.IndexFunc(f.filters, func(f Filter) bool { return f.Trigger.Passes(doc) }); i >= 0 {
-		f.report.Filters[i].Triggers++
-		if f.trigger(i, doc, e) {
+	if trigger >= 0 {
+		f.report.Filters[trigger].Triggers++
+		if f.trigger(trigger, doc, e) {
 			a = Answer{201, "created"}
 		} else if a.Effect == "discarded" {
 			a = Answer{200, "none"}

@@ -68,24 +68,21 @@ func (s *site) pause(r *http.Request) error {
 
 // act adds the actions: a call is answered in JSON, a form leads back to its page.
 func (s *site) act(mux *http.ServeMux) {
-	for pattern, do := range s.actions() {
-		name := path.Base(pattern)
+	for pattern, act := range s.actions() {
+		do := func(r *http.Request) error {
+			err := act(r)
+			if err == nil {
+				s.did(r, path.Base(pattern), 1)
+			}
+			return err
+		}
 		mux.Handle(pattern, call(func(r *http.Request) (any, error) {
 			r.Form = r.URL.Query() // a body means nothing here
-			err := do(r)
-			if err == nil {
-				s.did(r, name, 1)
-			}
-			return map[string]string{"status": "done"}, err
+			return map[string]string{"status": "done"}, do(r)
 		}))
-		mux.HandleFunc(strings.Replace(pattern, "/api/v1", "", 1), s.form(func(w http.ResponseWriter, r *http.Request) {
-			if err := do(r); err != nil {
-				s.refuse(w, r, err)
-				return
-			}
-			s.did(r, name, 1)
-			http.Redirect(w, r, path.Dir(r.URL.EscapedPath()), http.StatusSeeOther)
-		}))
+		mux.HandleFunc(strings.Replace(pattern, "/api/v1", "", 1), s.form(s.page(func(r *http.Request) (frame, error) {
+			return frame{next: path.Dir(r.URL.EscapedPath())}, do(r)
+		})))
 	}
 }
 

@@ -35,7 +35,7 @@ func (s *site) export(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := bufio.NewWriter(moving(w))
-	enc := json.NewEncoder(out)
+	enc := encoder(out)
 	s.did(r, "export", limit)
 	if err := s.Carrier.Export(r.Context(), kind, f, limit, func(c admin.Carried) error { return enc.Encode(c) }); err != nil {
 		// The head is out: a broken end is the only way to say so.

@@ -19,7 +19,6 @@
 //	GET /replay                preview of a replay; POST begins it
 //	GET /replay/{id}           how far it has come
 //	GET /dead-letters/drop     preview of a drop; POST does it
-//	GET /live                  a word whenever something changed, as server-sent events
 //
 //	GET /healthz               the process is alive
 //	GET /readyz                a webhook would be answered with 202

@@ -183,9 +183,9 @@ func TestStreamsAreBounded(t *testing.T) {
 	}
 }
 
-// However many ask, so many streams there are: of the API together, and of the pages.
+// However many ask, so many streams there are.
 func TestThreeThousandStreamsAreFew(t *testing.T) {
-	for path, most := range map[string]int{"/api/v1/events/tail": maxStreams, "/api/v1/export?kind=event": maxStreams, "/live": maxLive} {
+	for path, most := range map[string]int{"/api/v1/events/tail": maxStreams, "/api/v1/export?kind=event": maxStreams} {
 		synctest.Test(t, func(t *testing.T) {
 			m := some(3)
 			h := New(Config{Source: m, Carrier: endless{&hand{}}})
@@ -223,7 +223,7 @@ func (endless) Export(ctx context.Context, _ string, _ event.Filter, _ int, line
 
 // A reader that takes nothing is let go after stillFor, whatever it reads.
 func TestASlowReaderIsLetGo(t *testing.T) {
-	for _, path := range []string{"/api/v1/events/tail", "/api/v1/export?kind=event", "/api/v1/events", "/live"} {
+	for _, path := range []string{"/api/v1/events/tail", "/api/v1/export?kind=event", "/api/v1/events"} {
 		m := some(1)
 		h := New(Config{Source: m, Carrier: endless{&hand{}}})
 		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}

@@ -191,7 +191,7 @@ func (s *site) nowhere(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, errors.New(admin.NoPath))
 		return
 	}
-	s.problem(w, r, http.StatusNotFound, errors.New("there is no such page"))
+	s.refuse(w, r, wrong{errors.New("there is no such page"), http.StatusNotFound})
 }
 
 func (s *site) ready(*http.Request) (any, error) {

@@ -38,28 +38,20 @@ type incidentsPage struct {
 	More bool
 }
 
-func (s *site) incidents(w http.ResponseWriter, r *http.Request) {
+func (s *site) incidents(r *http.Request) (f frame, err error) {
 	p := incidentsPage{asked: parseIncidents(r.URL.Query())}
-	code := http.StatusBadRequest
 	if p.Err == nil {
-		code = http.StatusOK
-		var err error
 		if p.Rows, err = s.Source.Incidents(r.Context(), p.F, p.Limit+1); err != nil {
-			s.refuse(w, r, err)
-			return
+			return f, err
 		}
 		if p.More = len(p.Rows) > p.Limit; p.More {
 			p.Rows = p.Rows[:p.Limit]
 		}
 	}
-	s.show(w, r, code, "incidents", frame{Title: "Open incidents", Here: "incidents", Page: p})
+	return frame{Name: "incidents", Code: p.code(), Title: "Open incidents", Here: "incidents", Page: p}, nil
 }
 
-func (s *site) incident(w http.ResponseWriter, r *http.Request) {
+func (s *site) incident(r *http.Request) (frame, error) {
 	story, err := s.Source.Incident(r.Context(), r.PathValue("key"))
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	s.show(w, r, http.StatusOK, "incident", frame{Title: cmp.Or(text.Short(60, story.Alertname), "Incident"), Here: "incidents", Page: story})
+	return frame{Name: "incident", Title: cmp.Or(text.Short(60, story.Alertname), "Incident"), Here: "incidents", Page: story}, err
 }

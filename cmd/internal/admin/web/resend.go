@@ -144,51 +144,39 @@ func (s *site) planned(r *http.Request, t task, q url.Values) (p previewPage, er
 }
 
 // preview shows what would be done.
-func (s *site) preview(t task) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+func (s *site) preview(t task) page {
+	return func(r *http.Request) (frame, error) {
 		p, err := s.planned(r, t, r.URL.Query())
-		if err != nil {
-			s.refuse(w, r, err)
-			return
-		}
-		s.show(w, r, http.StatusOK, t.page, frame{Title: t.title, Here: p.here(t), Page: p})
+		return frame{Name: t.page, Title: t.title, Here: p.here(t), Page: p}, err
 	}
 }
 
 // confirm does what was previewed, unless it has become something else.
-func (s *site) confirm(t task) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+func (s *site) confirm(t task) page {
+	return func(r *http.Request) (f frame, err error) {
 		q, err := url.ParseQuery(r.PostForm.Get("query"))
 		if err != nil {
-			s.problem(w, r, http.StatusBadRequest, errors.New("the form is damaged"))
-			return
+			return f, wrong{error: errors.New("the form is damaged")}
 		}
 		p, err := s.planned(r, t, q)
 		if err != nil {
-			s.refuse(w, r, err)
-			return
+			return f, err
 		}
 		if r.PostForm.Get("expect") != strconv.Itoa(p.Plan.Events) {
 			p.Changed = true
-			s.show(w, r, http.StatusConflict, t.page, frame{Title: t.title, Here: p.here(t), Page: p})
-			return
+			return frame{Name: t.page, Code: http.StatusConflict, Title: t.title, Here: p.here(t), Page: p}, nil
 		}
 		plan, err := s.run(r, t, q, false)
-		if err != nil {
-			s.refuse(w, r, err)
-			return
-		}
-		http.Redirect(w, r, t.next(plan), http.StatusSeeOther)
+		return frame{next: t.next(plan)}, err
 	}
 }
 
-func (s *site) job(w http.ResponseWriter, r *http.Request) {
+func (s *site) job(r *http.Request) (f frame, err error) {
 	j, err := s.replayJob(r)
 	if err != nil {
-		s.refuse(w, r, fmt.Errorf("%w; what was queued goes out anyway: see the events", err))
-		return
+		return f, fmt.Errorf("%w; what was queued goes out anyway: see the events", err)
 	}
-	s.show(w, r, http.StatusOK, "job", frame{Title: fmt.Sprintf("Replay %d", j.ID), Here: "events", Page: j})
+	return frame{Name: "job", Title: fmt.Sprintf("Replay %d", j.ID), Here: "events", Page: j}, nil
 }
 
 // replayJob is the replay whose number is in the path.

@@ -109,8 +109,8 @@ func (s *site) knows(r *http.Request) bool {
 
 // askLogin answers somebody who is not logged in.
 func (s *site) askLogin(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet || r.URL.Path == "/live" {
-		s.problem(w, r, http.StatusUnauthorized, errors.New("you are not logged in, or no longer: log in and do it again"))
+	if r.Method != http.MethodGet {
+		s.refuse(w, r, wrong{errors.New("you are not logged in, or no longer: log in and do it again"), http.StatusUnauthorized})
 		return
 	}
 	to := "/login"
@@ -135,13 +135,12 @@ func ownPage(next string) string {
 	return next
 }
 
-func (s *site) loginForm(w http.ResponseWriter, r *http.Request) {
+func (s *site) loginForm(r *http.Request) (frame, error) {
 	next := ownPage(r.URL.Query().Get("next"))
 	if s.knows(r) {
-		http.Redirect(w, r, next, http.StatusSeeOther)
-		return
+		return frame{next: next}, nil
 	}
-	s.show(w, r, http.StatusOK, "login", frame{Title: "Log in", Page: loginPage{Next: next}})
+	return frame{Name: "login", Title: "Log in", Page: loginPage{Next: next}}, nil
 }
 
 func (s *site) login(w http.ResponseWriter, r *http.Request) {
@@ -154,11 +153,11 @@ func (s *site) login(w http.ResponseWriter, r *http.Request) {
 	right, limited := s.guesses.judge(r, same(strings.TrimSpace(r.PostForm.Get("token")), want))
 	if limited {
 		w.Header().Set("Retry-After", "2")
-		s.problem(w, r, http.StatusTooManyRequests, errors.New("too many wrong tokens from your address; wait some seconds and try again"))
+		s.refuse(w, r, wrong{errors.New("too many wrong tokens from your address; wait some seconds and try again"), http.StatusTooManyRequests})
 		return
 	}
 	if !right {
-		s.show(w, r, http.StatusUnauthorized, "login", frame{Title: "Log in", Page: loginPage{Next: next, Problem: "That is not the operators' token."}})
+		s.show(w, r, frame{Name: "login", Code: http.StatusUnauthorized, Title: "Log in", Page: loginPage{Next: next, Problem: "That is not the operators' token."}})
 		return
 	}
 	s.session.end(r)

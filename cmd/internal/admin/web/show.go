@@ -31,7 +31,7 @@ const (
 	waiting = 5
 )
 
-func (s *site) overview(w http.ResponseWriter, r *http.Request) {
+func (s *site) overview(r *http.Request) (frame, error) {
 	hours, err := strconv.Atoi(r.URL.Query().Get("hours"))
 	if err != nil || !slices.Contains(plotHours, hours) {
 		hours = 6
@@ -63,7 +63,7 @@ func (s *site) overview(w http.ResponseWriter, r *http.Request) {
 			p.Trying = nil // the same list twice helps nobody
 		}
 	}
-	s.show(w, r, http.StatusOK, "overview", frame{Title: "Overview", Here: "overview", Page: p})
+	return frame{Name: "overview", Title: "Overview", Here: "overview", Page: p}, nil
 }
 
 type eventsPage struct {
@@ -106,12 +106,11 @@ func (s *site) groups(r *http.Request) (list []group) {
 	return list[:min(len(list), groupsMost)]
 }
 
-func (s *site) events(w http.ResponseWriter, r *http.Request) {
+func (s *site) events(r *http.Request) (f frame, err error) {
 	p := eventsPage{asked: ask(r.URL.Query())}
 	p.Matches = append(slices.Clone(p.Query["match"]), "")
-	var code int
-	if p.listed, code = s.list(w, r, p.asked); code == 0 {
-		return
+	if p.listed, err = s.list(r, p.asked); err != nil {
+		return f, err
 	}
 	q := maps.Clone(p.Query)
 	q.Del("limit")
@@ -120,7 +119,7 @@ func (s *site) events(w http.ResponseWriter, r *http.Request) {
 		q = url.Values{"all": {"true"}}
 	}
 	p.Replay = "/replay?" + q.Encode()
-	s.show(w, r, code, "events", frame{Title: "Events", Here: "events", Page: p})
+	return frame{Name: "events", Code: p.code(), Title: "Events", Here: "events", Page: p}, nil
 }
 
 // Statuses and Outcomes are what the filters offer, and what the URL says.
@@ -154,11 +153,10 @@ type eventPage struct {
 // others is how many events of the same incident a page shows.
 const others = 25
 
-func (s *site) event(w http.ResponseWriter, r *http.Request) {
+func (s *site) event(r *http.Request) (f frame, err error) {
 	d, err := s.Source.Event(r.Context(), r.PathValue("id"))
 	if err != nil {
-		s.refuse(w, r, err)
-		return
+		return f, err
 	}
 	self := "/events/" + url.PathEscape(d.ID)
 	alert := readSent(d.Sent)
@@ -169,8 +167,7 @@ func (s *site) event(w http.ResponseWriter, r *http.Request) {
 	if d.Key != "" {
 		list, err := s.Source.Events(r.Context(), event.Filter{Incident: d.Key}, others+1)
 		if err != nil {
-			s.refuse(w, r, err)
-			return
+			return f, err
 		}
 		for _, o := range list {
 			if o.ID != d.ID && len(p.Others) < others {
@@ -179,7 +176,7 @@ func (s *site) event(w http.ResponseWriter, r *http.Request) {
 		}
 		p.More = len(list) > others
 	}
-	s.show(w, r, http.StatusOK, "event", frame{Title: cmp.Or(text.Short(60, d.Alertname), "Event"), Here: "events", Page: p})
+	return frame{Name: "event", Title: cmp.Or(text.Short(60, d.Alertname), "Event"), Here: "events", Page: p}, nil
 }
 
 // eventFile hands out a body whole, to be saved.
@@ -191,7 +188,7 @@ func (s *site) eventFile(w http.ResponseWriter, r *http.Request) {
 	}
 	raw := map[string]json.RawMessage{"sent.json": d.Sent, "notification.json": d.Raw}[r.PathValue("file")]
 	if len(raw) == 0 {
-		s.problem(w, r, http.StatusNotFound, errors.New("there is no such body"))
+		s.refuse(w, r, wrong{errors.New("there is no such body"), http.StatusNotFound})
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -199,15 +196,14 @@ func (s *site) eventFile(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(raw)
 }
 
-func (s *site) deadLetters(w http.ResponseWriter, r *http.Request) {
+func (s *site) deadLetters(r *http.Request) (f frame, err error) {
 	p := eventsPage{asked: ask(r.URL.Query())}
 	p.F.Outcomes = []event.Outcome{event.Dead}
-	var code int
-	if p.listed, code = s.list(w, r, p.asked); code == 0 {
-		return
+	if p.listed, err = s.list(r, p.asked); err != nil {
+		return f, err
 	}
 	if p.Err == nil && len(p.Rows) > 1 {
 		p.Groups = s.groups(r)
 	}
-	s.show(w, r, code, "deadletters", frame{Title: "Dead letters", Here: "dead-letters", Page: p})
+	return frame{Name: "deadletters", Code: p.code(), Title: "Dead letters", Here: "dead-letters", Page: p}, nil
 }

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -76,23 +77,21 @@ func newSite(cfg Config) *site {
 
 // routes adds the pages.
 func (s *site) routes(mux *http.ServeMux) {
-	mux.HandleFunc("GET /{$}", s.overview)
-	mux.HandleFunc("GET /events", tidy(s.events))
-	mux.HandleFunc("GET /events/{id}", s.event)
+	for path, do := range map[string]page{
+		"/{$}": s.overview, "/events": s.events, "/events/{id}": s.event, "/incidents": s.incidents, "/incidents/{key}": s.incident,
+		"/dead-letters": s.deadLetters, "/replay/{id}": s.job,
+	} {
+		mux.HandleFunc("GET "+path, tidy(s.page(do)))
+	}
 	mux.HandleFunc("GET /events/{id}/{file}", s.eventFile)
-	mux.HandleFunc("GET /incidents", tidy(s.incidents))
-	mux.HandleFunc("GET /incidents/{key}", s.incident)
-	mux.HandleFunc("GET /dead-letters", tidy(s.deadLetters))
 	for path, t := range map[string]task{"/replay": s.replayTask(), "/dead-letters/drop": s.dropTask()} {
-		mux.HandleFunc("GET "+path, tidy(s.preview(t)))
-		mux.HandleFunc("POST "+path, s.form(s.confirm(t)))
+		mux.HandleFunc("GET "+path, tidy(s.page(s.preview(t))))
+		mux.HandleFunc("POST "+path, s.form(s.page(s.confirm(t))))
 	}
 	s.act(mux)
-	mux.HandleFunc("GET /replay/{id}", s.job)
-	mux.HandleFunc("GET /login", s.loginForm)
+	mux.HandleFunc("GET /login", s.page(s.loginForm))
 	mux.HandleFunc("POST /login", s.form(s.login))
 	mux.HandleFunc("POST /logout", s.form(s.logout))
-	mux.HandleFunc("GET /live", atOnce(maxLive)(s.live))
 	mux.HandleFunc("GET /static/{version}/{name}", s.static)
 }
 
@@ -100,14 +99,14 @@ func (s *site) routes(mux *http.ServeMux) {
 // others are for programs, which send the token itself.
 func isPage(p string) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
-	return slices.Contains([]string{"", "events", "incidents", "dead-letters", "replay", "pause", "resume", "probe", "login", "logout", "live", "static"}, first)
+	return slices.Contains([]string{"", "events", "incidents", "dead-letters", "replay", "pause", "resume", "probe", "login", "logout", "static"}, first)
 }
 
 func (s *site) static(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	b, err := fs.ReadFile(siteFiles, "site/"+name)
 	if err != nil || path.Ext(name) == ".html" {
-		s.problem(w, r, http.StatusNotFound, errors.New("there is no such file"))
+		s.refuse(w, r, wrong{errors.New("there is no such file"), http.StatusNotFound})
 		return
 	}
 	// Nothing in it is anybody's secret, and its path changes when it does.
@@ -117,18 +116,43 @@ func (s *site) static(w http.ResponseWriter, r *http.Request) {
 
 // frame is what every page has around its own content.
 type frame struct {
+	Name   string // of the template
+	Code   int    // of the answer; 0 = 200
 	Title  string
 	Here   string // the entry of the menu that this page belongs to
 	Assets string
 	Now    time.Time
 	Status admin.Status
-	Mark   string // of the state shown, see live
+	Mark   string // of the state shown
 	Login  bool   // there is a session to end
 	Bare   bool   // nobody we know asks: show nothing of the state
 	Page   any
+
+	next string // the page to go to instead: what this one was for is done
 }
 
-func (s *site) show(w http.ResponseWriter, r *http.Request, code int, name string, f frame) {
+// page makes what a page shows. An error is shown as a page of its own.
+type page func(r *http.Request) (frame, error)
+
+func (s *site) page(do page) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if s.unchanged(r) {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		f, err := do(r)
+		switch {
+		case err != nil:
+			s.refuse(w, r, err)
+		case f.next != "":
+			http.Redirect(w, r, f.next, http.StatusSeeOther)
+		default:
+			s.show(w, r, f)
+		}
+	}
+}
+
+func (s *site) show(w http.ResponseWriter, r *http.Request, f frame) {
 	f.Assets, f.Now = s.assets, time.Now().UTC()
 	f.Login = s.token() != "" && s.session.find(r, s.token())
 	if f.Bare = !s.knows(r); !f.Bare {
@@ -139,19 +163,14 @@ func (s *site) show(w http.ResponseWriter, r *http.Request, code int, name strin
 		f.Status, f.Mark = st, mark(st, s.Source.Changes())
 	}
 	var out bytes.Buffer
-	if err := s.pages[name].ExecuteTemplate(&out, "layout.html", f); err != nil {
-		s.Logger.ErrorContext(r.Context(), "a page cannot be shown", "component", "admin", "page", name, "err", err)
+	if err := s.pages[f.Name].ExecuteTemplate(&out, "layout.html", f); err != nil {
+		s.Logger.ErrorContext(r.Context(), "a page cannot be shown", "component", "admin", "page", f.Name, "err", err)
 		http.Error(w, "this page cannot be shown; the log says why", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(code)
+	w.WriteHeader(cmp.Or(f.Code, http.StatusOK))
 	_, _ = w.Write(out.Bytes())
-}
-
-// problem is a page that says what is wrong.
-func (s *site) problem(w http.ResponseWriter, r *http.Request, code int, err error) {
-	s.show(w, r, code, "problem", frame{Title: problemTitle(code), Page: err.Error()})
 }
 
 func problemTitle(code int) string {
@@ -176,7 +195,7 @@ func (s *site) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, admin.ErrNotFound) {
 		err = errors.New("there is no such event or incident, or no longer: settled events go after --retention")
 	}
-	s.problem(w, r, code, err)
+	s.show(w, r, frame{Name: "problem", Code: code, Title: problemTitle(code), Page: err.Error()})
 }
 
 // deny says why something was not done, to a person or to a program.
@@ -196,7 +215,7 @@ func (s *site) form(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		if err := r.ParseForm(); err != nil {
-			s.problem(w, r, http.StatusBadRequest, errors.New("the form cannot be read"))
+			s.refuse(w, r, wrong{error: errors.New("the form cannot be read")})
 			return
 		}
 		next(w, r)
@@ -209,6 +228,14 @@ type asked struct {
 	F     event.Filter
 	Limit int
 	Err   error
+}
+
+// code is the status of a page with these filters.
+func (a asked) code() int {
+	if a.Err != nil {
+		return http.StatusBadRequest
+	}
+	return http.StatusOK
 }
 
 // pageLimit is how many events a page shows.
@@ -264,16 +291,13 @@ type listed struct {
 	First string // URL of the first page, "" when this is it
 }
 
-// list lists what was asked for, and answers by itself when it cannot. The code
-// is that of the page.
-func (s *site) list(w http.ResponseWriter, r *http.Request, a asked) (l listed, code int) {
+// list lists what was asked for; nothing where that cannot be asked.
+func (s *site) list(r *http.Request, a asked) (l listed, err error) {
 	if a.Err != nil {
-		return l, http.StatusBadRequest
+		return l, nil
 	}
-	var err error
 	if l.Rows, err = s.Source.Events(r.Context(), a.F, a.Limit+1); err != nil {
-		s.refuse(w, r, err)
-		return l, 0
+		return l, err
 	}
 	if len(l.Rows) > a.Limit {
 		l.Rows = l.Rows[:a.Limit]
@@ -285,5 +309,5 @@ func (s *site) list(w http.ResponseWriter, r *http.Request, a asked) (l listed, 
 	if a.F.Before != (event.Position{}) {
 		l.First = address(r, a.Query)
 	}
-	return l, http.StatusOK
+	return l, nil
 }

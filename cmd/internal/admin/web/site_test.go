@@ -357,7 +357,7 @@ func TestTheTokenOpensASession(t *testing.T) {
 	if w := v.do(http.MethodGet, "/events?status=firing", nil); w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/login?next=%2Fevents%3Fstatus%3Dfiring" {
 		t.Fatalf("not logged in: %d %s", w.Code, w.Header().Get("Location"))
 	}
-	for _, path := range []string{"/live", "/api/v1/status", "/metrics"} {
+	for _, path := range []string{"/api/v1/status", "/metrics"} {
 		if w := v.do(http.MethodGet, path, nil); w.Code != http.StatusUnauthorized {
 			t.Errorf("%s: %d", path, w.Code)
 		}
@@ -480,6 +480,24 @@ func TestHostileTextStaysText(t *testing.T) {
 	}
 }
 
+// What curl or jq shows in a terminal.
+func TestHostileTextIsEscapedInJSON(t *testing.T) {
+	const evil = "\u009b2J\x7f\u202egpj.exe"
+	m := some(1)
+	m.records[0].Alertname = evil
+	m.detail = admin.Detail{Row: admin.NewRow(m.records[0]), Raw: json.RawMessage(`"` + evil + `"`)}
+	h := New(Config{Source: m, Carrier: &hand{lines: []admin.Carried{{Record: m.records[0]}}}})
+	for _, path := range []string{"/api/v1/events", "/api/v1/events/id1", "/api/v1/events/tail?limit=1", "/api/v1/export?kind=event"} {
+		ctx, stop := context.WithTimeout(t.Context(), 50*time.Millisecond) // a tail goes on
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil))
+		stop()
+		if got := w.Body.String(); !strings.Contains(got, `\u009b2J\u007f\u202egpj.exe`) || strings.ContainsAny(got, "\u009b\x7f\u202e") {
+			t.Errorf("%s answers %q", path, got)
+		}
+	}
+}
+
 func TestThePlotShowsWhatHappenedWhen(t *testing.T) {
 	now := time.Date(2026, 11, 24, 17, 42, 10, 0, time.UTC)
 	at := func(h, m int) time.Time { return time.Date(2026, 11, 24, h, m, 0, 0, time.UTC) }
@@ -525,42 +543,27 @@ func TestThePlotShowsWhatHappenedWhen(t *testing.T) {
 	}
 }
 
-func TestChangesAreStreamed(t *testing.T) {
+// A page that is open asks for itself again and again. It names the state that it shows.
+func TestAPageIsSentAgainOnceSomethingChanged(t *testing.T) {
 	m := some(1)
-	srv := httptest.NewServer(New(Config{Source: m, Replayer: m}))
-	defer srv.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+"/live", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if got := resp.Header.Get("Content-Type"); got != "text/event-stream" {
-		t.Fatalf("it is %s", got)
-	}
-	next := func() string {
-		buf := make([]byte, 200)
-		n, err := resp.Body.Read(buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, mark, _ := strings.Cut(string(buf[:n]), "data: ")
-		return strings.TrimSpace(mark)
-	}
-	first := next()
-	if first == "" || first != mark(m.status, m.Changes()) {
-		t.Errorf("the first mark is %q", first)
+	v := visitor(t, m, "")
+	again := func(has string) int { return v.do(http.MethodGet, "/", nil, "If-None-Match", has).Code }
+	has := html.UnescapeString(regexp.MustCompile(`data-mark="([^"]+)"`).FindStringSubmatch(v.get("/"))[1])
+	if code := again(has); code != http.StatusNotModified {
+		t.Errorf("nothing changed: %d", code)
 	}
 	m.mu.Lock()
 	m.changes++
 	m.mu.Unlock()
-	if second := next(); second == "" || second == first {
-		t.Errorf("after a change the mark is %q", second)
+	if code := again(has); code != http.StatusOK {
+		t.Errorf("something changed: %d", code)
+	}
+	has = mark(m.status, m.Changes())
+	if code := again(has); code != http.StatusNotModified {
+		t.Errorf("it is that of now: %d", code)
+	}
+	if w := visitor(t, m, opsToken).do(http.MethodGet, "/login", nil, "If-None-Match", has); w.Code != http.StatusOK {
+		t.Errorf("a stranger learns that nothing changed: %d", w.Code)
 	}
 }
 

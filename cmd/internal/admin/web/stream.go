@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
 )
 
@@ -67,8 +68,9 @@ func (m mover) Read(p []byte) (int, error) {
 	return m.r.Read(p)
 }
 
+// encoder writes JSON that may be shown in a terminal.
 func encoder(w io.Writer) *json.Encoder {
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(text.JSONWriter(w))
 	enc.SetEscapeHTML(false)
 	return enc
 }

@@ -33,7 +33,7 @@ func turns(next http.Handler) http.Handler {
 
 func cheap(path string) bool {
 	switch path {
-	case "/status", "/healthz", "/readyz", "/metrics", "/login", "/live", "/events/tail", "/export", "/cluster":
+	case "/status", "/healthz", "/readyz", "/metrics", "/login", "/events/tail", "/export", "/cluster":
 		return true
 	}
 	return strings.HasPrefix(path, "/static/")

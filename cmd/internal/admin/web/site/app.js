@@ -142,18 +142,15 @@
     }
   }
 
-  let busy = false, again = false;
+  let busy = false, out = false;
   async function refresh() {
-    if (busy) { again = true; return; }
+    if (busy || out) return;
     busy = true;
     try {
-      const r = await fetch(location.href, { cache: 'no-store' });
-      if (r.redirected && new URL(r.url).pathname === '/login') {
-        say('logged out: load the page again', true);
-        stop();
-        return;
-      }
-      if (!(r.headers.get('Content-Type') || '').startsWith('text/html')) return;
+      const r = await fetch(location.href, { cache: 'no-store', headers: { 'If-None-Match': mark } });
+      out = r.redirected && new URL(r.url).pathname === '/login';
+      say(out ? 'logged out: load the page again' : 'live', out);
+      if (out || !(r.headers.get('Content-Type') || '').startsWith('text/html')) return;
       const page = new DOMParser().parseFromString(await r.text(), 'text/html');
       still(() => {
         for (const part of document.querySelectorAll('[data-live]')) {
@@ -173,39 +170,15 @@
       });
       if (page.documentElement.dataset.mark) mark = page.documentElement.dataset.mark;
     } catch {
-      // The service is away; the stream says so, and comes back by itself.
+      say('no connection to the service', true);
     } finally {
-      setTimeout(() => {
-        busy = false;
-        if (again) { again = false; refresh(); }
-      }, 700);
+      busy = false;
     }
   }
 
-  let source, poll;
-  function stop() {
-    if (source) source.close();
-    clearInterval(poll);
-  }
-  function follow() {
-    source = new EventSource('/live');
-    source.addEventListener('mark', (e) => {
-      say('live', false);
-      clearInterval(poll);
-      if (e.data !== mark) refresh();
-    });
-    source.onerror = () => {
-      say('no connection to the service', true);
-      if (source.readyState === EventSource.CLOSED) {
-        clearInterval(poll);
-        poll = setInterval(() => { refresh(); if (source.readyState === EventSource.CLOSED) { stop(); follow(); } }, 5000);
-      }
-    };
-  }
   document.addEventListener('visibilitychange', () => { if (!document.hidden) refresh(); });
-  addEventListener('pagehide', stop);
-  addEventListener('pageshow', (e) => { if (e.persisted) follow(); });
+  setInterval(refresh, 2000);
   setInterval(tick, 1000);
   local();
-  follow();
+  refresh();
 })();
