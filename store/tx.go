@@ -235,7 +235,10 @@ func (t *Tx) Waiting(after event.Position) iter.Seq[Waiting] {
 func (t *Tx) Places() iter.Seq[event.Position] {
 	return func(yield func(event.Position) bool) {
 		c := t.tx.Bucket(bucketQueue).Cursor()
-		for k, _ := c.First(); k != nil && yield(positionOf(k)); k, _ = c.Next() {
+		for k, _ := c.First(); k != nil; k, _ = c.Next() {
+			if !yield(positionOf(k)) {
+				return
+			}
 		}
 	}
 }
