@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -186,6 +187,18 @@ func TestASignedWebhookCannotBeUsedTwice(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A wall clock that is set forward and back makes no signature forgotten.
+func TestASignatureIsRememberedWhateverTheClockSays(t *testing.T) {
+	for _, off := range []time.Duration{-maxSkew, 0, maxSkew} {
+		h, now := newHandler(t, &shelf{}, Config{HMACSecret: is(secret)}), time.Now()
+		header := http.Header{"X-Grafana-Alerting-Timestamp": {strconv.FormatInt(now.Add(off).Unix(), 10)}}
+		until, timed := h.guard.until(header, now)
+		if !timed || !strings.Contains(until.String(), " m=") || until.Sub(now) <= 2*maxSkew {
+			t.Errorf("signed %s ahead, remembered for %s, until %s", off, until.Sub(now), until)
+		}
 	}
 }
 

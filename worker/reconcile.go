@@ -153,6 +153,7 @@ type ReconcileState struct {
 // reconcileSeen is what a later pass is compared with.
 type reconcileSeen struct {
 	At       time.Time            `json:"at"`
+	Now      time.Time            `json:"now"` // by our clock
 	Who      string               `json:"who"`
 	Version  string               `json:"version"`
 	Alerts   int                  `json:"alerts"`
@@ -275,26 +276,27 @@ func (r *reconciling) failed() {
 
 func (r *reconciling) pass() {
 	s, v := &r.plan.State, r.in.View
-	if why := s.Seen.broken(v); why != "" || s.Seen.At.IsZero() {
+	if why := s.Seen.broken(v, r.in.Now); why != "" || s.Seen.At.IsZero() {
 		s.Gone, s.Missing, s.Epoch, s.Why = nil, nil, v.At, cmp.Or(why, s.Why, "the first pass")
 	}
 	s.Failures = 0
-	s.Seen = s.Seen.after(v)
+	s.Seen = s.Seen.after(v, r.in.Now)
 	s.Revocable = maps.Clone(s.Revocable)
 	maps.DeleteFunc(s.Revocable, func(_ string, c reconcileRevoked) bool { return v.At.Sub(c.At) > reconcileRevocable })
 	r.contact()
 	r.openings(r.closings())
 }
 
-// broken says why a view does not belong to the epoch of those before it.
-func (s reconcileSeen) broken(v *pmm.View) string {
+// broken says why a view does not belong to the epoch of those before it. PMM's clock
+// has to go about as fast as ours: in an answer out of a cache it stands still.
+func (s reconcileSeen) broken(v *pmm.View, now time.Time) string {
 	switch {
 	case s.At.IsZero():
 		return ""
 	case v.Who != s.Who:
 		return "another PMM or another token"
-	case v.At.Before(s.At):
-		return "PMM's clock went back"
+	case v.At.Before(s.At), v.At.Sub(s.At) < now.Sub(s.Now)/2-time.Second: // it tells whole seconds
+		return "PMM's clock went back or stood still"
 	case s.Version != "" && v.Version != "" && v.Version != s.Version:
 		return "another version of Grafana"
 	// A few may recover at once.
@@ -316,8 +318,8 @@ func (s reconcileSeen) broken(v *pmm.View) string {
 	return ""
 }
 
-func (s reconcileSeen) after(v *pmm.View) reconcileSeen {
-	next := reconcileSeen{At: v.At, Who: v.Who, Version: cmp.Or(v.Version, s.Version), Alerts: len(v.Alerts), Rules: make(map[string]time.Time, len(v.Rules)), Attempts: s.Attempts}
+func (s reconcileSeen) after(v *pmm.View, now time.Time) reconcileSeen {
+	next := reconcileSeen{At: v.At, Now: now, Who: v.Who, Version: cmp.Or(v.Version, s.Version), Alerts: len(v.Alerts), Rules: make(map[string]time.Time, len(v.Rules)), Attempts: s.Attempts}
 	for uid, rule := range v.Rules {
 		next.Rules[uid] = rule.LastEvaluation
 	}
