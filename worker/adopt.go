@@ -77,7 +77,7 @@ func (b *batch) listed(c *candidate) *store.Episode {
 	if found == nil || len(found.labels) != len(c.alert.Labels) {
 		return nil
 	}
-	ep := b.episode(found.key)
+	ep := b.tx.Episode(found.key)
 	if last := b.last(ep); last == nil || !last.Facts.Reconciled || !sameEpisode(ep, c.alert.StartsAt) {
 		return nil
 	}
