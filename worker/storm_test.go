@@ -221,15 +221,6 @@ func TestWhatWaitsForOneThatCallgooseDoesNotGetIsReleased(t *testing.T) {
 	}
 }
 
-func cmpErr(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // With one incident for each name the recovery of the last one must come, and a firing
 // must open the incident again.
 func TestAStormWithOneIncidentForEachName(t *testing.T) {
