@@ -6,20 +6,22 @@ import (
 	"testing"
 	"time"
 
+	"pmm-callgoose/ingest"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue"
 )
 
 // three is instance a on three servers, when all is well.
 func three(role string) *Cluster {
-	return &Cluster{Role: role, Instance: "a", Leader: "a", Behind: new(uint64(2)), NATS: &NATS{
-		Connected: true, Replicas: 3, Streams: []Stream{{Name: "NOTIFICATIONS", Current: 3}, {Name: "LEDGER", Current: 3}},
+	return &Cluster{Role: role, Instance: "a", Leader: "a", Behind: new(uint64(2)), NATS: &queue.Servers{
+		Connected: true, Replicas: 3, Streams: []queue.Stream{{Name: "NOTIFICATIONS", Current: 3}, {Name: "LEDGER", Current: 3}},
 	}}
 }
 
 func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 	now := time.Now()
 	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
-	refused := Refusals{LastHour: 14, LastAt: ago(3 * time.Second), LastCode: 401, LastReason: "the Bearer token is not ours", LastRemote: "172.17.0.2"}
+	refused := ingest.Refusals{LastHour: 14, LastAt: ago(3 * time.Second), LastCode: 401, LastReason: "the Bearer token is not ours", LastRemote: "172.17.0.2"}
 	for _, c := range []struct {
 		name   string
 		change func(*Status)

@@ -55,7 +55,7 @@ func (a *App) Status(context.Context) (admin.Status, error) {
 	c := a.core.Load()
 	if !ok || c == nil {
 		s.Store.Problem = a.whyClosed().Error()
-		s.Refused = a.refusals()
+		s.Refused = a.handler.Refused()
 		s.Conclude()
 		return s, nil
 	}
