@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pmm-callgoose/ingest"
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/queue"
 )
@@ -37,7 +38,7 @@ func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 		{"down with nothing waiting", func(s *Status) { s.Callgoose.State = event.Down }, Odd, nil, "could not be reached"},
 		{"held", func(s *Status) { s.Callgoose.State = event.Held }, Bad, []string{IsHeld}, "everything is held"},
 		{"paused", func(s *Status) {
-			s.Callgoose.State, s.Pause = event.Paused, &Pause{By: "socket", Reason: "filters"}
+			s.Callgoose.State, s.Pause = event.Paused, &store.Pause{By: "socket", Reason: "filters"}
 		}, Odd, []string{IsPaused}, "paused by socket (filters)"},
 		{"webhooks refused", func(s *Status) { s.Refused = refused }, Bad, []string{IsRefused}, "14 webhooks were refused in the last hour, the last from 172.17.0.2 with 401"},
 		{"refused and accepted since", func(s *Status) { s.Refused = refused; s.Sources[0].LastHeardAt = ago(time.Second) }, Odd, []string{IsRefused}, "14 webhooks"},

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pmm-callgoose/ingest"
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/store/queue"
 )
@@ -60,7 +61,7 @@ type Status struct {
 
 	Callgoose Callgoose `json:"callgoose"`
 	// Pause is set while delivery is paused by hand.
-	Pause *Pause `json:"pause"`
+	Pause *store.Pause `json:"pause"`
 	// Sources are the PMM servers heard of or waited for.
 	Sources []PMM `json:"pmm"`
 	// WebhookURL is the address that is really bound for PMM's webhooks.
