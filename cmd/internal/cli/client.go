@@ -140,7 +140,7 @@ func query(c *cli.Context) url.Values {
 	q := url.Values{}
 	for _, flag := range parameters {
 		name := strings.ReplaceAll(flag, "-", "_")
-		if list := c.StringSlice(flag); list != nil {
+		if list := c.StringSlice(flag); len(list) > 0 {
 			q[name] = list
 		} else if c.IsSet(flag) && fmt.Sprint(c.Value(flag)) != "" {
 			q.Set(name, fmt.Sprint(c.Value(flag)))
