@@ -48,6 +48,17 @@ func setup(t *testing.T, c *Client, w Want) *Plan {
 	return p
 }
 
+func remove(t *testing.T, c *Client, name string) {
+	t.Helper()
+	p, err := c.Plan(t.Context(), Want{Name: name, Remove: true})
+	if err != nil {
+		t.Fatalf("plan the removal: %v", err)
+	}
+	if err := c.Apply(t.Context(), p); err != nil {
+		t.Fatalf("remove: %v", err)
+	}
+}
+
 // actions is a plan in short: "contact point create, route create, …".
 func actions(p *Plan) string {
 	var parts []string
@@ -170,6 +181,9 @@ func TestChangesAreShownFieldByField(t *testing.T) {
 	if s := f.Secret("callgoose-sqibs", "hmacConfig.secret"); s != "hm4c-secret" {
 		t.Errorf("the HMAC secret stored is %q", s)
 	}
+	if _, err := c.Plan(t.Context(), Want{Remove: true}); err == nil || !strings.Contains(err.Error(), "mute_time_intervals") {
+		t.Errorf("a route that somebody extended would be removed: %v", err)
+	}
 }
 
 func TestCredentialsAreWrittenAgainOnlyWhenAskedFor(t *testing.T) {
@@ -205,8 +219,10 @@ func TestWhatOthersMadeIsInTheWayAndStays(t *testing.T) {
 	for name, c := range map[string]struct {
 		point, tree, want string
 		cfg               pmmtest.Config
+		removal           bool
 	}{
 		"the name is taken":        {point: `{"uid":"abc","name":"Callgoose SQIBS",` + webhook + `}`, want: "was not made here"},
+		"the name is taken, 2":     {point: `{"uid":"abc","name":"Callgoose SQIBS",` + webhook + `}`, want: "was not made here", removal: true},
 		"it was renamed":           {point: `{"uid":"callgoose-sqibs","name":"Other",` + webhook + `}`, want: `is called "Other"`},
 		"it is e-mail now":         {point: `{"uid":"callgoose-sqibs","name":"Callgoose SQIBS","type":"email","settings":{}}`, want: "type email"},
 		"it comes from a file":     {point: `{"uid":"callgoose-sqibs","name":"Callgoose SQIBS","provenance":"file",` + webhook + `}`, want: "provisioning file"},
@@ -219,6 +235,15 @@ func TestWhatOthersMadeIsInTheWayAndStays(t *testing.T) {
 		"two routes": {
 			point: `{"uid":"callgoose-sqibs","name":"Callgoose SQIBS",` + webhook + `}`,
 			tree:  `{"receiver":"grafana-default-email","routes":[{"receiver":"Callgoose SQIBS","continue":true},{"receiver":"Callgoose SQIBS"}]}`, want: "several routes",
+		},
+		"used below another route": {
+			point:   `{"uid":"callgoose-sqibs","name":"Callgoose SQIBS",` + webhook + `}`,
+			tree:    `{"receiver":"grafana-default-email","routes":[{"receiver":"grafana-default-email","object_matchers":[["a","=","b"]],"routes":[{"receiver":"Callgoose SQIBS"}]}]}`,
+			removal: true, want: "was not made here",
+		},
+		"it is the default": {
+			point: `{"uid":"callgoose-sqibs","name":"Callgoose SQIBS",` + webhook + `}`,
+			tree:  `{"receiver":"Callgoose SQIBS"}`, removal: true, want: "default contact point",
 		},
 		"an unreadable route that continues": {
 			tree: `{"receiver":"grafana-default-email","routes":[{"receiver":"grafana-default-email","continue":true,"object_matchers":[["a","~","b"]]}]}`, want: "object_matchers cannot be read",
@@ -237,6 +262,9 @@ func TestWhatOthersMadeIsInTheWayAndStays(t *testing.T) {
 			}
 			before := f.Points() + f.Tree()
 			p, err := client.Plan(t.Context(), want())
+			if c.removal {
+				p, err = client.Plan(t.Context(), Want{Remove: true})
+			}
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("the error is %v, want one with %q (plan %+v)", err, c.want, p)
 			}
@@ -289,6 +317,15 @@ func TestAHalfDoneRunSaysSoAndTheNextOneEndsIt(t *testing.T) {
 	f.Fail(http.MethodPut, "/policies", 0)
 	if got := actions(setup(t, c, want())); got != "contact point keep, route create, default route create" {
 		t.Errorf("the next run did %s", got)
+	}
+	// The other way round: the route is gone and the contact point is still there.
+	f.Fail(http.MethodDelete, "/callgoose-sqibs", 502)
+	p, err = c.Plan(t.Context(), Want{Remove: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Apply(t.Context(), p); err == nil || !strings.Contains(err.Error(), "done so far: write the notification policies") {
+		t.Errorf("the error is %v", err)
 	}
 }
 
@@ -353,7 +390,8 @@ func TestPMM2WithAPassword(t *testing.T) {
 }
 
 // TestNothingIsTakenFromOthers makes trees at random. What everybody else gets is
-// compared before and after, route by route with grouping and timing.
+// compared before and after, route by route with grouping and timing; and the
+// removal gives the tree back as it was.
 func TestNothingIsTakenFromOthers(t *testing.T) {
 	seed := rand.Uint64()
 	if s := os.Getenv("SEED"); s != "" {
@@ -411,6 +449,10 @@ func TestNothingIsTakenFromOthers(t *testing.T) {
 				t.Fatalf("seed %d: of %v we get %d, want %d, with %v\n%s", seed, labels, ours, wanted, w.Matchers, f.Tree())
 			}
 		})
+		remove(t, c, "")
+		if f.Tree() != tree {
+			t.Fatalf("seed %d: after the removal the policies are\n%s, before\n%s", seed, f.Tree(), tree)
+		}
 	}
 	t.Logf("seed %d: %d trees, %d refused", seed, planned, refused)
 	if planned < 100 {
@@ -626,6 +668,10 @@ func TestPMMsOwnRouteForAnnotations(t *testing.T) {
 			t.Errorf("the next run did %s", actions(p))
 		}
 	}
+	remove(t, c, "")
+	if f.Tree() != `{"group_by":["grafana_folder","alertname"],"receiver":"grafana-default-email","routes":[{"continue":true,"receiver":"pmm-alert-annotations"}]}` {
+		t.Errorf("after the removal the policies are %s", f.Tree())
+	}
 }
 
 func TestOurContactPointIsTheDefaultOne(t *testing.T) {
@@ -645,6 +691,7 @@ func TestOurContactPointIsTheDefaultOne(t *testing.T) {
 
 func TestTwoContactPointsOfOurs(t *testing.T) {
 	f, c := start(t, pmmtest.Config{})
+	tree, points := f.Tree(), f.Points()
 	w := want()
 	w.Name = "Callgoose Team B"
 	setup(t, c, want())
@@ -664,6 +711,17 @@ func TestTwoContactPointsOfOurs(t *testing.T) {
 	f.SetTree(strings.Replace(with, `,{"continue":true,"object_matchers":[["pmm_callgoose_route","!=","default"]]}`, "", 1))
 	if got := actions(setup(t, c, w)); got != "contact point keep, route keep, default route create" || f.Tree() != with {
 		t.Errorf("without the default route: %s, %s", got, f.Tree())
+	}
+	remove(t, c, "")
+	if got := fmt.Sprint(f.Route(nil)); !strings.Contains(got, "grafana-default-email") || !strings.Contains(got, "Callgoose Team B") {
+		t.Errorf("after the removal of the first an alert goes to %s", got)
+	}
+	remove(t, c, w.Name)
+	if f.Tree() != tree || f.Points() != points {
+		t.Errorf("left over: %s %s", f.Tree(), f.Points())
+	}
+	if p, err := c.Plan(t.Context(), Want{Remove: true}); err != nil || !p.Empty() {
+		t.Errorf("removing what is not there: %v", err)
 	}
 }
 
@@ -766,6 +824,17 @@ func TestNothingIsGivenBackToADefaultContactPointThatTellsNobody(t *testing.T) {
 	f.AddPoint(`{"uid":"e","name":"empty","type":"email","settings":{}}`)
 	if got := actions(setup(t, c, want())); got != "contact point keep, route keep, default route create" {
 		t.Errorf("the plan was %s", got)
+	}
+}
+
+func TestARemovalThatARuleForbidsChangesNothing(t *testing.T) {
+	f, c := start(t, pmmtest.Config{})
+	setup(t, c, want())
+	f.World.AddRule(pmmtest.Rule{UID: "r1", Title: "Own way", Folder: "f", Interval: time.Minute, Receiver: DefaultName})
+	before := len(f.Writes())
+	_, err := c.Plan(t.Context(), Want{Remove: true})
+	if err == nil || !strings.Contains(err.Error(), "Own way") || len(f.Writes()) != before {
+		t.Errorf("the removal said %v", err)
 	}
 }
 

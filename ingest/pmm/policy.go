@@ -233,10 +233,11 @@ func newRoute(receiver string, ms []Matcher) *route {
 // by somebody, who would lose them when it is written anew.
 var defaultKeys = []string{"continue", "object_matchers", "matchers", "match", "match_re", "group_by", "group_wait", "group_interval", "repeat_interval", "provenance"}
 
-// foreign names what somebody added to a default route, "" if nothing.
-func (r *route) foreign() string {
+// foreign names what somebody added to a route that setup made, "" if nothing. own are
+// members that it has besides those of a default route.
+func (r *route) foreign(own ...string) string {
 	for _, k := range slices.Sorted(maps.Keys(r.object)) {
-		if r.filled(k) && !slices.Contains(defaultKeys, k) {
+		if r.filled(k) && !slices.Contains(defaultKeys, k) && !slices.Contains(own, k) {
 			return k
 		}
 	}

@@ -1,6 +1,7 @@
 package pmm
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -23,22 +24,22 @@ func (s *state) routes() (ours, defaults, others []*route) {
 	return ours, defaults, others
 }
 
-func (p *Plan) planRoutes(w Want) error {
-	ours, oldDefaults, others := p.state.routes()
-	for _, r := range oldDefaults {
+// extended is the error when somebody added to one of our default routes what its
+// rewriting or removal would lose.
+func extended(defaults []*route) error {
+	for _, r := range defaults {
 		if k := r.foreign(); k != "" {
 			return fmt.Errorf("the default route that setup made was changed (%s), the one with %s; undo that in PMM's notification policies", k, mark)
 		}
 	}
-	var main *route
-	for _, r := range ours {
-		if r.text("receiver") != w.Name {
-			continue
-		}
-		if main != nil {
-			return fmt.Errorf("several routes lead to %q: to %s and %s; remove those that you made in PMM's notification policies", w.Name, main.label(), r.label())
-		}
-		main = r
+	return nil
+}
+
+func (p *Plan) planRoutes(w Want) error {
+	ours, oldDefaults, others := p.state.routes()
+	main, err := single(ours, w.Name)
+	if err = cmp.Or(extended(oldDefaults), err); err != nil {
+		return err
 	}
 	step := Step{Object: "route", Name: w.Name, label: fmt.Sprintf("route to %q", w.Name), Action: Keep}
 	front := main == nil // the route has to go before all others
@@ -79,6 +80,20 @@ func (p *Plan) planRoutes(w Want) error {
 		return nil
 	}
 	return p.write(routes)
+}
+
+// single is the one of our routes that leads to that contact point, nil if none does.
+func single(ours []*route, name string) (main *route, err error) {
+	for _, r := range ours {
+		if r.text("receiver") != name {
+			continue
+		}
+		if main != nil {
+			return nil, fmt.Errorf("several routes lead to %q: to %s and %s; remove those that you made in PMM's notification policies", name, main.label(), r.label())
+		}
+		main = r
+	}
+	return main, nil
 }
 
 // keep says of a route that it stays as it is.

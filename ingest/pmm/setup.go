@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -33,6 +34,8 @@ type Want struct {
 	Rotate bool
 	// Bare allows credentials that are in PMM to be taken away when there are none here.
 	Bare bool
+	// Remove takes back what setup made for the contact point; only its Name counts then.
+	Remove bool
 }
 
 // Credentials reports whether there are any.
@@ -64,6 +67,7 @@ type Action string
 const (
 	Create Action = "create"
 	Change Action = "change"
+	Remove Action = "remove"
 	Keep   Action = "keep"
 )
 
@@ -107,12 +111,12 @@ func (p *Plan) note(format string, args ...any) {
 	p.Notes = append(p.Notes, fmt.Sprintf(format, args...))
 }
 
-// Plan reads PMM and works out what has to change so that w is there. It changes
-// nothing. With Waiting it plans again, for at most a minute, until Grafana has a
+// Plan reads PMM and works out what has to change so that w is there, or is gone. It
+// changes nothing. With Waiting it plans again, for at most a minute, until Grafana has a
 // configuration to plan for.
 func (c *Client) Plan(ctx context.Context, w Want) (*Plan, error) {
 	w.Name = cmp.Or(w.Name, DefaultName)
-	if err := w.Validate(); err != nil {
+	if err := w.Validate(); err != nil && !w.Remove {
 		return nil, err
 	}
 	v, err := c.Version(ctx)
@@ -148,6 +152,9 @@ func (c *Client) plan(ctx context.Context, w Want, v Version) (*Plan, error) {
 	if p.state.deprecated != "" {
 		p.note("this Grafana announces the end of the provisioning API that is used here (deprecated since %s); it still works", oneLine(p.state.deprecated))
 	}
+	if w.Remove {
+		return p, c.planRemoval(ctx, p)
+	}
 	if err := p.planPoint(w); err != nil {
 		return nil, err
 	}
@@ -156,7 +163,7 @@ func (c *Client) plan(ctx context.Context, w Want, v Version) (*Plan, error) {
 	}
 	switch bypass, err := c.bypass(ctx, w.Name); {
 	case err != nil:
-		p.note("whether alert rules name a contact point of their own could not be read; those that do bypass the notification policies and are not sent here")
+		p.note("%s; those that do bypass the notification policies and are not sent here", rulesUnread)
 	case bypass != "":
 		p.note("%s", bypass)
 	}
@@ -165,8 +172,20 @@ func (c *Client) plan(ctx context.Context, w Want, v Version) (*Plan, error) {
 }
 
 // bypass says which alert rules name another contact point than this one themselves, and
-// so bypass the policies; "" = none. That exists since Grafana 10.4.
+// so bypass the policies; "" = none.
 func (c *Client) bypass(ctx context.Context, name string) (string, error) {
+	rules, err := c.rulesNaming(ctx, func(receiver string) bool { return receiver != name })
+	if rules != "" {
+		rules += ": they bypass the notification policies and are not sent here"
+	}
+	return rules, err
+}
+
+const rulesUnread = "whether alert rules name a contact point of their own could not be read"
+
+// rulesNaming says which alert rules name one of these contact points themselves, "" =
+// none. That exists since Grafana 10.4.
+func (c *Client) rulesNaming(ctx context.Context, one func(receiver string) bool) (string, error) {
 	var list []struct {
 		Title    string
 		Settings *struct{ Receiver string } `json:"notification_settings"`
@@ -177,7 +196,7 @@ func (c *Client) bypass(ctx context.Context, name string) (string, error) {
 	const most = 5
 	var titles []string
 	for _, r := range list {
-		if r.Settings != nil && r.Settings.Receiver != "" && r.Settings.Receiver != name {
+		if r.Settings != nil && r.Settings.Receiver != "" && one(r.Settings.Receiver) {
 			titles = append(titles, oneLine(r.Title))
 		}
 	}
@@ -190,7 +209,7 @@ func (c *Client) bypass(ctx context.Context, name string) (string, error) {
 	case len(titles) > most:
 		titles = append(titles[:most], "…")
 	}
-	return fmt.Sprintf("%s a contact point of their own (%s): they bypass the notification policies and are not sent here", count, strings.Join(titles, ", ")), nil
+	return fmt.Sprintf("%s a contact point of their own (%s)", count, strings.Join(titles, ", ")), nil
 }
 
 // notice adds what is worth knowing though nothing has to change for it.
@@ -239,8 +258,12 @@ func (c *Client) Apply(ctx context.Context, p *Plan) error {
 	if !bytes.Equal(now.rawPoints, p.state.rawPoints) || !bytes.Equal(now.rawTree, p.state.rawTree) {
 		return ErrChanged
 	}
+	calls := []*request{p.point, p.tree}
+	if p.want.Remove { // a contact point that a route leads to cannot be removed, and a route needs one
+		slices.Reverse(calls)
+	}
 	done := ""
-	for _, call := range []*request{p.point, p.tree} {
+	for _, call := range calls {
 		if call == nil {
 			continue
 		}

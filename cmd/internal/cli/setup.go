@@ -77,6 +77,7 @@ func (p *program) setupCommand() *cli.Command {
 				&cli.StringFlag{Name: "webhook-url", EnvVars: []string{config.EnvName("webhook-url")}, Usage: "where PMM finds this service, http://HOST:4667/v1/webhook, as seen from PMM"},
 				&cli.StringSliceFlag{Name: "match", KeepSpace: true, Usage: "send only alerts with this label: name=value, or != =~ !~; repeat for more that must hold too; all: every alert (default: as the route is, every alert for a new one)"},
 				&cli.BoolFlag{Name: "rotate-credentials", Usage: "write the credentials again; PMM never shows them, so a changed one is not noticed"},
+				&cli.BoolFlag{Name: "remove", Usage: "take back what was made here"},
 				&cli.BoolFlag{Name: "dry-run", Usage: "only show what would change"},
 				yesFlag(),
 				outputFlag(),
@@ -136,6 +137,9 @@ func (p *program) applySetup(c *cli.Context, client *pmm.Client, plan *pmm.Plan)
 	report.Applied = true
 	return p.show(c, report, func() {
 		fmt.Fprintln(p.out, "done; Grafana takes it up within a minute")
+		if c.Bool("remove") {
+			return
+		}
 		fmt.Fprintln(p.out, "next: press Test at the contact point in PMM, then: pmm-callgoose events list")
 	})
 }
@@ -145,6 +149,12 @@ func (p *program) wanted(c *cli.Context, cfg *config.Config) (pmm.Want, error) {
 	want := pmm.Want{Name: strings.TrimSpace(cfg.ContactPoint), URL: c.String("webhook-url"), Rotate: c.Bool("rotate-credentials")}
 	if want.Name == "" {
 		return want, usagef("--contact-point has no value")
+	}
+	if want.Remove = c.Bool("remove"); want.Remove {
+		if c.IsSet("match") || want.Rotate {
+			return want, usagef("--match and --rotate-credentials make no sense with --remove")
+		}
+		return want, nil
 	}
 	if want.URL == "" {
 		return want, usagef("--webhook-url is needed: where PMM finds this service, http://HOST:4667/v1/webhook")

@@ -5,7 +5,7 @@
 //	PMM:     GET  /v1/server/version, /v1/version
 //	Grafana: GET  /graph/api/health
 //	         GET, POST        /graph/api/v1/provisioning/contact-points
-//	         PUT              /graph/api/v1/provisioning/contact-points/{uid}
+//	         PUT, DELETE      /graph/api/v1/provisioning/contact-points/{uid}
 //	         GET, PUT         /graph/api/v1/provisioning/policies
 //	         GET              /graph/api/v1/provisioning/alert-rules
 //	         GET              /graph/api/alertmanager/grafana/api/v2/alerts
@@ -15,7 +15,8 @@
 // What is odd, and where it was read (G = grafana/grafana:pkg/services/ngalert,
 // GA = grafana/alerting, P = percona/pmm):
 //
-//   - POST and PUT answer 202 (G/api/api_provisioning.go).
+//   - POST, PUT and DELETE answer 202 (G/api/api_provisioning.go); the
+//     documentation says 204 for DELETE.
 //   - Secrets go inside settings and come back as [REDACTED]. A PUT with that word
 //     keeps the old secret at the top level only
 //     (G/provisioning/contactpoints.go, UpdateContactPoint).
@@ -25,6 +26,8 @@
 //     checked, with 409 uidInUse (contactpoints.go).
 //   - Basic and Authorization together are a validation error, 400
 //     (GA:receivers/webhook/v1/config.go).
+//   - Removing one that a route needs: 409 referenced.
+//     Removing one that is not there: 202 (contactpoints.go).
 //   - Policies are one tree; PUT replaces it. Empty members are left out, matchers
 //     come back sorted, a route may leave its receiver out and inherit it
 //     (G/provisioning/notification_policies.go, GA:definition).
@@ -42,6 +45,7 @@
 //   - A new organisation answers 500 configMissing for a while. A fresh 12.4 has a
 //     default contact point "empty" without integrations, which the list of contact
 //     points leaves out (real Grafana 12.4.3).
+//   - A contact point that a rule names cannot be removed, 409.
 //   - nginx answers with pages: 503 in maintenance, 502 while Grafana starts.
 //
 // What fires is a [World], which moves only when it is stepped.

@@ -303,6 +303,8 @@ func (f *Fake) provision(w http.ResponseWriter, r *http.Request, path string) {
 		ok = f.post(w, body, provenance)
 	case kind == "contact-points" && uid != "" && r.Method == http.MethodPut:
 		ok = f.put(w, body, uid, provenance)
+	case kind == "contact-points" && uid != "" && r.Method == http.MethodDelete:
+		ok = f.remove(w, uid)
 	case path == "alert-rules" && r.Method == http.MethodGet:
 		answer(w, http.StatusOK, f.World.alertRules())
 	case path == "policies" && r.Method == http.MethodGet:
@@ -462,6 +464,31 @@ func (f *Fake) put(w http.ResponseWriter, body []byte, uid, provenance string) b
 	f.points[at] = p
 	answer(w, http.StatusAccepted, map[string]any{"message": "contactpoint updated"})
 	return true
+}
+
+func (f *Fake) remove(w http.ResponseWriter, uid string) bool {
+	at := slices.IndexFunc(f.points, func(p *point) bool { return p.UID == uid })
+	if at >= 0 {
+		name := f.points[at].Name
+		for _, r := range f.World.rules {
+			if r.Receiver == name {
+				public(w, http.StatusConflict, "alerting.notifications.contact-points.usedByRule", "Contact point is currently used in the notification settings of one or many alert rules.")
+				return false
+			}
+		}
+		alone := !slices.ContainsFunc(f.points, func(p *point) bool { return p.Name == name && p.UID != uid })
+		if alone && used(f.tree, name) {
+			public(w, http.StatusConflict, "alerting.notifications.contact-points.referenced", "Contact point is currently referenced by a notification policy.")
+			return false
+		}
+		f.points = slices.Delete(f.points, at, at+1)
+	}
+	answer(w, http.StatusAccepted, map[string]any{"message": "contactpoint deleted"})
+	return true
+}
+
+func used(route map[string]any, name string) bool {
+	return route["receiver"] == name || slices.ContainsFunc(children(route), func(c map[string]any) bool { return used(c, name) })
 }
 
 func children(route map[string]any) []map[string]any {
