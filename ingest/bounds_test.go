@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -420,12 +421,12 @@ func TestRefusedWebhooksAreRemembered(t *testing.T) {
 		get.Method = http.MethodGet
 		do(h, get)
 		do(h, post("/v1/webhook", body, bearer(token)...))
-		want := Refusals{2, last, 401, "the Bearer token is wrong", "2001:db8::1"}
-		if got := h.Refused(); got != want {
+		want := Refusals{2, &last, 401, "the Bearer token is wrong", "2001:db8::1"}
+		if got := h.Refused(); !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 		time.Sleep(11 * time.Minute)
-		if got := h.Refused(); got.LastHour != 1 || got.LastAt != last {
+		if got := h.Refused(); got.LastHour != 1 || *got.LastAt != last {
 			t.Errorf("an hour after the first: %+v", got)
 		}
 		time.Sleep(5 * time.Hour)

@@ -299,7 +299,7 @@ type listed struct {
 
 // list lists what was asked for; nothing where that cannot be asked.
 func (s *site) list(r *http.Request, a asked) (l listed, err error) {
-	if a.Err != nil {
+	if a.code() != http.StatusOK {
 		return l, nil
 	}
 	if l.Rows, err = s.Source.Events(r.Context(), a.F, a.Limit+1); err != nil {
