@@ -165,7 +165,7 @@ func modelRun(t *testing.T, seed uint64, storms bool, did *tally) {
 		// What waits for the end of a storm can be taken out of the queue, by an operator or
 		// because it recovers, and comes back when the ledger is lost within the minute: behind
 		// what was sent meanwhile, whose recovery then goes out again, too.
-		s.oracle.ordered = (!m.Replays || !unsent) && !(storms && m.Losses && (m.Operators || m.Collapse))
+		s.oracle.ordered = (!m.Replays || !unsent) && !(storms && m.Losses)
 		s.oracle.orderedNames = !m.Replays && !unsent
 		r := &run{sandbox: s, rng: rng, mask: m, pmm: newFakePMM(rng, m.PMM), claims: map[event.Position]time.Time{}}
 		s.start(root + "/data")
