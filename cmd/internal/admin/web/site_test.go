@@ -634,3 +634,64 @@ func TestThePageSaysWhatThePersonMustKnow(t *testing.T) {
 		t.Error("what is held does not go out by itself")
 	}
 }
+
+// What stands in a page, and what must not.
+func TestThePagesLeadOn(t *testing.T) {
+	m := some(6)
+	at := m.records[0].ReceivedAt
+	m.minutes = []event.Minute{{At: at.Truncate(time.Minute), In: 3}}
+	m.status.Sources = []admin.PMM{{Name: "pmm", LastHeardAt: &at, ExpectEvery: 300}}
+	m.detail = admin.Detail{
+		Sent: json.RawMessage(`{"from":"PerconaPMM","alerts":[{"labels":{"alertname":"MySQL down"},"severity":"<b>"}]}`),
+		Raw:  json.RawMessage(`{"alerts":[{"labels":{"alertname":"MySQL down"}}, {"labels":{"alertname":"another"}}]}`),
+	}
+	begun := at.Truncate(5 * time.Minute)
+	bar := "/events?since=" + url.QueryEscape(begun.Format(time.RFC3339)) + "&amp;until=" + url.QueryEscape(begun.Add(5*time.Minute).Format(time.RFC3339))
+	note := "/events?since=" + url.QueryEscape(at.Format(time.RFC3339Nano)) + "&amp;until=" + url.QueryEscape(at.Add(1).Format(time.RFC3339Nano))
+	v := visitor(t, m, "")
+	for _, c := range []struct{ name, path, has, hasNot string }{
+		{"a bar of the chart leads to the events of its time", "/", `<a href="` + bar + `"`, ""},
+		{"a row of its table does", "/", `<th scope="row"><a href="/events?since=`, ""},
+		{"the axis has a middle", "/", "<span>4 in</span><span>2</span><span>0</span><span>2</span><span>4 gone</span>", ""},
+		{"a watched PMM says how often it must be heard of", "/", "(expected every 5 min)", ""},
+		{"a notification leads to all its alerts", "/events/id6", `<a href="` + note + `">`, ""},
+		{"what we add to an alert is marked, as text", "/events/id6", "<mark>      &#34;severity&#34;: &#34;&lt;b&gt;&#34;\n</mark>", "<mark>{"},
+		{"what PMM sent is not marked", "/events/id6", "&#34;alertname&#34;: &#34;MySQL down&#34;", "another&#34;\n</mark>"},
+		{"nobody is offered to send everything again", "/events", "id6", "again…"},
+		{"what was chosen can be sent again", "/events?status=firing", "Send these again…", ""},
+		{"what waits goes out anyway", "/events?outcome=queued", "No event is like that", "again…"},
+		{"all dead letters shown are chosen at once", "/dead-letters", `id="all"`, ""},
+	} {
+		page := v.get(c.path)
+		if !strings.Contains(page, c.has) {
+			t.Errorf("%s: %s does not have %q", c.name, c.path, c.has)
+		}
+		if c.hasNot != "" && strings.Contains(page, c.hasNot) {
+			t.Errorf("%s: %s has %q", c.name, c.path, c.hasNot)
+		}
+	}
+	if page := visitor(t, m, opsToken).get("/login"); !strings.Contains(page, `autocomplete="username"`) {
+		t.Error("a password manager finds no user name")
+	}
+}
+
+func TestAnEmptyServiceLeadsToTheFirstIncident(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		change func(*admin.Status)
+		done   int // steps, of three; -1 = nothing is said of them
+	}{
+		"nothing happened yet":          {func(s *admin.Status) { s.Callgoose.State = event.Unknown }, 0},
+		"Callgoose answered":            {func(*admin.Status) {}, 1},
+		"a webhook of PMM was refused":  {func(s *admin.Status) { s.Refused.LastAt = &now }, 2},
+		"a webhook of PMM was accepted": {func(s *admin.Status) { s.Notifications = 1 }, 3},
+		"an incident was opened":        {func(s *admin.Status) { s.Effects.Opened = 1 }, -1},
+	} {
+		m := some(0)
+		c.change(&m.status)
+		page := visitor(t, m, "").get("/")
+		if done := strings.Count(page, "(done)"); strings.Contains(page, "To the first incident") != (c.done >= 0) || done != max(c.done, 0) {
+			t.Errorf("%s: %d steps are done, want %d", name, done, c.done)
+		}
+	}
+}
