@@ -533,7 +533,7 @@ func TestTheOverviewNamesCauseAndWayOutInEveryState(t *testing.T) {
 		sees   map[string]string
 	}{
 		{"empty", nil, func(*service) {}, func(st admin.Status) bool { return st.Level == admin.Idle }, map[string]string{
-			"#state": "Nothing was sent to Callgoose yet; nothing waits.", "#latest": "Nothing has come in yet", "#first": "PMM reaches this service pmm-callgoose setup pmm", "#store": "no firing event in 30 days",
+			"#state": "Nothing was sent to Callgoose yet; nothing waits.", "#latest": "Nothing has come in yet", "#first": "PMM reaches this service with pmm-callgoose setup pmm", "#store": "no firing event in 30 days",
 		}},
 		{"held", nil, func(s *service) {
 			s.fake.SetTokens("another")

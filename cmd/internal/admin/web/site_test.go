@@ -675,6 +675,27 @@ func TestThePagesLeadOn(t *testing.T) {
 	}
 }
 
+func TestAListSaysInAHeaderThatThereIsMore(t *testing.T) {
+	for path, want := range map[string]string{
+		"/api/v1/events?limit=3": "true", "/api/v1/events?limit=4": "", "/api/v1/events": "",
+		"/api/v1/incidents?limit=3": "true", "/api/v1/incidents?limit=4": "",
+	} {
+		var list []any
+		w := visitor(t, some(4), "").do(http.MethodGet, path, nil)
+		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || w.Header().Get("X-More") != want || want != "" && len(list) != 3 {
+			t.Errorf("%s: X-More is %q, want %q, with %d in the list, %v", path, w.Header().Get("X-More"), want, len(list), err)
+		}
+	}
+	m := some(perRead + 2)
+	for limit, want := range map[int]int{perRead: perRead, perRead + 1: perRead + 1, perRead + 2: perRead + 2, 2 * perRead: perRead + 2} {
+		var list []any
+		w := visitor(t, m, "").do(http.MethodGet, fmt.Sprint("/api/v1/events?limit=", limit), nil)
+		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list) != want || (w.Header().Get("X-More") != "") != (limit < perRead+2) {
+			t.Errorf("limit %d: %d in the list, X-More is %q, %v", limit, len(list), w.Header().Get("X-More"), err)
+		}
+	}
+}
+
 func TestAnEmptyServiceLeadsToTheFirstIncident(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {
