@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -186,6 +188,18 @@ func TestASignedWebhookCannotBeUsedTwice(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A wall clock that is set forward and back makes no signature forgotten.
+func TestASignatureIsRememberedWhateverTheClockSays(t *testing.T) {
+	for _, off := range []time.Duration{-maxSkew, 0, maxSkew} {
+		h, now := newHandler(t, &shelf{}, Config{HMACSecret: is(secret)}), time.Now()
+		header := http.Header{"X-Grafana-Alerting-Timestamp": {strconv.FormatInt(now.Add(off).Unix(), 10)}}
+		until, timed := h.guard.until(header, now)
+		if !timed || !strings.Contains(until.String(), " m=") || until.Sub(now) <= 2*maxSkew {
+			t.Errorf("signed %s ahead, remembered for %s, until %s", off, until.Sub(now), until)
+		}
 	}
 }
 
@@ -407,12 +421,12 @@ func TestRefusedWebhooksAreRemembered(t *testing.T) {
 		get.Method = http.MethodGet
 		do(h, get)
 		do(h, post("/v1/webhook", body, bearer(token)...))
-		want := Refusals{2, last, 401, "the Bearer token is wrong", "2001:db8::1"}
-		if got := h.Refused(); got != want {
+		want := Refusals{2, &last, 401, "the Bearer token is wrong", "2001:db8::1"}
+		if got := h.Refused(); !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 		time.Sleep(11 * time.Minute)
-		if got := h.Refused(); got.LastHour != 1 || got.LastAt != last {
+		if got := h.Refused(); got.LastHour != 1 || *got.LastAt != last {
 			t.Errorf("an hour after the first: %+v", got)
 		}
 		time.Sleep(5 * time.Hour)

@@ -257,8 +257,9 @@ func (h *Handler) once(ctx context.Context, n Notification, sig signature, head 
 		id, no = h.publish(ctx, n)
 		return id, false, no
 	}
-	until, timed := h.guard.until(head, n.ReceivedAt)
-	u, err := h.used.enter(ctx, sig, until, n.ReceivedAt)
+	now := time.Now()
+	until, timed := h.guard.until(head, now)
+	u, err := h.used.enter(ctx, sig, until, now)
 	if err != nil {
 		return "", false, unstored(err)
 	}

@@ -13,11 +13,11 @@ import (
 
 // Refusals is what operators see of the webhooks that were not accepted.
 type Refusals struct {
-	LastHour   int       `json:"last_hour"`
-	LastAt     time.Time `json:"last_at,omitzero"` // zero = none since the start
-	LastCode   int       `json:"last_code,omitempty"`
-	LastReason string    `json:"last_reason,omitempty"`
-	LastRemote string    `json:"last_remote,omitempty"` // address without port
+	LastHour   int        `json:"last_hour"`
+	LastAt     *time.Time `json:"last_at"` // nil = none since the start
+	LastCode   int        `json:"last_code"`
+	LastReason string     `json:"last_reason"`
+	LastRemote string     `json:"last_remote"` // address without port
 }
 
 // refusals counts refused webhooks, by minute. Safe concurrently.
@@ -39,7 +39,7 @@ func (r *refusals) add(now time.Time, no *refusal, remote string) {
 		m.at, m.n = at, 0
 	}
 	m.n++
-	r.last = Refusals{LastAt: now.UTC(), LastCode: no.code, LastReason: no.reason, LastRemote: remote}
+	r.last = Refusals{LastAt: new(now.UTC()), LastCode: no.code, LastReason: no.reason, LastRemote: remote}
 }
 
 func (r *refusals) read(now time.Time) Refusals {

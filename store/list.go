@@ -31,7 +31,10 @@ func (t *Tx) Records(f event.Filter) iter.Seq[*event.Record] {
 			l.inOrder(days)
 			return
 		}
-		for i := len(days) - 1; i >= 0 && l.backwards(days[i]); i-- {
+		for _, d := range slices.Backward(days) {
+			if !l.backwards(d) {
+				return
+			}
 		}
 	}
 }

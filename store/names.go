@@ -2,7 +2,6 @@ package store
 
 import (
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -10,57 +9,40 @@ import (
 	"pmm-callgoose/store/event"
 )
 
-// names is a view of the episodes for those who write: which alerts of a name
-// are open, and which incidents show which name. It is made when somebody asks
-// for the first time, and follows every write from then on.
-type names struct {
-	open  map[openName]map[string]time.Time // incident key -> when PMM last named it, zero for one with an incident of its own
-	named map[string]openName               // incident key -> where it stands in open
-	shown map[string][]string               // shown name -> incident keys, sorted
-}
+// names finds episodes for those who write: the open ones of an alert name, and those
+// whose incident shows a name. It is made when somebody asks for the first time, and
+// follows every write from then on. Under a name stand the incident keys that may have
+// it, sorted: whoever finds one looks, and forgets those that have it no more.
+type names map[string][]string
 
-type openName struct{ source, alertname string }
+// named and shown are what names has keys under.
+func named(source, alertname string) string { return "named\x00" + source + "\x00" + alertname }
+func shown(name string) string              { return "shown\x00" + name }
 
 // ShownName is the name by which Callgoose tells the incident of ep from others.
 func ShownName(ep *Episode) string {
 	return strings.ToLower(ep.Shown + "\x00" + ep.Suffix)
 }
 
-func (n *names) put(ep *Episode) {
-	name := openName{ep.Source, ep.Alertname}
-	if before, ok := n.named[ep.Key]; ok && (!ep.Open || before != name) { // its name may have changed
-		delete(n.open[before], ep.Key)
-		delete(n.named, ep.Key)
-	}
+func (n names) put(ep *Episode) {
+	n.add(shown(ShownName(ep)), ep.Key)
 	if ep.Open {
-		if n.open[name] == nil {
-			n.open[name] = map[string]time.Time{}
-		}
-		at := ep.NamedAt
-		if !ep.ByName {
-			at = time.Time{}
-		}
-		n.open[name][ep.Key], n.named[ep.Key] = at, name
-	}
-	shown := ShownName(ep)
-	if i, there := slices.BinarySearch(n.shown[shown], ep.Key); !there {
-		n.shown[shown] = slices.Insert(n.shown[shown], i, ep.Key)
+		n.add(named(ep.Source, ep.Alertname), ep.Key)
 	}
 }
 
-func (n *names) forget(shown, key string) {
-	left := slices.DeleteFunc(n.shown[shown], func(k string) bool { return k == key })
-	if n.shown[shown] = left; len(left) == 0 {
-		delete(n.shown, shown)
+func (n names) add(name, key string) {
+	if i, there := slices.BinarySearch(n[name], key); !there {
+		n[name] = slices.Insert(n[name], i, key)
 	}
 }
 
 // view is the transaction's names. They lack some where damage fails the transaction.
-func (t *Tx) view() *names {
+func (t *Tx) view() names {
 	if t.names != nil {
 		return t.names
 	}
-	n := &names{open: map[openName]map[string]time.Time{}, named: map[string]openName{}, shown: map[string][]string{}}
+	n := names{}
 	for e := range t.allOpen("", "") {
 		n.put(e)
 	}
@@ -86,49 +68,69 @@ func (t *Tx) view() *names {
 	return n
 }
 
+// find yields the episodes under a name that have it. None may be written meanwhile.
+func (t *Tx) find(name string, has func(*Episode) bool) iter.Seq[*Episode] {
+	return func(yield func(*Episode) bool) {
+		n := t.view()
+		var gone []string
+		for _, key := range n[name] {
+			ep := t.Episode(key)
+			if ep == nil || !has(ep) {
+				gone = append(gone, key)
+			} else if !yield(ep) {
+				break
+			}
+		}
+		left := slices.DeleteFunc(n[name], func(key string) bool {
+			_, is := slices.BinarySearch(gone, key)
+			return is
+		})
+		if n[name] = left; len(left) == 0 {
+			delete(n, name)
+		}
+	}
+}
+
 // OpenNamed is the key of an open alert that shares the incident of that source and
 // name, beside the one with this key, and that PMM has named after since; empty when
 // there is none.
 func (t *Tx) OpenNamed(source, alertname, beside string, since time.Time) string {
-	for key, named := range t.view().open[openName{source, alertname}] {
-		if key != beside && named.After(since) {
-			return key
+	for ep := range t.openOf(source, alertname) {
+		if ep.ByName && ep.Key != beside && ep.NamedAt.After(since) {
+			return ep.Key
 		}
 	}
 	return ""
 }
 
+// openOf yields the open episodes of a name.
+func (t *Tx) openOf(source, alertname string) iter.Seq[*Episode] {
+	return t.find(named(source, alertname), func(ep *Episode) bool {
+		return ep.Open && ep.Source == source && ep.Alertname == alertname
+	})
+}
+
 // ShownBy yields the episodes whose incident shows a name at Callgoose: those
 // open, and those closed whose recovery Callgoose does not have. While a lost ledger is
 // rebuilt, one that was settled counts as delivered: the names come out as they were.
-func (t *Tx) ShownBy(shown string) iter.Seq[*Episode] {
-	return func(yield func(*Episode) bool) {
-		n := t.view()
-		for _, key := range slices.Clone(n.shown[shown]) { // it changes meanwhile
-			ep := t.Episode(key)
-			if ep == nil || ShownName(ep) != shown {
-				n.forget(shown, key)
-				continue
-			}
-			if !ep.Open && !ep.Dropped() {
-				r := t.Brief(ep.RecoveredAt, ep.Recovery)
-				if r == nil || r.Outcome == event.Delivered || r.Outcome == event.Suppressed || r.Outcome == event.Collapsed ||
-					r.Outcome == event.Unknown && t.Rebuild() != nil {
-					n.forget(shown, key)
-					continue
-				}
-			}
-			if !yield(ep) {
-				return
-			}
+func (t *Tx) ShownBy(name string) iter.Seq[*Episode] {
+	return t.find(shown(name), func(ep *Episode) bool {
+		switch {
+		case ShownName(ep) != name:
+			return false
+		case ep.Open || ep.Dropped():
+			return true
 		}
-	}
+		r := t.Brief(ep.RecoveredAt, ep.Recovery)
+		return r != nil && r.Outcome != event.Delivered && r.Outcome != event.Suppressed && r.Outcome != event.Collapsed &&
+			(r.Outcome != event.Unknown || t.Rebuild() == nil)
+	})
 }
 
 // OpenShown reports whether an open alert beside the one with this key has an incident
 // of its own that shows the name.
-func (t *Tx) OpenShown(shown, beside string) bool {
-	for ep := range t.ShownBy(shown) {
+func (t *Tx) OpenShown(name, beside string) bool {
+	for ep := range t.ShownBy(name) {
 		if ep.Open && !ep.ByName && ep.Key != beside {
 			return true
 		}
@@ -139,16 +141,10 @@ func (t *Tx) OpenShown(shown, beside string) bool {
 // OpenEpisodes yields the open episodes of a source and an alert name; an
 // empty one means all.
 func (t *Tx) OpenEpisodes(source, alertname string) iter.Seq[*Episode] {
-	if !t.write || source == "" || alertname == "" {
-		return t.allOpen(source, alertname)
+	if t.write && source != "" && alertname != "" {
+		return t.openOf(source, alertname)
 	}
-	return func(yield func(*Episode) bool) {
-		for _, key := range slices.Sorted(maps.Keys(t.view().open[openName{source, alertname}])) {
-			if e := t.Episode(key); e != nil && e.Open && !yield(e) { // it may have closed meanwhile
-				return
-			}
-		}
-	}
+	return t.allOpen(source, alertname)
 }
 
 // allOpen looks at every episode, where OpenEpisodes has a view of them.

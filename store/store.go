@@ -74,7 +74,7 @@ type Store struct {
 	unsynced bool           // commits do not wait for the disk; see stopped
 	syncing  sync.WaitGroup // keepSynced
 	torn     error          // why the disk may not have it all; owned by keepSynced, then by Close
-	names    *names         // nil = not made yet; owned by commit
+	names    names          // nil = not made yet; owned by commit
 	// Of a shared ledger, owned by commit: where writes are kept, nil while another
 	// instance leads, and the parts that were read of a transaction.
 	log   Log

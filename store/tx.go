@@ -30,7 +30,7 @@ type Tx struct {
 	dirty   bool
 	err     error // the first that failed it
 	sums    map[sumKey][]int64
-	names   *names // nil = not made yet
+	names   names  // nil = not made yet
 	scratch []byte // for what is only compared
 	ops     *ops   // what is written, of a shared ledger
 }
@@ -235,7 +235,10 @@ func (t *Tx) Waiting(after event.Position) iter.Seq[Waiting] {
 func (t *Tx) Places() iter.Seq[event.Position] {
 	return func(yield func(event.Position) bool) {
 		c := t.tx.Bucket(bucketQueue).Cursor()
-		for k, _ := c.First(); k != nil && yield(positionOf(k)); k, _ = c.Next() {
+		for k, _ := c.First(); k != nil; k, _ = c.Next() {
+			if !yield(positionOf(k)) {
+				return
+			}
 		}
 	}
 }

@@ -70,6 +70,17 @@ func (b *batch) adopt(c *candidate, key string, own *store.Episode) (ep *store.E
 	return ep, union(found.labels, some), facts
 }
 
+// listed finds the open episode of a firing without a fingerprint, where that has exactly
+// its labels under another key: one opened from PMM's list, whose fingerprint covers
+// labels that no webhook has.
+func (b *batch) listed(c *candidate) *store.Episode {
+	found, _ := b.openWith(c.note.Source, c.alert.Labels)
+	if found == nil || len(found.labels) != len(c.alert.Labels) {
+		return nil
+	}
+	return b.tx.Episode(found.key)
+}
+
 // openWith is the one open alert whose labels contain some; nil when there are
 // none or several.
 func (b *batch) openWith(source string, some map[string]string) (found *open, several bool) {

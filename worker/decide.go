@@ -16,6 +16,9 @@ const (
 	// clockSlack is how far the clock may have stepped back before times of receipt
 	// stop telling what overlapped: then the order in the stream decides.
 	clockSlack = time.Minute
+	// closeSlack is the same for a recovery that PMM's lists say: the clock of another
+	// instance may be that far ahead, and nothing is closed that a webhook named since.
+	closeSlack = time.Hour
 	// keepPast and keepSeen bound what is kept of an episode.
 	keepPast = 8
 	keepSeen = 3
@@ -105,9 +108,16 @@ func (a *arrival) afterwards(ep *store.Episode) (decision, string) {
 	return reopen, ""
 }
 
-// underWay reports whether the request of a had begun when something else was received.
+// underWay reports whether the request of a had begun when something else was received. A
+// time that is far ahead is from before the clock was set back; where that was while PMM's
+// lists were read, began is from before, too.
 func (a *arrival) underWay(at time.Time) bool {
-	return a.began.Before(at) && (a.origin == event.Imported || a.received.After(at.Add(-clockSlack)))
+	slack := clockSlack
+	if a.origin == event.Reconciled && !a.firing {
+		slack = closeSlack
+	}
+	return a.began.Before(at) && (a.origin == event.Imported || a.received.After(at.Add(-slack)) ||
+		a.origin == event.Reconciled && a.began.After(a.received))
 }
 
 // missed reports whether Callgoose does not have what is said again, or nobody

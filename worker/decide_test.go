@@ -14,6 +14,13 @@ func openSince(starts time.Time, seen ...time.Time) *store.Episode {
 	return &store.Episode{Key: "pmm-a", Open: true, StartsAt: starts, Seen: seen, Count: 1, FiringAt: starts}
 }
 
+// namedAt is open since starts, and a webhook named it at that time.
+func namedAt(named, starts time.Time) *store.Episode {
+	ep := openSince(starts)
+	ep.NamedAt = named
+	return ep
+}
+
 // reopenedSince is open since starts, and an episode with that start ended before.
 func reopenedSince(starts, ended time.Time) *store.Episode {
 	ep := openSince(starts)
@@ -105,6 +112,7 @@ func TestARecoveryClosesWhatItMeans(t *testing.T) {
 			arrival{startsAt: t0, endsAt: minutes(1).Add(-1), episode: &store.Episode{Open: true, StartsAt: minutes(1), Past: closedAt(minutes(-1), t0).Past}}, suppress, event.ReasonStale,
 		},
 		"open, the other PMM's start":               {arrival{startsAt: minutes(1), endsAt: minutes(30), episode: openSince(t0, minutes(1))}, end, ""},
+		"PMM's lists, a webhook came long after":    {arrival{startsAt: t0, began: minutes(10), received: minutes(10), origin: event.Reconciled, episode: namedAt(minutes(20), t0)}, suppress, event.ReasonLate},
 		"imported, from before what fires now":      {arrival{startsAt: t0, received: t0, origin: event.Imported, episode: openSince(minutes(60))}, suppress, event.ReasonLate},
 		"closed":                                    {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Delivered, t0)}, suppress, event.ReasonResolved},
 		"closed, the recovery is queued":            {arrival{startsAt: t0, episode: closedAt(minutes(30), t0), last: settledAs(event.Queued, t0)}, suppress, event.ReasonResolved},

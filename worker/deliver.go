@@ -61,7 +61,7 @@ type Deliverer struct {
 	sender Sender
 	log    *slog.Logger
 	gate   *gate
-	began  time.Time
+	clocks clocks
 
 	// Owned by Run.
 	w         *window
@@ -105,19 +105,20 @@ func NewDeliverer(cfg DeliverConfig, ledger *store.Store, bodies Bodies, sender 
 	cfg.Observer = cmp.Or[Observer](cfg.Observer, silent{})
 	known := ledger.Summary()
 	byName := cfg.ByAlertname || slices.ContainsFunc(known.Forms, namesIncidents) && book{ledger}.waitsByName()
+	now := time.Now()
 	d := &Deliverer{
-		cfg: cfg, book: book{ledger}, bodies: bodies, sender: sender, began: time.Now(),
+		cfg: cfg, book: book{ledger}, bodies: bodies, sender: sender, clocks: newClocks(now),
 		log: cfg.Logger.With("component", "delivery"), w: newWindow(byName, known.Progress),
 		results: make(chan result, mostUnrecorded), claims: make(chan claimed, 1),
 		poke: make(chan struct{}, 1), making: make(chan struct{}, 1), turn: make(chan struct{}),
 	}
 	d.w.unsure = cfg.Unsure
 	d.storm.Store(&event.Position{})
-	d.gate = newGate(newCircuit(d.began, cfg.RetryMin, cfg.RetryMax), cfg.Concurrency, cfg.Rate, d.wake)
+	d.gate = newGate(newCircuit(now, cfg.RetryMin, cfg.RetryMax), cfg.Concurrency, cfg.Rate, d.wake)
 	d.gate.hold(known.Pause)
 	d.unread.Store(true)
-	d.announced = d.gate.stand(d.began).State
-	d.publishView(d.began)
+	d.announced = d.gate.stand(now).State
+	d.publishView(now)
 	return d
 }
 
@@ -418,14 +419,13 @@ func (d *Deliverer) overdue(text string) string {
 
 // since is when an event was queued, on a clock that does not jump: the later of what
 // the wall clock says now and what it said when we began. A corrected wall clock must
-// not give up what is young.
+// not give up what is young, nor one that is not set yet what was queued in an earlier life.
 func (d *Deliverer) since(queued, now time.Time) time.Time {
-	queued = queued.Round(0) // of the wall clock alone
-	now, began := now.Add(-now.Sub(queued)), d.began.Add(queued.Sub(d.began))
-	if began.After(now) {
-		return began
+	at := now.Add(max(d.clocks.ahead(now), 0) - now.Sub(queued.Round(0)))
+	if at.Before(d.clocks.began) && now.Sub(d.clocks.began) < notSetYet {
+		return d.clocks.began
 	}
-	return now
+	return at
 }
 
 // sleep is how long nothing will happen by itself. next is when the gate wants to be asked.

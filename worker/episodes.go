@@ -40,9 +40,15 @@ func (b *batch) candidate(c *candidate) {
 	ep := b.tx.Episode(key)
 	var facts event.Facts
 	labels := c.alert.Labels
-	if c.status == event.Resolved && c.alert.Fingerprint == "" && (ep == nil || ep.Adopted && !ep.Open) {
+	switch {
+	case c.alert.Fingerprint != "":
+	case c.status == event.Resolved && (ep == nil || ep.Adopted && !ep.Open):
 		if ep, labels, facts = b.adopt(c, key, ep); ep != nil {
 			key = ep.Key
+		}
+	case c.status == event.Firing && (ep == nil || !ep.Open):
+		if listed := b.listed(c); listed != nil {
+			ep, key = listed, listed.Key
 		}
 	}
 	last, n := b.last(ep), c.note
@@ -348,6 +354,9 @@ func (b *batch) kept(c *candidate, next *store.Episode) bool {
 		return b.tx.OpenShown(store.ShownName(next), next.Key)
 	}
 	since := c.note.ReceivedAt.Add(-stillNamed)
+	if b.jumped.After(since) { // a jump of our own is not PMM's silence
+		since = time.Time{}
+	}
 	if b.tx.OpenNamed(next.Source, next.Alertname, next.Key, since) != "" {
 		return true
 	}

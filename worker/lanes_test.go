@@ -1,6 +1,10 @@
 package worker
 
 import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -34,5 +38,54 @@ func TestWhatAnotherInstanceMayBeSendingWaits(t *testing.T) {
 	}
 	if keys := ready(now.Add(3 * time.Second)); len(keys) != 1 || keys[0] != "claimed" {
 		t.Errorf("%q go out later", keys)
+	}
+}
+
+// Whatever is queued, in lanes of any length, goes out once and in the order of its lane,
+// while more is queued and little of it is in memory.
+func TestEverythingQueuedComesThroughTheWindow(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		w := newWindow(false, event.Position{})
+		w.most = 3 * laneItems
+		var queue []store.Waiting // what the ledger holds
+		var newest uint64
+		last := map[string]event.Position{} // sent, by lane
+		unread, left := false, 1500
+		for left > 0 || len(queue) > 0 {
+			for range min(left, r.IntN(300)) {
+				key := []string{"a", "b", "c", "d", fmt.Sprint(r.IntN(50))}[min(r.IntN(12), r.IntN(6), 4)]
+				newest, left = newest+1, left-1
+				queue = append(queue, store.Waiting{At: event.Position{Seq: newest}, Key: key, Storm: r.IntN(20) == 0 && left > 0})
+				unread = true
+			}
+			for back := w.rewind(); back || unread && !w.full(); back = w.rewind() {
+				from, _ := slices.BinarySearchFunc(queue, w.cursor, func(e store.Waiting, at event.Position) int { return cmp.Compare(e.At.Compare(at), 1) })
+				some := queue[from:min(len(queue), from+1+r.IntN(40))]
+				unread = from+len(some) < len(queue)
+				w.add(some, !unread)
+			}
+			for range r.IntN(200) {
+				l := w.next(false, false, 0, nil)
+				if l == nil {
+					break
+				}
+				at := l.head().at
+				i := slices.IndexFunc(queue, func(e store.Waiting) bool { return e.At == at })
+				if i < 0 || at.Compare(last[l.key]) <= 0 || slices.ContainsFunc(queue[:i], func(e store.Waiting) bool { return e.Key == l.key && !e.Storm }) {
+					t.Fatalf("seed %d: %v of %s goes out of turn", seed, at, l.key)
+				}
+				last[l.key], queue = at, slices.Delete(queue, i, i+1)
+				w.take(l)
+				w.done(l)
+			}
+			if left == 0 {
+				queue = slices.DeleteFunc(queue, func(e store.Waiting) bool { return e.Storm })
+			}
+		}
+		if w.size > 0 || len(w.lanes) > 0 || len(w.behind) > 0 {
+			t.Errorf("seed %d: %d events and %d lanes are left", seed, w.size, len(w.lanes))
+		}
 	}
 }

@@ -153,6 +153,7 @@ type ReconcileState struct {
 // reconcileSeen is what a later pass is compared with.
 type reconcileSeen struct {
 	At       time.Time            `json:"at"`
+	Now      time.Time            `json:"now"` // by our clock
 	Who      string               `json:"who"`
 	Version  string               `json:"version"`
 	Alerts   int                  `json:"alerts"`
@@ -275,26 +276,27 @@ func (r *reconciling) failed() {
 
 func (r *reconciling) pass() {
 	s, v := &r.plan.State, r.in.View
-	if why := s.Seen.broken(v); why != "" || s.Seen.At.IsZero() {
+	if why := s.Seen.broken(v, r.in.Now); why != "" || s.Seen.At.IsZero() {
 		s.Gone, s.Missing, s.Epoch, s.Why = nil, nil, v.At, cmp.Or(why, s.Why, "the first pass")
 	}
 	s.Failures = 0
-	s.Seen = s.Seen.after(v)
+	s.Seen = s.Seen.after(v, r.in.Now)
 	s.Revocable = maps.Clone(s.Revocable)
 	maps.DeleteFunc(s.Revocable, func(_ string, c reconcileRevoked) bool { return v.At.Sub(c.At) > reconcileRevocable })
 	r.contact()
 	r.openings(r.closings())
 }
 
-// broken says why a view does not belong to the epoch of those before it.
-func (s reconcileSeen) broken(v *pmm.View) string {
+// broken says why a view does not belong to the epoch of those before it. PMM's clock
+// has to go about as fast as ours: in an answer out of a cache it stands still.
+func (s reconcileSeen) broken(v *pmm.View, now time.Time) string {
 	switch {
 	case s.At.IsZero():
 		return ""
 	case v.Who != s.Who:
 		return "another PMM or another token"
-	case v.At.Before(s.At):
-		return "PMM's clock went back"
+	case v.At.Before(s.At), v.At.Sub(s.At) < now.Sub(s.Now)/2-time.Second: // it tells whole seconds
+		return "PMM's clock went back or stood still"
 	case s.Version != "" && v.Version != "" && v.Version != s.Version:
 		return "another version of Grafana"
 	// A few may recover at once.
@@ -316,8 +318,8 @@ func (s reconcileSeen) broken(v *pmm.View) string {
 	return ""
 }
 
-func (s reconcileSeen) after(v *pmm.View) reconcileSeen {
-	next := reconcileSeen{At: v.At, Who: v.Who, Version: cmp.Or(v.Version, s.Version), Alerts: len(v.Alerts), Rules: make(map[string]time.Time, len(v.Rules)), Attempts: s.Attempts}
+func (s reconcileSeen) after(v *pmm.View, now time.Time) reconcileSeen {
+	next := reconcileSeen{At: v.At, Now: now, Who: v.Who, Version: cmp.Or(v.Version, s.Version), Alerts: len(v.Alerts), Rules: make(map[string]time.Time, len(v.Rules)), Attempts: s.Attempts}
 	for uid, rule := range v.Rules {
 		next.Rules[uid] = rule.LastEvaluation
 	}
@@ -357,11 +359,6 @@ func (r *reconciling) contact() {
 }
 
 func (r *reconciling) drift(d ReconcileDrift) { r.plan.Drift = append(r.plan.Drift, d) }
-
-// recent are the times within the last minute of PMM's clock.
-func (r *reconciling) recent(times []time.Time) []time.Time {
-	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return r.in.View.At.Sub(t).Abs() >= time.Minute })
-}
 
 // ordered are the keys that a person named.
 func (r *reconciling) ordered() map[string]bool {
@@ -426,12 +423,23 @@ func (r *reconciling) closings() map[string]bool {
 		}
 	}
 	s.Gone = gone
-	r.guard(ripe)
+	r.close(ripe)
+	return open
+}
+
+// close closes what a person ordered and, of what is ripe, what is not held back.
+func (r *reconciling) close(ripe []ReconcileAct) {
+	s, at := &r.plan.State, r.in.View.At
+	most := max(reconcileFew, int(r.cfg.Limit*float64(len(r.in.Open))))
+	r.plan.Close = append(r.plan.Close, r.brake(ripe, r.cfg.Mode.closes(), reconcileCloses, &s.Closed, most, ReconcileAlarm{
+		"reconcile_mass", fmt.Sprintf("%d of %d open episodes are gone in PMM at once; none was closed", len(ripe), len(r.in.Open)),
+		"Look whether PMM sees all of its alerts; then pmm-callgoose reconcile --yes.",
+	})...)
 	for _, c := range r.plan.Close {
-		s.Revocable = put(s.Revocable, c.Key, reconcileRevoked{c.StartsAt, v.At})
+		s.Closed = append(s.Closed, at)
+		s.Revocable = put(s.Revocable, c.Key, reconcileRevoked{c.StartsAt, at})
 		delete(s.Gone, c.Key)
 	}
-	return open
 }
 
 // listings returns what finds an open episode in PMM's list: by its fingerprint, or
@@ -520,28 +528,20 @@ func (g reconcileGone) ripe(cfg ReconcileConfig, at time.Time) bool {
 	return g.Agreed >= reconcilePasses && g.Evaluations >= reconcilePasses && at.Sub(g.Since) >= cfg.CloseAfter
 }
 
-// guard holds back what is too much to be true, and too much at once.
-func (r *reconciling) guard(ripe []ReconcileAct) {
-	s := &r.plan.State
-	s.Closed = r.recent(s.Closed)
-	limit := max(reconcileFew, int(r.cfg.Limit*float64(len(r.in.Open))))
+// brake holds back what is too much to be true, more than most, with an alarm, and what
+// is too much at once: done are the times of what was done, of which aMinute are allowed.
+func (r *reconciling) brake(ripe []ReconcileAct, allowed bool, aMinute int, done *[]time.Time, most int, alarm ReconcileAlarm) []ReconcileAct {
+	*done = slices.DeleteFunc(slices.Clone(*done), func(t time.Time) bool { return r.in.View.At.Sub(t).Abs() >= time.Minute })
 	switch {
 	case r.in.Order.Yes:
-	case len(ripe) > limit:
-		r.plan.Alarms = append(r.plan.Alarms, ReconcileAlarm{
-			"reconcile_mass", fmt.Sprintf("%d of %d open episodes are gone in PMM at once; none was closed", len(ripe), len(r.in.Open)),
-			"Look whether PMM sees all of its alerts; then pmm-callgoose reconcile --yes.",
-		})
-		return
-	case !r.cfg.Mode.closes():
-		return
-	default:
-		ripe = ripe[:min(len(ripe), max(0, reconcileCloses-len(s.Closed)))]
+		return ripe
+	case len(ripe) > most:
+		r.plan.Alarms = append(r.plan.Alarms, alarm)
+		return nil
+	case !allowed:
+		return nil
 	}
-	r.plan.Close = append(r.plan.Close, ripe...)
-	for range r.plan.Close {
-		s.Closed = append(s.Closed, r.in.View.At)
-	}
+	return ripe[:min(len(ripe), max(0, aMinute-len(*done)))]
 }
 
 // openings looks at every listed alert without an open episode.
@@ -575,21 +575,10 @@ func (r *reconciling) openings(open map[string]bool) {
 		}
 	}
 	s.Missing = missing
-	s.Opened = r.recent(s.Opened)
-	switch {
-	case r.in.Order.Yes:
-	case len(ripe) > reconcileMass:
-		r.plan.Alarms = append(r.plan.Alarms, ReconcileAlarm{
-			"reconcile_missing", fmt.Sprintf("%d alerts fire in PMM of which no webhook came; none was opened", len(ripe)),
-			"Look at reconcile --dry-run; then pmm-callgoose reconcile --yes.",
-		})
-		return
-	case !r.cfg.Mode.opens():
-		return
-	default:
-		ripe = ripe[:min(len(ripe), max(0, reconcileOpens-len(s.Opened)))]
-	}
-	for _, o := range ripe {
+	for _, o := range r.brake(ripe, r.cfg.Mode.opens(), reconcileOpens, &s.Opened, reconcileMass, ReconcileAlarm{
+		"reconcile_missing", fmt.Sprintf("%d alerts fire in PMM of which no webhook came; none was opened", len(ripe)),
+		"Look at reconcile --dry-run; then pmm-callgoose reconcile --yes.",
+	}) {
 		r.open(o, v.Alerts[event.Fingerprint(o.Key)])
 		s.Opened = append(s.Opened, v.At)
 	}

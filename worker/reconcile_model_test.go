@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -56,7 +57,10 @@ func newSource(t testing.TB, mode worker.ReconcileMode) *source {
 	s := &source{t: t, fake: pmmtest.New(pmmtest.Config{Viewer: "glsa_v1ewer"}), cfg: worker.ReconcileConfig{Source: "pmm", Mode: mode}, open: map[string]*worker.ReconcileEpisode{}}
 	s.fake.AddPoint(`{"uid":"callgoose-sqibs","name":"Callgoose SQIBS","type":"webhook","settings":{"url":"http://x/v1/webhook"}}`)
 	s.fake.SetTree(fmt.Sprintf(ourTree, ""))
-	s.fake.Before(func(string, string) { s.gets++ })
+	s.fake.Before(func(http.ResponseWriter, *http.Request) bool {
+		s.gets++
+		return false
+	})
 	s.world = s.fake.World
 	s.world.Tell = s.webhook
 	s.token("glsa_v1ewer")

@@ -402,6 +402,45 @@ func TestTheBodyOfACloseIsTheEpisodesRecovery(t *testing.T) {
 	}
 }
 
+// cached answers for ever what it answered first, its Date included.
+type cached struct {
+	*pmmtest.Fake
+	answers map[string]http.Response
+	bodies  map[string][]byte
+}
+
+func (c cached) RoundTrip(r *http.Request) (*http.Response, error) {
+	path := r.URL.Path
+	if _, ok := c.answers[path]; !ok {
+		resp, err := c.Fake.RoundTrip(r)
+		if err != nil {
+			return nil, err
+		}
+		c.answers[path] = *resp
+		if c.bodies[path], err = io.ReadAll(resp.Body); err != nil {
+			return nil, err
+		}
+	}
+	resp := c.answers[path]
+	resp.Body = io.NopCloser(bytes.NewReader(c.bodies[path]))
+	return &resp, nil
+}
+
+func TestAnOldAnswerOpensNothing(t *testing.T) {
+	s, rule := firing(t, 2)
+	client, err := pmm.NewClient(pmm.ClientConfig{URL: "http://pmm.example.net", Token: pmmtest.Token, Transport: cached{s.fake, map[string]http.Response{}, map[string][]byte{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.viewer = pmm.NewViewer(client, contact)
+	s.run(5 * time.Minute)
+	rule.Series["db0"] = false // and PMM tells it
+	s.run(20 * time.Minute)
+	if len(s.open) != 1 {
+		t.Errorf("%d are open, want 1", len(s.open))
+	}
+}
+
 // huge answers a listing of n alerts, piece by piece.
 type huge struct {
 	*pmmtest.Fake

@@ -25,8 +25,7 @@ type Retention struct {
 	queue  Queue
 	ledger *store.Store
 	log    *slog.Logger
-	began  time.Time
-	wall   time.Time // began, by the wall clock of then
+	clocks clocks
 	pruned time.Time // by age; owned by Run
 	rest   time.Time // nothing could be removed until then; owned by Run
 }
@@ -34,7 +33,7 @@ type Retention struct {
 // NewRetention makes it.
 func NewRetention(cfg RetentionConfig, queue Queue, ledger *store.Store) *Retention {
 	now := time.Now()
-	return &Retention{cfg: cfg, queue: queue, ledger: ledger, log: cfg.Logger.With("component", "retention"), began: now, wall: now.Round(0), pruned: now}
+	return &Retention{cfg: cfg, queue: queue, ledger: ledger, log: cfg.Logger.With("component", "retention"), clocks: newClocks(now), pruned: now}
 }
 
 // It checks the room every pruneEvery, which costs nothing while there is some, and
@@ -96,7 +95,8 @@ func (r *Retention) prune(ctx context.Context, now time.Time, refused bool) erro
 	}
 	cutoff := time.Time{}
 	if byTime {
-		r.pruned, cutoff = now, r.steady(now).Add(-r.cfg.Keep)
+		// A clock that is ahead for a moment must not remove all that is stored.
+		r.pruned, cutoff = now, now.Add(-r.cfg.Keep-max(r.clocks.ahead(now), 0))
 	}
 	first, err := r.queue.First(ctx)
 	if err != nil {
@@ -132,15 +132,6 @@ func (r *Retention) prune(ctx context.Context, now time.Time, refused bool) erro
 		tx.DropDays(cutoff)
 		tx.DropSources(cutoff)
 	})
-}
-
-// steady is the wall clock at now, or what it would say if nobody had set it forward since
-// the start: one that is ahead for a moment must not remove all that is stored.
-func (r *Retention) steady(now time.Time) time.Time {
-	if unset := r.wall.Add(now.Sub(r.began)); unset.Before(now.Round(0)) {
-		return unset
-	}
-	return now
 }
 
 // settled is the newest sequence that nothing needs: in front of what is waiting,

@@ -76,6 +76,9 @@ type Splitter struct {
 	at     event.Position    // decided on, durably
 	opened map[string]*index // open alerts by source and name, for adoption
 	warned map[string]bool   // keys of open alerts that PMM does not name any more
+	clocks clocks
+	ahead  time.Duration // of clocks, in the last step
+	jumped time.Time     // when the wall clock was set forward, or the machine slept, last; by the wall clock
 }
 
 // NewSplitter makes a splitter. Begin comes before it; it does
@@ -86,7 +89,7 @@ func NewSplitter(cfg SplitConfig, queue Queue, notes *Notes, ledger *store.Store
 	cfg.NamedEvery = cmp.Or(cfg.NamedEvery, time.Hour)
 	s := &Splitter{
 		cfg: cfg, queue: queue, notes: notes, ledger: ledger, log: cfg.Logger.With("component", "splitter"),
-		turn: make(chan struct{}), ended: make(chan struct{}), began: queue.Last(), at: ledger.Summary().Progress, warned: map[string]bool{}, opened: map[string]*index{},
+		turn: make(chan struct{}), ended: make(chan struct{}), began: queue.Last(), at: ledger.Summary().Progress, warned: map[string]bool{}, opened: map[string]*index{}, clocks: newClocks(time.Now()),
 	}
 	s.behind.Store(next(s.at) <= s.began)
 	return s
@@ -183,6 +186,7 @@ func (s *Splitter) step(ctx context.Context) (more bool, err error) {
 		return false, nil
 	}
 	s.behind.Store(true)
+	s.look(time.Now())
 	loaded, err := s.load(ctx, last)
 	if err != nil {
 		return false, err
@@ -205,6 +209,15 @@ func (s *Splitter) step(ctx context.Context) (more bool, err error) {
 		s.cfg.Decided()
 	}
 	return true, nil
+}
+
+// look notes when the wall clock went on while this process did not.
+func (s *Splitter) look(now time.Time) {
+	ahead := s.clocks.ahead(now)
+	if ahead > s.ahead+clockSlack {
+		s.jumped = now.Round(0)
+	}
+	s.ahead = ahead
 }
 
 // stretch is an envelope that was read, or a run of them that cannot be.

@@ -282,6 +282,27 @@ func TestWithAlertnameTheLastRecoveryCloses(t *testing.T) {
 	r.want(r.became(), "queued", "queued", "suppressed still_firing", "queued", "queued", "queued", "queued")
 }
 
+// A wall clock that is set a day on is no day in which PMM did not name what fires.
+func TestWithAlertnameAClockThatJumpsForgetsNobody(t *testing.T) {
+	const day = 25 * time.Hour
+	for name, c := range map[string]struct {
+		ahead time.Duration
+		want  string
+	}{"a day went by": {0, "queued"}, "the clock was set a day on": {day, "suppressed still_firing"}} {
+		t.Run(name, func(t *testing.T) {
+			r := newStage(t, SplitConfig{Form: Form{ByAlertname: true}})
+			now := time.Now()
+			then := now.Add(-day)
+			r.post(then, 0, firing("a", then), firing("b", then))
+			r.decide()
+			r.split.clocks.wall = r.split.clocks.wall.Add(-c.ahead)
+			r.post(now, 0, resolved("a", then, now))
+			r.decide()
+			r.want(r.became(), "queued", "queued", c.want)
+		})
+	}
+}
+
 func TestWhatIsImportedDoesNotTouchWhatFiresNow(t *testing.T) {
 	r := newStage(t, SplitConfig{})
 	r.post(minutes(600), 0, firing("a", minutes(600)))

@@ -125,11 +125,12 @@ func (b *batch) storm(source string) *store.Storm {
 }
 
 // wentOut reports whether an event with the alert name of next went out, or is about to,
-// in this storm. With --incident-by alertname the incident that it opened must be open
-// still, too: another alert of the name fires.
+// in this storm, and not before it, when the clock was ahead. With --incident-by
+// alertname the incident that it opened must be open still, too: another alert of the
+// name fires.
 func (b *batch) wentOut(s *store.Storm, next *store.Episode) bool {
 	first := b.tx.First(next.Source, next.Alertname)
-	if first == nil || !first.ReceivedAt.After(s.Since.Add(-b.cfg.Storm.Within)) {
+	if first == nil || !first.ReceivedAt.After(s.Since.Add(-b.cfg.Storm.Within)) || first.ReceivedAt.After(next.FiringAt) {
 		return false
 	}
 	return reaches(b.tx, first) && (!b.cfg.Form.ByAlertname || b.tx.OpenNamed(next.Source, next.Alertname, next.Key, time.Time{}) != "")

@@ -147,6 +147,17 @@ func TestInAStormTheFirstOfEachNameGoesOutAndTheRestWaits(t *testing.T) {
 	}
 }
 
+// An alert of the name that went out while the clock was ahead is none of this storm.
+func TestInAStormTheFirstOfANameGoesOutAfterTheClockWasSetBack(t *testing.T) {
+	r := &stormStage{stage: newStage(t, SplitConfig{Storm: three}), now: time.Now().UTC().Add(24 * time.Hour)}
+	r.fires("b0")
+	r.recovers("b0")
+	r.settle(event.Delivered)
+	r.now = r.now.Add(-24 * time.Hour)
+	r.fires("a0", "a1", "a2", "a3", "b1", "b2")
+	r.want(r.waits(), "pmm-a3", "pmm-b2")
+}
+
 func TestAStormIsOneIncidentAndReleasesWhatStillFires(t *testing.T) {
 	r := newStorm(t, SplitConfig{})
 	r.fires("a3", "a4", "a5", "a6")
@@ -208,15 +219,6 @@ func TestWhatWaitsForOneThatCallgooseDoesNotGetIsReleased(t *testing.T) {
 			r.want(r.keys()[3:], "firing storm", "resolved storm", "firing b1")
 		})
 	}
-}
-
-func cmpErr(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // With one incident for each name the recovery of the last one must come, and a firing

@@ -56,14 +56,11 @@ func serve(c *cli.Context, stdout, stderr io.Writer) error {
 	if c.Args().Present() {
 		return fmt.Errorf("unexpected argument %q", c.Args().First())
 	}
-	switch set := c.String("filters"); set {
-	case "guide":
-		cfg.Filters = filters.Guide()
-	case "recommended":
-		cfg.Filters = filters.Recommended()
-	default:
-		return fmt.Errorf("--filters %q: want guide or recommended", set)
+	set, known := filters.Sets[c.String("filters")]
+	if !known {
+		return fmt.Errorf("--filters %q: want guide or recommended", c.String("filters"))
 	}
+	cfg.Filters = set()
 	text := os.Getenv("CALLGOOSE_FAKE_TOKEN")
 	if file := c.String("token-file"); file != "" {
 		b, err := os.ReadFile(file)

@@ -10,21 +10,21 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"html"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode"
+
+	"pmm-callgoose/store/redact"
 )
 
 // MaxAnswer bounds what is read of the head of an answer, and where little is expected of
@@ -117,8 +117,10 @@ func Cause(err error) string {
 	}
 }
 
-// Line makes one printable line of at most limit bytes of a text from outside.
-func Line(text string, limit int) string {
+// Line makes one printable line of at most limit bytes of a text from outside, and takes
+// the secrets out of it that an answer may repeat.
+func Line(text string, limit int, secrets ...string) string {
+	text = clean(text[:min(len(text), 16<<10)], secrets) // before it is cut: half of a secret would not be found
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
 			return ' '
@@ -132,41 +134,27 @@ func Line(text string, limit int) string {
 	return text
 }
 
-// pattern finds secrets.
-type pattern struct {
-	secrets string
-	re      *regexp.Regexp
+// sent are the secrets of a request, and what takes them out of its answer.
+type sent struct {
+	secrets []string
+	*redact.Redactor
 }
 
-// latest is the pattern in use: every answer is looked through.
-var latest atomic.Pointer[pattern]
+// latest are the secrets in use: every answer is looked through.
+var latest atomic.Pointer[sent]
 
-// Redact takes secrets out of a text in which an answer may repeat what was sent, in the
-// spellings that they may have there. Call it before the text is cut: half of a
-// secret would not be found.
-func Redact(text string, secrets ...string) string {
-	key := strings.Join(secrets, "\x00")
-	p := latest.Load()
-	if p == nil || p.secrets != key {
-		var forms []string
-		for _, s := range secrets {
-			if s == "" {
-				continue
-			}
-			quoted, _ := json.Marshal(s) // a string always encodes
-			plain := strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(string(quoted))
-			for _, form := range []string{s, url.QueryEscape(s), url.PathEscape(s), html.EscapeString(s), string(quoted[1 : len(quoted)-1]), plain[1 : len(plain)-1]} {
-				forms = append(forms, regexp.QuoteMeta(form))
+// clean takes secrets out of a text, and the name of the parameter of a query beside them.
+func clean(text string, secrets []string) string {
+	s := latest.Load()
+	if s == nil || !slices.Equal(s.secrets, secrets) {
+		forms := slices.Clone(secrets)
+		for _, secret := range secrets {
+			if secret != "" {
+				forms = append(forms, "token="+secret)
 			}
 		}
-		p = &pattern{secrets: key}
-		if forms != nil {
-			p.re = regexp.MustCompile(`(?i)(token=)?(` + strings.Join(forms, "|") + `)`)
-		}
-		latest.Store(p)
+		s = &sent{slices.Clone(secrets), redact.New(forms...)}
+		latest.Store(s)
 	}
-	if p.re == nil {
-		return text
-	}
-	return p.re.ReplaceAllString(text, "[redacted]")
+	return s.String(text)
 }

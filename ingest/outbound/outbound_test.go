@@ -7,7 +7,7 @@ import (
 
 func TestNoSecretRedactsNothing(t *testing.T) {
 	for _, secrets := range [][]string{nil, {""}, {"", ""}} {
-		if got := Redact("callgoose answered 401", secrets...); got != "callgoose answered 401" {
+		if got := Line("callgoose answered 401", 200, secrets...); got != "callgoose answered 401" {
 			t.Errorf("%q: %q", secrets, got)
 		}
 	}

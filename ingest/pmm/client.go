@@ -70,13 +70,15 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, 15*time.Second)
 	if cfg.Transport == nil {
+		if cfg.InsecureSkipVerify {
+			cfg.CAFile = ""
+		}
 		t, err := outbound.Transport(cfg.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("PMM's CA: %w", err)
 		}
-		if cfg.InsecureSkipVerify {
-			t.TLSClientConfig.InsecureSkipVerify = true // #nosec G402 -- --pmm-insecure-skip-verify
-		} else if cfg.CAFile != "" {
+		t.TLSClientConfig.InsecureSkipVerify = cfg.InsecureSkipVerify // #nosec G402 -- --pmm-insecure-skip-verify
+		if cfg.CAFile != "" {
 			underAnyName(t.TLSClientConfig, u.Hostname())
 		}
 		cfg.Transport = t
@@ -89,7 +91,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 }
 
 // underAnyName makes a connection accept a certificate that is itself one of the
-// authorities under any name, and all others as usual.
+// authorities under any name, also when it has expired, and all others as usual.
 func underAnyName(t *tls.Config, host string) {
 	t.InsecureSkipVerify = true // VerifyConnection does it instead
 	t.VerifyConnection = func(cs tls.ConnectionState) error {
@@ -97,11 +99,13 @@ func underAnyName(t *tls.Config, host string) {
 		for _, c := range cs.PeerCertificates[1:] {
 			chain.AddCert(c)
 		}
-		found, err := leaf.Verify(x509.VerifyOptions{Roots: t.RootCAs, Intermediates: chain})
-		if err != nil || len(found[0]) == 1 { // the handshake has proved that the other side has its key
-			return err
+		with := x509.VerifyOptions{Roots: t.RootCAs, Intermediates: chain, CurrentTime: leaf.NotAfter}
+		if found, err := leaf.Verify(with); err == nil && len(found[0]) == 1 {
+			return nil // the handshake has proved that the other side has its key
 		}
-		return leaf.VerifyHostname(cmp.Or(cs.ServerName, host)) // the first is empty for an address
+		with.CurrentTime, with.DNSName = time.Time{}, cmp.Or(cs.ServerName, host) // the first is empty for an address
+		_, err := leaf.Verify(with)
+		return err
 	}
 }
 
@@ -219,8 +223,12 @@ type request struct {
 	header   *http.Header
 }
 
-// maxAnswer bounds one answer, in bytes: 50,000 alerts are 28 to 40 MB.
-const maxAnswer = 64 << 20
+// maxAnswer bounds one answer, in bytes: 50,000 alerts are 28 to 40 MB. maxValues bounds
+// what it holds, which takes memory however short it is: an alert has thirty to sixty.
+const (
+	maxAnswer = 64 << 20
+	maxValues = 4_000_000
+)
 
 func (c *Client) do(ctx context.Context, r request) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
@@ -274,6 +282,8 @@ func (r request) read(resp *http.Response, secrets []string, fail func(status in
 		return fail(status, "the answer of PMM broke off: %s", outbound.Cause(err))
 	case len(body) > maxAnswer:
 		return fail(status, "the answer of PMM is larger than %d MiB", maxAnswer>>20)
+	case bytes.Count(body, []byte(",")) > maxValues:
+		return fail(status, "the answer of PMM holds more than %d values", maxValues)
 	case r.out == nil:
 		return nil
 	}
@@ -384,5 +394,5 @@ func (c *Client) why(ctx context.Context, err error) string {
 
 // oneLine is a text from outside for people, without the secrets that it may repeat.
 func oneLine(text string, secrets ...string) string {
-	return outbound.Line(outbound.Redact(text, secrets...), 600)
+	return outbound.Line(text, 600, secrets...)
 }

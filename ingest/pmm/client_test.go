@@ -103,6 +103,21 @@ func TestErrorsSayTheWayOutAndNoSecret(t *testing.T) {
 	}
 }
 
+// A list of 32 MiB that says nothing would take a gigabyte.
+func TestAnAnswerOfMillionsOfValuesIsRefused(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"version": "3.1.0", "groups": [`+strings.Repeat("{},", maxValues+1)+`{}]}`)
+	}))
+	defer s.Close()
+	c, err := NewClient(ClientConfig{URL: s.URL, Token: pmmtest.Token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := c.Version(t.Context()); err == nil || !strings.Contains(err.Error(), "more than 4000000 values") {
+		t.Errorf("it was read: %s, %v", v, err)
+	}
+}
+
 // Whoever answers does not choose how much memory that takes.
 func TestLittleIsReadOfTheHeadOfAnAnswer(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -163,6 +178,7 @@ func TestTLS(t *testing.T) {
 	proper, properKey := certificate(t, &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, authority, authorityKey)
 	other, otherKey := certificate(t, &x509.Certificate{DNSNames: []string{"pmm.example.net"}}, authority, authorityKey)
 	own, ownKey := certificate(t, &x509.Certificate{Subject: pkix.Name{CommonName: "localhost"}}, nil, nil)
+	old, oldKey := certificate(t, &x509.Certificate{NotAfter: time.Now().Add(-time.Minute), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, authority, authorityKey)
 
 	for name, c := range map[string]struct {
 		cert     *x509.Certificate
@@ -177,6 +193,8 @@ func TestTLS(t *testing.T) {
 		"for another name, named itself":   {other, otherKey, other, false, ""},
 		"PMM's own":                        {own, ownKey, nil, false, "certificate"},
 		"PMM's own, named":                 {own, ownKey, own, false, ""},
+		"expired":                          {old, oldKey, authority, false, "expired"},
+		"expired, named itself":            {old, oldKey, old, false, ""},
 		"PMM's own, while another is held": {own, ownKey, authority, false, "certificate"},
 		"PMM's own, not looked at":         {own, ownKey, nil, true, ""},
 	} {
@@ -212,7 +230,10 @@ func certificate(t *testing.T, c, authority *x509.Certificate, authorityKey *ecd
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SerialNumber, c.NotBefore, c.NotAfter = big.NewInt(time.Now().UnixNano()), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	c.SerialNumber, c.NotBefore = big.NewInt(time.Now().UnixNano()), time.Now().Add(-time.Hour)
+	if c.NotAfter.IsZero() {
+		c.NotAfter = time.Now().Add(time.Hour)
+	}
 	if authority == nil {
 		authority, authorityKey = c, key
 	}

@@ -303,9 +303,33 @@ func TestChangesOfOthersInBetweenAreNotUndone(t *testing.T) {
 	}
 }
 
+// failing answers requests of that method to paths that end so.
+func failing(method, suffix string, status int) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		fails := r.Method == method && strings.HasSuffix(r.URL.Path, suffix)
+		if fails {
+			http.Error(w, `{"message":"Internal Server Error","traceID":""}`, status)
+		}
+		return fails
+	}
+}
+
+// unconfigured makes PMM a new organisation, which refuses that many requests
+// (grafana/grafana:pkg/services/ngalert/notifier/legacy_storage/errors.go).
+func unconfigured(requests int) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/provisioning/") || requests == 0 {
+			return false
+		}
+		requests--
+		http.Error(w, `{"messageId":"alerting.notification.configMissing","message":"No alertmanager configuration present in this organization"}`, http.StatusInternalServerError)
+		return true
+	}
+}
+
 func TestAHalfDoneRunSaysSoAndTheNextOneEndsIt(t *testing.T) {
 	f, c := start(t, pmmtest.Config{})
-	f.Fail(http.MethodPut, "/policies", 500)
+	f.Before(failing(http.MethodPut, "/policies", 500))
 	p, err := c.Plan(t.Context(), want())
 	if err != nil {
 		t.Fatal(err)
@@ -314,12 +338,12 @@ func TestAHalfDoneRunSaysSoAndTheNextOneEndsIt(t *testing.T) {
 	if !errors.Is(err, ErrHalfDone) || !strings.Contains(err.Error(), "done so far: create the contact point") {
 		t.Fatalf("the error is %v", err)
 	}
-	f.Fail(http.MethodPut, "/policies", 0)
+	f.Before(nil)
 	if got := actions(setup(t, c, want())); got != "contact point keep, route create, default route create" {
 		t.Errorf("the next run did %s", got)
 	}
 	// The other way round: the route is gone and the contact point is still there.
-	f.Fail(http.MethodDelete, "/callgoose-sqibs", 502)
+	f.Before(failing(http.MethodDelete, "/callgoose-sqibs", 502))
 	p, err = c.Plan(t.Context(), Want{Remove: true})
 	if err != nil {
 		t.Fatal(err)
@@ -336,12 +360,13 @@ func TestAcceptedIsNotBelieved(t *testing.T) {
 		t.Fatal(err)
 	}
 	written := false
-	f.Before(func(method, _ string) {
-		if method == http.MethodPut {
+	f.Before(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPut {
 			written = true
 		} else if written { // a PMM of several nodes, one of which did not get it
 			f.SetTree(`{"receiver":"grafana-default-email"}`)
 		}
+		return false
 	})
 	if err := c.Apply(t.Context(), p); err == nil || !strings.Contains(err.Error(), "accepted everything, yet") {
 		t.Errorf("the error is %v", err)
@@ -883,7 +908,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 	if _, err := as(f, cfg.None).Plan(t.Context(), want()); err == nil || !strings.Contains(err.Error(), "Viewer is enough for --dry-run") {
 		t.Errorf("who has no role is told %v", err)
 	}
-	f.Unconfigured(1)
+	f.Before(unconfigured(1))
 	if _, err := as(f, cfg.Editor).Plan(t.Context(), want()); err == nil || !strings.Contains(err.Error(), "new organisation within a minute; try again") {
 		t.Errorf("a new organisation says %v", err)
 	}
@@ -894,7 +919,7 @@ func TestSetupWaitsAMinuteForANewOrganisation(t *testing.T) {
 	for requests, planned := range map[int]bool{0: true, 20: true, 1000: false} {
 		synctest.Test(t, func(t *testing.T) {
 			f, told, began := pmmtest.New(pmmtest.Config{}), 0, time.Now()
-			f.Unconfigured(requests)
+			f.Before(unconfigured(requests))
 			c, err := NewClient(ClientConfig{URL: "http://pmm.example.net", Token: pmmtest.Token, Transport: f, Waiting: func(error) { told++ }})
 			must(t, err)
 			if _, err := c.Plan(t.Context(), want()); (err == nil) != planned {

@@ -60,25 +60,17 @@ type Error struct{ Reason string }
 
 func (e *Error) Error() string { return e.Reason }
 
+// Check judges a body as [Decode] does, without keeping anything. Members counts
+// the unusable ones too; truncated is what PMM cut off.
+func Check(body []byte) (members int, truncated int64, err error) { return read(body, nil) }
+
 // Decode reads a webhook body. Its error is an [*Error], and the one [Check]
 // gives for the same body.
-func Decode(body []byte) (*Notification, error) {
-	n := &Notification{Envelope: make([]Field, 0, 16)}
-	place := make(map[string]int, 16)
-	h, err := survey(body, func(name, value []byte) {
-		i, again := place[string(name)]
-		if !again {
-			i = len(n.Envelope)
-			n.Envelope = append(n.Envelope, Field{Name: string(name)})
-			place[n.Envelope[i].Name] = i
-		}
-		n.Envelope[i].Value = value
-	})
-	if err != nil {
+func Decode(body []byte) (n *Notification, err error) {
+	n = &Notification{Envelope: make([]Field, 0, 16)}
+	if _, n.TruncatedAlerts, err = read(body, n); err != nil {
 		return nil, err
 	}
-
-	n.TruncatedAlerts = h.truncated()
 	for i := range n.Envelope {
 		f := &n.Envelope[i]
 		f.Value = clean(f.Value)
@@ -95,59 +87,37 @@ func Decode(body []byte) (*Notification, error) {
 			}
 		}
 	}
-
-	for i, m := range h.each {
-		if i == maxMembers {
-			return nil, errTooMany
-		}
-		if why := m.fault(h); why != "" {
-			n.Unusable = append(n.Unusable, Unusable{Index: i, Raw: clean(m.raw), Reason: why})
-			continue
-		}
-		n.Alerts = append(n.Alerts, Alert{
-			Index:       i,
-			Raw:         clean(m.raw),
-			Firing:      string(m.state(h)) == "firing",
-			Labels:      pairs(m.labels),
-			Annotations: pairs(m.annotations),
-			StartsAt:    instant(m.startsAt),
-			EndsAt:      instant(m.endsAt),
-			Fingerprint: string(fingerprint(m.fingerprint)),
-			Link:        link(m.panelURL, m.dashboardURL, m.generatorURL),
-		})
-	}
-	if len(n.Alerts) == 0 {
-		return nil, noneUsable(len(n.Unusable), n.Unusable[0].Reason)
-	}
 	return n, nil
 }
 
-// Check judges a body as [Decode] does, without keeping anything. Members counts
-// the unusable ones too; truncated is what PMM cut off.
-func Check(body []byte) (members int, truncated int64, err error) {
-	h, err := survey(body, nil)
+// read judges a body, and keeps its members in n, unless that is nil.
+func read(body []byte, n *Notification) (members int, truncated int64, err error) {
+	h, err := survey(body, n)
 	if err != nil {
 		return 0, 0, err
 	}
 	usable, first := false, ""
 	for i, m := range h.each {
-		if i == maxMembers {
+		if members = i + 1; members > maxMembers {
 			return 0, 0, errTooMany
 		}
-		members++
-		if !usable {
-			why := m.fault(h)
-			usable, first = why == "", cmp.Or(first, why)
+		if usable && n == nil {
+			continue
+		}
+		why := m.fault(h)
+		usable, first = usable || why == "", cmp.Or(first, why)
+		switch {
+		case n == nil:
+		case why != "":
+			n.Unusable = append(n.Unusable, Unusable{Index: i, Raw: clean(m.raw), Reason: why})
+		default:
+			n.Alerts = append(n.Alerts, m.alert(i, h))
 		}
 	}
 	if !usable {
-		return 0, 0, noneUsable(members, first)
+		return 0, 0, &Error{fmt.Sprintf("none of the %d members of \"alerts\" is usable; the first: %s", members, first)}
 	}
 	return members, h.truncated(), nil
-}
-
-func noneUsable(members int, first string) *Error {
-	return &Error{fmt.Sprintf("none of the %d members of \"alerts\" is usable; the first: %s", members, first)}
 }
 
 // head is what the verdict needs of the top level: values as written, nil when
@@ -156,14 +126,18 @@ type head struct {
 	alerts, status, truncatedAlerts []byte
 }
 
-// survey validates the whole body and finds its top-level members, passing all
-// but "alerts" to keep, which may be nil.
-func survey(body []byte, keep func(name, value []byte)) (h head, err error) {
+// survey validates the whole body and finds its top-level members. Where n is not nil it
+// keeps all but "alerts" in its envelope.
+func survey(body []byte, n *Notification) (h head, err error) {
 	s := scanner{data: bytes.TrimPrefix(body, []byte("\ufeff"))}
 	if s.peek(); s.pos == len(s.data) {
 		return h, &Error{"not JSON: the body is empty"}
 	}
 	if s.data[s.pos] == '{' {
+		var place map[string]int // in the envelope
+		if n != nil {
+			place = make(map[string]int, 16)
+		}
 		for more := s.open('}'); more; more = s.more('}') {
 			name, value := unquote(s.name()), s.value()
 			switch string(name) {
@@ -175,9 +149,16 @@ func survey(body []byte, keep func(name, value []byte)) (h head, err error) {
 			case "truncatedAlerts":
 				h.truncatedAlerts = value
 			}
-			if keep != nil {
-				keep(name, value)
+			if n == nil {
+				continue
 			}
+			i, again := place[string(name)]
+			if !again {
+				i = len(n.Envelope)
+				n.Envelope = append(n.Envelope, Field{Name: string(name)})
+				place[n.Envelope[i].Name] = i
+			}
+			n.Envelope[i].Value = value
 		}
 	} else {
 		s.value()
@@ -253,6 +234,20 @@ func readMember(s *scanner) (m member) {
 	}
 	m.raw = s.data[start:s.pos]
 	return m
+}
+
+func (m member) alert(i int, h head) Alert {
+	return Alert{
+		Index:       i,
+		Raw:         clean(m.raw),
+		Firing:      string(m.state(h)) == "firing",
+		Labels:      pairs(m.labels),
+		Annotations: pairs(m.annotations),
+		StartsAt:    instant(m.startsAt),
+		EndsAt:      instant(m.endsAt),
+		Fingerprint: string(fingerprint(m.fingerprint)),
+		Link:        link(m.panelURL, m.dashboardURL, m.generatorURL),
+	}
 }
 
 // state is the member's own status, else that of its group.

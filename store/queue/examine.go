@@ -15,21 +15,22 @@ import (
 
 // Servers is what is known of the external servers.
 type Servers struct {
-	Connected     bool   // they answer
-	Name, Version string // of the one that this is connected to
-	Replicas      int    // asked for
-	Sync          string // always, interval, or unknown: see Config.Monitor
-	Streams       []Stream
+	Connected bool     `json:"connected"` // they answer
+	Name      string   `json:"server"`    // of the one that this is connected to
+	Version   string   `json:"version"`   // of that one
+	Replicas  int      `json:"replicas"`  // asked for
+	Sync      string   `json:"sync"`      // always, interval, or unknown: see Config.Monitor
+	Streams   []Stream `json:"streams"`
 }
 
 // Stream is a stream as the servers keep it. Current counts the replicas that hold
 // all of it.
 type Stream struct {
-	Name     string
-	Leader   string
-	Replicas int
-	Current  int
-	Bytes    uint64
+	Name     string `json:"name"`
+	Leader   string `json:"leader"`
+	Replicas int    `json:"replicas"`
+	Current  int    `json:"current"`
+	Bytes    uint64 `json:"bytes"`
 }
 
 // Servers returns what the external servers said last.
@@ -37,7 +38,7 @@ func (l *Log) Servers() Servers {
 	q := l.q
 	s := Servers{
 		Connected: q.silent() == nil, Name: q.nc.ConnectedServerName(), Version: q.nc.ConnectedServerVersion(),
-		Replicas: q.replicas(), Sync: *q.sync.Load(),
+		Replicas: q.replicas(), Sync: *q.sync.Load(), Streams: []Stream{},
 	}
 	if s.Connected {
 		s.Streams = []Stream{describe(q.stream.CachedInfo()), describe(l.stream.CachedInfo()), describe(l.snapshots.CachedInfo())}

@@ -98,9 +98,7 @@ func (q *Queue) OpenLog(ctx context.Context) (l *Log, err error) {
 func (l *Log) happens(o occurrence) action {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if o.jitter = 0; o.kind == occurRead || o.kind == occurLost {
-		o.jitter = rand.N(l.rules.take / 13) //nolint:gosec // it spreads candidates
-	}
+	o.jitter = rand.N(l.rules.take / 13) //nolint:gosec // it spreads candidates
 	var do action
 	l.standing, do = l.standing.next(o, time.Now())
 	return do

@@ -168,7 +168,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		wake:    make(chan struct{}, 1),
 		failed:  make(chan error, 1),
 	}
-	q.room.refused, q.recent.held = make(chan struct{}, 1), map[uint64][]byte{}
+	q.room.refused, q.recent.held, q.disk.asking = make(chan struct{}, 1), map[uint64][]byte{}, make(chan struct{}, 1)
 	if err := q.open(ctx); err != nil {
 		_ = q.Close()
 		return nil, err

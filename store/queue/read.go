@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -98,37 +97,22 @@ func (q *Queue) get(ctx context.Context, seq uint64) ([]byte, error) {
 // disk remembers for a second whether the disk can be read: the loss of many
 // messages is asked for one by one.
 type disk struct {
-	mu     sync.Mutex // guards the rest; never held while the disk is read
+	asking chan struct{} // held by who asks, and guards the rest
 	at     time.Time
 	err    error
-	asking chan struct{} // closed when the answer is there; nil = nobody asks
 }
 
 // readable returns what read says now, or said within the last second.
 func (d *disk) readable(ctx context.Context, read func() error) error {
-	for {
-		d.mu.Lock()
-		switch {
-		case d.asking == nil && !d.at.IsZero() && time.Since(d.at) < time.Second:
-			defer d.mu.Unlock()
-			return d.err
-		case d.asking == nil:
-			d.asking = make(chan struct{})
-			d.mu.Unlock()
-			err := read()
-			d.mu.Lock()
-			d.at, d.err = time.Now(), err // after it: reading may take longer than a second
-			close(d.asking)
-			d.asking = nil
-			d.mu.Unlock()
-			return err
-		}
-		asking := d.asking
-		d.mu.Unlock()
-		select {
-		case <-asking:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	select {
+	case d.asking <- struct{}{}:
+		defer func() { <-d.asking }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
+	if d.at.IsZero() || time.Since(d.at) >= time.Second {
+		d.err = read()
+		d.at = time.Now() // after it: reading may take longer than a second
+	}
+	return d.err
 }

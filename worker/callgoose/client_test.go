@@ -268,7 +268,7 @@ func TestAnswers(t *testing.T) {
 		{"null members", 201, `{"id":null,"triggered":null,"resolved":null}`, Reply{ID: "null", Effect: "none"}},
 		{"id is a number", 200, `{"id":1042}`, Reply{ID: "1042", Effect: "none"}},
 		{"id is endless", 200, `{"id":"` + strings.Repeat("x", 5000) + `"}`, Reply{ID: strings.Repeat("x", 199) + "…", Effect: "none"}},
-		{"id is the token", 200, `{"id":` + string(quote(hostile)) + `}`, Reply{ID: "[redacted]", Effect: "none"}},
+		{"id is the token", 200, `{"id":` + string(appendQuote(nil, hostile)) + `}`, Reply{ID: "[redacted]", Effect: "none"}},
 		{"1 MiB of JSON", 201, `{"triggered":{"created":true},"x":"` + strings.Repeat("x", 1<<20) + `"}`, Reply{Effect: "unknown"}},
 		{"64 KiB of white space after the JSON", 201, `{"triggered":{"created":true}}` + strings.Repeat(" ", 1<<16), Reply{Effect: "created"}},
 	} {

@@ -67,8 +67,6 @@ func encode(v any) []byte {
 	return bytes.TrimRight(buf.Bytes(), "\n")
 }
 
-func quote(s string) []byte { return appendQuote(nil, s) }
-
 // plain reports whether the encoder would leave every character of s as it is.
 func plain(s string) bool {
 	ascii := true

@@ -109,7 +109,7 @@ func transportError(ctx context.Context, err error, connected, sent bool, token 
 }
 
 // oneLine is the beginning of a text, which may repeat what was sent, for an operator.
-func oneLine(text, token string) string { return outbound.Line(outbound.Redact(text, token), 200) }
+func oneLine(text, token string) string { return outbound.Line(text, 200, token) }
 
 // ErrInterrupted is the cause with which the service's own stop cancels an attempt. Such
 // an attempt costs nothing.

@@ -37,7 +37,7 @@ func noSecret(t *testing.T, err error) {
 	inJSON, _ := json.Marshal(hostile)
 	bad := []string{
 		hostile, url.QueryEscape(hostile), url.PathEscape(hostile), strings.ToLower(url.QueryEscape(hostile)), html.EscapeString(hostile),
-		string(inJSON[1 : len(inJSON)-1]), "token=", "from=", "s3cr3t", "pr0xyp4ss",
+		string(inJSON[1 : len(inJSON)-1]), "token=", "from=", "s3cr3t", "pr0xyp4ss", inBase64(hostile), inPHP(hostile),
 		base64.StdEncoding.EncodeToString([]byte("user:pr0xyp4ss")),
 	}
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
@@ -48,6 +48,17 @@ func noSecret(t *testing.T, err error) {
 			}
 		}
 	}
+}
+
+// inBase64 is what base64 makes of s, without the letters that depend on what follows.
+func inBase64(s string) string {
+	return strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(s)), "=")
+}
+
+// inPHP is s inside of a JSON string as PHP writes it.
+func inPHP(s string) string {
+	quoted, _ := json.Marshal(s)
+	return strings.ReplaceAll(string(quoted[1:len(quoted)-1]), "/", `\/`)
 }
 
 // authority makes certificates.
@@ -200,7 +211,8 @@ func proxied(t *testing.T, target, proxy string) scene {
 func echo(pad int, r *http.Request) string {
 	inJSON, _ := json.Marshal(hostile)
 	return strings.Repeat("x", pad) + hostile + " " + r.URL.RequestURI() + " " + r.URL.String() + " " + r.Header.Get("Authorization") + " " +
-		string(inJSON) + " " + html.EscapeString(hostile) + " " + url.PathEscape(hostile) + " " + strings.ToLower(url.QueryEscape("token="+hostile))
+		string(inJSON) + " " + html.EscapeString(hostile) + " " + url.PathEscape(hostile) + " " + strings.ToLower(url.QueryEscape("token="+hostile)) + " " +
+		inPHP(hostile) + " " + inBase64("Bearer "+hostile) + " " + inBase64(hostile)
 }
 
 func TestMain(m *testing.M) {

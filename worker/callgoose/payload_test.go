@@ -277,7 +277,7 @@ func TestOurKeysInTheEnvelopeAreReplaced(t *testing.T) {
 }
 
 func TestLongEnvelopeMembersAreLeftOut(t *testing.T) {
-	value := func(n int) []byte { return quote(strings.Repeat("x", n-2)) }
+	value := func(n int) []byte { return appendQuote(nil, strings.Repeat("x", n-2)) }
 	a := sample()
 	a.Envelope = []Member{{"message", value(maxMember + 1)}, {"fits", value(maxMember)}, {"receiver", value(maxMember + 1)}, {"after", []byte("[1, 2]")}}
 	m := members(t, Body(a))
@@ -397,7 +397,7 @@ func FuzzBody(f *testing.F) {
 		// What ingest/pmm promises: valid JSON in valid UTF-8, the alert an object,
 		// and names that occur once.
 		if value = bytes.TrimSpace(bytes.ToValidUTF8(value, []byte("?"))); !json.Valid(value) {
-			value = quote(string(value))
+			value = appendQuote(nil, string(value))
 		}
 		raw = bytes.ToValidUTF8(raw, []byte("?"))
 		if !json.Valid(raw) || bytes.TrimSpace(raw)[0] != '{' {
@@ -430,7 +430,7 @@ func FuzzBody(f *testing.F) {
 		if has && string(m["alerts"]) != "["+string(raw)+"]" && json.Valid(raw) {
 			t.Fatalf("the alert was changed: %s", m["alerts"])
 		}
-		if !has && text(t, alerts[0], "fingerprint") != strings.ToValidUTF8(fingerprint, "\ufffd") && !strings.Contains(string(m["alerts"]), string(quote(fingerprint))) {
+		if !has && text(t, alerts[0], "fingerprint") != strings.ToValidUTF8(fingerprint, "\ufffd") && !strings.Contains(string(m["alerts"]), string(appendQuote(nil, fingerprint))) {
 			t.Fatalf("no fingerprint: %s", m["alerts"])
 		}
 		for _, k := range []string{"groupLabels", "commonLabels", "commonAnnotations"} {

@@ -229,8 +229,8 @@ func (s *Status) concludeCallgoose() {
 		why := ""
 		if p := s.Pause; p != nil {
 			why = " by " + text.Short(80, p.By)
-			if p.Until != nil {
-				why += " until " + text.Stamp(*p.Until)
+			if !p.Until.IsZero() {
+				why += " until " + text.Stamp(p.Until)
 			}
 			if p.Reason != "" {
 				why += " (" + text.Short(200, p.Reason) + ")"

@@ -6,20 +6,23 @@ import (
 	"testing"
 	"time"
 
+	"pmm-callgoose/ingest"
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue"
 )
 
 // three is instance a on three servers, when all is well.
 func three(role string) *Cluster {
-	return &Cluster{Role: role, Instance: "a", Leader: "a", Behind: new(uint64(2)), NATS: &NATS{
-		Connected: true, Replicas: 3, Streams: []Stream{{Name: "NOTIFICATIONS", Current: 3}, {Name: "LEDGER", Current: 3}},
+	return &Cluster{Role: role, Instance: "a", Leader: "a", Behind: new(uint64(2)), NATS: &queue.Servers{
+		Connected: true, Replicas: 3, Streams: []queue.Stream{{Name: "NOTIFICATIONS", Current: 3}, {Name: "LEDGER", Current: 3}},
 	}}
 }
 
 func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 	now := time.Now()
 	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
-	refused := Refusals{LastHour: 14, LastAt: ago(3 * time.Second), LastCode: 401, LastReason: "the Bearer token is not ours", LastRemote: "172.17.0.2"}
+	refused := ingest.Refusals{LastHour: 14, LastAt: ago(3 * time.Second), LastCode: 401, LastReason: "the Bearer token is not ours", LastRemote: "172.17.0.2"}
 	for _, c := range []struct {
 		name   string
 		change func(*Status)
@@ -35,7 +38,7 @@ func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 		{"down with nothing waiting", func(s *Status) { s.Callgoose.State = event.Down }, Odd, nil, "could not be reached"},
 		{"held", func(s *Status) { s.Callgoose.State = event.Held }, Bad, []string{IsHeld}, "everything is held"},
 		{"paused", func(s *Status) {
-			s.Callgoose.State, s.Pause = event.Paused, &Pause{By: "socket", Reason: "filters"}
+			s.Callgoose.State, s.Pause = event.Paused, &store.Pause{By: "socket", Reason: "filters"}
 		}, Odd, []string{IsPaused}, "paused by socket (filters)"},
 		{"webhooks refused", func(s *Status) { s.Refused = refused }, Bad, []string{IsRefused}, "14 webhooks were refused in the last hour, the last from 172.17.0.2 with 401"},
 		{"refused and accepted since", func(s *Status) { s.Refused = refused; s.Sources[0].LastHeardAt = ago(time.Second) }, Odd, []string{IsRefused}, "14 webhooks"},

@@ -23,11 +23,9 @@ import (
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/redact"
 	"pmm-callgoose/worker/callgoose/filters"
 )
-
-// SocketName is the Unix socket in the data directory.
-const SocketName = "admin.sock"
 
 // Intent is the header that a call over TCP needs which changes something and
 // does not show the operators' token. A form cannot send it, nor do webhooks.
@@ -99,54 +97,6 @@ func NewURLClient(base, token, ca string) (*Client, error) {
 
 // stay follows no redirect: it would lead the token, or the call, elsewhere.
 func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-
-// ListenSocket opens the socket in the data directory, for its owner only. The
-// caller holds the lock on the directory, so a socket that is there is stale. When
-// the file is deleted later, it comes back.
-func ListenSocket(dataDir string) (net.Listener, error) {
-	l, file, err := openSocket(dataDir)
-	if err != nil {
-		return nil, err
-	}
-	return &socket{dir: dataDir, l: l, file: file}, nil
-}
-
-func openSocket(dataDir string) (*net.UnixListener, os.FileInfo, error) {
-	path := filepath.Join(dataDir, SocketName)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, nil, fmt.Errorf("remove the stale socket: %w", err)
-	}
-	short, done, err := shortPath(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer done()
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
-	if err != nil {
-		return nil, nil, fmt.Errorf("open the operators' socket: %w", err)
-	}
-	l.SetUnlinkOnClose(false) // it may know a short name only
-	err = os.Chmod(path, 0o600)
-	file, statErr := os.Lstat(path)
-	if err = errors.Join(err, statErr); err != nil {
-		_ = l.Close()
-		return nil, nil, fmt.Errorf("protect the operators' socket: %w", err)
-	}
-	return l, file, nil
-}
-
-// shortPath is another name for path that fits into the 108 bytes which the
-// kernel allows for a socket's name. It is good until done is called.
-func shortPath(path string) (short string, done func(), err error) {
-	if len(path) < 100 {
-		return path, func() {}, nil
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return "", nil, err
-	}
-	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)), func() { _ = dir.Close() }, nil
-}
 
 // Event asks for one event.
 func (c *Client) Event(ctx context.Context, id string) (*Detail, error) {
@@ -287,10 +237,7 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, bo
 	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
 		answer.Error += ", a redirect, which is not followed, to " + to
 	}
-	answer.Error = text.Short(1000, answer.Error)
-	if c.token != "" { // whoever answers knows it, and may show it
-		answer.Error = strings.ReplaceAll(answer.Error, c.token, "[redacted]")
-	}
+	answer.Error = text.Short(1000, redact.New(c.token).String(answer.Error)) // whoever answers knows the token, and may show it
 	if resp.StatusCode == http.StatusNotFound && answer.Error == ErrNotFound.Error() {
 		return nil, fmt.Errorf("%w: %s (settled events go after --retention)", ErrNotFound, strings.TrimPrefix(path, "/api/v1/events/"))
 	}

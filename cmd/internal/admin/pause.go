@@ -8,21 +8,14 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/store"
 )
-
-// Pause is delivery held by hand.
-type Pause struct {
-	Since  time.Time  `json:"since"`
-	Until  *time.Time `json:"until"` // null = until it is resumed
-	Reason string     `json:"reason"`
-	By     string     `json:"by"`
-}
 
 // maxReason bounds what an operator may write down.
 const maxReason = 300
 
 // ParsePause reads reason and until: a time, or a duration from now on.
-func ParsePause(q url.Values, now time.Time) (p Pause, err error) {
+func ParsePause(q url.Values, now time.Time) (p store.Pause, err error) {
 	for name := range q {
 		if name != "reason" && name != "until" {
 			return p, fmt.Errorf("unknown setting %q of a pause", name)
@@ -46,7 +39,6 @@ func ParsePause(q url.Values, now time.Time) (p Pause, err error) {
 	if !until.After(now) {
 		return p, errors.New("until is in the past")
 	}
-	until = until.UTC()
-	p.Until = &until
+	p.Until = until.UTC()
 	return p, nil
 }

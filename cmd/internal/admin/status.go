@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"time"
 
+	"pmm-callgoose/ingest"
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue"
 )
 
 // Status is the state of the service at a glance.
@@ -42,9 +45,9 @@ type Status struct {
 	Effects Effects `json:"effects"`
 	// DiscardedFiring counts firing events discarded, ever; DiscardedDay the events
 	// discarded within the last day.
-	DiscardedFiring int64    `json:"discarded_firing_total"`
-	DiscardedDay    int64    `json:"discarded_last_day"`
-	Refused         Refusals `json:"refused"`
+	DiscardedFiring int64           `json:"discarded_firing_total"`
+	DiscardedDay    int64           `json:"discarded_last_day"`
+	Refused         ingest.Refusals `json:"refused"`
 
 	OldestQueuedAt *time.Time `json:"oldest_queued_at"`
 	// WaitingBySeverity counts what waits by the label severity, "none" without one.
@@ -58,7 +61,7 @@ type Status struct {
 
 	Callgoose Callgoose `json:"callgoose"`
 	// Pause is set while delivery is paused by hand.
-	Pause *Pause `json:"pause"`
+	Pause *store.Pause `json:"pause"`
 	// Sources are the PMM servers heard of or waited for.
 	Sources []PMM `json:"pmm"`
 	// WebhookURL is the address that is really bound for PMM's webhooks.
@@ -92,8 +95,8 @@ type Cluster struct {
 	SettingsDiffer []string `json:"settings_differ,omitempty"`
 	SameName       bool     `json:"same_name,omitempty"`
 	// ClockSkew is how far the clock of NATS is ahead of the one here, in seconds.
-	ClockSkew float64 `json:"clock_skew_seconds"`
-	NATS      *NATS   `json:"nats,omitempty"` // nil when the store is embedded
+	ClockSkew float64        `json:"clock_skew_seconds"`
+	NATS      *queue.Servers `json:"nats,omitempty"` // nil when the store is embedded
 }
 
 // Instance is one of them as it announced itself.
@@ -129,15 +132,6 @@ type Effects struct {
 	Closed  int64 `json:"closed"`
 	Nothing int64 `json:"nothing"` // the incident was open, or closed, already
 	Unknown int64 `json:"unknown"` // its answer could not be read
-}
-
-// Refusals are the webhooks that were not accepted since the start.
-type Refusals struct {
-	LastHour   int        `json:"last_hour"`
-	LastAt     *time.Time `json:"last_at"`
-	LastCode   int        `json:"last_code"`
-	LastReason string     `json:"last_reason"`
-	LastRemote string     `json:"last_remote"`
 }
 
 // Waiting counts the incidents of a severity and an alert name.

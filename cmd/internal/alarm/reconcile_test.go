@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store/queue"
 )
 
 func TestWhatAPersonMustDecideAboutPMM(t *testing.T) {
@@ -55,7 +56,7 @@ func TestEachInstanceSaysThatNobodyLeads(t *testing.T) {
 	const after = 5 * time.Minute
 	status := func(change func(*admin.Status)) admin.Status {
 		s := admin.Status{Store: admin.Store{Accepting: true, MaxBytes: 1}, Dead: 7, Cluster: &admin.Cluster{
-			Role: "follower", Instance: "b", Leader: "a", NATS: &admin.NATS{Connected: true},
+			Role: "follower", Instance: "b", Leader: "a", NATS: &queue.Servers{Connected: true},
 		}}
 		s.Callgoose.State = "unknown"
 		change(&s)

@@ -20,7 +20,8 @@ import (
 type Way struct {
 	Name string // webhook or command
 	// Send hands over JSON: as the body of the webhook, or on the standard input of the
-	// command, which has vars in its environment.
+	// command, which has vars in its environment, with nothing in them that ends a quotation
+	// or does something in it.
 	Send func(ctx context.Context, body []byte, vars ...string) error
 }
 
@@ -37,6 +38,9 @@ func Ways(url func() string, transport http.RoundTripper, line string, within ti
 	}
 	if line != "" {
 		list = append(list, Way{"command", func(ctx context.Context, body []byte, vars ...string) error {
+			for i := range vars {
+				vars[i] = unquoted.Replace(vars[i])
+			}
 			return runCommand(ctx, line, within, append(body, '\n'), vars...)
 		}})
 	}

@@ -61,6 +61,18 @@ func TestCommandGetsTheNoticeAndNoSecrets(t *testing.T) {
 	}
 }
 
+// The texts are those of alerts, and a script may put them between quotation marks.
+func TestACommandsVariablesEndNoQuotation(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "said")
+	list := Ways(nil, nil, `sh -c "printf %s \"$SAID\" >`+file+`; printf %s '$SAID' >>`+file+`"`, time.Minute)
+	if err := list[0].Send(t.Context(), nil, "SAID=- db'1\"; `id` $(id) \\"); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := os.ReadFile(file); err != nil || string(said) != strings.Repeat("- db’1”; ’id’ ＄(id) /", 2) {
+		t.Errorf("it said %q, %v", said, err)
+	}
+}
+
 func TestCommandThatFails(t *testing.T) {
 	tests := []struct{ name, line, want string }{
 		{"says why", "echo no route >&2; exit 3", "run command: exit status 3: no route"},
@@ -205,9 +217,13 @@ func TestWebhookErrorsHoldNoSecret(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			timeout := time.Minute
+			if tt.want == "no answer in time" {
+				timeout = time.Second
+			}
 			h := NewHook(func() string {
 				return strings.Replace(tt.url, "://", "://user:"+secret+"@", 1) + "/" + secret + "?k=" + secret
-			}, tt.transport, time.Second)
+			}, tt.transport, timeout)
 			err := h.Call(t.Context(), http.MethodPost, body())
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("got %v, want %s", err, tt.want)

@@ -210,7 +210,7 @@ func (a *App) withoutNATS() *admin.Cluster {
 	}
 	return &admin.Cluster{
 		Name: a.cfg.NATSName, Instance: a.cfg.InstanceName(), Role: "follower", Instances: []admin.Instance{},
-		NATS: &admin.NATS{Replicas: a.cfg.NATSReplicas, Sync: "unknown", Streams: []admin.Stream{}},
+		NATS: &queue.Servers{Replicas: a.cfg.NATSReplicas, Sync: "unknown", Streams: []queue.Stream{}},
 	}
 }
 
@@ -219,9 +219,10 @@ func (c *core) cluster() *admin.Cluster {
 	if c.log == nil {
 		return &admin.Cluster{Instance: c.cfg.InstanceName(), Role: "alone", Instances: []admin.Instance{}}
 	}
+	servers := c.log.Servers()
 	out := &admin.Cluster{
 		Name: c.cfg.NATSName, Instance: c.log.Name(), Role: "follower", Outdated: c.log.Outdated(), Instances: instances(c.log.Members()),
-		SettingsDiffer: c.log.Differs(), ClockSkew: c.log.Skew().Seconds(), NATS: c.nats(),
+		SettingsDiffer: c.log.Differs(), ClockSkew: c.log.Skew().Seconds(), NATS: &servers,
 	}
 	out.SameName = out.Instance != c.cfg.InstanceName()
 	if c.leads() {

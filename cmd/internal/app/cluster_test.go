@@ -375,7 +375,7 @@ func TestAFollowerSaysWhoLeads(t *testing.T) {
 	want := "ask instance " + leads.cfg.Instance + ", which leads"
 	id := follows.events(event.Filter{})[0].ID
 	for name, err := range map[string]error{
-		"pause":  follows.app.Pause(t.Context(), admin.Pause{By: "socket", Reason: "x"}),
+		"pause":  follows.app.Pause(t.Context(), store.Pause{By: "socket", Reason: "x"}),
 		"park":   follows.app.ParkEvent(t.Context(), id, "socket"),
 		"close":  follows.app.CloseIncident(t.Context(), follows.events(event.Filter{})[0].Key, "socket"),
 		"replay": second(follows.app.Replay(t.Context(), admin.ReplayRequest{})),

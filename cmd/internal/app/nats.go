@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/store/queue"
 )
@@ -75,16 +74,6 @@ func (a *App) await(ctx context.Context) *core {
 			return c
 		}
 	}
-}
-
-// nats is what is known of the external servers.
-func (c *core) nats() *admin.NATS {
-	s := c.log.Servers()
-	out := &admin.NATS{Connected: s.Connected, Server: s.Name, Version: s.Version, Replicas: s.Replicas, Sync: s.Sync, Streams: []admin.Stream{}}
-	for _, st := range s.Streams {
-		out.Streams = append(out.Streams, admin.Stream(st))
-	}
-	return out
 }
 
 // ExamineNATS looks at the external servers for doctor.

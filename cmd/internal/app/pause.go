@@ -4,19 +4,15 @@ import (
 	"context"
 	"time"
 
-	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store"
 	"pmm-callgoose/worker"
 )
 
 // Pause implements web.Replayer: delivery is held, also after a restart, until it is
 // resumed or the pause ends by itself. Webhooks are accepted meanwhile.
-func (a *App) Pause(ctx context.Context, p admin.Pause) error {
-	pause := &store.Pause{Since: time.Now().UTC(), Reason: p.Reason, By: p.By}
-	if p.Until != nil {
-		pause.Until = *p.Until
-	}
-	return a.setPause(ctx, pause, store.Act{By: p.By, What: "pause", Reason: p.Reason})
+func (a *App) Pause(ctx context.Context, p store.Pause) error {
+	p.Since = time.Now().UTC()
+	return a.setPause(ctx, &p, store.Act{By: p.By, What: "pause", Reason: p.Reason})
 }
 
 // Resume implements web.Replayer.

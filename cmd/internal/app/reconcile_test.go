@@ -286,6 +286,34 @@ func TestAnAlertWithoutAFingerprintIsOpenedOnce(t *testing.T) {
 	})
 }
 
+// The webhook of an alert that was opened from the list is known by its labels, too.
+func TestAWebhookWithoutAFingerprintRepeatsWhatTheListOpened(t *testing.T) {
+	t.Parallel()
+	beside(t, "both", 2, func(g *grafana) {
+		g.rig.fake.Reset()
+		g.halt()
+		if err := os.RemoveAll(g.cfg.DataDir); err != nil {
+			t.Fatal(err)
+		}
+		g.start()
+		g.run(15 * time.Minute)
+		g.want("from an empty directory", 2, map[string]int{"opened": 2})
+		g.bare = true
+		g.run(4 * time.Hour) // PMM repeats each of them
+		g.want("after the repeats", 2, map[string]int{"opened": 2})
+		g.deaf = true
+		g.change(func() { g.rule(0).Series["db"] = false })
+		g.run(5 * time.Minute)
+		g.deaf = false
+		g.change(func() { g.rule(0).Series["db"] = true })
+		g.run(5 * time.Minute)
+		g.want("one fires anew, its recovery was lost", 2, map[string]int{"opened": 2})
+		g.change(func() { g.rule(0).Series["db"] = false })
+		g.run(5 * time.Minute)
+		g.want("one recovers", 1, map[string]int{"opened": 2})
+	})
+}
+
 // A close by hand is for an alert that is over. While it fires PMM has the last word:
 // its next webhook would open the incident again, and so does comparing.
 func TestWhatAPersonClosedAndStillFiresIsOpenedAgain(t *testing.T) {

@@ -55,7 +55,7 @@ func (a *App) Status(context.Context) (admin.Status, error) {
 	c := a.core.Load()
 	if !ok || c == nil {
 		s.Store.Problem = a.whyClosed().Error()
-		s.Refused = a.refusals()
+		s.Refused = a.handler.Refused()
 		s.Conclude()
 		return s, nil
 	}
@@ -120,7 +120,7 @@ func (a *App) observe() (s admin.Status, ok bool) {
 		NextProbe: timeOrNil(view.NextProbe),
 	}
 	if p := view.Pause; p != nil && view.Circuit.State == event.Paused {
-		s.Pause = &admin.Pause{Since: p.Since, Until: timeOrNil(p.Until), Reason: p.Reason, By: p.By}
+		s.Pause = p
 	}
 	s.Store.UsedBytes, s.Store.MaxBytes, s.Store.FreeBytes = c.queue.Room()
 	s.Store.Accepting = true

@@ -48,7 +48,7 @@ func (a *App) outlook(c *core, s *admin.Status, now time.Time) (err error) {
 	if s.Sources, err = sources(c, a.cfg.ExpectEvery); err != nil {
 		return err
 	}
-	s.Refused = a.refusals()
+	s.Refused = a.handler.Refused()
 	s.Drain.PerSecond = a.opts.metrics.Pace()
 	if rate := s.Drain.PerSecond; rate >= 0.01 && s.Queued > 0 && s.Callgoose.State == event.Up {
 		s.Drain.ETA = timeOrNil(now.Add(time.Duration(min(float64(s.Queued)/rate, 1e8) * float64(time.Second))))
@@ -81,14 +81,6 @@ func slo(c *core) *admin.SLO {
 		o.Share = new(float64(served.InTime) / float64(served.Events))
 	}
 	return o
-}
-
-// refusals are the webhooks that were not accepted.
-func (a *App) refusals() admin.Refusals {
-	r := a.handler.Refused()
-	return admin.Refusals{
-		LastHour: r.LastHour, LastAt: timeOrNil(r.LastAt), LastCode: r.LastCode, LastReason: r.LastReason, LastRemote: r.LastRemote,
-	}
 }
 
 // delivered finds the event that Callgoose took last: of this life, else the one of

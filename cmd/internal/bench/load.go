@@ -32,9 +32,8 @@ type Load struct {
 	// It ends after Count webhooks, or after Duration, whichever is set and first.
 	Count    int
 	Duration time.Duration
-	// Every, when set, is how often one of the connections sends: the load of a rate.
-	Every time.Duration
-	// Progress is called before each webhook, by one connection at a time. May be nil.
+	// Progress is called before each webhook, by one connection at a time, and may hold the
+	// load up. May be nil.
 	Progress func(sent int)
 }
 
@@ -155,9 +154,6 @@ func (r *run) send(ctx context.Context) error {
 			r.sent.Add(-1)
 			return nil
 		}
-		if r.Every > 0 {
-			sleep(ctx, time.Until(r.began.Add(time.Duration(n)*r.Every)))
-		}
 		if r.Progress != nil {
 			r.mu.Lock()
 			r.Progress(n)
@@ -180,18 +176,11 @@ func (r *run) send(ctx context.Context) error {
 			if r.bad.Add(1) == maxRefusals {
 				return fmt.Errorf("%d consecutive webhooks were answered %d", maxRefusals, code)
 			}
-			sleep(ctx, 20*time.Millisecond)
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Millisecond):
+			}
 		}
 	}
 	return nil
-}
-
-// sleep waits, at most until ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }

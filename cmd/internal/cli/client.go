@@ -36,7 +36,7 @@ func atFlags() []cli.Flag {
 func (p *program) client(c *cli.Context) (*admin.Client, error) {
 	only := []string{"data-dir"}
 	if c.String("admin-url") != "" {
-		only = append(only, "admin-token-file")
+		only = []string{"admin-token-file", "allow-http"}
 	}
 	in := p.input(c, false, only...)
 	in.Asks = true
@@ -80,13 +80,13 @@ func (p *program) clientOf(c *cli.Context, cfg *config.Config) (client *admin.Cl
 		client, where = p.here(c, cfg)
 		return client, where, nil
 	}
+	if cfg.AdminToken.IsSet() && config.Cleartext(at) && !cfg.AllowHTTP {
+		return nil, "", usagef("--admin-url is plain http, which shows the token to everyone on the way; use https, or set %s=true", config.EnvName("allow-http"))
+	}
 	if client, err = admin.NewURLClient(at, cfg.AdminToken.Reveal(), c.String("admin-ca")); err != nil {
 		return nil, "", usageError{err}
 	}
-	if cfg.AdminToken.IsSet() {
-		err = p.refuseCleartext(c, "admin-url")
-	}
-	return client, "--admin-url", err
+	return client, "--admin-url", nil
 }
 
 // here finds the service that runs on this machine: in the data directory, and where
@@ -140,7 +140,7 @@ func query(c *cli.Context) url.Values {
 	q := url.Values{}
 	for _, flag := range parameters {
 		name := strings.ReplaceAll(flag, "-", "_")
-		if list := c.StringSlice(flag); list != nil {
+		if list := c.StringSlice(flag); len(list) > 0 {
 			q[name] = list
 		} else if c.IsSet(flag) && fmt.Sprint(c.Value(flag)) != "" {
 			q.Set(name, fmt.Sprint(c.Value(flag)))

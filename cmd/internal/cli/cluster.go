@@ -51,7 +51,10 @@ func (p *program) stepDown(c *cli.Context, client *admin.Client) error {
 		leader = s.Cluster.Leader
 		return true, nil
 	})
-	if err != nil {
+	switch {
+	case c.Context.Err() != nil:
+		return c.Context.Err()
+	case err != nil:
 		return fmt.Errorf("the leader was asked to step down, and no other instance leads after %s: pmm-callgoose status --cluster", text.Span(within))
 	}
 	return p.done(c, fmt.Sprintf("instance %s leads now", leader))

@@ -116,9 +116,10 @@ func takesValue(f cli.Flag) bool {
 
 // listed are the values of flags that are no settings.
 var listed = map[string][]string{
-	"output": {"table", "json"},
-	"status": {string(event.Firing), string(event.Resolved)},
-	"kind":   {admin.KindNotification, admin.KindEvent},
+	"output":  {"table", "json"},
+	"outcome": strings.Split(admin.OutcomeNames(), ", "),
+	"status":  {string(event.Firing), string(event.Resolved)},
+	"kind":    {admin.KindNotification, admin.KindEvent},
 	// Those that PMM offers for an alert rule; others are taken too.
 	"severity": {"emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"},
 }
@@ -126,12 +127,6 @@ var listed = map[string][]string{
 // values are the values of a flag, as far as they can be listed.
 func values(f cli.Flag) (list []string) {
 	name := f.Names()[0]
-	if name == "outcome" {
-		for _, o := range event.Outcomes {
-			list = append(list, string(o))
-		}
-		return list
-	}
 	// A flag of another type only has the same name, as replay's --rate.
 	all := config.Options()
 	i := slices.IndexFunc(all, func(o config.Option) bool { return o.Name == name })

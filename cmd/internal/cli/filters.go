@@ -15,9 +15,6 @@ import (
 	apifilters "pmm-callgoose/worker/callgoose/filters"
 )
 
-// filterSets are those that filters show prints.
-var filterSets = map[string]func() []apifilters.Filter{"guide": apifilters.Guide, "recommended": apifilters.Recommended}
-
 func (p *program) filtersCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "filters",
@@ -41,7 +38,7 @@ func (p *program) filtersCommand() *cli.Command {
 }
 
 func (p *program) filtersShow(c *cli.Context) error {
-	set := filterSets[c.Args().First()]
+	set := apifilters.Sets[c.Args().First()]
 	if c.NArg() != 1 || set == nil {
 		return usagef("filters show needs one of guide and recommended")
 	}

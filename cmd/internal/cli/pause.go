@@ -26,8 +26,8 @@ func (p *program) pauseCommand() *cli.Command {
 			if err != nil {
 				return usagef("--%w", err)
 			}
-			if pause.Until != nil {
-				ends = text.Stamp(*pause.Until)
+			if !pause.Until.IsZero() {
+				ends = text.Stamp(pause.Until)
 			}
 			return p.act(c, client, "pause", q, "delivery is paused until "+ends)
 		}),

@@ -62,21 +62,6 @@ func (p *program) pmmClient(cfg *config.Config, webhooks string) (*pmm.Client, e
 	return nil, usagef("--pmm-url names %d PMM servers; give the one to change", len(clients))
 }
 
-// refuseCleartext refuses the URL in a flag when the secret that goes there can be
-// read on the way and --allow-http does not allow that.
-func (p *program) refuseCleartext(c *cli.Context, flag string) error {
-	if !config.Cleartext(c.String(flag)) {
-		return nil
-	}
-	in := p.input(c, false, "allow-http")
-	in.Asks = true // where the file counts it was read before
-	cfg, _, err := config.Load(in)
-	if err == nil && !cfg.AllowHTTP {
-		err = usagef("--%s is plain http, which shows the token to everyone on the way; use https, or set %s=true", flag, config.EnvName("allow-http"))
-	}
-	return err
-}
-
 // setupSettings are the settings of serve that say which PMM is set up, and what it has to send.
 var setupSettings = slices.Concat(pmmSettings, intakeSecrets, []string{"allow-unauthenticated"})
 

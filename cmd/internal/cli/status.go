@@ -55,7 +55,7 @@ func (p *program) watchStatus(c *cli.Context, client *admin.Client) error {
 	_ = poll(c.Context, watchEvery, func() (bool, error) {
 		s, err := client.Status(c.Context)
 		if c.Context.Err() != nil {
-			return true, nil
+			return true, c.Context.Err()
 		}
 		if isTerminal(p.screen()) {
 			fmt.Fprint(p.out, "\x1b[H\x1b[2J")

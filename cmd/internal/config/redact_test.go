@@ -75,11 +75,8 @@ func TestNoLogLineHoldsASecret(t *testing.T) {
 			check := func() {
 				t.Helper()
 				for _, s := range secrets {
-					if strings.Contains(strings.ReplaceAll(out.String(), `\`, ""), s) { // quoted however often
-						t.Errorf("%q stands in\n%s", s, out.String())
-					}
-					for _, form := range spellings([]string{s}) {
-						if strings.Contains(out.String(), form) {
+					for _, form := range []string{s, url.QueryEscape(s), strings.ToLower(url.QueryEscape(s)), url.PathEscape(s), fmt.Sprintf("%q", s), basic(s), basic("pmm:" + s), basic("p:" + s)} {
+						if strings.Contains(out.String(), strings.TrimRight(strings.Trim(form, `"`), "=")) {
 							t.Errorf("%q stands as %q in\n%s", s, form, out.String())
 						}
 					}

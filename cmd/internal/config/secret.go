@@ -12,9 +12,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"pmm-callgoose/store/redact"
 )
 
-const redacted = "[redacted]"
+const redacted = redact.Word
 
 // Secret holds a secret and knows where it came from. Printed, logged or
 // encoded in any way it shows [redacted], or nothing when it is not set. A nil

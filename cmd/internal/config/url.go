@@ -57,7 +57,7 @@ func urlParts(text string) (out []string) {
 		if strings.Trim(p.Path, "/") != "" {
 			out = append(out, p.RequestURI(), strings.Trim(p.Path, "/"))
 			for segment := range strings.SplitSeq(p.Path, "/") {
-				if len(segment) >= 3*shortest { // a word such as "services" is no secret
+				if len(segment) >= 12 { // a word such as "services" is no secret
 					out = append(out, segment)
 				}
 			}

@@ -13,6 +13,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/config"
+	"pmm-callgoose/ingest"
 )
 
 func TestSecretFiles(t *testing.T) {
@@ -179,7 +180,7 @@ func TestWhatTheServiceSays(t *testing.T) {
 		{"a heartbeat that fails", side("up", nil, "", admin.Status{Ping: &admin.Ping{LastError: "refused"}}), "heartbeat failing", Warn, []string{"refused", "--ping-url-file"}},
 		{
 			"webhooks refused since the last one accepted",
-			side("up", nil, "", admin.Status{Refused: admin.Refusals{LastHour: 14, LastAt: ago(time.Second), LastCode: 401, LastReason: "the Bearer token is not ours", LastRemote: "172.17.0.2"}, Sources: []admin.PMM{{Name: "pmm", LastHeardAt: ago(time.Minute)}}}),
+			side("up", nil, "", admin.Status{Refused: ingest.Refusals{LastHour: 14, LastAt: ago(time.Second), LastCode: 401, LastReason: "the Bearer token is not ours", LastRemote: "172.17.0.2"}, Sources: []admin.PMM{{Name: "pmm", LastHeardAt: ago(time.Minute)}}}),
 			"webhooks refused", Fail,
 			[]string{"14 webhooks", "172.17.0.2", "401", "not ours", "contact point"},
 		},

@@ -80,7 +80,7 @@ func TestTheInstancesOfACluster(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := admin.Status{Cluster: &admin.Cluster{
-				Instance: "b", Role: "follower", Leader: "a", LeaderSince: &since, Term: 962, NATS: &admin.NATS{Connected: true},
+				Instance: "b", Role: "follower", Leader: "a", LeaderSince: &since, Term: 962, NATS: &queue.Servers{Connected: true},
 				Instances: []admin.Instance{{Name: "a", Version: "1.4.0"}, {Name: "b", Version: "1.4.0"}},
 			}}
 			tt.change(s.Cluster)

@@ -59,10 +59,6 @@ func (e *examination) status() {
 	}
 }
 
-// longQuiet is how long a PMM that is not watched may be silent before that deserves a
-// warning: its repeat interval is usually four hours.
-const longQuiet = 48 * time.Hour
-
 // consistent has the service compare queue and ledger, and its settings with those that
 // it would have now.
 func (e *examination) consistent(ctx context.Context) {
@@ -104,7 +100,7 @@ func (e *examination) heard() {
 		case s.SilentSince != nil: // the service has said so
 		case s.LastHeardAt == nil:
 			e.warn("heard from pmm", fix("Press Test in its contact point."), "%s is expected and never sent anything", s.Name)
-		case time.Since(*s.LastHeardAt) > longQuiet && s.ExpectEvery == 0:
+		case time.Since(*s.LastHeardAt) > admin.Quiet && s.ExpectEvery == 0:
 			e.warn("heard from pmm", fix("Press Test in its contact point. --expect-every reports such a silence by itself; ignore a server that is gone for good."), "%s was last heard of %s, and is not watched for silence", s.Name, text.Ago(*s.LastHeardAt, time.Now()))
 		default:
 			e.ok("heard from pmm", "%s, %s", s.Name, text.Ago(*s.LastHeardAt, time.Now()))

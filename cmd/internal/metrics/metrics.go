@@ -14,6 +14,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue"
 )
 
 // Config is what New needs.
@@ -256,7 +257,7 @@ func (m scrape) Collect(ch chan<- prometheus.Metric) {
 	putLedger(s, put)
 }
 
-func putNATS(n *admin.NATS, put putter) {
+func putNATS(n *queue.Servers, put putter) {
 	put(natsConnected, truth(n.Connected))
 	if n.Replicas > 0 {
 		put(natsReplicas, float64(n.Replicas))

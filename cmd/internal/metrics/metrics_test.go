@@ -20,6 +20,7 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store/event"
+	"pmm-callgoose/store/queue"
 )
 
 var update = flag.Bool("update", false, "write the golden file anew")
@@ -36,7 +37,7 @@ func busy() *Metrics {
 		s := admin.Status{
 			Queued: 7, InFlight: 2, Delivered: 100, Discarded: 3, Dead: 4, Suppressed: 50, Collapsed: 6,
 			Notifications: 80, Alerts: 170, Damaged: 1, OldestQueuedAt: &oldest, StormsTotal: 2, Storms: []admin.Storm{{Source: "pmm", Waiting: 470}, {Source: "dr", Waiting: 3}}, SLO: &admin.SLO{Share: &share, Objective: .99},
-			Cluster:          &admin.Cluster{Role: "leader", Term: 962, Behind: new(uint64(3)), NATS: &admin.NATS{Connected: true, Replicas: 3, Streams: []admin.Stream{{Name: "NOTIFICATIONS", Replicas: 3, Current: 2}}}},
+			Cluster:          &admin.Cluster{Role: "leader", Term: 962, Behind: new(uint64(3)), NATS: &queue.Servers{Connected: true, Replicas: 3, Streams: []queue.Stream{{Name: "NOTIFICATIONS", Replicas: 3, Current: 2}}}},
 			AlertsByStatus:   map[string]int64{"firing": 99, "resolved": 70, "unusable": 1},
 			SuppressedReason: map[string]int64{"repeat": 40, "late": 1, "already_resolved": 8, "still_firing": 1},
 		}
@@ -152,7 +153,7 @@ func TestTheTableIsWhatIsThere(t *testing.T) {
 // A zero while the store is being opened would be a lie and look like a reset.
 func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
 	m := New(Config{Version: "1", Status: func() (admin.Status, bool) {
-		return admin.Status{Cluster: &admin.Cluster{Role: "follower", NATS: &admin.NATS{}}}, false
+		return admin.Status{Cluster: &admin.Cluster{Role: "follower", NATS: &queue.Servers{}}}, false
 	}})
 	seen := map[string]float64{}
 	for _, f := range ours(t, m) {
@@ -170,7 +171,7 @@ func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
 		}
 	}
 	follows := New(Config{Status: func() (admin.Status, bool) {
-		return admin.Status{Notifications: 80, Cluster: &admin.Cluster{Role: "follower", NATS: &admin.NATS{Connected: true, Streams: []admin.Stream{{Name: "LEDGER", Current: 3}}}}}, true
+		return admin.Status{Notifications: 80, Cluster: &admin.Cluster{Role: "follower", NATS: &queue.Servers{Connected: true, Streams: []queue.Stream{{Name: "LEDGER", Current: 3}}}}}, true
 	}})
 	there := map[string]bool{}
 	for _, f := range ours(t, follows) {

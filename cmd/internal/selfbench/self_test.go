@@ -395,7 +395,7 @@ func (s *story) outage(ctx context.Context, r *Report) error {
 	s.sink.Shut()
 	began := time.Now()
 	l := s.load(16)
-	l.Duration, l.Every = s.Outage, 10*time.Millisecond
+	l.Duration, l.Progress = s.Outage, func(sent int) { time.Sleep(time.Until(began.Add(time.Duration(sent) * 10 * time.Millisecond))) }
 	if _, err := s.run(ctx, l); err != nil {
 		return err
 	}

@@ -42,9 +42,8 @@
 //   - Roles: since Grafana 11 an Editor may write and a Viewer read what is provisioned
 //     (grafana/grafana PR 85022), before it was the Admin alone (PR 50366). The
 //     permissions that a refusal names hold the word "provenance" themselves.
-//   - A new organisation answers 500 configMissing for a while. A fresh 12.4 has a
-//     default contact point "empty" without integrations, which the list of contact
-//     points leaves out (real Grafana 12.4.3).
+//   - A fresh 12.4 has a default contact point "empty" without integrations, which the
+//     list of contact points leaves out (real Grafana 12.4.3).
 //   - A contact point that a rule names cannot be removed, 409.
 //   - nginx answers with pages: 503 in maintenance, 502 while Grafana starts.
 //

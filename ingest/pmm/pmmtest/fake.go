@@ -43,11 +43,8 @@ type Fake struct {
 	tree   *route
 	writes []string
 	page   int // status that nginx answers everything with, 0 = none
-	fails  map[string]int
-	before func(method, path string)
+	before func(w http.ResponseWriter, r *http.Request) bool
 	made   int
-	// unconfigured is how many requests a new organisation has still to refuse.
-	unconfigured int
 }
 
 // point is a contact point as it is read and shown.
@@ -65,7 +62,7 @@ type point struct {
 // everything.
 func New(cfg Config) *Fake {
 	cfg.PMM, cfg.Grafana, cfg.Token = cmp.Or(cfg.PMM, "3.8.0"), cmp.Or(cfg.Grafana, "12.4.1"), cmp.Or(cfg.Token, Token)
-	f := &Fake{cfg: cfg, fails: map[string]int{}}
+	f := &Fake{cfg: cfg}
 	f.World = newWorld(f)
 	f.AddPoint(`{"uid":"","name":"grafana-default-email","type":"email","settings":{"addresses":"<example@email.com>"}}`)
 	f.SetTree(`{"receiver":"grafana-default-email","group_by":["grafana_folder","alertname"]}`)
@@ -129,21 +126,13 @@ func (f *Fake) Writes() []string {
 // Page makes nginx answer everything with an error page, until Page(0).
 func (f *Fake) Page(status int) { f.mu.Lock(); f.page = status; f.mu.Unlock() }
 
-// Fail makes requests of that method to paths that end so fail with the status,
-// until it is called with 0.
-func (f *Fake) Fail(method, suffix string, status int) {
+// Before sets what is called before every request. It may change the fake, and answer in
+// its place: then it reports true.
+func (f *Fake) Before(hook func(w http.ResponseWriter, r *http.Request) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.fails[method+" "+suffix] = status; status == 0 {
-		delete(f.fails, method+" "+suffix)
-	}
+	f.before = hook
 }
-
-// Unconfigured makes it a new organisation, which refuses that many requests.
-func (f *Fake) Unconfigured(requests int) { f.mu.Lock(); f.unconfigured = requests; f.mu.Unlock() }
-
-// Before sets what is called before every request, for changes made in between.
-func (f *Fake) Before(hook func(method, path string)) { f.mu.Lock(); f.before = hook; f.mu.Unlock() }
 
 func must(err error) {
 	if err != nil {
@@ -166,21 +155,14 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	hook := f.before
 	f.mu.Unlock()
-	if hook != nil {
-		hook(r.Method, r.URL.Path)
+	if hook != nil && hook(w, r) {
+		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.page != 0 {
 		page(w, f.page)
 		return
-	}
-	for key, status := range f.fails {
-		method, suffix, _ := strings.Cut(key, " ")
-		if r.Method == method && strings.HasSuffix(r.URL.Path, suffix) {
-			answer(w, status, map[string]any{"message": "Internal Server Error", "traceID": ""})
-			return
-		}
 	}
 	switch {
 	case r.URL.Path == "/v1/server/version" || r.URL.Path == "/v1/version":
@@ -271,11 +253,6 @@ func (f *Fake) provision(w http.ResponseWriter, r *http.Request, path string) {
 		role, permissions = "editor", "alert.provisioning:write, alert.notifications.provisioning:write, alert.notifications:write, alert.provisioning.provenance:write"
 	}
 	if !f.may(w, r, role, permissions) {
-		return
-	}
-	if f.unconfigured > 0 {
-		f.unconfigured--
-		public(w, http.StatusInternalServerError, "alerting.notification.configMissing", "No alertmanager configuration present in this organization")
 		return
 	}
 	if f.since(13, 0) {

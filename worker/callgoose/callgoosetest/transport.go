@@ -1,12 +1,10 @@
 package callgoosetest
 
 import (
-	"bytes"
-	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strconv"
 	"sync"
@@ -41,7 +39,7 @@ func (t *Transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	if r.Body == nil {
 		r.Body = http.NoBody
 	}
-	w := &memory{header: http.Header{}}
+	w := httptest.NewRecorder()
 	defer func() {
 		if p := recover(); p != nil {
 			if p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
@@ -53,29 +51,12 @@ func (t *Transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 		}
 	}()
 	t.fake.ServeHTTP(w, r)
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	return &http.Response{
-		Status:     fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)),
-		StatusCode: w.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: w.header,
-		Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()), Request: req,
-	}, nil
+	return w.Result(), nil
 }
 
 func netError(op, call string, errno syscall.Errno) error {
 	return &net.OpError{Op: op, Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443}, Err: os.NewSyscallError(call, errno)}
 }
-
-type memory struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (m *memory) Header() http.Header         { return m.header }
-func (m *memory) WriteHeader(status int)      { m.status = status }
-func (m *memory) Write(p []byte) (int, error) { return m.body.Write(p) }
 
 // Server serves a Fake on a real socket.
 type Server struct {

@@ -148,6 +148,9 @@ func First(set []Filter, doc any) (trigger, resolve int) {
 		slices.IndexFunc(set, func(f Filter) bool { return f.Resolve.passes(doc) })
 }
 
+// Sets are the filters that are known by a name.
+var Sets = map[string]func() []Filter{"guide": Guide, "recommended": Recommended}
+
 // Guide are the filters of the Callgoose guide for Percona, as printed there:
 // one incident per alert name, and a title path whose quotes are wrong.
 func Guide() []Filter {

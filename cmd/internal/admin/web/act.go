@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store"
 	"pmm-callgoose/worker/callgoose/filters"
 )
 
@@ -28,7 +29,7 @@ type Replayer interface {
 	// none is open under the key.
 	CloseIncident(ctx context.Context, key, by string) error
 	// Pause holds delivery, Resume ends that; both are durable when they return nil.
-	Pause(ctx context.Context, p admin.Pause) error
+	Pause(ctx context.Context, p store.Pause) error
 	Resume(ctx context.Context, by string) error
 	// Probe reads the secrets again and tries Callgoose at once. It waits for no answer.
 	Probe()

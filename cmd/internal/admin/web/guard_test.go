@@ -213,6 +213,23 @@ func TestThreeThousandStreamsAreFew(t *testing.T) {
 	}
 }
 
+// Where no token is asked for, a page in a browser can have exports made without end. The
+// log tells of all of them in few lines.
+func TestExportsFillNoLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		h := New(Config{Source: some(1), Carrier: &hand{}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		for range 3000 {
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/api/v1/export?kind=event", nil))
+		}
+		time.Sleep(time.Minute)
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/api/v1/export?kind=event", nil))
+		if lines := strings.Count(log.String(), "\n"); lines != 11 || !strings.Contains(log.String(), "action=export count=2991 ") {
+			t.Errorf("%d lines:\n%s", lines, &log)
+		}
+	})
+}
+
 // endless is a Carrier whose export has one line, and ends with its request.
 type endless struct{ Carrier }
 

@@ -17,7 +17,10 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/store/event"
@@ -49,6 +52,9 @@ type site struct {
 	session sessions
 	guesses *guesses
 	newest  newest
+	// exports are those that no line of the log tells of yet; exportLog bounds the lines.
+	exports   atomic.Int64
+	exportLog *rate.Limiter
 }
 
 func newSite(cfg Config) *site {
@@ -61,7 +67,7 @@ func newSite(cfg Config) *site {
 	if cfg.TokenRefused == nil {
 		cfg.TokenRefused = func(string) {}
 	}
-	s := &site{Config: cfg, pages: map[string]*template.Template{}, session: newSessions(), guesses: newGuesses(cfg)}
+	s := &site{Config: cfg, pages: map[string]*template.Template{}, session: newSessions(), guesses: newGuesses(cfg), exportLog: rate.NewLimiter(rate.Every(logEvery/10), 10)}
 	base := template.Must(template.New("layout.html").Funcs(templateFuncs).ParseFS(siteFiles, "site/layout.html", "site/parts.html"))
 	for _, name := range []string{"overview", "events", "event", "incidents", "incident", "deadletters", "replay", "job", "drop", "login", "problem"} {
 		s.pages[name] = template.Must(template.Must(base.Clone()).ParseFS(siteFiles, "site/"+name+".html"))
@@ -296,7 +302,7 @@ type listed struct {
 
 // list lists what was asked for; nothing where that cannot be asked.
 func (s *site) list(r *http.Request, a asked) (l listed, err error) {
-	if a.Err != nil {
+	if a.code() != http.StatusOK {
 		return l, nil
 	}
 	if l.Rows, err = s.Source.Events(r.Context(), a.F, a.Limit+1); err != nil {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 	"pmm-callgoose/worker"
 )
@@ -109,7 +110,7 @@ func (m *memory) CloseIncident(_ context.Context, key, by string) error {
 	return m.did("close "+key, by)
 }
 
-func (m *memory) Pause(_ context.Context, p admin.Pause) error {
+func (m *memory) Pause(_ context.Context, p store.Pause) error {
 	return m.did("pause "+p.Reason, p.By)
 }
 func (m *memory) Resume(_ context.Context, by string) error { return m.did("resume", by) }
