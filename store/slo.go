@@ -36,22 +36,12 @@ func (t *Tx) serve(old event.Outcome, r *event.Record) {
 	switch {
 	case old == "" && r.Outcome == event.Queued && r.Reason != ReasonStorm && time.Since(r.ReceivedAt) < servedLive: // a storm's are late as was asked for
 		events = 1
-	case r.Outcome == event.Delivered && timesTaken(r) == 1 && r.SettledAt.Sub(r.ReceivedAt) <= ServedWithin:
+	case r.Outcome == event.Delivered && r.TimesTaken() == 1 && r.SettledAt.Sub(r.ReceivedAt) <= ServedWithin:
 		inTime = 1
 	default:
 		return
 	}
 	t.add(bucketMeta, servedKey(r.ReceivedAt), events, inTime)
-}
-
-// timesTaken is how often Callgoose took an event: a replay is no second success.
-func timesTaken(r *event.Record) (n int) {
-	for _, a := range r.Attempts {
-		if a.Result == string(event.Delivered) {
-			n++
-		}
-	}
-	return n
 }
 
 // Served sums the last ServedDays days, and of them today and yesterday. An event that

@@ -8,7 +8,7 @@ import (
 )
 
 // Some values are numbers to which transactions add: what happened in a minute (History),
-// and how soon the events of a day were taken (Served). A transaction writes each that it
+// how soon the events of a day were taken (Served), and what a PMM sent in an hour (AlertsOfDay). A transaction writes each that it
 // touches once, so that they are as exact and as durable as the records.
 
 // sumKey says where the numbers stand.
@@ -32,8 +32,11 @@ func (t *Tx) saveSums() {
 	for at, numbers := range t.sums {
 		bucket, key := []byte(at.bucket), []byte(at.key)
 		first, oldest := servedPrefix, oldestServed(now)
-		if at.bucket == string(bucketHistory) {
+		switch {
+		case at.bucket == string(bucketHistory):
 			first, oldest = nil, minuteKey(now.Add(-keepHistory))
+		case bytes.HasPrefix(key, sentPrefix):
+			first, oldest = sentPrefix, sentKey(now.Add(-24*time.Hour))
 		}
 		if bytes.Compare(key, oldest) < 0 {
 			continue // an import, or a rebuild
@@ -54,6 +57,33 @@ func (t *Tx) saveSums() {
 		}
 		t.put(bucket, key, c.B)
 	}
+}
+
+// sentPrefix begins the keys of meta that count the alerts of an hour, by PMM server.
+var sentPrefix = []byte("sent-")
+
+func sentKey(at time.Time) []byte {
+	return at.UTC().AppendFormat(bytes.Clone(sentPrefix), "2006-01-02T15-")
+}
+
+// CountSent counts an alert of a PMM server.
+func (t *Tx) CountSent(source string, receivedAt time.Time) {
+	t.add(bucketMeta, append(sentKey(receivedAt), source...), 1)
+}
+
+// AlertsOfDay is how many alerts each PMM server sent in the last 24 hours, up to an hour
+// more: they are counted by the hour.
+func (t *Tx) AlertsOfDay() map[string]int64 {
+	list, first := map[string]int64{}, sentKey(time.Now().Add(-24*time.Hour))
+	for k, v := range t.from(bucketMeta, first) {
+		if !bytes.HasPrefix(k, sentPrefix) {
+			break
+		}
+		var n [1]int64
+		readSums(v, n[:])
+		list[string(k[len(first):])] += n[0]
+	}
+	return list
 }
 
 // readSums reads numbers, those that do not stand there as zero.

@@ -25,7 +25,10 @@ type result struct {
 	attempt event.Attempt
 	number  int  // of this attempt among all of the event, 0 when none was made
 	gone    bool // it is not queued any more
-	err     error
+	// began is when the alert of a firing event began that was taken now for the first time,
+	// zero for all others and where PMM did not say it.
+	began time.Time
+	err   error
 }
 
 // attempt sends the claimed head of a lane, which has entered the gate, once, and records
@@ -136,5 +139,8 @@ func (d *Deliverer) record(ctx context.Context, res *result, soon bool) {
 	res.err = d.book.record(ctx, res, soon)
 	if outcome := res.ruling.outcome; res.err == nil && outcome != "" {
 		d.cfg.Observer.Settled(outcome, time.Since(res.w.QueuedAt))
+		if !res.began.IsZero() {
+			d.cfg.Observer.FirstTaken(max(time.Since(res.began), 0))
+		}
 	}
 }

@@ -111,7 +111,7 @@ func (b book) record(ctx context.Context, res *result, soon bool) error {
 	ruled := res.ruling
 	return write(context.WithoutCancel(ctx), func(tx *store.Tx) {
 		w, queued := tx.WaitingAt(res.w.At)
-		res.ruling, res.number, res.gone = ruled, 0, !queued
+		res.ruling, res.number, res.gone, res.began = ruled, 0, !queued, time.Time{}
 		if !queued && tx.Brief(res.w.ReceivedAt, res.w.Pos) == nil { // somebody dropped it
 			return
 		}
@@ -131,6 +131,9 @@ func (b book) record(ctx context.Context, res *result, soon bool) error {
 			v.outcome, v.reason = "", ""
 		}
 		if v.outcome != "" {
+			if v.outcome == event.Delivered && r.Status == event.Firing && r.TimesTaken() == 1 {
+				res.began = r.StartsAt
+			}
 			count(tx, r.Status, &res.attempt, v.outcome)
 			conclude(tx, res.w.At, r, v.outcome, v.reason)
 			return

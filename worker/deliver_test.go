@@ -1097,6 +1097,47 @@ func TestOutcomesGatherOnlyWhenNobodyWaits(t *testing.T) {
 	})
 }
 
+// ages keeps what is reported of first deliveries.
+type ages struct {
+	silent
+	list chan time.Duration
+}
+
+func (a ages) FirstTaken(age time.Duration) { a.list <- age }
+
+func TestTheAgeAtDeliveryIsThatOfAFiringAlertTakenForTheFirstTime(t *testing.T) {
+	now := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // when a bubble begins
+	for name, c := range map[string]struct {
+		a    alert
+		want []time.Duration
+	}{
+		"it counts from the beginning of the alert, not from its receipt": {alert{began: now.Add(-90 * time.Second), queuedAt: now.Add(-time.Second)}, []time.Duration{90 * time.Second}},
+		"the clock of PMM is ahead":                                       {alert{began: now.Add(time.Minute)}, []time.Duration{0}},
+		"PMM did not say when it began":                                   {alert{}, nil},
+		"a recovery":                                                      {alert{began: now.Add(-time.Hour), resolved: true}, nil},
+		"it was taken before, and is sent again":                          {alert{began: now.Add(-time.Hour), attempts: []event.Attempt{{Result: "delivered", Sent: true}}}, nil},
+		"it was refused before, and is sent again":                        {alert{began: now.Add(-time.Hour), attempts: []event.Attempt{{Result: "dead", Sent: true}}}, []time.Duration{time.Hour}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := ages{list: make(chan time.Duration, 9)}
+			bubble(t, DeliverConfig{Observer: seen}, func(r *rig) {
+				c.a.key = "a"
+				at := r.put(c.a)[0]
+				r.settle()
+				r.want(at, event.Delivered, "")
+				close(seen.list)
+				var got []time.Duration
+				for age := range seen.list {
+					got = append(got, age.Truncate(time.Second)) // the answer took a moment
+				}
+				if !slices.Equal(got, c.want) {
+					t.Errorf("reported %v, want %v", got, c.want)
+				}
+			})
+		})
+	}
+}
+
 // An event says when it is tried again.
 func TestTheViewSaysWhatIsTriedNext(t *testing.T) {
 	bubble(t, DeliverConfig{RetryMin: time.Minute, RetryMax: time.Minute}, func(r *rig) {

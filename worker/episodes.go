@@ -24,6 +24,9 @@ func (b *batch) candidate(c *candidate) {
 	if from := c.note.Origin; from == event.FromPMM || from == event.Imported {
 		b.tx.Count("alerts", 1)
 		b.tx.Count("alerts:"+cmp.Or(string(c.status), "unusable"), 1)
+		if from == event.FromPMM {
+			b.tx.CountSent(c.note.Source, c.note.ReceivedAt)
+		}
 	}
 	if c.unusable != nil {
 		b.unusable(c, c.unusable.Reason)

@@ -17,6 +17,9 @@ type Observer interface {
 	// Settled reports that an event has its outcome, durably, and how long it was
 	// queued: from the receipt of its alert, or from being queued again.
 	Settled(outcome event.Outcome, waited time.Duration)
+	// FirstTaken reports that Callgoose took a firing event, durably and for the first time,
+	// and how long after the beginning of its alert (startsAt): 0 where PMM's clock is ahead.
+	FirstTaken(age time.Duration)
 	// Circuit reports that the state of Callgoose's side changed.
 	Circuit(state string)
 }
@@ -25,4 +28,5 @@ type silent struct{}
 
 func (silent) Attempt(event.Attempt, string)        {}
 func (silent) Settled(event.Outcome, time.Duration) {}
+func (silent) FirstTaken(time.Duration)             {}
 func (silent) Circuit(string)                       {}

@@ -105,6 +105,8 @@ type alert struct {
 	recorded  time.Time // claimed in the record, too: it was sent before
 	held      time.Duration
 	ahead     time.Duration // how far the clock was ahead when it came in
+	began     time.Time     // as PMM says
+	attempts  []event.Attempt
 	storm     bool
 	size      int // of its body, as the queue has it
 }
@@ -137,6 +139,7 @@ func (r *rig) put(alerts ...alert) (places []event.Position) {
 			rec := recordOf(tx, &w)
 			rec.Facts.Since = w.QueuedAt
 			rec.ID, rec.ClaimedAt = event.ID(a.key, w.Status, fmt.Sprint(at)), a.recorded
+			rec.StartsAt, rec.Attempts = a.began, a.attempts
 			rec.Labels = map[string]string{"alertname": w.Alertname}
 			tx.PutRecord(rec)
 			tx.PutWaiting(&w)

@@ -325,8 +325,9 @@ func (p *process) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// Attempt, Settled and Circuit make it an Observer.
+// Attempt, Settled, FirstTaken and Circuit make it an Observer.
 func (p *process) Attempt(event.Attempt, string) {}
+func (p *process) FirstTaken(time.Duration)      {}
 func (p *process) Circuit(string)                {}
 func (p *process) Settled(o event.Outcome, _ time.Duration) {
 	p.did.count(string(o))

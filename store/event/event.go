@@ -200,6 +200,16 @@ func (r *Record) AddAttempt(a Attempt) {
 	}
 }
 
+// TimesTaken is how often Callgoose took the event: a replay is no second success.
+func (r *Record) TimesTaken() (n int) {
+	for _, a := range r.Attempts {
+		if a.Result == string(Delivered) {
+			n++
+		}
+	}
+	return n
+}
+
 // Errors of reading what is stored.
 var (
 	// ErrGone: the message is not in the store (any more).

@@ -140,3 +140,16 @@ func TestTheHeadlineSaysWhatAPersonShouldLookAt(t *testing.T) {
 		})
 	}
 }
+
+func TestTheLineOfTheSLOSaysHowMuchOfTheBudgetIsLeft(t *testing.T) {
+	for inTime, want := range map[int64]string{
+		1000: "100.00 % of 1000 firing events of the last 30 days within 60 s, 100 % of the budget left",
+		995:  "99.50 % of 1000 firing events of the last 30 days within 60 s, 50 % of the budget left",
+		980:  "98.00 % of 1000 firing events of the last 30 days within 60 s, 0 % of the budget left",
+	} {
+		o := SLO{WithinSeconds: 60, Days: 30, Events: 1000, InTime: inTime, Objective: SLOObjective, Share: new(float64(inTime) / 1000)}
+		if got := o.Line(); got != want {
+			t.Errorf("%d of 1000 in time: %q, want %q", inTime, got, want)
+		}
+	}
+}

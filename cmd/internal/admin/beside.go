@@ -49,6 +49,10 @@ type SLO struct {
 // SLOObjective is the Objective of a service.
 const SLOObjective = 0.99
 
+// BudgetLeft is the part that is left of the share that may be late: 1 = all of it, 0 =
+// none, less than 0 = more came late than the objective allows. For an SLO with a Share.
+func (o *SLO) BudgetLeft() float64 { return (*o.Share - o.Objective) / (1 - o.Objective) }
+
 // missed reports whether more of them came late than the objective allows, and some of
 // those lately. elsewhere counts what the status speaks of anyway: what waits, what was
 // discarded or given up.
@@ -95,7 +99,7 @@ func (o *SLO) Line() string {
 	if o.Share == nil {
 		return fmt.Sprintf("no firing event in %d days", o.Days)
 	}
-	return fmt.Sprintf("%.2f %% of %s of the last %d days within %.0f s", 100**o.Share, text.Plural(o.Events, "firing event", "firing events"), o.Days, o.WithinSeconds)
+	return fmt.Sprintf("%.2f %% of %s of the last %d days within %.0f s, %.0f %% of the budget left", 100**o.Share, text.Plural(o.Events, "firing event", "firing events"), o.Days, o.WithinSeconds, 100*max(o.BudgetLeft(), 0))
 }
 
 // Beside lists the state of what runs besides the delivery to Callgoose, as names and

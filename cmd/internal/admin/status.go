@@ -161,6 +161,7 @@ type Drain struct {
 type PMM struct {
 	Name        string     `json:"source"`
 	LastHeardAt *time.Time `json:"last_heard_at"` // null = never
+	AlertsDay   int64      `json:"alerts_day"`    // of the last 24 hours, counted by the hour
 	// Drift is how many alerts differ from what that server says; null = not compared.
 	Drift *int64 `json:"drift"`
 	// ExpectEvery is how long it may be silent, in seconds; 0 = for ever.

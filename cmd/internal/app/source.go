@@ -154,8 +154,9 @@ func sources(c *core, rules config.Expect) ([]admin.PMM, error) {
 	}
 	list := make([]admin.PMM, 0, len(names))
 	err := c.ledger.View(func(tx *store.Tx) {
+		sent := tx.AlertsOfDay()
 		for _, name := range slices.Sorted(maps.Keys(names)) {
-			s := admin.PMM{Name: name, LastHeardAt: timeOrNil(heard[name]), ExpectEvery: every[name].Seconds()}
+			s := admin.PMM{Name: name, AlertsDay: sent[name], LastHeardAt: timeOrNil(heard[name]), ExpectEvery: every[name].Seconds()}
 			if ep := tx.Episode(worker.SilenceKey(name)); ep != nil && ep.Open {
 				s.SilentSince = timeOrNil(ep.StartsAt)
 			}

@@ -216,6 +216,26 @@ func TestDeadLettersAreRetriedAndDropped(t *testing.T) {
 	s.until("they are gone", func(st admin.Status) bool { return st.Dead == 0 })
 }
 
+func TestAllDeadLettersShownAreChosenAtOnce(t *testing.T) {
+	s := filled(t)
+	b := open(t, s.urls.Admin, look{width: 360, height: 780})
+	b.goTo("/dead-letters")
+	b.do(chromedp.Click("#all", chromedp.ByQuery))
+	b.click(".actions .primary")
+	b.sees("#plan", "3 events of 3 incidents")
+}
+
+func TestABarOfTheChartLeadsToTheEventsOfItsTime(t *testing.T) {
+	s := filled(t)
+	b := open(t, s.urls.Admin, look{})
+	b.goTo("/")
+	b.click("#plot svg a:last-of-type .hit")
+	if where := b.where(); !strings.HasPrefix(where, "/events?since=") {
+		t.Fatalf("it leads to %s", where)
+	}
+	b.sees("#list", "MySQL down")
+}
+
 func TestAReplayByFilterIsFollowedThroughAnOutage(t *testing.T) {
 	s := filled(t)
 	b := open(t, s.urls.Admin, look{})
@@ -419,7 +439,7 @@ func TestHostileAlertsAreOnlyText(t *testing.T) {
 			if eval[bool](b, `/[\u202e\u0000\u001b]/.test(document.body.innerText)`) {
 				t.Errorf("%s: a character that deceives stands on the page", path)
 			}
-			if bad := eval[[]string](b, `[...document.querySelectorAll('main a')].map((a) => a.href).filter((h) => !/^https?:/.test(h) || h.includes('@'))`); len(bad) > 0 {
+			if bad := eval[[]string](b, `[...document.querySelectorAll('main a')].map((a) => new URL(a.getAttribute('href'), location).href).filter((h) => !/^https?:/.test(h) || h.includes('@'))`); len(bad) > 0 {
 				t.Errorf("%s: links to %q", path, bad)
 			}
 			if w := eval[int64](b, "document.documentElement.scrollWidth"); l.width != 0 && w > l.width {
@@ -513,7 +533,7 @@ func TestTheOverviewNamesCauseAndWayOutInEveryState(t *testing.T) {
 		sees   map[string]string
 	}{
 		{"empty", nil, func(*service) {}, func(st admin.Status) bool { return st.Level == admin.Idle }, map[string]string{
-			"#state": "Nothing was sent to Callgoose yet; nothing waits.", "#latest": "Nothing has come in yet", "#store": "no firing event in 30 days",
+			"#state": "Nothing was sent to Callgoose yet; nothing waits.", "#latest": "Nothing has come in yet", "#first": "PMM reaches this service with pmm-callgoose setup pmm", "#store": "no firing event in 30 days",
 		}},
 		{"held", nil, func(s *service) {
 			s.fake.SetTokens("another")
@@ -528,7 +548,7 @@ func TestTheOverviewNamesCauseAndWayOutInEveryState(t *testing.T) {
 			_ = s.out.Close()
 			s.post(down(1), down(4))
 		}, func(st admin.Status) bool { return st.Fallback.LastError != "" && st.Ping.LastError != "" }, map[string]string{
-			"#state": "did not get through", "#store": "Heartbeat not taken: call webhook: connection refused", "#plot": "nobody was called",
+			"#state": "did not get through", "#store": "Heartbeat not taken: call webhook: cannot connect to 127.0.0.1:9: connection refused", "#plot": "nobody was called",
 		}},
 		{"drift", func(t *testing.T, c *config.Config) {
 			text, err := filters.Write(filters.Recommended())

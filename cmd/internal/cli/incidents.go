@@ -41,6 +41,9 @@ func (p *program) incidentsList(c *cli.Context, client *admin.Client, q url.Valu
 	if len(list) == 0 {
 		return p.say(c, list, "no alert is open")
 	}
+	if len(list) == c.Int("limit") {
+		defer fmt.Fprintf(p.err, "the newest %d; more with --limit\n", len(list))
+	}
 	var rows [][]string
 	for _, in := range list {
 		began := time.Time{}
@@ -54,9 +57,6 @@ func (p *program) incidentsList(c *cli.Context, client *admin.Client, q url.Valu
 	}
 	return p.show(c, list, func() {
 		p.table([]string{"BEGAN", "INCIDENT", "SEVERITY", "OUTCOME", "TRIES", "ALERT", "WHERE"}, rows)
-		if len(list) == c.Int("limit") {
-			fmt.Fprintf(p.err, "the newest %d; more with --limit\n", len(list))
-		}
 	})
 }
 

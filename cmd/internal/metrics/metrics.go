@@ -150,6 +150,9 @@ func (m *Metrics) Settled(o event.Outcome, waited time.Duration) {
 	}
 }
 
+// FirstTaken implements worker.Observer.
+func (m *Metrics) FirstTaken(age time.Duration) { m.observe(firingAge, age) }
+
 // Pace is how many events are settled in a second at present.
 func (m *Metrics) Pace() float64 { return m.pace.rate(time.Now()) }
 
@@ -302,6 +305,7 @@ func putLedger(s admin.Status, put putter) {
 	}
 	if s.SLO != nil && s.SLO.Share != nil {
 		put(slo, *s.SLO.Share)
+		put(budgetLeft, s.SLO.BudgetLeft())
 	}
 	put(damaged, float64(s.Damaged))
 	put(losses, float64(s.AcceptedLosses))

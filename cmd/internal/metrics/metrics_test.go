@@ -36,7 +36,7 @@ func busy() *Metrics {
 	m := New(Config{Version: "1.2.3", Status: func() (admin.Status, bool) {
 		s := admin.Status{
 			Queued: 7, InFlight: 2, Delivered: 100, Discarded: 3, Dead: 4, Suppressed: 50, Collapsed: 6,
-			Notifications: 80, Alerts: 170, Damaged: 1, OldestQueuedAt: &oldest, StormsTotal: 2, Storms: []admin.Storm{{Source: "pmm", Waiting: 470}, {Source: "dr", Waiting: 3}}, SLO: &admin.SLO{Share: &share},
+			Notifications: 80, Alerts: 170, Damaged: 1, OldestQueuedAt: &oldest, StormsTotal: 2, Storms: []admin.Storm{{Source: "pmm", Waiting: 470}, {Source: "dr", Waiting: 3}}, SLO: &admin.SLO{Share: &share, Objective: .99},
 			Cluster:          &admin.Cluster{Role: "leader", Term: 962, Behind: new(uint64(3)), NATS: &queue.Servers{Connected: true, Replicas: 3, Streams: []queue.Stream{{Name: "NOTIFICATIONS", Replicas: 3, Current: 2}}}},
 			AlertsByStatus:   map[string]int64{"firing": 99, "resolved": 70, "unusable": 1},
 			SuppressedReason: map[string]int64{"repeat": 40, "late": 1, "already_resolved": 8, "still_firing": 1},
@@ -63,6 +63,7 @@ func busy() *Metrics {
 	m.Settled(event.Delivered, 20*time.Hour)
 	m.Settled(event.Dead, 72*time.Hour)
 	m.Settled(event.Collapsed, time.Hour)
+	m.FirstTaken(75 * time.Second)
 	m.Circuit(event.Down)
 	m.IntakeCommit(4*time.Millisecond, 3)
 	m.LedgerCommit(2 * time.Millisecond)

@@ -90,6 +90,8 @@ var (
 	attemptDuration  = histogram("delivery_attempt_duration_seconds", requestBuckets, "Time of one request to Callgoose, whatever came of it.")
 	deliveryDelay    = histogram("delivery_delay_seconds", delayBuckets, "From the receipt of an alert, or from being queued again, until its event was delivered.")
 	slo              = gauge("firing_taken_in_time_ratio", "Share of the firing events of the last 30 days that Callgoose took within 60 s of their receipt; missing when there were none (ledger).").ofStatus()
+	budgetLeft       = gauge("firing_budget_left_ratio", "How much is left of the 1 % of the firing events of the last 30 days that may be taken later than that: 1 = all of it, 0 = nothing, less than 0 = more were late; missing when there were none (ledger).").ofStatus()
+	firingAge        = histogram("firing_age_at_delivery_seconds", delayBuckets, "From the beginning of an alert (startsAt) until Callgoose took its firing event for the first time; 0 where PMM's clock is ahead.")
 	lastSuccess      = gauge("last_success_timestamp_seconds", "When Callgoose last took an event (200, 201, 202 and the like); missing until it did.")
 	callgooseState   = gauge("callgoose_state", "1 for the state in which Callgoose's side is: up, down, held, paused or unknown; 0 for the others.", "state").ofStatus()
 	callgooseChanges = counter("callgoose_state_changes_total", "Changes of that state, by the state entered.", "state").from(states...)

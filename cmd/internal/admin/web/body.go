@@ -22,6 +22,7 @@ var templateFuncs = template.FuncMap{
 	"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"title": func(s string) string { return strings.ToUpper(s[:1]) + s[1:] },
 	"count": count, "plural": plural,
+	"during": during, "seconds": func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) },
 	"where": admin.Where, "why": why, "explain": admin.Explain,
 	"rank": func(severity string) int { return min(admin.SeverityRank(severity)/3, 3) },
 	"percent": func(part, of int64) int64 {
@@ -39,6 +40,12 @@ var templateFuncs = template.FuncMap{
 	},
 	"add": func(a, b int) int { return a + b },
 	"str": func(v any) string { return fmt.Sprint(v) },
+}
+
+// during is the address of the events that came in from then on, for d.
+func during(from time.Time, d time.Duration) string {
+	stamp := func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+	return "/events?" + url.Values{"since": {stamp(from)}, "until": {stamp(from.Add(d))}}.Encode()
 }
 
 // count is a number with its digits in groups.
@@ -75,10 +82,19 @@ const maxShown = 48 << 10
 
 // body is JSON as it is shown.
 type body struct {
-	Text string
-	Size int64
-	Cut  bool
-	File string // URL with all of it
+	Parts []part // what is shown
+	Size  int64
+	Cut   bool
+	File  string // URL with all of it
+
+	text string // the shown part
+	all  string // indented, "" when it is too long for that
+}
+
+// part is a stretch of lines.
+type part struct {
+	Text  string
+	Added bool // they stand nowhere in the other body
 }
 
 // newBody indents JSON; a JSON string is shown as what it holds: bytes that
@@ -88,21 +104,43 @@ func newBody(raw json.RawMessage, file string) *body {
 		return nil
 	}
 	b := &body{Size: int64(len(raw)), File: file}
-	var plain string
 	var out bytes.Buffer
 	switch {
-	case json.Unmarshal(raw, &plain) == nil:
-		b.Text = plain
+	case json.Unmarshal(raw, &b.text) == nil:
 	case len(raw) <= 4*maxShown && json.Indent(&out, raw, "", "  ") == nil:
-		b.Text = out.String()
+		b.text = out.String()
+		b.all = text.Clean(b.text)
 	default:
-		b.Text = string(raw)
+		b.text = string(raw)
 	}
-	if len(b.Text) > maxShown {
-		b.Text, b.Cut = strings.ToValidUTF8(b.Text[:maxShown], ""), true
+	if len(b.text) > maxShown {
+		b.text, b.Cut = strings.ToValidUTF8(b.text[:maxShown], ""), true
 	}
-	b.Text = text.Clean(b.Text)
+	b.text = text.Clean(b.text)
+	b.Parts = []part{{Text: b.text}}
 	return b
+}
+
+// compare marks the lines of b that stand nowhere in other, and reports whether both
+// could be read for that.
+func (b *body) compare(other *body) bool {
+	if b == nil || other == nil || b.all == "" || other.all == "" {
+		return false
+	}
+	plain := func(line string) string { return strings.TrimSuffix(strings.TrimSpace(line), ",") }
+	known := map[string]bool{}
+	for line := range strings.Lines(other.all) {
+		known[plain(line)] = true
+	}
+	b.Parts = nil
+	for line := range strings.Lines(b.text) {
+		added, last := !known[plain(line)], len(b.Parts)-1
+		if last < 0 || b.Parts[last].Added != added {
+			b.Parts, last = append(b.Parts, part{Added: added}), last+1
+		}
+		b.Parts[last].Text += line
+	}
+	return true
 }
 
 // pair is a name and what belongs to it.

@@ -29,6 +29,8 @@ func (s *site) guard(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Content-Security-Policy", contentPolicy)
 		w.Header().Set("Referrer-Policy", referrerPolicy)
+		w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
+		w.Header().Set("Permissions-Policy", permissionsPolicy)
 		if forwarded(r) != "" { // checked where it was asked
 			next.ServeHTTP(w, r)
 			return

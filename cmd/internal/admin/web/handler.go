@@ -82,7 +82,6 @@ func New(cfg Config) http.Handler {
 		"GET /readyz":                    s.ready,
 		"GET /api/v1/status":             func(r *http.Request) (any, error) { return s.Source.Status(r.Context()) },
 		"GET /api/v1/events/{id}":        func(r *http.Request) (any, error) { return s.Source.Event(r.Context(), r.PathValue("id")) },
-		"GET /api/v1/incidents":          s.listIncidents,
 		"GET /api/v1/incidents/{key}":    func(r *http.Request) (any, error) { return s.Source.Incident(r.Context(), r.PathValue("key")) },
 		"GET /api/v1/config":             func(*http.Request) (any, error) { return s.Source.Settings(), nil },
 		"GET /api/v1/check":              func(r *http.Request) (any, error) { return s.Source.Check(r.Context()) },
@@ -100,6 +99,7 @@ func New(cfg Config) http.Handler {
 		mux.Handle("POST /api/v1/cluster/snapshot", call(s.snapshot))
 	}
 	mux.HandleFunc("GET /api/v1/events", s.listEvents)
+	mux.HandleFunc("GET /api/v1/incidents", s.listIncidents)
 	mux.HandleFunc("GET /api/v1/events/tail", stream(s.tail))
 	mux.HandleFunc("POST /api/v1/filters/test", stream(s.forecast))
 	mux.HandleFunc("GET /api/v1/export", stream(s.export))
@@ -201,6 +201,25 @@ func (s *site) ready(*http.Request) (any, error) {
 // perRead is how many events are held in memory at once for a list.
 const perRead = 1000
 
+// beyond says in the header of a list that there is more than its limit.
+func beyond(w http.ResponseWriter, more bool) {
+	if more {
+		w.Header().Set("X-More", "true")
+	}
+}
+
+// more reports whether f chooses more than n events.
+func (s *site) more(ctx context.Context, f event.Filter, n int) (bool, error) {
+	for {
+		part := min(n+1, perRead)
+		list, err := s.Source.Events(ctx, f, part)
+		if n -= len(list); n < 0 || len(list) < part || err != nil {
+			return n < 0, err
+		}
+		f.Before, f.BeforeDay = behind(list[len(list)-1])
+	}
+}
+
 // listEvents writes the list as it is read, a part at a time.
 func (s *site) listEvents(w http.ResponseWriter, r *http.Request) {
 	f, left, err := admin.ParseFilter(r.URL.Query())
@@ -208,11 +227,18 @@ func (s *site) listEvents(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
-	list, err := s.Source.Events(r.Context(), f, min(left, perRead))
+	list, err := s.Source.Events(r.Context(), f, min(left+1, perRead))
+	more := len(list) > left
+	if more {
+		list = list[:left]
+	} else if len(list) == perRead { // nothing can be said once the list is on its way
+		more, err = s.more(r.Context(), f, left)
+	}
 	if err != nil {
 		fail(w, http.StatusServiceUnavailable, err)
 		return
 	}
+	beyond(w, more)
 	out := bufio.NewWriter(moving(w))
 	enc := encoder(out)
 	w.Header().Set("Content-Type", "application/json")

@@ -24,12 +24,13 @@ func parseIncidents(q url.Values) (a asked) {
 	return a
 }
 
-func (s *site) listIncidents(r *http.Request) (any, error) {
-	a := parseIncidents(r.URL.Query())
-	if a.Err != nil {
-		return nil, wrong{error: a.Err}
+func (s *site) listIncidents(w http.ResponseWriter, r *http.Request) {
+	p, err := s.openIncidents(r)
+	if p.Err != nil {
+		err = wrong{error: p.Err}
 	}
-	return s.Source.Incidents(r.Context(), a.F, a.Limit)
+	beyond(w, p.More)
+	answer(w, p.Rows, err)
 }
 
 type incidentsPage struct {
@@ -38,15 +39,22 @@ type incidentsPage struct {
 	More bool
 }
 
+// openIncidents lists what was asked for; nothing where that cannot be asked.
+func (s *site) openIncidents(r *http.Request) (p incidentsPage, err error) {
+	if p.asked = parseIncidents(r.URL.Query()); p.Err != nil {
+		return p, nil
+	}
+	p.Rows, err = s.Source.Incidents(r.Context(), p.F, p.Limit+1)
+	if p.More = len(p.Rows) > p.Limit; p.More {
+		p.Rows = p.Rows[:p.Limit]
+	}
+	return p, err
+}
+
 func (s *site) incidents(r *http.Request) (f frame, err error) {
-	p := incidentsPage{asked: parseIncidents(r.URL.Query())}
-	if p.Err == nil {
-		if p.Rows, err = s.Source.Incidents(r.Context(), p.F, p.Limit+1); err != nil {
-			return f, err
-		}
-		if p.More = len(p.Rows) > p.Limit; p.More {
-			p.Rows = p.Rows[:p.Limit]
-		}
+	p, err := s.openIncidents(r)
+	if err != nil {
+		return f, err
 	}
 	return frame{Name: "incidents", Code: p.code(), Title: "Open incidents", Here: "incidents", Page: p}, nil
 }

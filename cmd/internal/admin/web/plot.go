@@ -36,6 +36,7 @@ type plot struct {
 	Line    int
 	Most    int64
 	Every   time.Duration // one bar
+	Each    time.Duration // one row of the table
 	Total   event.Minute
 	Times   []time.Time    // along the axis
 	Rows    []event.Minute // of the table: hours in which something happened, newest first
@@ -73,7 +74,7 @@ func newPlot(minutes []event.Minute, outages []event.Outage, hours int, now time
 	end := now.UTC().Truncate(p.Every).Add(p.Every)
 	begin := end.Add(-time.Duration(n) * p.Every)
 	p.Bars = make([]bar, n)
-	each := max(time.Hour, p.Every)
+	p.Each = max(time.Hour, p.Every)
 	for _, m := range minutes {
 		i := int(m.At.Sub(begin) / p.Every)
 		if m.At.Before(begin) || i >= n {
@@ -81,7 +82,7 @@ func newPlot(minutes []event.Minute, outages []event.Outage, hours int, now time
 		}
 		p.Bars[i].Add(m)
 		p.Total.Add(m)
-		hour := m.At.Truncate(each)
+		hour := m.At.Truncate(p.Each)
 		if k := len(p.Rows); k == 0 || !p.Rows[k-1].At.Equal(hour) {
 			p.Rows = append(p.Rows, event.Minute{At: hour})
 		}
@@ -98,12 +99,16 @@ func newPlot(minutes []event.Minute, outages []event.Outage, hours int, now time
 	return p
 }
 
+// Half is what the axis says half way up.
+func (p plot) Half() int64 { return p.Most / 2 }
+
 // draw gives the bars their places.
 func (p *plot) draw(begin time.Time) {
 	n := len(p.Bars)
 	for _, b := range p.Bars {
 		p.Most = max(p.Most, b.In, b.Out+b.Discarded+b.Dead)
 	}
+	p.Most += p.Most % 2 // the axis says half of it, too
 	height := func(n int64) int {
 		if n == 0 {
 			return 0

@@ -70,7 +70,7 @@ type eventsPage struct {
 	asked
 	listed
 	Matches []string // and one more, empty
-	Replay  string   // URL of the preview
+	Replay  string   // URL of the preview, "" where nothing is to be offered
 	Any     bool     // there is a filter
 	Groups  []group  // of dead letters, by reason
 }
@@ -114,11 +114,10 @@ func (s *site) events(r *http.Request) (f frame, err error) {
 	}
 	q := maps.Clone(p.Query)
 	q.Del("limit")
-	p.Any = len(q) > 0
-	if !p.Any {
-		q = url.Values{"all": {"true"}}
+	// Not all that is stored, and not what goes out anyway.
+	if p.Any = len(q) > 0; p.Any && len(p.Rows) > 0 && q.Get("outcome") != string(event.Queued) {
+		p.Replay = "/replay?" + q.Encode()
 	}
-	p.Replay = "/replay?" + q.Encode()
 	return frame{Name: "events", Code: p.code(), Title: "Events", Here: "events", Page: p}, nil
 }
 
@@ -146,6 +145,7 @@ type eventPage struct {
 	Annotations map[string]string
 	SentAs      *body
 	RawAs       *body
+	Compared    bool // what SentAs has and RawAs has not is marked
 	Others      []*event.Record
 	More        bool
 }
@@ -164,6 +164,7 @@ func (s *site) event(r *http.Request) (f frame, err error) {
 		Detail: d, Links: alert.links(), Annotations: alert.Annotations,
 		SentAs: newBody(d.Sent, self+"/sent.json"), RawAs: newBody(d.Raw, self+"/notification.json"),
 	}
+	p.Compared = p.SentAs.compare(p.RawAs)
 	if d.Key != "" {
 		list, err := s.Source.Events(r.Context(), event.Filter{Incident: d.Key}, others+1)
 		if err != nil {

@@ -36,6 +36,9 @@ const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; 
 // those of a stranger's page.
 const referrerPolicy = "same-origin"
 
+// permissionsPolicy takes from our pages what none of them needs.
+const permissionsPolicy = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
+
 //go:embed site
 var siteFiles embed.FS
 

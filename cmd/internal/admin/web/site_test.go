@@ -256,6 +256,8 @@ func TestEveryPageIsShownUnderAStrictPolicy(t *testing.T) {
 		for name, want := range map[string]string{
 			"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
 			"X-Content-Type-Options":  "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store", "Content-Type": "text/html; charset=utf-8",
+			"Cross-Origin-Opener-Policy": "same-origin",
+			"Permissions-Policy":         "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 		} {
 			if got := w.Header().Get(name); got != want {
 				t.Errorf("%s: %s is %q", path, name, got)
@@ -631,5 +633,88 @@ func TestThePageSaysWhatThePersonMustKnow(t *testing.T) {
 	}
 	if strings.Contains(page, "by themselves") {
 		t.Error("what is held does not go out by itself")
+	}
+}
+
+// What stands in a page, and what must not.
+func TestThePagesLeadOn(t *testing.T) {
+	m := some(6)
+	at := m.records[0].ReceivedAt
+	m.minutes = []event.Minute{{At: at.Truncate(time.Minute), In: 3}}
+	m.status.Sources = []admin.PMM{{Name: "pmm", LastHeardAt: &at, AlertsDay: 1234, ExpectEvery: 300}}
+	m.detail = admin.Detail{
+		Sent: json.RawMessage(`{"from":"PerconaPMM","alerts":[{"labels":{"alertname":"MySQL down"},"severity":"<b>"}]}`),
+		Raw:  json.RawMessage(`{"alerts":[{"labels":{"alertname":"MySQL down"}}, {"labels":{"alertname":"another"}}]}`),
+	}
+	begun := at.Truncate(5 * time.Minute)
+	bar := "/events?since=" + url.QueryEscape(begun.Format(time.RFC3339)) + "&amp;until=" + url.QueryEscape(begun.Add(5*time.Minute).Format(time.RFC3339))
+	note := "/events?since=" + url.QueryEscape(at.Format(time.RFC3339Nano)) + "&amp;until=" + url.QueryEscape(at.Add(1).Format(time.RFC3339Nano))
+	v := visitor(t, m, "")
+	for _, c := range []struct{ name, path, has, hasNot string }{
+		{"a bar of the chart leads to the events of its time", "/", `<a href="` + bar + `"`, ""},
+		{"a row of its table does", "/", `<th scope="row"><a href="/events?since=`, ""},
+		{"the axis has a middle", "/", "<span>4 in</span><span>2</span><span>0</span><span>2</span><span>4 gone</span>", ""},
+		{"a watched PMM says how often it must be heard of", "/", "(expected every 5 min)", ""},
+		{"a PMM says how much it sends", "/", "1\u202f234 alerts in 24 h", ""},
+		{"a notification leads to all its alerts", "/events/id6", `<a href="` + note + `">`, ""},
+		{"what we add to an alert is marked, as text", "/events/id6", "<mark>      &#34;severity&#34;: &#34;&lt;b&gt;&#34;\n</mark>", "<mark>{"},
+		{"what PMM sent is not marked", "/events/id6", "&#34;alertname&#34;: &#34;MySQL down&#34;", "another&#34;\n</mark>"},
+		{"nobody is offered to send everything again", "/events", "id6", "again…"},
+		{"what was chosen can be sent again", "/events?status=firing", "Send these again…", ""},
+		{"what waits goes out anyway", "/events?outcome=queued", "No event is like that", "again…"},
+		{"all dead letters shown are chosen at once", "/dead-letters", `id="all"`, ""},
+	} {
+		page := v.get(c.path)
+		if !strings.Contains(page, c.has) {
+			t.Errorf("%s: %s does not have %q", c.name, c.path, c.has)
+		}
+		if c.hasNot != "" && strings.Contains(page, c.hasNot) {
+			t.Errorf("%s: %s has %q", c.name, c.path, c.hasNot)
+		}
+	}
+	if page := visitor(t, m, opsToken).get("/login"); !strings.Contains(page, `autocomplete="username"`) {
+		t.Error("a password manager finds no user name")
+	}
+}
+
+func TestAListSaysInAHeaderThatThereIsMore(t *testing.T) {
+	for path, want := range map[string]string{
+		"/api/v1/events?limit=3": "true", "/api/v1/events?limit=4": "", "/api/v1/events": "",
+		"/api/v1/incidents?limit=3": "true", "/api/v1/incidents?limit=4": "",
+	} {
+		var list []any
+		w := visitor(t, some(4), "").do(http.MethodGet, path, nil)
+		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || w.Header().Get("X-More") != want || want != "" && len(list) != 3 {
+			t.Errorf("%s: X-More is %q, want %q, with %d in the list, %v", path, w.Header().Get("X-More"), want, len(list), err)
+		}
+	}
+	m := some(perRead + 2)
+	for limit, want := range map[int]int{perRead: perRead, perRead + 1: perRead + 1, perRead + 2: perRead + 2, 2 * perRead: perRead + 2} {
+		var list []any
+		w := visitor(t, m, "").do(http.MethodGet, fmt.Sprint("/api/v1/events?limit=", limit), nil)
+		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list) != want || (w.Header().Get("X-More") != "") != (limit < perRead+2) {
+			t.Errorf("limit %d: %d in the list, X-More is %q, %v", limit, len(list), w.Header().Get("X-More"), err)
+		}
+	}
+}
+
+func TestAnEmptyServiceLeadsToTheFirstIncident(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		change func(*admin.Status)
+		done   int // steps, of three; -1 = nothing is said of them
+	}{
+		"nothing happened yet":          {func(s *admin.Status) { s.Callgoose.State = event.Unknown }, 0},
+		"Callgoose answered":            {func(*admin.Status) {}, 1},
+		"a webhook of PMM was refused":  {func(s *admin.Status) { s.Refused.LastAt = &now }, 2},
+		"a webhook of PMM was accepted": {func(s *admin.Status) { s.Notifications = 1 }, 3},
+		"an incident was opened":        {func(s *admin.Status) { s.Effects.Opened = 1 }, -1},
+	} {
+		m := some(0)
+		c.change(&m.status)
+		page := visitor(t, m, "").get("/")
+		if done := strings.Count(page, "(done)"); strings.Contains(page, "To the first incident") != (c.done >= 0) || done != max(c.done, 0) {
+			t.Errorf("%s: %d steps are done, want %d", name, done, c.done)
+		}
 	}
 }

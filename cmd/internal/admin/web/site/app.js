@@ -176,6 +176,11 @@
     }
   }
 
+  // The box beside the buttons ticks those of all rows shown.
+  document.addEventListener('change', ({ target }) => {
+    if (target.id !== 'all') return;
+    for (const box of target.form.querySelectorAll('input[name=id]')) box.checked = target.checked;
+  });
   document.addEventListener('visibilitychange', () => { if (!document.hidden) refresh(); });
   setInterval(refresh, 2000);
   setInterval(tick, 1000);
