@@ -158,20 +158,32 @@ func (i *inspection) address(p *point) {
 		}
 		i.add(onPoint, "From a container, the host is host.docker.internal or host.containers.internal; from another machine, its name. See the table in the README.", !i.in.Heard, "%s", said)
 	}
-	theirs := p.url()
-	ours, err := url.Parse(i.in.URL)
-	if theirs == nil || err != nil || ours.Host == "" {
-		return
+	if m := mismatch(text, i.in.URL); m.Text != "" {
+		i.add(onPoint, m.Fix, m.Lost, "%q %s", name, m.Text)
+	}
+}
+
+// mismatch says what keeps a contact point that posts to one URL from a service that
+// listens at the other, without a text where nothing does or one of them is not known.
+func mismatch(posts, listens string) (f Finding) {
+	theirs, err := url.Parse(posts)
+	ours, err2 := url.Parse(listens)
+	if err != nil || err2 != nil || theirs.Host == "" || ours.Host == "" {
+		return f
 	}
 	port := cmp.Or(theirs.Port(), map[string]string{"https": "443", "http": "80"}[theirs.Scheme])
 	switch {
-	case port == ours.Port() && !loopback && IsLoopback(i.in.URL):
-		i.lost(onPoint, "Start serve with --listen and an address that PMM reaches.", "%q posts to %s, and the service listens on %s, which only this machine's own processes reach", name, theirs.Host, ours.Host)
+	case port == ours.Port() && !IsLoopback(posts) && IsLoopback(listens):
+		f.Lost, f.Fix = true, "Start serve with --listen and an address that PMM reaches."
+		f.Text = fmt.Sprintf("posts to %s, and the service listens on %s, which only this machine's own processes reach", theirs.Host, ours.Host)
 	case port != ours.Port():
-		i.warn(onPoint, "Right if a proxy or a published port is in between; else correct the URL.", "%q posts to port %s, and the service listens on %s", name, port, ours.Port())
+		f.Fix = "Right if a proxy or a published port is in between; else correct the URL."
+		f.Text = fmt.Sprintf("posts to port %s, and the service listens on %s", port, ours.Port())
 	case theirs.Scheme != ours.Scheme:
-		i.lost(onPoint, "Write "+ours.Scheme+":// into its URL.", "%q posts by %s, and the service listens with %s", name, theirs.Scheme, ours.Scheme)
+		f.Lost, f.Fix = true, "Write "+ours.Scheme+":// into its URL."
+		f.Text = fmt.Sprintf("posts by %s, and the service listens with %s", theirs.Scheme, ours.Scheme)
 	}
+	return f
 }
 
 // credentials compares the kinds that are sent with those that the intake asks for.
