@@ -44,9 +44,7 @@ func (p *program) replayCommand() *cli.Command {
 		Name: "replay", Usage: "send stored events again, chosen by ID or by filters", ArgsUsage: "[ID...]",
 		Description: "Through the running service; or, with --callgoose-url, on a data directory with no\n" +
 			"service running, for example one copied from a dead host: then waiting events are\n" +
-			"sent too, and nothing in the directory changes.\n\n" +
-			"   pmm-callgoose replay --outcome discarded --since 3h --dry-run\n" +
-			"   pmm-callgoose replay --outcome discarded --since 3h --yes",
+			"sent too, and nothing in the directory changes.",
 		Flags: append(clientFlags(sendAgainFlags()...), settingFlags(offlineSettings...)[1:]...),
 		Action: func(c *cli.Context) error {
 			if c.IsSet("callgoose-url") {
@@ -64,9 +62,6 @@ func (p *program) replayCommand() *cli.Command {
 func (p *program) deadLettersCommand() *cli.Command {
 	return &cli.Command{
 		Name: "dead-letters", Usage: "events given up, with the reason",
-		Description: "   pmm-callgoose dead-letters list\n" +
-			"   pmm-callgoose dead-letters retry --all\n" +
-			"   pmm-callgoose dead-letters drop --text \"400 Bad Request\" --yes",
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Usage: "list them, newest first", Flags: clientFlags(filterFlags(newestFlag)...),
