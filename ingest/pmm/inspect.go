@@ -54,7 +54,7 @@ func (c *Client) Inspect(ctx context.Context, in Intake) (Version, []Finding, er
 		}
 	}
 	if len(i.findings) == 0 {
-		i.lost(onPoint, `pmm-callgoose setup pmm makes one; or see the README, "Point PMM at it".`, "no contact point leads here")
+		i.lost(onPoint, `pmm-callgoose setup pmm makes one; deploy/docs/pmm.md#by-hand says how to do it by hand.`, "no contact point leads here")
 	}
 	// Older versions do not answer these two requests, or not to a Viewer: an error is no finding.
 	if states, err := c.ContactStates(ctx); err == nil && states[in.ContactPoint].LastError != "" {
@@ -156,7 +156,7 @@ func (i *inspection) address(p *point) {
 		if i.in.Heard {
 			said += "; something arrives here anyway"
 		}
-		i.add(onPoint, "From a container, the host is host.docker.internal or host.containers.internal; from another machine, its name. See the table in the README.", !i.in.Heard, "%s", said)
+		i.add(onPoint, "From a container, the host is host.docker.internal or host.containers.internal; from another machine, its name. The table deploy/docs/install.md#urls-for-pmm has all of them.", !i.in.Heard, "%s", said)
 	}
 	if m := mismatch(text, i.in.URL); m.Text != "" {
 		i.add(onPoint, m.Fix, m.Lost, "%q %s", name, m.Text)

@@ -253,7 +253,7 @@ func intakeFix(status int) string {
 	case http.StatusServiceUnavailable:
 		return "The store takes nothing now: see pmm-callgoose status, line store. PMM gets the same answer."
 	}
-	return "PMM gets the same answer: see Troubleshooting in the README."
+	return "PMM gets the same answer. deploy/docs/pmm.md#by-hand says what its contact point needs, pmm-callgoose doctor what it lacks."
 }
 
 // askEvery is how often the service is asked how far the event has come.
