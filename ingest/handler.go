@@ -133,6 +133,7 @@ type Handler struct {
 	config   Config
 	guard    guard
 	stopping atomic.Bool
+	maxBody  atomic.Int64
 	buffers  sync.Pool // *[]byte of smallBody, for a body
 	budget   *budget
 	unsized  chan struct{} // one for each body of unknown length that is being read
@@ -156,9 +157,14 @@ func New(c Config) (*Handler, error) {
 		unsized: make(chan struct{}, maxUnsized), budget: newBudget(maxInFlight, c.MaxBody+1), used: newUsed(maxUsed), lines: newLines(c.Logger),
 		sources: sources{most: maxSources, known: c.Known, names: map[string]time.Time{defaultSource: {}}}, origin: http.NewCrossOriginProtection(),
 	}
+	h.maxBody.Store(c.MaxBody)
 	h.buffers.New = func() any { b := make([]byte, smallBody); return &b }
 	return h, nil
 }
+
+// LimitBody lowers Config.MaxBody for the requests that follow, to what the store takes.
+// Safe concurrently.
+func (h *Handler) LimitBody(bytes int64) { h.maxBody.Store(min(bytes, h.config.MaxBody)) }
 
 // Stop makes every later request a 503, so that PMM keeps its alerts. Requests
 // under way are finished; http.Server.Shutdown waits for those.
@@ -340,14 +346,14 @@ func (h *Handler) admit(r *http.Request, now time.Time) (source string, no *refu
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
 		return "", refuse(http.StatusUnsupportedMediaType, "Content-Encoding is not supported: send the body as it is")
 	}
-	if r.ContentLength > h.config.MaxBody {
+	if r.ContentLength > h.maxBody.Load() {
 		return "", h.tooLarge()
 	}
 	return source, nil
 }
 
 func (h *Handler) tooLarge() *refusal {
-	return refuse(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", h.config.MaxBody)
+	return refuse(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", h.maxBody.Load())
 }
 
 // sourceOf returns the PMM server that path names. People end paths with a slash.
@@ -483,7 +489,8 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) (body []byte, don
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now()) // net/http would read on, to throw it away
 		return nil, done, &refusal{code: http.StatusServiceUnavailable, reason: "too many bodies of unknown length at once: send Content-Length, or send it again", retry: busyRetry}
 	}
-	from := http.MaxBytesReader(w, r.Body, h.config.MaxBody)
+	most := h.maxBody.Load()
+	from := http.MaxBytesReader(w, r.Body, most)
 	if no := take(smallBody); no != nil {
 		return nil, done, no
 	}
@@ -496,7 +503,7 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) (body []byte, don
 			return nil, done, h.unread(err)
 		}
 		if len(body) == cap(body) {
-			size := min(2*int64(cap(body)), h.config.MaxBody+1) // never filled: the reader stops before
+			size := min(2*int64(cap(body)), most+1) // never filled: the reader stops before
 			if no := take(size - held); no != nil {
 				return nil, done, no
 			}

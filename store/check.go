@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,10 +23,43 @@ import (
 // bbolt itself finds damage while it opens the file or later, and then it
 // panics in a goroutine of its own: nobody could go on from there.
 func (c Config) check() error {
-	f, err := os.OpenFile(filepath.Join(c.Dir, FileName), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch err := verify(c.Dir); {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
+	case errors.Is(err, event.ErrDamaged):
+		return c.aside(err)
+	default:
+		return err
 	}
+}
+
+// Verify reads the ledger of a stopped service whole, as a start does, and changes
+// nothing. The error is event.ErrDamaged where a start would make the ledger again,
+// fs.ErrNotExist where there is none, ErrLocked while a service runs. It does not keep the
+// lock while it reads: a service that starts meanwhile must not be refused.
+func Verify(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, FileName)); err != nil {
+		return err // and no lock file is made
+	}
+	free := func() error {
+		lock, err := LockDir(dir)
+		if err == nil {
+			lock.Unlock()
+		}
+		return err
+	}
+	if err := free(); err != nil {
+		return err
+	}
+	err := verify(dir)
+	if err != nil {
+		err = cmp.Or(free(), err) // what is being written looks damaged
+	}
+	return err
+}
+
+func verify(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, FileName), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return fmt.Errorf("open the ledger: %w", err)
 	}
@@ -34,11 +68,7 @@ func (c Config) check() error {
 	if err != nil || info.Size() == 0 {
 		return err
 	}
-	w := &walk{f: f, size: info.Size()}
-	if err = w.run(); errors.Is(err, event.ErrDamaged) {
-		return c.aside(err)
-	}
-	return err
+	return (&walk{f: f, size: info.Size()}).run()
 }
 
 // aside moves a damaged ledger out of the way, so that Open makes a new one.

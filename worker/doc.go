@@ -50,7 +50,7 @@
 //
 // Only Callgoose's own word counts. See classify.
 //
-//	200, 201, other 2xx                        delivered (no JSON object: effect unknown)
+//	200, 201, other 2xx                        delivered (not with Callgoose's keys: effect unknown)
 //	any 2xx with duplicate: true               delivered
 //	202                                        discarded: no filter matched; kept for a replay
 //	400, 413, 415, 422                         dead letter; five in a row of different keys hold everything

@@ -381,6 +381,42 @@ var (
 	notSlug = regexp.MustCompile(`[^a-z0-9 _-]`)
 )
 
+func slugsOf(text string) (slugs []string) {
+	for _, h := range heading.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
+		slugs = append(slugs, strings.ReplaceAll(notSlug.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-"))
+	}
+	return slugs
+}
+
+// What the program says of a page must stand there, and names the page itself.
+func TestEveryPageThatTheProgramNamesIsThere(t *testing.T) {
+	all, seen := documents(t), 0
+	page := regexp.MustCompile("(deploy/docs/[a-z]+\\.md)#([a-z-]+)")
+	for _, dir := range []string{"cmd", "ingest", "store", "worker"} {
+		err := filepath.WalkDir(filepath.Join(top, dir), func(file string, _ fs.DirEntry, err error) error {
+			if err != nil || path.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(file)
+			if strings.Contains(string(text), "in the README") || strings.Contains(string(text), "see the README") {
+				t.Errorf("%s sends people to the README: it has no such place", file)
+			}
+			for _, m := range page.FindAllStringSubmatch(string(text), -1) {
+				if seen++; !slices.Contains(slugsOf(all[m[1]]), m[2]) {
+					t.Errorf("%s names %s, which is not there", file, m[0])
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seen < 3 {
+		t.Errorf("only %d pages are named", seen)
+	}
+}
+
 func TestEveryLinkInTheDocumentsLeadsSomewhere(t *testing.T) {
 	all, seen := documents(t), 0
 	for file, text := range all {
@@ -398,11 +434,7 @@ func TestEveryLinkInTheDocumentsLeadsSomewhere(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(top, to)); err != nil {
 				t.Errorf("%s leads to %s: %v", file, m[1], err)
 			}
-			var slugs []string
-			for _, h := range heading.FindAllStringSubmatch(fence.ReplaceAllString(all[to], ""), -1) {
-				slugs = append(slugs, strings.ReplaceAll(notSlug.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-"))
-			}
-			if anchor != "" && !slices.Contains(slugs, anchor) {
+			if slugs := slugsOf(all[to]); anchor != "" && !slices.Contains(slugs, anchor) {
 				t.Errorf("%s leads to %s, where there are %q", file, m[1], slugs)
 			}
 		}

@@ -54,7 +54,7 @@ func (c *Client) Inspect(ctx context.Context, in Intake) (Version, []Finding, er
 		}
 	}
 	if len(i.findings) == 0 {
-		i.lost(onPoint, `pmm-callgoose setup pmm makes one; or see the README, "Point PMM at it".`, "no contact point leads here")
+		i.lost(onPoint, `pmm-callgoose setup pmm makes one; deploy/docs/pmm.md#by-hand says how to do it by hand.`, "no contact point leads here")
 	}
 	// Older versions do not answer these two requests, or not to a Viewer: an error is no finding.
 	if states, err := c.ContactStates(ctx); err == nil && states[in.ContactPoint].LastError != "" {
@@ -156,22 +156,34 @@ func (i *inspection) address(p *point) {
 		if i.in.Heard {
 			said += "; something arrives here anyway"
 		}
-		i.add(onPoint, "From a container, the host is host.docker.internal or host.containers.internal; from another machine, its name. See the table in the README.", !i.in.Heard, "%s", said)
+		i.add(onPoint, "From a container, the host is host.docker.internal or host.containers.internal; from another machine, its name. The table deploy/docs/install.md#urls-for-pmm has all of them.", !i.in.Heard, "%s", said)
 	}
-	theirs := p.url()
-	ours, err := url.Parse(i.in.URL)
-	if theirs == nil || err != nil || ours.Host == "" {
-		return
+	if m := mismatch(text, i.in.URL); m.Text != "" {
+		i.add(onPoint, m.Fix, m.Lost, "%q %s", name, m.Text)
+	}
+}
+
+// mismatch says what keeps a contact point that posts to one URL from a service that
+// listens at the other, without a text where nothing does or one of them is not known.
+func mismatch(posts, listens string) (f Finding) {
+	theirs, err := url.Parse(posts)
+	ours, err2 := url.Parse(listens)
+	if err != nil || err2 != nil || theirs.Host == "" || ours.Host == "" {
+		return f
 	}
 	port := cmp.Or(theirs.Port(), map[string]string{"https": "443", "http": "80"}[theirs.Scheme])
 	switch {
-	case port == ours.Port() && !loopback && IsLoopback(i.in.URL):
-		i.lost(onPoint, "Start serve with --listen and an address that PMM reaches.", "%q posts to %s, and the service listens on %s, which only this machine's own processes reach", name, theirs.Host, ours.Host)
+	case port == ours.Port() && !IsLoopback(posts) && IsLoopback(listens):
+		f.Lost, f.Fix = true, "Start serve with --listen and an address that PMM reaches."
+		f.Text = fmt.Sprintf("posts to %s, and the service listens on %s, which only this machine's own processes reach", theirs.Host, ours.Host)
 	case port != ours.Port():
-		i.warn(onPoint, "Right if a proxy or a published port is in between; else correct the URL.", "%q posts to port %s, and the service listens on %s", name, port, ours.Port())
+		f.Fix = "Right if a proxy or a published port is in between; else correct the URL."
+		f.Text = fmt.Sprintf("posts to port %s, and the service listens on %s", port, ours.Port())
 	case theirs.Scheme != ours.Scheme:
-		i.lost(onPoint, "Write "+ours.Scheme+":// into its URL.", "%q posts by %s, and the service listens with %s", name, theirs.Scheme, ours.Scheme)
+		f.Lost, f.Fix = true, "Write "+ours.Scheme+":// into its URL."
+		f.Text = fmt.Sprintf("posts by %s, and the service listens with %s", theirs.Scheme, ours.Scheme)
 	}
+	return f
 }
 
 // credentials compares the kinds that are sent with those that the intake asks for.

@@ -18,6 +18,8 @@ type Want struct {
 	Name string
 	// URL is where PMM finds our webhook.
 	URL string
+	// Listens is the address that the service has bound for webhooks. "" = not known.
+	Listens string
 	// The credentials that our intake asks for: a bearer token or user:password,
 	// and besides the secret to sign with. The token wins over Basic, for Grafana
 	// sends only one of them (grafana/alerting:receivers/webhook).
@@ -223,6 +225,9 @@ func (p *Plan) notice(w Want) {
 	}
 	if IsLoopback(w.URL) {
 		p.note("%s means PMM itself when PMM runs in a container; right only if both run on one host without containers, or in one pod", u.Host)
+	}
+	if m := mismatch(w.URL, w.Listens); m.Text != "" {
+		p.note("the contact point %s. %s", m.Text, m.Fix)
 	}
 	if !webhookPath.MatchString(u.Path) {
 		p.note("the path %s does not end in /v1/webhook or /v1/webhook/NAME, which is where serve listens", cmp.Or(u.Path, "/"))

@@ -57,6 +57,9 @@ func (q *Queue) Publish(ctx context.Context, n event.Notification) (event.Positi
 	return q.wait(ctx, &publishing{note: n})
 }
 
+// LargestBody is how many bytes the body of a notification can have.
+func (q *Queue) LargestBody() int64 { return int64(q.largest - maxSource) }
+
 // PublishMark stores the mark, with nothing else if nothing else waits, and returns
 // the sequence of its message.
 func (q *Queue) PublishMark(ctx context.Context) (uint64, error) {

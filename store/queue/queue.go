@@ -100,6 +100,7 @@ func (nobody) StaleRead()                      {}
 // away what is larger.
 const (
 	maxMessage = 31 << 20
+	maxSource  = 16 // bytes
 	// overhead is what an envelope may need beside its notifications at most.
 	overhead = 128 << 10
 )

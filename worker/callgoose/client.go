@@ -102,7 +102,7 @@ type Reply struct {
 	Status int
 	ID     string // of the API call
 	// Effect is the answer in one word: created, resolved, duplicate, discarded (202),
-	// none, or unknown where it was not the JSON object that is documented.
+	// none, or unknown where it was no JSON object with one of the documented keys.
 	Effect string
 }
 
@@ -198,30 +198,26 @@ func foreign(r *http.Response, text []byte) bool {
 // parseReply reads the documented answer; every field is optional, and one of
 // another type hides none of the others.
 func parseReply(status int, text []byte, token string) Reply {
+	type part struct{ Created, Resolved, Duplicate bool }
 	var a struct {
-		ID        json.RawMessage `json:"id"`
-		Triggered struct {
-			Created   bool `json:"created"`
-			Duplicate bool `json:"duplicate"`
-		} `json:"triggered"`
-		Resolved struct {
-			Resolved  bool `json:"resolved"`
-			Duplicate bool `json:"duplicate"`
-		} `json:"resolved"`
-		Duplicate bool `json:"duplicate"`
+		ID                  json.RawMessage
+		Triggered, Resolved *part
+		Duplicate           bool
 	}
 	err := json.Unmarshal(text, &a)
 	r := Reply{Status: status, ID: strings.Trim(oneLine(string(a.ID), token), `"`), Effect: "none"}
+	silent := a.ID == nil && a.Triggered == nil && a.Resolved == nil // {"status":"error"}, of whoever answered
+	triggered, resolved := cmp.Or(a.Triggered, &part{}), cmp.Or(a.Resolved, &part{})
 	switch {
-	case a.Triggered.Created:
+	case triggered.Created:
 		r.Effect = "created"
-	case a.Resolved.Resolved:
+	case resolved.Resolved:
 		r.Effect = "resolved"
-	case a.Triggered.Duplicate || a.Resolved.Duplicate || a.Duplicate:
+	case triggered.Duplicate || resolved.Duplicate || a.Duplicate:
 		r.Effect = "duplicate"
 	case status == http.StatusAccepted:
 		r.Effect = "discarded"
-	case err != nil || text[0] != '{':
+	case err != nil || text[0] != '{' || silent:
 		r.Effect = "unknown"
 	}
 	return r

@@ -1,8 +1,11 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -104,6 +107,42 @@ func TestAStartWithoutNATSWaitsForIt(t *testing.T) {
 	}
 	if err := a.Ready(); err != nil {
 		t.Error(err)
+	}
+}
+
+// NATS takes 1 MiB unless its configuration says otherwise, and PMM must learn at once what
+// does not fit.
+func TestABodyThatIsTooLargeForNATSIsRefusedWithTheNumber(t *testing.T) {
+	t.Parallel()
+	_, port, _ := net.SplitHostPort(natsServer(t, server.Options{MaxPayload: 1 << 20}).Addr().String())
+	var logged bytes.Buffer
+	started := make(chan Addresses, 1)
+	a, err := New(overNATSConfig(t, port), Options{Ready: func(addrs Addresses) { started <- addrs }, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	addrs := <-started
+	body := webhook(t, "grafana-firing-group-5.json")
+	for size, want := range map[int]int{1<<20 - 128<<10 - 16: http.StatusAccepted, 1<<20 - 128<<10 - 15: http.StatusRequestEntityTooLarge, 2 << 20: http.StatusRequestEntityTooLarge} {
+		resp, err := http.Post(addrs.Webhooks+"/name-of-16-bytes", "application/json", strings.NewReader(string(body)+strings.Repeat(" ", size-len(body))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != want || want != http.StatusAccepted && !strings.Contains(string(answer), "larger than 917488 bytes") {
+			t.Errorf("a body of %d bytes was answered %d: %s", size, resp.StatusCode, answer)
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(logged.String(), "level=WARN msg=\"the max_payload of the NATS servers is too small for --max-body") {
+		t.Errorf("nobody is told: %s", logged.String())
 	}
 }
 

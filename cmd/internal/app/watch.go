@@ -37,6 +37,11 @@ func (a *App) open(ctx context.Context) (*core, error) {
 		return nil, err
 	}
 	c.app = a
+	largest := c.queue.LargestBody()
+	if largest < a.cfg.MaxBody {
+		a.log.Warn("the max_payload of the NATS servers is too small for --max-body: larger webhooks are refused with 413; raise max_payload", "max_body", a.cfg.MaxBody, "largest", largest)
+	}
+	a.handler.LimitBody(largest)
 	for source := range a.known(c) {
 		a.handler.Know(source)
 	}

@@ -25,15 +25,13 @@ func (p *program) movingCommands() []*cli.Command {
 	return []*cli.Command{
 		{
 			Name: "adopt", Usage: "bring the data directory of a stopped service to the NATS servers", Flags: flags,
-			Description: "   pmm-callgoose cluster adopt --data-dir DIR --nats-url URL\n\n" +
-				"Interrupted, it goes on when it is run again. Afterwards DIR is not served any more.",
-			Action: p.moving(app.Adopt, "Everything in %[1]s is on the NATS servers now. Start the forwarders with the same --nats-url, each with an empty data directory; keep %[1]s until they deliver."),
+			Description: "Interrupted, it goes on when it is run again. Afterwards the directory is not served any more.",
+			Action:      p.moving(app.Adopt, "Everything in %[1]s is on the NATS servers now. Start the forwarders with the same --nats-url, each with an empty data directory; keep %[1]s until they deliver."),
 		},
 		{
 			Name: "leave", Usage: "bring what the NATS servers hold into an empty data directory", Flags: flags,
-			Description: "   pmm-callgoose cluster leave --data-dir NEW --nats-url URL\n\n" +
-				"All forwarders must be stopped; none can lead afterwards. Interrupted, it begins anew when it is run again.",
-			Action: p.moving(app.Leave, "Everything is in %[1]s now. Start one forwarder with --data-dir %[1]s and without --nats-url."),
+			Description: "All forwarders must be stopped; none can lead afterwards. Interrupted, it begins anew when it is run again.",
+			Action:      p.moving(app.Leave, "Everything is in %[1]s now. Start one forwarder with --data-dir %[1]s and without --nats-url."),
 		},
 	}
 }

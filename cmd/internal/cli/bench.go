@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,15 +15,20 @@ import (
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/bench"
+	"pmm-callgoose/cmd/internal/config"
 	"pmm-callgoose/cmd/internal/text"
 	"pmm-callgoose/ingest"
+	"pmm-callgoose/ingest/outbound"
 	"pmm-callgoose/ingest/pmm"
 )
 
 func (p *program) benchCommand() *cli.Command {
 	return &cli.Command{
 		Name: "bench", Usage: "load on a running service: throughput and latency",
-		Flags: clientFlags(
+		Flags: append(append(settingFlags(slices.Concat([]string{"data-dir", "admin-token-file"}, intakeSecrets)...), atFlags()...),
+			&cli.StringFlag{Name: "webhook-url", Usage: "send there, http://HOST:4667/v1/webhook, with the ingest secrets that are named here as for serve (default: what the service says, on this machine)"},
+			&cli.StringFlag{Name: "webhook-ca", Usage: "trust these authorities (PEM) for --webhook-url", TakesFile: true},
+			&cli.StringFlag{Name: "webhook-cert", Usage: "client certificate and its key (PEM, in one file) for --webhook-url", TakesFile: true},
 			&cli.StringFlag{Name: "connections", Value: "1,16,64", Usage: "how many connections, several separated by commas"},
 			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "how long each is measured"},
 			&cli.IntFlag{Name: "count", Usage: "end each after this many webhooks"},
@@ -55,15 +62,54 @@ func (p *program) bench(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	in, err := p.findIntake(c, client, status)
+	in, err := p.benchIntake(c, client, status)
 	if err != nil {
-		return fmt.Errorf("its webhooks cannot be called: %w", err)
+		return err
 	}
 	// What a bench sends to a real Callgoose calls people.
 	if at := in.settings["callgoose-url"].Value; !pmm.IsLoopback(at) && !c.Bool("yes") {
 		return usagef("the service sends to a Callgoose that is not on this machine, %s; this would open and close up to %d incidents there: say --yes if that is meant", at, c.Int("keys"))
 	}
 	return p.benchLoad(c, client, in.target(c.String("source")), connections)
+}
+
+// benchIntake is the intake at --webhook-url, with the secrets named beside it, else the
+// one that the service itself names.
+func (p *program) benchIntake(c *cli.Context, client *admin.Client, s admin.Status) (*intake, error) {
+	at := strings.TrimSuffix(c.String("webhook-url"), "/")
+	if at == "" {
+		if slices.ContainsFunc(append(intakeSecrets, "webhook-ca", "webhook-cert"), c.IsSet) {
+			return nil, usagef("the intake's secrets and certificates are for --webhook-url, which is missing")
+		}
+		in, err := p.findIntake(c, client, s)
+		if err != nil {
+			err = fmt.Errorf("its webhooks cannot be called: %w; name what it needs, --webhook-url and the ingest secrets or certificates", err)
+		}
+		return in, err
+	}
+	if u, err := url.Parse(at); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, usagef("--webhook-url is not of the form http://HOST:4667/v1/webhook")
+	}
+	settings, err := admin.Ask[[]config.Setting](c.Context, client, "GET /api/v1/config", nil)
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := p.load(c, intakeSecrets...)
+	if err != nil {
+		return nil, err
+	}
+	network, err := outbound.Transport(c.String("webhook-ca"))
+	if err != nil {
+		return nil, usagef("--webhook-ca: %w", err)
+	}
+	if file := c.String("webhook-cert"); file != "" {
+		pair, err := tls.LoadX509KeyPair(file, file)
+		if err != nil {
+			return nil, usagef("--webhook-cert: %w", err)
+		}
+		network.TLSClientConfig.Certificates = []tls.Certificate{pair}
+	}
+	return &intake{url: at, secrets: secrets, settings: byName(settings), tls: network.TLSClientConfig}, nil
 }
 
 // numbers reads a list such as 1,16,64.

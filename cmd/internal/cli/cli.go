@@ -173,6 +173,7 @@ func (p *program) app() *cli.App {
 	each(app.Commands, "", func(path string, c *cli.Command) {
 		c.OnUsageError = misused
 		c.HideHelpCommand = true
+		c.Description = withExamples(c.Description, path)
 		switch {
 		case len(c.Subcommands) > 0:
 			c.Action = func(ctx *cli.Context) error { return noCommand(ctx, path+" ", c.Subcommands, cli.ShowSubcommandHelp) }

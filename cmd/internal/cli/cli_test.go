@@ -9,10 +9,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/urfave/cli/v2"
 )
 
 func TestFlagsMayFollowArguments(t *testing.T) {
@@ -96,5 +99,43 @@ func TestAServiceThatNamesNoPMMIsNotCompared(t *testing.T) {
 	var out, err bytes.Buffer
 	if got := Main([]string{"pmm-callgoose", "reconcile", "--admin-url", srv.URL}, nil, &out, &err); got != exitFailed || !strings.Contains(err.String(), "nothing was compared") {
 		t.Errorf("exit %d, %s", got, err.String())
+	}
+}
+
+// What a help shows is typed as it stands there.
+func TestEveryCommandThatTakesFlagsHasExamplesThatAreRight(t *testing.T) {
+	word := regexp.MustCompile(`"[^"]*"|\S+`)
+	seen := 0
+	each((&program{}).app().Commands, "", func(path string, c *cli.Command) {
+		if len(c.Flags) == 0 {
+			return
+		}
+		seen++
+		if len(examples[path]) == 0 || !strings.Contains(c.Description, examples[path][0]) {
+			t.Errorf("%s has no example in its help", path)
+		}
+		for _, e := range examples[path] {
+			args := []string{"pmm-callgoose"}
+			for _, w := range word.FindAllString(e, -1) {
+				args = append(args, strings.Trim(w, `"`))
+			}
+			ran, app := "", (&program{err: io.Discard, out: io.Discard}).app()
+			each(app.Commands, "", func(path string, c *cli.Command) {
+				c.Action = func(c *cli.Context) error {
+					ran = path
+					if !strings.HasPrefix(path, "events") {
+						return nil
+					}
+					_, err := filters(c)
+					return err
+				}
+			})
+			if err := app.Run(flagsFirst(app.Commands, args)); err != nil || ran != path {
+				t.Errorf("%s: %v, it is an example of %q", e, err, ran)
+			}
+		}
+	})
+	if seen != len(examples) {
+		t.Errorf("%d commands take flags, %d have examples", seen, len(examples))
 	}
 }

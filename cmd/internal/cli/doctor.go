@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -140,12 +139,11 @@ func inputOf(settings []config.Setting) config.Input {
 			if err == nil {
 				_ = f.Close()
 			}
-			if filepath.IsAbs(s.File) && !errors.Is(err, fs.ErrPermission) {
+			if s.File != "" && !errors.Is(err, fs.ErrPermission) {
 				in.Flags[o.Name] = s.File
 			}
 		case o.Kind == config.KindURL && strings.Contains(s.Value, "[redacted]"), strings.HasPrefix(s.Value, "("):
 			// Shown without what makes them secret, or invalid.
-		case o.Kind == config.KindPath && !filepath.IsAbs(s.Value): // only the service knows where to
 		default:
 			in.Flags[o.Name] = s.Value
 		}

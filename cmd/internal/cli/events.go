@@ -49,9 +49,6 @@ func (p *program) eventsCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Usage: "list events, newest first",
-				Description: "   pmm-callgoose events list --since 2h --severity critical\n" +
-					"   pmm-callgoose events list --outcome queued,discarded,dead --text mysql-01\n" +
-					"   pmm-callgoose events list --match environment=prod --status firing",
 				Flags:  clientFlags(filterFlags(newestFlag)...),
 				Action: p.filtering(p.eventsList),
 			},

@@ -16,8 +16,6 @@ import (
 func (p *program) incidentsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "incidents", Usage: "what is open, and one incident's story in order",
-		Description: "   pmm-callgoose incidents list --severity critical\n" +
-			"   pmm-callgoose incidents show pmm-18e04dbe2c4a2d4b",
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Usage: "list the alerts that are open here, newest first",

@@ -16,7 +16,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -73,8 +72,6 @@ func intakeOf(webhooks string, settings []config.Setting) (*intake, error) {
 		case s.Value == "":
 		case s.File == "":
 			return nil, fmt.Errorf("its %s came from the %s, which only the service can read", name, s.From)
-		case !filepath.IsAbs(s.File):
-			return nil, fmt.Errorf("its %s-file is named by a relative path", name)
 		default: // one that is closed to this user too, so that the error says so
 			input.Flags[name+"-file"] = s.File
 		}

@@ -13,9 +13,7 @@ func (p *program) pauseCommand() *cli.Command {
 	return &cli.Command{
 		Name: "pause", Usage: "hold delivery, not intake, until it is resumed; survives restarts, alarmed after --alarm-after",
 		Description: "Webhooks are accepted and what comes in is kept. Use it while a filter at Callgoose\n" +
-			"is being repaired, so that no events are sent into it and discarded:\n\n" +
-			"   pmm-callgoose pause --reason \"filter of the DBA service\" --until 30m\n" +
-			"   pmm-callgoose resume",
+			"is being repaired, so that no events are sent into it and discarded.",
 		Flags: clientFlags(
 			&cli.StringFlag{Name: "reason", Usage: "why; shown wherever the pause is"},
 			&cli.StringFlag{Name: "until", Usage: "when it ends by itself: for how long (30m, 2h, 1d), or when (2026-01-31T03:00:00Z)"},

@@ -44,9 +44,7 @@ func (p *program) replayCommand() *cli.Command {
 		Name: "replay", Usage: "send stored events again, chosen by ID or by filters", ArgsUsage: "[ID...]",
 		Description: "Through the running service; or, with --callgoose-url, on a data directory with no\n" +
 			"service running, for example one copied from a dead host: then waiting events are\n" +
-			"sent too, and nothing in the directory changes.\n\n" +
-			"   pmm-callgoose replay --outcome discarded --since 3h --dry-run\n" +
-			"   pmm-callgoose replay --outcome discarded --since 3h --yes",
+			"sent too, and nothing in the directory changes.",
 		Flags: append(clientFlags(sendAgainFlags()...), settingFlags(offlineSettings...)[1:]...),
 		Action: func(c *cli.Context) error {
 			if c.IsSet("callgoose-url") {
@@ -64,47 +62,34 @@ func (p *program) replayCommand() *cli.Command {
 func (p *program) deadLettersCommand() *cli.Command {
 	return &cli.Command{
 		Name: "dead-letters", Usage: "events given up, with the reason",
-		Description: "   pmm-callgoose dead-letters list\n" +
-			"   pmm-callgoose dead-letters retry --all\n" +
-			"   pmm-callgoose dead-letters drop --text \"400 Bad Request\" --yes",
 		Subcommands: []*cli.Command{
 			{
-				Name: "list", Usage: "list them, newest first", Flags: clientFlags(filterFlags(newestFlag)...),
-				Action: func(c *cli.Context) error {
-					if err := onlyDead(c); err != nil {
-						return err
-					}
-					if err := c.Set("outcome", string(event.Dead)); err != nil {
-						return err
-					}
-					return p.filtering(p.eventsList)(c)
-				},
+				Name: "list", Usage: "list them, newest first", Flags: clientFlags(dead(filterFlags(newestFlag))...),
+				Action: p.filtering(func(c *cli.Context, client *admin.Client, q url.Values) error {
+					q.Set("outcome", string(event.Dead))
+					return p.eventsList(c, client, q)
+				}),
 			},
 			{
-				Name: "retry", Usage: "queue them again", ArgsUsage: "[ID...]", Flags: clientFlags(sendAgainFlags()...),
+				Name: "retry", Usage: "queue them again", ArgsUsage: "[ID...]", Flags: clientFlags(dead(sendAgainFlags())...),
 				Action: func(c *cli.Context) error { return p.sendAgain(c, event.Dead) },
 			},
 			{
 				Name: "drop", Usage: "forget them", ArgsUsage: "[ID...]",
-				Flags: clientFlags(choiceFlags(
+				Flags: clientFlags(dead(choiceFlags(
 					&cli.BoolFlag{Name: "all", Usage: "all dead letters"},
 					&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be forgotten"},
 					yesFlag(),
-				)...),
+				))...),
 				Action: p.dropDeadLetters,
 			},
 		},
 	}
 }
 
-// onlyDead refuses to look for other outcomes among the dead letters.
-func onlyDead(c *cli.Context) error {
-	for _, o := range c.StringSlice("outcome") {
-		if o != string(event.Dead) {
-			return usagef("--outcome: dead letters are those with the outcome dead; see events list and replay for the others")
-		}
-	}
-	return nil
+// dead are the flags of a command for dead letters: their outcome is no choice.
+func dead(flags []cli.Flag) []cli.Flag {
+	return slices.DeleteFunc(flags, func(f cli.Flag) bool { return f.Names()[0] == "outcome" })
 }
 
 // choice turns flags and IDs into a query.
@@ -118,7 +103,6 @@ func choice(c *cli.Context, only event.Outcome) (url.Values, error) {
 	}
 	if only != "" {
 		q.Set("outcome", string(only))
-		return q, onlyDead(c)
 	}
 	return q, nil
 }

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -251,7 +253,7 @@ func intakeFix(status int) string {
 	case http.StatusServiceUnavailable:
 		return "The store takes nothing now: see pmm-callgoose status, line store. PMM gets the same answer."
 	}
-	return "PMM gets the same answer: see Troubleshooting in the README."
+	return "PMM gets the same answer. deploy/docs/pmm.md#by-hand says what its contact point needs, pmm-callgoose doctor what it lacks."
 }
 
 // askEvery is how often the service is asked how far the event has come.
@@ -290,19 +292,38 @@ func (t *test) follow(ctx context.Context) {
 	case !t.down(ctx, d):
 		t.hop(hop{Step: "delivered", Text: fmt.Sprintf("not settled within %s", t.timeout)})
 		t.fail(fmt.Sprintf("no answer from Callgoose within %s; the test is safe in the queue", t.timeout),
-			"It waits behind others, or Callgoose is slow: see pmm-callgoose status.")
+			t.before(ctx, d))
 	}
 }
 
-// down reports whether Callgoose's side keeps the event from going out. d is nil
+// before says what waits before the event, which is nil until it is queued.
+func (t *test) before(ctx context.Context, d *admin.Detail) string {
+	if d == nil {
+		return "Its alert was not read yet: other notifications are before it. See pmm-callgoose status."
+	}
+	waiting, err := admin.Ask[[]json.RawMessage](ctx, t.client, "GET /api/v1/events", url.Values{
+		"outcome": {string(event.Queued)}, "until": {d.ReceivedAt.Format(time.RFC3339Nano)}, "limit": {strconv.Itoa(admin.MaxLimit)},
+	})
+	switch {
+	case err != nil:
+		return "What waits before it cannot be asked: " + err.Error()
+	case len(waiting) == 0:
+		return "Nothing waits before it, so Callgoose is slow: see pmm-callgoose events show " + d.ID
+	}
+	return text.Plural(int64(len(waiting)), "event waits", "events wait") + " before it: pmm-callgoose status says when they are out; --timeout waits longer."
+}
+
+// down reports whether Callgoose's side or a pause keeps the event from going out. d is nil
 // until the event is queued.
 func (t *test) down(ctx context.Context, d *admin.Detail) bool {
 	s, err := t.client.Status(ctx)
 	if err != nil || d == nil {
 		return false
 	}
-	away := slices.IndexFunc(s.Attention, func(a admin.Attention) bool { return a.Code == admin.IsDown || a.Code == admin.IsHeld })
-	if away < 0 || d.Tries == 0 && (s.Callgoose.Since == nil || s.Callgoose.Since.After(t.began)) {
+	away := slices.IndexFunc(s.Attention, func(a admin.Attention) bool {
+		return slices.Contains([]string{admin.IsDown, admin.IsHeld, admin.IsPaused}, a.Code)
+	})
+	if away < 0 || s.Pause == nil && d.Tries == 0 && (s.Callgoose.Since == nil || s.Callgoose.Since.After(t.began)) {
 		return false // or another event failed: this one will still be tried
 	}
 	a := s.Attention[away]

@@ -96,6 +96,7 @@ func (p *program) setupPMM(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	want.Listens = p.listens(c)
 	client, err := p.pmmClient(cfg, want.URL)
 	if err != nil {
 		return err
@@ -105,6 +106,22 @@ func (p *program) setupPMM(c *cli.Context) error {
 		return err
 	}
 	return p.applySetup(c, client, plan)
+}
+
+// listens is where the service of this machine takes webhooks, "" when none answers.
+func (p *program) listens(c *cli.Context) string {
+	in := p.input(c, false, "data-dir")
+	in.Asks = true
+	cfg, _, err := config.Load(in)
+	if err != nil {
+		return ""
+	}
+	service, _ := p.here(c, cfg)
+	s, err := service.Status(c.Context)
+	if err != nil {
+		return ""
+	}
+	return s.WebhookURL
 }
 
 // applySetup shows the plan, and does it when that is confirmed.

@@ -17,9 +17,6 @@ import (
 func (p *program) statusCommand() *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "was anybody called, and what waits: the last event that Callgoose took, what waits, and what a person should look at",
-		Description: "   pmm-callgoose status\n" +
-			"   pmm-callgoose status --check || echo \"look at it\"     # for cron, Nagios\n" +
-			"   pmm-callgoose status --output json | jq .attention",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "check", Usage: "exit 1 where a person should look"},
 			&cli.BoolFlag{Name: "cluster", Usage: "ask each instance on the same NATS how it is"},

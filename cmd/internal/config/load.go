@@ -196,6 +196,9 @@ func (l *loader) option(o Option) {
 	} else if text = o.Default; o.Name == "data-dir" {
 		text = dataDir(l.env, os.Geteuid())
 	}
+	if o.Kind == KindPath {
+		text = absolute(text)
+	}
 	switch {
 	case text == "" && o.Name == "data-dir" && !ok:
 		l.reject(o.Name, "has no default here, for lack of $HOME; name a directory")
@@ -216,6 +219,15 @@ func (l *loader) option(o Option) {
 	if o.Default != "" && o.Name != "data-dir" {
 		_ = o.set(l.c, o.Default) // a test sets every default
 	}
+}
+
+// absolute makes a path good for others too, who have another working directory and are
+// told of it by the service.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil && path != "" {
+		return abs
+	}
+	return path
 }
 
 // dataDir is the default of --data-dir.
@@ -271,7 +283,8 @@ func (l *loader) secret(o Option) {
 	if path != "" && exposed(path) {
 		l.warn(where, "other users of this machine may read %s; chmod 600 would stop that", sayFile(path))
 	}
-	*o.field(l.c).(**Secret), s.Value = sec, redacted
+	s.File = absolute(s.File) // not before it was read: it may have been the token
+	sec.file, *o.field(l.c).(**Secret), s.Value = s.File, sec, redacted
 }
 
 // credential returns the path of a systemd credential, or "" if there is none, or if it

@@ -140,7 +140,7 @@ log-level: verbose
 		`c.yaml:1: listen: "0.0.0.0:4667" can be reached from other machines`,
 		"--tls-cert: needs tls-key",
 		"c.yaml:4: retry-min: is longer than retry-max",
-		"--tls-cert: c.pem cannot be read: no such file",
+		"/c.pem cannot be read: no such file",
 		"callgoose-url: is needed",
 		"callgoose-token-file: is needed",
 	}
@@ -339,4 +339,30 @@ func FuzzFile(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The service tells others of them, who stand in another directory.
+func TestPathsAreAbsoluteWhereverTheyCameFrom(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for name, text := range map[string]string{"token": "t0ken-of-the-test", "c.yaml": "callgoose-ca: ca.pem\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, _, err := Load(Input{
+		Flags: map[string]string{"data-dir": "d", "callgoose-token-file": "token"}, Environ: []string{"PMM_CALLGOOSE_TLS_CLIENT_CA=x/../ca.pem"},
+		ConfigPath: "c.yaml", Only: []string{"data-dir", "callgoose-token-file", "callgoose-ca", "tls-client-ca"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for got, want := range map[string]string{
+		c.DataDir: "d", from(t, c, "data-dir").Value: "d", c.CallgooseToken.File(): "token", from(t, c, "callgoose-token").File: "token",
+		c.CallgooseCA: "ca.pem", c.TLSClientCA: "ca.pem",
+	} {
+		if got != filepath.Join(dir, want) {
+			t.Errorf("%s is not %s in %s", got, want, dir)
+		}
+	}
 }

@@ -61,6 +61,9 @@ func (e *examination) callgoose(ctx context.Context) {
 	case err == nil && reply.Effect == "created":
 		e.warn("callgoose token", fix("Let the trigger ask for \"status\" / firing: now every request opens an incident, recoveries too. Close the one of this check."),
 			"accepted, but a filter opened an incident for a request that is not firing (%d in %s)", reply.Status, took)
+	case err == nil && reply.Effect == "unknown":
+		e.fail("callgoose http", fix(whole, "Ask the address yourself (curl -i): a proxy, a login page or another server may answer there."),
+			"answered %d without anything that Callgoose says: events count as delivered, and nobody knows whether anybody was called", reply.Status)
 	case err == nil:
 		e.ok("callgoose token", "accepted: %d in %s, %s", reply.Status, took, way)
 		e.skip("callgoose filters", "to check them opens an incident and may call people: pmm-callgoose send-test")
@@ -113,15 +116,18 @@ func (e *examination) tokenFile() string {
 	return file + ": the service reads it again by itself."
 }
 
+const whole = "Copy the whole URL, with its path, from API Token in Callgoose into --callgoose-url."
+
 // refused says what an answer that is no success means.
 func (e *examination) refused(err *callgoose.Error) {
-	const whole = "Copy the whole URL, with its path, from API Token in Callgoose into --callgoose-url."
 	switch status := err.Status; {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		e.fail("callgoose token", fix("Is the token revoked, or of another organisation? Put a valid one (a Service token) into "+e.tokenFile(),
 			"If Callgoose wants it in the URL: --callgoose-auth query."), "refused: %s", err)
 	case status == http.StatusProxyAuthRequired:
 		e.fail("callgoose http", fix("Put user and password into HTTPS_PROXY."), "%s", err)
+	case err.Foreign:
+		e.fail("callgoose http", fix(whole, "The URL is right? Then look at proxies and firewalls on the way (HTTPS_PROXY, NO_PROXY)."), "%s", err)
 	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status/100 == 3:
 		e.fail("callgoose http", fix(whole), "the address is wrong: %s", err)
 	case status == http.StatusTooManyRequests:

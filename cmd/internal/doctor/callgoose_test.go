@@ -146,6 +146,17 @@ func TestTheStepThatFailsIsNamed(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s.URL
 	}
+	failing := func(mode string) string {
+		broken := callgoosetest.New(callgoosetest.Config{})
+		failure, err := callgoosetest.ParseFailure(mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		broken.Fail(failure)
+		s := httptest.NewServer(broken)
+		t.Cleanup(s.Close)
+		return s.URL
+	}
 	for _, tt := range []struct {
 		name  string
 		url   string
@@ -163,6 +174,11 @@ func TestTheStepThatFailsIsNamed(t *testing.T) {
 		{"wrong token", plain.URL, map[string]string{"callgoose-token-file": secretFile(t, t.TempDir(), "t", "another")}, "callgoose token", []string{"401", "/t: the service reads it again by itself"}},
 		{"wrong path", answering(404), nil, "callgoose http", []string{"404", "whole URL"}},
 		{"a redirect", answering(302, "Location", "https://elsewhere.invalid"), nil, "callgoose http", []string{"302", "whole URL"}},
+		{"a page with 200", failing("200-html"), nil, "callgoose http", []string{"a proxy or login page answered 200", "whole URL"}},
+		{"a page with 400", failing("400-html"), nil, "callgoose http", []string{"a proxy or login page answered 400"}},
+		{"plain text with 200", failing("200-text"), nil, "callgoose http", []string{"answered 200 without anything that Callgoose says", "whole URL"}},
+		{"an error of somebody else's with 200", failing("200-error"), nil, "callgoose http", []string{"answered 200 without anything that Callgoose says"}},
+		{"nothing with 204", answering(204), nil, "callgoose http", []string{"answered 204"}},
 		{"Callgoose is broken", answering(503), nil, "callgoose http", []string{"503", "events wait on disk"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,11 +2,14 @@ package doctor
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"strings"
 	"time"
 
 	"pmm-callgoose/cmd/internal/admin"
 	"pmm-callgoose/cmd/internal/text"
+	"pmm-callgoose/store"
 	"pmm-callgoose/store/event"
 )
 
@@ -63,7 +66,7 @@ func (e *examination) status() {
 // it would have now.
 func (e *examination) consistent(ctx context.Context) {
 	if e.Consistent == nil {
-		e.skip("queue and ledger", "only a running service can say")
+		e.ledger()
 		return
 	}
 	found, err := e.Consistent(ctx)
@@ -83,6 +86,20 @@ func (e *examination) consistent(ctx context.Context) {
 	}
 	if len(found.Problems) == 0 {
 		e.ok("queue and ledger", "they agree: %d records, %d events queued, %d alerts open", found.Records, found.Queued, found.Open)
+	}
+}
+
+// ledger reads that of a stopped service.
+func (e *examination) ledger() {
+	switch err := store.Verify(e.Settings.DataDir); {
+	case errors.Is(err, fs.ErrNotExist):
+		e.skip("queue and ledger", "nothing is stored here yet")
+	case errors.Is(err, event.ErrDamaged):
+		e.fail("queue and ledger", fix("Look at the disk, and keep a copy of the directory. Then start the service: it moves the ledger aside and makes it again from the stored notifications; nothing that waits is lost, outcomes are unknown."), "%s", text.Short(200, err.Error()))
+	case err != nil:
+		e.skip("queue and ledger", "cannot be read from here: %s", plain(err))
+	default:
+		e.ok("queue and ledger", "the ledger can be read whole; the next start compares it with the stored notifications, and repairs all but those that cannot be read: it counts them as damaged")
 	}
 }
 
