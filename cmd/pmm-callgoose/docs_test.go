@@ -391,7 +391,7 @@ func slugsOf(text string) (slugs []string) {
 // What the program says of a page must stand there, and names the page itself.
 func TestEveryPageThatTheProgramNamesIsThere(t *testing.T) {
 	all, seen := documents(t), 0
-	page := regexp.MustCompile("(deploy/docs/[a-z]+\\.md)#([a-z-]+)")
+	page := regexp.MustCompile(`(deploy/docs/[a-z]+\.md)#([a-z-]+)`)
 	for _, dir := range []string{"cmd", "ingest", "store", "worker"} {
 		err := filepath.WalkDir(filepath.Join(top, dir), func(file string, _ fs.DirEntry, err error) error {
 			if err != nil || path.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {

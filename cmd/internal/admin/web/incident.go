@@ -41,10 +41,9 @@ type incidentsPage struct {
 
 // openIncidents lists what was asked for; nothing where that cannot be asked.
 func (s *site) openIncidents(r *http.Request) (p incidentsPage, err error) {
-	if p.asked = parseIncidents(r.URL.Query()); p.Err != nil {
-		return p, nil
+	if p.asked = parseIncidents(r.URL.Query()); p.Err == nil {
+		p.Rows, err = s.Source.Incidents(r.Context(), p.F, p.Limit+1)
 	}
-	p.Rows, err = s.Source.Incidents(r.Context(), p.F, p.Limit+1)
 	if p.More = len(p.Rows) > p.Limit; p.More {
 		p.Rows = p.Rows[:p.Limit]
 	}
