@@ -531,6 +531,7 @@ func TestOurFilesHaveLimits(t *testing.T) {
 		"podman/pmm-callgoose.container":     {"--memory=768m", "--memory-swap=768m", "--pids-limit=512", "DropCapability=all", "ReadOnly=true", "NoNewPrivileges=true"},
 		"podman/pmm-callgoose.service":       {"--memory 768m", "--memory-swap 768m", "--pids-limit 512", "--cap-drop all", "--read-only", "no-new-privileges"},
 		"kubernetes/standalone.yaml":         {"memory: 768Mi", "automountServiceAccountToken: false", "drop: [ALL]", "readOnlyRootFilesystem: true", "seccompProfile: {type: RuntimeDefault}", "allowPrivilegeEscalation: false"},
+		"kubernetes/cluster.yaml":            {"memory: 768Mi", "automountServiceAccountToken: false", "drop: [ALL]", "readOnlyRootFilesystem: true", "seccompProfile: {type: RuntimeDefault}", "allowPrivilegeEscalation: false"},
 		"kubernetes/values-pmm-sidecar.yaml": {"memory: 768Mi", "drop: [ALL]", "readOnlyRootFilesystem: true", "seccompProfile: {type: RuntimeDefault}", "allowPrivilegeEscalation: false"},
 	} {
 		text, err := os.ReadFile("../../deploy/" + file)

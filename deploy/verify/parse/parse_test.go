@@ -23,6 +23,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -91,11 +92,11 @@ func manifests(t *testing.T, content []byte) (all []any) {
 			continue
 		}
 		kinds := map[string]any{
-			"Secret": &corev1.Secret{}, "Service": &corev1.Service{}, "StatefulSet": &appsv1.StatefulSet{},
+			"Secret": &corev1.Secret{}, "Service": &corev1.Service{}, "StatefulSet": &appsv1.StatefulSet{}, "Deployment": &appsv1.Deployment{},
 			"NetworkPolicy": &networkingv1.NetworkPolicy{}, "PersistentVolumeClaim": &corev1.PersistentVolumeClaim{},
 			"ConfigMap": &corev1.ConfigMap{}, "ServiceAccount": &corev1.ServiceAccount{},
 			"ClusterRole": &rbacv1.ClusterRole{}, "ClusterRoleBinding": &rbacv1.ClusterRoleBinding{},
-			"PodMonitor": &monitoringv1.PodMonitor{},
+			"PodMonitor": &monitoringv1.PodMonitor{}, "PodDisruptionBudget": &policyv1.PodDisruptionBudget{},
 		}
 		into := kinds[meta.Kind]
 		if into == nil {
@@ -160,6 +161,36 @@ func TestStandalone(t *testing.T) {
 	}
 	if all[0].(*corev1.Secret).Name != pod.Spec.Volumes[0].Secret.SecretName {
 		t.Error("another secret is mounted")
+	}
+}
+
+// Several instances stand on several nodes, keep nothing of their own, and one is always there.
+func TestCluster(t *testing.T) {
+	all := manifests(t, read(t, "cluster.yaml"))
+	if len(all) != 5 {
+		t.Fatalf("%d documents", len(all))
+	}
+	deployment := all[3].(*appsv1.Deployment)
+	pod := deployment.Spec.Template
+	locked(t, pod.Spec.Containers[0], []string{pod.Spec.Volumes[0].Name, pod.Spec.Volumes[1].Name})
+	apart := pod.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[0]
+	budget := all[2].(*policyv1.PodDisruptionBudget).Spec
+	if *deployment.Spec.Replicas < 2 || apart.TopologyKey != "kubernetes.io/hostname" || budget.MinAvailable.IntVal != 1 || pod.Spec.Volumes[0].EmptyDir == nil {
+		t.Errorf("%d replicas, apart by %s, %s available, %+v", *deployment.Spec.Replicas, apart.TopologyKey, budget.MinAvailable, pod.Spec.Volumes[0])
+	}
+	for k, v := range pod.Labels {
+		if all[1].(*corev1.Service).Spec.Selector[k] != v || apart.LabelSelector.MatchLabels[k] != v || budget.Selector.MatchLabels[k] != v {
+			t.Errorf("the service, the budget or the affinity does not select the pod: %s", k)
+		}
+	}
+	secret := all[0].(*corev1.Secret)
+	if secret.Name != pod.Spec.Volumes[1].Secret.SecretName {
+		t.Error("another secret is mounted")
+	}
+	for _, e := range pod.Spec.Containers[0].Env {
+		if file, ok := strings.CutPrefix(e.Value, "/secrets/"); ok && secret.StringData[file] == "" {
+			t.Errorf("%s is not in the secret", file)
+		}
 	}
 }
 
