@@ -8,8 +8,9 @@ import (
 )
 
 // Some values are numbers to which transactions add: what happened in a minute (History),
-// how soon the events of a day were taken (Served), and what a PMM sent in an hour (AlertsOfDay). A transaction writes each that it
-// touches once, so that they are as exact and as durable as the records.
+// how soon the events of a day were taken (Served), and what a PMM sent in an hour
+// (AlertsOfDay). A transaction writes each that it touches once, so that they are as exact
+// and as durable as the records.
 
 // sumKey says where the numbers stand.
 type sumKey struct{ bucket, key string }
