@@ -75,9 +75,10 @@ func (t *Tx) CountSent(source string, receivedAt time.Time) {
 // AlertsOfDay is how many alerts each PMM server sent in the last 24 hours, up to an hour
 // more: they are counted by the hour.
 func (t *Tx) AlertsOfDay() map[string]int64 {
-	list, first := map[string]int64{}, sentKey(time.Now().Add(-24*time.Hour))
+	now := time.Now()
+	list, first, end := map[string]int64{}, sentKey(now.Add(-24*time.Hour)), sentKey(now.Add(time.Hour))
 	for k, v := range t.from(bucketMeta, first) {
-		if !bytes.HasPrefix(k, sentPrefix) {
+		if bytes.Compare(k, end) >= 0 {
 			break
 		}
 		var n [1]int64

@@ -241,22 +241,30 @@ func (d *Deliverer) refresh(ctx context.Context, now time.Time) {
 	}
 }
 
-// read reads a chunk of the queue into the window. It reports whether there is more to
-// read now.
+// read reads a chunk of the queue into the window, and one for the lanes that were read
+// past. It reports whether there is more to read now.
 func (d *Deliverer) read() (more bool, err error) {
-	back := d.w.rewind()
-	if !back && (d.w.full() || !d.unread.Swap(false)) {
-		return false, nil
+	if place, ok := d.w.refill(); ok {
+		list, err := d.book.read(place)
+		if err != nil {
+			return false, err
+		}
+		d.w.addAgain(list, len(list) < chunk)
+		_, more = d.w.refill()
+	}
+	if d.w.full() || !d.unread.Swap(false) {
+		return more, nil
 	}
 	list, err := d.book.read(d.w.cursor)
 	if err != nil {
 		return false, err
 	}
-	d.w.add(list, len(list) < chunk)
+	d.w.add(list)
 	if len(list) == chunk {
 		d.unread.Store(true)
+		more = more || !d.w.full()
 	}
-	return back || len(list) == chunk && !d.w.full(), nil
+	return more, nil
 }
 
 // start begins as many attempts as may go out now, the oldest first. It returns when to

@@ -1125,6 +1125,7 @@ func TestTheAgeAtDeliveryIsThatOfAFiringAlertTakenForTheFirstTime(t *testing.T) 
 				at := r.put(c.a)[0]
 				r.settle()
 				r.want(at, event.Delivered, "")
+				synctest.Wait()
 				close(seen.list)
 				var got []time.Duration
 				for age := range seen.list {

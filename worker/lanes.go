@@ -109,19 +109,19 @@ type window struct {
 	size    int      // items
 	most    int      // of them, before nothing more is read
 
-	cursor event.Position // how far the queue is read
+	cursor event.Position // how far the queue was read
 	// behind are lanes of which events between their last and the cursor were read past.
 	behind map[*lane]bool
 	hungry bool // one of them runs low
-	// again are those that a cursor fills up which went back from furthest; of them all is
-	// taken in up to the cursor.
-	again    map[*lane]bool
-	furthest event.Position
+	// A second reading fills up the lanes in again, from place: as long as it goes on,
+	// all of theirs up to place are taken in.
+	again map[*lane]bool
+	place event.Position
 }
 
 func newWindow(byAlertname bool, before event.Position) *window {
 	return &window{
-		byAlertname: byAlertname, before: before, most: windowItems, lanes: map[string]*lane{}, behind: map[*lane]bool{}, again: map[*lane]bool{},
+		byAlertname: byAlertname, before: before, most: windowItems, lanes: map[string]*lane{}, behind: map[*lane]bool{},
 		ready: laneHeap{less: older}, large: laneHeap{less: older}, waiting: laneHeap{less: func(a, b *lane) bool { return a.notBefore.Before(b.notBefore) }},
 	}
 }
@@ -136,34 +136,11 @@ func (w *window) laneOf(e *store.Waiting) string {
 
 func (w *window) full() bool { return w.size >= w.most }
 
-// rewind takes the cursor back to where a lane that runs low was read past. It reports
-// whether the cursor is still on its way from there.
-func (w *window) rewind() bool {
-	if w.hungry && len(w.again) == 0 {
-		w.hungry, w.furthest = false, w.cursor
-		for l := range w.behind {
-			if len(l.items) <= laneItems/2 && l.last.Compare(w.cursor) < 0 {
-				w.cursor = l.last
-			}
-		}
-		for l := range w.behind {
-			if l.last.Compare(w.cursor) >= 0 {
-				delete(w.behind, l)
-				w.again[l] = true
-			}
-		}
-	}
-	return len(w.again) > 0
-}
-
-// add takes in what the queue holds behind the cursor. end says that there is no more.
-func (w *window) add(list []store.Waiting, end bool) {
+// add takes in what the queue holds behind the cursor.
+func (w *window) add(list []store.Waiting) {
 	for i := range list {
 		e := &list[i]
-		if e.At.Compare(w.cursor) > 0 {
-			w.cursor = e.At
-		}
-		if e.Storm {
+		if w.cursor = e.At; e.Storm {
 			continue
 		}
 		key := w.laneOf(e)
@@ -172,31 +149,62 @@ func (w *window) add(list []store.Waiting, end bool) {
 			l = &lane{key: key}
 			w.lanes[key] = l
 		}
-		switch {
-		case w.behind[l] || e.At.Compare(l.last) <= 0:
-		case len(l.items) < laneItems:
-			w.put(l, e)
-		default:
+		if len(l.items) >= laneItems {
 			w.behind[l] = true
-			delete(w.again, l)
 		}
-		if len(w.again) == 0 || w.cursor.Compare(w.furthest) >= 0 {
-			w.arrive()
+		if !w.behind[l] {
+			w.put(l, e)
 		}
-	}
-	if end {
-		w.arrive()
 	}
 }
 
-// arrive ends a way back: of what is not behind all is taken in that was read before.
-func (w *window) arrive() {
-	for l := range w.again {
-		w.tidy(l)
+// refill begins the second reading when a lane runs low. It reports whether there
+// is something to read, behind which place.
+func (w *window) refill() (event.Position, bool) {
+	if w.again == nil && w.hungry {
+		w.hungry = false
+		for l := range w.behind {
+			if len(l.items) > laneItems/2 {
+				continue
+			}
+			if w.again == nil || l.last.Compare(w.place) < 0 {
+				w.place = l.last
+			}
+			if w.again == nil {
+				w.again = map[*lane]bool{}
+			}
+			w.again[l] = true
+		}
 	}
-	clear(w.again)
-	if w.cursor.Compare(w.furthest) < 0 {
-		w.cursor = w.furthest
+	return w.place, w.again != nil
+}
+
+// addAgain takes in what the queue holds behind place. end says that there is no more.
+func (w *window) addAgain(list []store.Waiting, end bool) {
+	for i := range list {
+		e := &list[i]
+		if e.At.Compare(w.cursor) > 0 {
+			end = true
+			break
+		}
+		w.place = e.At
+		l := w.lanes[w.laneOf(e)]
+		switch {
+		case l == nil || !w.again[l] || e.At.Compare(l.last) <= 0 || e.Storm:
+		case len(l.items) >= laneItems:
+			delete(w.again, l) // it is behind as before
+		default:
+			w.put(l, e)
+		}
+	}
+	if end {
+		for l := range w.again {
+			delete(w.behind, l)
+			w.tidy(l)
+		}
+	}
+	if end || len(w.again) == 0 {
+		w.again = nil
 	}
 }
 

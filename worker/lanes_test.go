@@ -24,7 +24,7 @@ func TestWhatAnotherInstanceMayBeSendingWaits(t *testing.T) {
 		{At: event.Position{Seq: 2}, Key: "not claimed"},
 		{At: event.Position{Seq: 3}, Key: "claimed", ClaimedAt: now.Add(-time.Minute)},
 		{At: event.Position{Seq: 11}, Key: "ours", ClaimedAt: now},
-	}, true)
+	})
 	ready := func(at time.Time) (keys []string) {
 		w.wake(at)
 		for l := w.next(false, false, 0, nil); l != nil; l = w.next(false, false, 0, nil) {
@@ -42,7 +42,7 @@ func TestWhatAnotherInstanceMayBeSendingWaits(t *testing.T) {
 }
 
 // Whatever is queued, in lanes of any length, goes out once and in the order of its lane,
-// while more is queued and little of it is in memory.
+// while more is queued, attempts are under way, and little of it is in memory.
 func TestEverythingQueuedComesThroughTheWindow(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
@@ -51,8 +51,23 @@ func TestEverythingQueuedComesThroughTheWindow(t *testing.T) {
 		w.most = 3 * laneItems
 		var queue []store.Waiting // what the ledger holds
 		var newest uint64
-		last := map[string]event.Position{} // sent, by lane
+		var flying []*lane
 		unread, left := false, 1500
+		behind := func(at event.Position) (list []store.Waiting, end bool) {
+			from, _ := slices.BinarySearchFunc(queue, at, func(e store.Waiting, at event.Position) int { return cmp.Compare(e.At.Compare(at), 1) })
+			list = queue[from:min(len(queue), from+1+r.IntN(40))]
+			return list, from+len(list) == len(queue)
+		}
+		read := func() { // as the deliverer does
+			if place, ok := w.refill(); ok {
+				w.addAgain(behind(place))
+			}
+			if unread && !w.full() {
+				list, end := behind(w.cursor)
+				w.add(list)
+				unread = !end
+			}
+		}
 		for left > 0 || len(queue) > 0 {
 			for range min(left, r.IntN(300)) {
 				key := []string{"a", "b", "c", "d", fmt.Sprint(r.IntN(50))}[min(r.IntN(12), r.IntN(6), 4)]
@@ -60,25 +75,25 @@ func TestEverythingQueuedComesThroughTheWindow(t *testing.T) {
 				queue = append(queue, store.Waiting{At: event.Position{Seq: newest}, Key: key, Storm: r.IntN(20) == 0 && left > 0})
 				unread = true
 			}
-			for back := w.rewind(); back || unread && !w.full(); back = w.rewind() {
-				from, _ := slices.BinarySearchFunc(queue, w.cursor, func(e store.Waiting, at event.Position) int { return cmp.Compare(e.At.Compare(at), 1) })
-				some := queue[from:min(len(queue), from+1+r.IntN(40))]
-				unread = from+len(some) < len(queue)
-				w.add(some, !unread)
-			}
-			for range r.IntN(200) {
-				l := w.next(false, false, 0, nil)
-				if l == nil {
-					break
+			for range r.IntN(40) {
+				read()
+				for l := w.next(false, false, 0, nil); l != nil && len(flying) < 16; l = w.next(false, false, 0, nil) {
+					at := l.head().at
+					i := slices.IndexFunc(queue, func(e store.Waiting) bool { return e.At == at })
+					if i < 0 || slices.ContainsFunc(queue[:i], func(e store.Waiting) bool { return e.Key == l.key && !e.Storm }) {
+						t.Fatalf("seed %d: %v of %s goes out of turn", seed, at, l.key)
+					}
+					w.take(l)
+					flying = append(flying, l)
 				}
-				at := l.head().at
-				i := slices.IndexFunc(queue, func(e store.Waiting) bool { return e.At == at })
-				if i < 0 || at.Compare(last[l.key]) <= 0 || slices.ContainsFunc(queue[:i], func(e store.Waiting) bool { return e.Key == l.key && !e.Storm }) {
-					t.Fatalf("seed %d: %v of %s goes out of turn", seed, at, l.key)
+				for range min(r.IntN(12), len(flying)) {
+					i := r.IntN(len(flying))
+					l := flying[i]
+					flying = slices.Delete(flying, i, i+1)
+					at := l.head().at
+					queue = slices.DeleteFunc(queue, func(e store.Waiting) bool { return e.At == at })
+					w.done(l)
 				}
-				last[l.key], queue = at, slices.Delete(queue, i, i+1)
-				w.take(l)
-				w.done(l)
 			}
 			if left == 0 {
 				queue = slices.DeleteFunc(queue, func(e store.Waiting) bool { return e.Storm })

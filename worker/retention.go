@@ -25,7 +25,7 @@ type Retention struct {
 	queue  Queue
 	ledger *store.Store
 	log    *slog.Logger
-	clocks clocks
+	clocks [2]clocks // of a day ago or more, and since; owned by Run
 	pruned time.Time // by age; owned by Run
 	rest   time.Time // nothing could be removed until then; owned by Run
 }
@@ -33,7 +33,7 @@ type Retention struct {
 // NewRetention makes it.
 func NewRetention(cfg RetentionConfig, queue Queue, ledger *store.Store) *Retention {
 	now := time.Now()
-	return &Retention{cfg: cfg, queue: queue, ledger: ledger, log: cfg.Logger.With("component", "retention"), clocks: newClocks(now), pruned: now}
+	return &Retention{cfg: cfg, queue: queue, ledger: ledger, log: cfg.Logger.With("component", "retention"), clocks: [2]clocks{newClocks(now), newClocks(now)}, pruned: now}
 }
 
 // It checks the room every pruneEvery, which costs nothing while there is some, and
@@ -95,8 +95,12 @@ func (r *Retention) prune(ctx context.Context, now time.Time, refused bool) erro
 	}
 	cutoff := time.Time{}
 	if byTime {
-		// A clock that is ahead for a moment must not remove all that is stored.
-		r.pruned, cutoff = now, now.Add(-r.cfg.Keep-max(r.clocks.ahead(now), 0))
+		// A clock that is ahead for a moment must not remove all that is stored; after a day
+		// or two it is believed.
+		if now.Sub(r.clocks[1].began) >= 24*time.Hour {
+			r.clocks = [2]clocks{r.clocks[1], newClocks(now)}
+		}
+		r.pruned, cutoff = now, now.Add(-r.cfg.Keep-max(r.clocks[0].ahead(now), 0))
 	}
 	first, err := r.queue.First(ctx)
 	if err != nil {

@@ -24,12 +24,20 @@ func TestRetentionDoesNotFollowAClockThatJumps(t *testing.T) {
 			r.decide()
 			r.settle(event.Delivered)
 			keep := NewRetention(RetentionConfig{Keep: 24 * time.Hour, Logger: r.cfg.Logger}, r.queue, r.ledger)
-			keep.clocks = clocks{now, now.Add(-c.ahead).Round(0)}
+			keep.clocks[0] = clocks{now, now.Add(-c.ahead).Round(0)}
 			if err := keep.prune(t.Context(), now.Add(pruneTime-time.Second), false); err != nil || len(r.records()) != 2 {
 				t.Errorf("right after the start %d records are left, %v", len(r.records()), err)
 			}
 			if err := keep.prune(t.Context(), now.Add(pruneTime+time.Second), false); err != nil || len(r.records()) != c.kept {
 				t.Errorf("%d records are left, want %d, %v", len(r.records()), c.kept, err)
+			}
+			for day := range time.Duration(3) { // it was right: by now nobody set it back
+				if err := keep.prune(t.Context(), now.Add((day+1)*25*time.Hour), false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := len(r.records()); n > 0 {
+				t.Errorf("%d records are left three days later", n)
 			}
 		})
 	}

@@ -302,8 +302,8 @@ func (k *Brake) unclear(tx *store.Tx, s *store.Storm) bool {
 	if !slices.ContainsFunc(slices.Collect(tx.Firsts(s.Source)), missed) {
 		return false
 	}
-	sent := map[string]bool{} // alert names of which Callgoose gets one
-	for w := range tx.Waiting(event.Position{}) {
+	sent := map[string]bool{}              // alert names of which Callgoose gets one
+	for w := range tx.Waiting(s.Release) { // what is before it is being released
 		if !w.Storm || w.Source != s.Source || sent[w.Alertname] {
 			continue
 		}

@@ -196,26 +196,26 @@ func (a *App) ReplayJob(id int) (admin.Job, error) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	var left []worker.Ref
+	outcomes := maps.Clone(j.state.Outcomes)
 	err := c.ledger.View(func(tx *store.Tx) {
-		left := j.unknown[:0]
 		for _, ref := range j.unknown {
-			rec := tx.Record(ref.ReceivedAt, ref.Pos)
-			if rec != nil && rec.Outcome == event.Queued {
+			switch rec := tx.Record(ref.ReceivedAt, ref.Pos); {
+			case rec == nil:
+			case rec.Outcome == event.Queued:
 				left = append(left, ref)
-				continue
-			}
-			j.state.Settled++
-			if rec != nil {
-				j.state.Outcomes[rec.Outcome]++
+			default:
+				outcomes[rec.Outcome]++
 			}
 		}
-		j.unknown = left
 	})
+	if err != nil { // nothing that was read counts
+		return admin.Job{}, err
+	}
+	j.state.Settled += len(j.unknown) - len(left)
+	j.unknown, j.state.Outcomes = left, outcomes
 	j.state.Done = j.finished && len(j.unknown) == 0
-	out := j.state
-	out.Outcomes = make(map[event.Outcome]int, len(j.state.Outcomes))
-	maps.Copy(out.Outcomes, j.state.Outcomes)
-	return out, err
+	return j.state, nil // its map is replaced, never written to
 }
 
 // DropDeadLetters implements web.Replayer.
