@@ -225,17 +225,23 @@ func TestReportChangesNothing(t *testing.T) {
 	})
 }
 
+// fromNothing starts anew, with an empty directory and nothing open at Callgoose, and
+// waits until what fires was opened.
+func (g *grafana) fromNothing(firing int) {
+	g.rig.fake.Reset()
+	g.halt()
+	if err := os.RemoveAll(g.cfg.DataDir); err != nil {
+		g.t.Fatal(err)
+	}
+	g.start()
+	g.run(15 * time.Minute)
+	g.want("from an empty directory", firing, map[string]int{"opened": firing})
+}
+
 func TestALostDirectoryIsFilledFromWhatFires(t *testing.T) {
 	t.Parallel()
 	beside(t, "open", 20, func(g *grafana) {
-		g.rig.fake.Reset()
-		g.halt()
-		if err := os.RemoveAll(g.cfg.DataDir); err != nil {
-			t.Fatal(err)
-		}
-		g.start()
-		g.run(15 * time.Minute)
-		g.want("from an empty directory", 20, map[string]int{"opened": 20})
+		g.fromNothing(20)
 		g.run(4 * time.Hour) // PMM repeats each of them
 		g.want("after the repeats", 20, map[string]int{"opened": 20})
 		if got := g.status().SuppressedReason[event.ReasonRepeat]; got != 20 {
@@ -290,14 +296,7 @@ func TestAnAlertWithoutAFingerprintIsOpenedOnce(t *testing.T) {
 func TestAWebhookWithoutAFingerprintRepeatsWhatTheListOpened(t *testing.T) {
 	t.Parallel()
 	beside(t, "both", 2, func(g *grafana) {
-		g.rig.fake.Reset()
-		g.halt()
-		if err := os.RemoveAll(g.cfg.DataDir); err != nil {
-			t.Fatal(err)
-		}
-		g.start()
-		g.run(15 * time.Minute)
-		g.want("from an empty directory", 2, map[string]int{"opened": 2})
+		g.fromNothing(2)
 		g.bare = true
 		g.run(4 * time.Hour) // PMM repeats each of them
 		g.want("after the repeats", 2, map[string]int{"opened": 2})

@@ -38,15 +38,20 @@ func (p *program) client(c *cli.Context) (*admin.Client, error) {
 	if c.String("admin-url") != "" {
 		only = []string{"admin-token-file", "allow-http"}
 	}
-	in := p.input(c, false, only...)
-	in.Asks = true
-	cfg, warnings, err := config.Load(in)
+	cfg, warnings, err := p.toAsk(c, only...)
 	p.warn(warnings)
 	if err != nil {
 		return nil, err
 	}
 	client, _, err := p.clientOf(c, cfg)
 	return client, err
+}
+
+// toAsk loads the settings that a running service is found by.
+func (p *program) toAsk(c *cli.Context, only ...string) (*config.Config, []config.Warning, error) {
+	in := p.input(c, false, only...)
+	in.Asks = true
+	return config.Load(in)
 }
 
 // asking is the action of a command that asks the running service.
@@ -109,9 +114,7 @@ func (p *program) here(c *cli.Context, cfg *config.Config) (client *admin.Client
 	} else if errors.Is(err, fs.ErrPermission) {
 		p.start = config.Var + " is closed to this user: sudo pmm-callgoose status asks the service there"
 	}
-	in := p.input(c, false, "admin-listen")
-	in.Asks = true
-	there, _, err := config.Load(in)
+	there, _, err := p.toAsk(c, "admin-listen")
 	if err != nil || config.BeyondLoopback(there.AdminListen) {
 		return client, own
 	}

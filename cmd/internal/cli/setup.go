@@ -96,7 +96,6 @@ func (p *program) setupPMM(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	want.Listens = p.listens(c)
 	client, err := p.pmmClient(cfg, want.URL)
 	if err != nil {
 		return err
@@ -110,9 +109,7 @@ func (p *program) setupPMM(c *cli.Context) error {
 
 // listens is where the service of this machine takes webhooks, "" when none answers.
 func (p *program) listens(c *cli.Context) string {
-	in := p.input(c, false, "data-dir")
-	in.Asks = true
-	cfg, _, err := config.Load(in)
+	cfg, _, err := p.toAsk(c, "data-dir")
 	if err != nil {
 		return ""
 	}
@@ -199,6 +196,7 @@ func (p *program) wanted(c *cli.Context, cfg *config.Config) (pmm.Want, error) {
 	if want.Rotate && !want.Credentials() {
 		return want, usagef("--rotate-credentials needs the credentials: name them as for serve (--ingest-token-file)")
 	}
+	want.Listens = p.listens(c)
 	return want, nil
 }
 
